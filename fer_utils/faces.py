@@ -1,0 +1,156 @@
+"""The nouns of the project: a split of face pictures, and the competition they belong to."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+# The order of FER2013 and of most competitions since (Goodfellow et al. 2013).
+FER_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+
+class DataError(ValueError):
+    """The data cannot be used as it is; the message names the file or row and says what to do."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures that play one role in a competition.
+
+    Attributes:
+        images: uint8 [N, 1, H, W], grey.
+        labels: int64 [N], indices into the competition's `class_names`; None where they are hidden.
+        ids: str [N], how the competition names each picture.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    ids: np.ndarray
+
+    def __post_init__(self):
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] != 1:
+            raise DataError(f"images must be uint8 [N, 1, H, W], got {self.images.dtype} {self.images.shape}")
+        lengths = {len(self.images), len(self.ids)} | (
+            {len(self.labels)} if self.labels is not None else set()
+        )
+        if len(lengths) != 1:
+            raise DataError(f"images, labels and ids differ in length: {sorted(lengths)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, rows: np.ndarray) -> Split:
+        """The split that holds only `rows` (indices or a boolean mask [N]), in their order."""
+        labels = None if self.labels is None else self.labels[rows]
+        return Split(self.images[rows], labels, self.ids[rows])
+
+    def without_labels(self) -> Split:
+        """The same pictures with their labels hidden."""
+        return Split(self.images, None, self.ids)
+
+
+@dataclass(frozen=True)
+class SubmissionFormat:
+    """How a competition wants its answers written.
+
+    Attributes:
+        template: the sample file as text cells, one row per answer, in the order to be kept.
+        label_column: the column of `template` that the answers replace.
+        rows: int64 [len(template)], the row of `competition.test` that each line answers.
+        label_values: text per class, in the sample's own coding (int or string, 0- or 1-based).
+        header: whether the file starts with the column names.
+        separator: the character between columns.
+        source: the sample's file name, or "default" where the competition has none.
+    """
+
+    template: pd.DataFrame
+    label_column: str
+    rows: np.ndarray
+    label_values: tuple[str, ...]
+    header: bool = True
+    separator: str = ","
+    source: str = "default"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A picture that could not be read: where it stands and why."""
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Competition:
+    """Everything that was read from a competition's data.
+
+    Attributes:
+        train, valid: labelled splits.
+        test: the pictures to answer for; None where the data has none.
+        class_names: canonical lower-case names (`FER_CLASSES` order when they all belong to it).
+        label_values: per class, the data's own label (for instance 1-based ints or folder names).
+        submission: the format of the answers; None where there is no test split.
+        source: what `load_competition` was pointed at.
+        layout: the name of the reader that recognised it.
+        notes: plain lines on what was recognised, what was looked for and what was ignored.
+        rejected: what could not be read.
+        is_demo: whether these are drawn faces and not a competition.
+    """
+
+    train: Split
+    valid: Split
+    test: Split | None
+    class_names: tuple[str, ...]
+    label_values: tuple[int | str, ...]
+    submission: SubmissionFormat | None = None
+    source: str = ""
+    layout: str = ""
+    notes: tuple[str, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    is_demo: bool = False
+    _fingerprint: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that exist, by name."""
+        splits = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the pictures, labels, ids and class names; the test labels are left out."""
+        if not self._fingerprint:
+            digest = hashlib.sha256("\n".join(self.class_names).encode())
+            for name, split in self.splits.items():
+                digest.update(np.ascontiguousarray(split.images))
+                digest.update("\n".join(map(str, split.ids)).encode())
+                if name != "test":
+                    digest.update(np.ascontiguousarray(split.labels))
+            self._fingerprint.append(digest.hexdigest())
+        return self._fingerprint[0]
+
+    def summary(self) -> str:
+        """A few plain lines: layout, size, counts per split and class, and the notes."""
+        height, width = self.train.images.shape[2:]
+        lines = [f"{self.layout}: {self.source} ({len(self.class_names)} classes, {height}x{width} pixels)"]
+        for name, split in self.splits.items():
+            text = f"  {name:5} {len(split):>7,} pictures"
+            if split.labels is not None:
+                counts = np.bincount(split.labels, minlength=len(self.class_names))
+                text += ": " + ", ".join(f"{c} {n:,}" for c, n in zip(self.class_names, counts, strict=True))
+            else:
+                text += ", labels hidden"
+            lines.append(text)
+        lines += [f"  {note}" for note in self.notes]
+        if self.rejected:
+            lines.append(f"  {len(self.rejected)} could not be read, the first: {self.rejected[0]}")
+        return "\n".join(lines)
+
+
+def picture_groups(images: np.ndarray) -> np.ndarray:
+    """Number the distinct pictures of uint8 [N, ...]: exact copies share a number. Returns int64 [N]."""
+    digests = [hashlib.blake2b(image, digest_size=16).digest() for image in np.ascontiguousarray(images)]
+    return pd.factorize(np.array(digests, dtype="V16").view("S16"))[0]

@@ -1,0 +1,189 @@
+"""Files: written whole or not at all, found from any working directory, and read from archives safely."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import uuid
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fer_utils.faces import DataError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+# Ten times ImageNet in files and more than any facial-expression competition in bytes.
+MAX_MEMBERS = 2_000_000
+MAX_BYTES = 64 * 2**30
+# Pictures hardly shrink and pixel tables shrink to a quarter: a bomb grows a thousandfold.
+MAX_GROWTH, GROWTH_MATTERS_FROM = 100, 256 * 2**20
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary file name beside `path`; what was written to it becomes `path` only on success.
+
+    The parent folder is made. The temporary name keeps the suffix, since numpy and others go by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem[:100]}-{uuid.uuid4().hex[:12]}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "r+b") as file:  # Windows flushes only a file that is open for writing
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write UTF-8 text atomically, with the same line ends on every system."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
+def write_json(path: str | Path, content: Any) -> Path:
+    """Write JSON atomically: keys in the given order, numpy values as plain ones, NaN and infinity null."""
+    return write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def find_path(path: str | Path) -> Path:
+    """Find an existing path: as it is or from the working directory, else from the repository root.
+
+    Raises:
+        DataError: nothing is there; names what was looked for, where, and similar names.
+    """
+    path = Path(path).expanduser()
+    places = [path] if path.is_absolute() else [Path.cwd() / path, REPOSITORY / path]
+    for place in places:
+        if place.exists():
+            return place
+    tried = list(dict.fromkeys(map(str, places)))
+    near = list(dict.fromkeys(name for place in places for name in _near_names(place)))
+    hint = f" Similar names there: {', '.join(near)}." if near else ""
+    raise DataError(f"no file or folder {str(path)!r}; looked at {' and '.join(tried)}.{hint}")
+
+
+def _near_names(path: Path) -> list[str]:
+    """Up to three paths that resemble `path`, seen from the deepest folder above it that exists."""
+    while not path.parent.exists():
+        path = path.parent
+    try:
+        names = sorted(os.listdir(path.parent))
+    except OSError:
+        return []
+    return [str(path.parent / name) for name in difflib.get_close_matches(path.name, names, n=3)]
+
+
+def is_archive(path: str | Path) -> bool:
+    """Whether the name is one of an archive that `opened` reads."""
+    return str(path).lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def archive_stem(path: str | Path) -> str:
+    """The name without its archive suffix: train for train.zip, train.csv for train.csv.zip."""
+    name = Path(path).name
+    suffix = max((s for s in ARCHIVE_SUFFIXES if name.lower().endswith(s)), key=len, default="")
+    return name[: len(name) - len(suffix)]
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Path]:
+    """Yield a readable place: a folder or file itself, an archive as a folder that is removed afterwards.
+
+    Raises:
+        DataError: the archive is broken, encrypted or too large, or holds links, devices or paths outside it.
+    """
+    path = Path(path)
+    if path.is_dir() or not is_archive(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="fer-") as folder:
+        _extract(path, Path(folder))
+        yield Path(folder)
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    try:
+        if archive.name.lower().endswith(".zip"):
+            _extract_zip(archive, folder)
+        else:
+            _extract_tar(archive, folder)
+    except DataError:
+        raise
+    # zipfile and tarfile let the errors of zlib, lzma and the file system through.
+    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, RuntimeError, zlib.error) as error:
+        raise DataError(f"{archive} cannot be unpacked: {error}") from error
+
+
+def _extract_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        check = _budget(archive, folder)
+        for member in file.infolist():
+            check(member.filename, member.file_size, not stat.S_ISLNK(member.external_attr >> 16))
+        file.extractall(folder)
+
+
+def _extract_tar(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as file:
+        check = _budget(archive, folder)
+        for member in _members(file):
+            check(member.name, member.size, member.isfile() or member.isdir())
+            file.extract(member, folder, filter="data")
+
+
+def _members(file: tarfile.TarFile) -> Iterable[tarfile.TarInfo]:
+    """The members one by one; tarfile would keep all of them in memory."""
+    while (member := file.next()) is not None:
+        yield member
+        file.members.clear()
+
+
+def _budget(archive: Path, folder: Path) -> Callable[[str, int, bool], None]:
+    """A check to call with each member's name, size and whether it is a plain file or folder."""
+    packed, free = archive.stat().st_size, shutil.disk_usage(folder).free
+    used = {"members": 0, "bytes": 0}
+
+    def check(name: str, size: int, plain: bool) -> None:
+        used["members"] += 1
+        used["bytes"] += size
+        parts = PurePosixPath(name.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in name[:2]:
+            raise DataError(f"{archive} is not safe to unpack: {name!r} points outside the folder")
+        if not plain:
+            raise DataError(f"{archive} holds a link or device, {name!r}: pack the files themselves")
+        if used["members"] > MAX_MEMBERS:
+            raise DataError(f"{archive} holds more than {MAX_MEMBERS:,} files: unpack it yourself")
+        if used["bytes"] > MAX_BYTES:
+            raise DataError(f"{archive} unpacks to more than {MAX_BYTES / 2**30:,.1f} GB: unpack it yourself")
+        if used["bytes"] > max(MAX_GROWTH * packed, GROWTH_MATTERS_FROM):
+            raise DataError(f"{archive} grows more than {MAX_GROWTH}-fold when unpacked, as a zip bomb does")
+        if used["bytes"] > free:
+            raise DataError(f"{archive} needs more room than the {free / 2**30:,.1f} GB free in {folder}")
+
+    return check

@@ -1,0 +1,138 @@
+"""The files of a competition's data, in folders and in archives, and how to find one by its id."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from fer_utils.faces import DataError
+from fer_utils.files import archive_stem, is_archive, opened
+from fer_utils.labels import as_int, split_of
+from fer_utils.tables import IMAGE_SUFFIXES, TABLE_SUFFIXES, Table, is_sample, open_table
+
+MAX_TABLES = 100  # some data sets hold a text file per picture
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All files that may be read.
+
+    Attributes:
+        files: relative name with forward slashes -> where the file lies (unpacked archives lie elsewhere).
+    """
+
+    files: dict[str, Path]
+
+    @cached_property
+    def images(self) -> list[str]:
+        """Names of the picture files, sorted."""
+        return sorted(name for name in self.files if name.lower().endswith(IMAGE_SUFFIXES))
+
+    @cached_property
+    def archives(self) -> list[str]:
+        """Names of the archives, sorted."""
+        return sorted(filter(is_archive, self.files))
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """The readable text tables except samples, those nearest the top first."""
+        tables = {}
+        for name in self._table_names(sample=False):
+            try:
+                tables[name] = open_table(self.files[name])
+            except DataError:  # empty, or no table at all; the reader that needs it says so
+                continue
+        return tables
+
+    @cached_property
+    def sample(self) -> str | None:
+        """The sample submission nearest the top."""
+        return next(iter(self._table_names(sample=True)), None)
+
+    def _table_names(self, sample: bool) -> list[str]:
+        names = [n for n in self.files if n.lower().endswith(TABLE_SUFFIXES) and is_sample(n) == sample]
+        # A submission.csv of one's own may lie beside sample_submission.csv.
+        names.sort(key=lambda n: (n.count("/"), sample and not re.search("sample|example", n.lower()), n))
+        return names[:MAX_TABLES]
+
+
+def scan(root: Path) -> Tree:
+    """List the files below a folder, following links but no loops, without hidden files and macOS' own."""
+    files, visited = {}, set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
+        prefix = Path(folder).relative_to(root)
+        files.update({(prefix / n).as_posix(): Path(folder, n) for n in names if not n.startswith(".")})
+    return Tree(files)
+
+
+def unpacked(tree: Tree, stack: ExitStack) -> Tree:
+    """The tree with its archives opened beside them until `stack` closes; train.zip becomes train/."""
+    files = dict(tree.files)
+    for name in tree.archives:
+        inner = scan(stack.enter_context(opened(files.pop(name)))).files
+        folder = PurePosixPath(name).parent
+        # Kaggle packs single tables too: train.csv.zip is train.csv.
+        folder = folder if len(inner) == 1 else folder / archive_stem(name)
+        files.update({(folder / inner_name).as_posix(): path for inner_name, path in inner.items()})
+    return Tree(files)
+
+
+def stem(name: str) -> str:
+    """The last part of a name with forward slashes, without its suffix."""
+    return PurePosixPath(name).stem
+
+
+def folder_split(name: str) -> str | None:
+    """The split that the folders of a file name, the innermost counting: test for data/test/0001.png."""
+    splits = [split_of(part) for part in name.split("/")[:-1]]
+    return next((split for split in reversed(splits) if split), None)
+
+
+# The ways a list names a picture, from the strictest to the most lenient.
+_KEYS: tuple[Callable[[str], str | int | None], ...] = (
+    lambda name: name,
+    lambda name: "/".join(name.split("/")[-2:]),
+    lambda name: name.split("/")[-1],
+    stem,
+    lambda name: stem(name).removesuffix("_aligned"),  # RAF-DB lists the pictures before alignment
+    lambda name: as_int(stem(name)),  # 7 for 00007.jpg
+)
+
+
+def locate(listed: Sequence[str], files: Sequence[str], split: str | None = None) -> list[str | None]:
+    """Find the files that a list means; files in folders of `split` go first.
+
+    One way of naming is chosen for the whole list: the strictest of those that find the most.
+
+    Returns:
+        per listed name its file, None where there is none or more than one.
+    """
+    listed = [name.strip().replace("\\", "/").removeprefix("./").lower() for name in listed]
+    splits = {name: folder_split(name) for name in files}
+    scopes = [[name for name in files if splits[name] == wanted] for wanted in dict.fromkeys((split, None))]
+    best: list[str | None] = [None] * len(listed)
+    most = 0
+    for scope in [*scopes, list(files)]:
+        for key in _KEYS:
+            keys = [key(name.lower()) for name in scope]
+            counts = Counter(keys)
+            index = {k: name for k, name in zip(keys, scope, strict=True) if k is not None and counts[k] == 1}
+            found = [index.get(key(name)) for name in listed]
+            hits = len(found) - found.count(None)
+            if hits > most:
+                best, most = found, hits
+            if most == len(listed):
+                return best
+    return best
