@@ -1,0 +1,114 @@
+"""Which device and which numbers to train with, chosen by trying them."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fer_utils.config import ConfigError
+from fer_utils.files import REPOSITORY
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called `name`; "auto" takes the first of cuda, mps, cpu on which an operation runs.
+
+    Raises:
+        ConfigError: the named device cannot run a single operation here.
+    """
+    names = ("cuda", "mps", "cpu") if name == "auto" else (name,)
+    problem = ""
+    for candidate in names:
+        try:
+            # is_available() can be true where the first real operation fails (an old GPU, a new torch).
+            device = torch.device(candidate)
+            F.conv2d(
+                torch.ones(1, 1, 4, 4, device=device), torch.ones(1, 1, 3, 3, device=device)
+            ).sum().item()
+            return device
+        except (RuntimeError, AssertionError, ImportError) as error:
+            problem = str(error).strip().split("\n")[0].split(". ")[0]  # torch adds pages of advice
+    raise ConfigError(f"device {name!r} cannot be used here ({problem}); try 'auto' or 'cpu'")
+
+
+def choose_precision(name: str, model: nn.Module, image_size: int) -> torch.dtype:
+    """The type of the heavy operations: as named, or the fastest that is safe on the model's device.
+
+    GPUs: bfloat16 from compute capability 8.0 (older ones claim it but emulate it), float16 below.
+    CPUs: bfloat16 where training steps of this very model are clearly faster with it.
+
+    Raises:
+        ConfigError: float16 on a CPU.
+    """
+    device = next(model.parameters()).device
+    if name == "fp16" and device.type == "cpu":
+        raise ConfigError("precision fp16 needs a GPU: on a CPU try 'auto'")
+    if name != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    if device.type == "cuda":
+        modern = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if modern else torch.float16
+    if device.type == "cpu":
+        seconds = _step_seconds(model, image_size)
+        if 1.25 * seconds[torch.bfloat16] < seconds[torch.float32]:
+            return torch.bfloat16
+    return torch.float32
+
+
+def _step_seconds(model: nn.Module, image_size: int) -> dict[torch.dtype, float]:
+    """Best of four times of a training step on the CPU, by type; the two take turns."""
+    model = copy.deepcopy(model).train()
+    images = torch.zeros(32, 1, image_size, image_size).contiguous(memory_format=torch.channels_last)
+    best: dict[torch.dtype, float] = {}
+    for dtype in (torch.float32, torch.bfloat16) * 4:
+        start = time.perf_counter()
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            model(images).float().sum().backward()
+        best[dtype] = min(best.get(dtype, math.inf), time.perf_counter() - start)
+    return best
+
+
+def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str | int]:
+    """What a run must record so that it can be repeated: versions, hardware, threads, git commit."""
+    versions = {}
+    for name in ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "timm"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "device": device.type,
+        "hardware": hardware,
+        "threads": torch.get_num_threads(),
+        "precision": str(dtype).removeprefix("torch."),
+        "git_commit": _git_commit(),
+    }
+
+
+def _cpu_name() -> str:
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = models[0].split(":", 1)[1].strip() if models else name
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _git_commit() -> str:
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,131 @@
+"""How good predictions are, and whether one set is better than another. Plain functions of arrays."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn import metrics as sk
+
+CALIBRATION_BINS = 15
+
+
+def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a share of `hits` among `n` (Wilson 1927); (nan, nan) when n is 0."""
+    if n == 0:
+        return math.nan, math.nan
+    interval = stats.binomtest(int(hits), int(n)).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def evaluate(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Every number about class probabilities [N, C] against labels [N].
+
+    Returns:
+        n, accuracy with its 95 % Wilson interval, macro F1 (over the classes that occur or are predicted),
+        balanced accuracy (mean recall of the classes that occur), log loss, expected calibration error, the
+        confusion counts [true][predicted] and, per class, precision, recall, F1 and n.
+    """
+    preds = probs.argmax(1)
+    classes = np.arange(len(class_names))
+    hits, n = int((preds == labels).sum()), len(labels)
+    low, high = wilson_interval(hits, n)
+    precision, recall, f1, support = sk.precision_recall_fscore_support(
+        labels, preds, labels=classes, zero_division=0
+    )
+    return {
+        "n": n,
+        "accuracy": hits / n,
+        "ci_low": low,
+        "ci_high": high,
+        "macro_f1": float(f1[np.union1d(labels, preds)].mean()),
+        "balanced_accuracy": float(recall[support > 0].mean()),
+        "log_loss": float(-np.log(probs[np.arange(n), labels].clip(1e-12)).mean()),
+        "calibration_error": calibration_error(probs, labels),
+        "confusion": sk.confusion_matrix(labels, preds, labels=classes).tolist(),
+        "per_class": {
+            name: {
+                "precision": float(precision[k]),
+                "recall": float(recall[k]),
+                "f1": float(f1[k]),
+                "n": int(support[k]),
+            }
+            for k, name in enumerate(class_names)
+        },
+    }
+
+
+def calibration_table(probs: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> pd.DataFrame:
+    """Mean confidence, accuracy and n in `bins` equal-width bins of confidence; empty bins are left out."""
+    confidence = probs.max(1)
+    frame = pd.DataFrame(
+        {
+            "bin": np.minimum((confidence * bins).astype(int), bins - 1),
+            "confidence": confidence,
+            "hit": probs.argmax(1) == labels,
+        }
+    )
+    grouped = frame.groupby("bin")
+    return pd.DataFrame(
+        {"confidence": grouped.confidence.mean(), "accuracy": grouped.hit.mean(), "n": grouped.size()}
+    )
+
+
+def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: mean gap of confidence and accuracy, weighted by n (Guo et al. 2017)."""
+    table = calibration_table(probs, labels, bins)
+    return float(((table.confidence - table.accuracy).abs() * table.n).sum() / table.n.sum())
+
+
+def paired_test(preds: np.ndarray, other: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Whether `preds` [N] beat `other` [N] on the same pictures: McNemar's exact test (McNemar 1947).
+
+    Returns:
+        gained and lost (pictures only one of the two gets right), difference in accuracy with its 95 %
+        interval (normal approximation for paired shares), two-sided p, n.
+    """
+    right, other_right = preds == labels, other == labels
+    gained, lost, n = int((right & ~other_right).sum()), int((~right & other_right).sum()), len(labels)
+    difference = (gained - lost) / n
+    spread = 1.96 * math.sqrt(max(gained + lost - (gained - lost) ** 2 / n, 0)) / n
+    p = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return {
+        "gained": gained,
+        "lost": lost,
+        "difference": difference,
+        "ci_low": difference - spread,
+        "ci_high": difference + spread,
+        "p": p,
+        "n": n,
+    }
+
+
+def describe(scores: dict[str, Any]) -> str:
+    """Accuracy as people read it: '70.1 % (95 % interval 68.6 to 71.6, n = 3,589)'."""
+    return (
+        f"{100 * scores['accuracy']:.1f} % "
+        f"(95 % interval {100 * scores['ci_low']:.1f} to {100 * scores['ci_high']:.1f}, n = {scores['n']:,})"
+    )
+
+
+def describe_gain(test: dict[str, float]) -> str:
+    """The outcome of `paired_test` in words: the difference, its 95 % interval, p and what that means."""
+    points = {key: 100 * test[key] for key in ("difference", "ci_low", "ci_high")}
+    verdict = "no evidence of a difference"
+    if test["p"] < 0.05:
+        verdict = "evidence of a gain" if test["difference"] > 0 else "evidence of a loss"
+    return (
+        f"{points['difference']:+.2f} points ({points['ci_low']:+.2f} to {points['ci_high']:+.2f}), "
+        f"exact McNemar p = {test['p']:.3g}: {verdict}"
+    )
+
+
+def per_class_table(scores: dict[str, Any]) -> pd.DataFrame:
+    """The per-class numbers of `evaluate` as a table, weakest F1 first, with the recall's 95 % interval."""
+    table = pd.DataFrame(scores["per_class"]).T.astype({"n": int})
+    bounds = [wilson_interval(round(row.recall * row.n), int(row.n)) for row in table.itertuples()]
+    table["recall_low"], table["recall_high"] = zip(*bounds, strict=True)
+    return table.sort_values("f1")

@@ -1,0 +1,238 @@
+"""The networks: this project's own, two peers' for comparison, and any timm backbone by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fer_utils.config import ConfigError
+
+
+def conv_norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution without bias, then batch normalization (Ioffe and Szegedy 2015)."""
+    padding = (kernel - 1) // 2
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a gate computed from the channel means (Hu et al. 2018)."""
+
+    def __init__(self, channels: int, reduction: int = 8):
+        super().__init__()
+        self.reduce = nn.Linear(channels, channels // reduction)
+        self.expand = nn.Linear(channels // reduction, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        gate = self.expand(F.relu(self.reduce(features.mean((2, 3)))))  # [N, C]
+        return features * torch.sigmoid(gate)[:, :, None, None]
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016); a stride is taken by average pooling there."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, excite: bool = False):
+        super().__init__()
+        self.first = conv_norm(inputs, outputs, stride=stride)
+        self.second = conv_norm(outputs, outputs)
+        self.excite = SqueezeExcite(outputs) if excite else nn.Identity()
+        shortcut = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
+        shortcut += [conv_norm(inputs, outputs, kernel=1)] if inputs != outputs else []
+        self.shortcut = nn.Sequential(*shortcut)
+
+    def forward(self, features: Tensor) -> Tensor:
+        residual = self.excite(self.second(F.relu(self.first(features))))
+        return F.relu(residual + self.shortcut(features))
+
+
+class FaceNet(nn.Module):
+    """Pictures in 0..1 [N, 1, H, W] to logits [N, num_classes]: standardise, features, pool, classify.
+
+    Each picture is standardised by its own mean and spread, so light and contrast are taken out before
+    the first convolution and nothing of the training data need travel with the weights.
+    """
+
+    def __init__(self, features: nn.Module, channels: int, num_classes: int, dropout: float):
+        super().__init__()
+        self.features = features
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.features(standardise(images))  # [N, C, h, w]
+        return self.classifier(self.dropout(features.mean((2, 3))))
+
+
+class Standardised(nn.Module):
+    """Any backbone behind the same standardisation."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.backbone(standardise(images))
+
+
+def standardise(images: Tensor) -> Tensor:
+    """Each picture minus its own mean, over its own standard deviation (floored, for blank pictures)."""
+    mean = images.mean((1, 2, 3), keepdim=True)
+    std = images.std((1, 2, 3), keepdim=True)
+    return (images - mean) / (std + 0.02)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What a builder is given."""
+
+    num_classes: int
+    width: float
+    dropout: float
+
+    def channels(self, base: int) -> int:
+        """`base` channels at this width, a multiple of 8 as matrix units like them."""
+        return max(8, round(base * self.width / 8) * 8)
+
+
+def small(options: ModelOptions) -> nn.Module:
+    """For CPUs: a strided stem leaves the costly full resolution at once; 1.1 M parameters."""
+    a, b, c, d = (options.channels(base) for base in (32, 64, 128, 256))
+    blocks = [
+        *_unit(1, a, kernel=6, stride=2),
+        *_unit(a, b),
+        nn.MaxPool2d(2),
+        *_unit(b, c),
+        *_unit(c, c),
+        nn.MaxPool2d(2),
+        *_unit(c, d),
+        *_unit(d, d),
+    ]
+    return FaceNet(nn.Sequential(*blocks), d, options.num_classes, options.dropout)
+
+
+def medium(options: ModelOptions) -> nn.Module:
+    """For long runs on CPUs: the same stem, five residual blocks; 2.7 M parameters."""
+    a, b, c = (options.channels(base) for base in (64, 128, 256))
+    blocks = [
+        *_unit(1, a, kernel=6, stride=2),
+        Residual(a, a),
+        Residual(a, b, stride=2),
+        Residual(b, b),
+        Residual(b, c, stride=2),
+        Residual(c, c),
+    ]
+    return FaceNet(nn.Sequential(*blocks), c, options.num_classes, options.dropout)
+
+
+def large(options: ModelOptions) -> nn.Module:
+    """For GPUs: full-resolution stem, eight residual blocks with squeeze-and-excitation; 11 M parameters."""
+    a, b, c, d = (options.channels(base) for base in (64, 128, 256, 512))
+    blocks = [*_unit(1, a)]
+    for inputs, outputs, stride in ((a, a, 1), (a, b, 2), (b, c, 2), (c, d, 2)):
+        blocks += [Residual(inputs, outputs, stride, excite=True), Residual(outputs, outputs, excite=True)]
+    return FaceNet(nn.Sequential(*blocks), d, options.num_classes, options.dropout)
+
+
+def vgg_bn(options: ModelOptions) -> nn.Module:
+    """The peers' VGG with batch normalization: four stages of two convolutions, two layers of 4096
+    (the layout published by Khaireddin and Chen 2021, arXiv 2105.03588)."""
+    layers, inputs = [], 1
+    for outputs in (64, 128, 256, 512):
+        outputs = options.channels(outputs)
+        layers += [*_unit(inputs, outputs), *_unit(outputs, outputs), nn.MaxPool2d(2)]
+        inputs = outputs
+    # Pooled to 2 x 2 as on their 40-pixel crops, so the parameters are theirs at any picture size.
+    layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+    inputs *= 4
+    for outputs in (options.channels(4096), options.channels(4096)):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True), nn.Dropout(options.dropout)]
+        inputs = outputs
+    return Standardised(nn.Sequential(*layers, nn.Linear(inputs, options.num_classes)))
+
+
+def resnet18(options: ModelOptions) -> nn.Module:
+    """The peers' ResNet-18 for small pictures: a 3x3 stem without pooling (He et al. 2016)."""
+    from torchvision.models import resnet18 as torchvision_resnet18
+
+    if options.width != 1:
+        raise ConfigError("width must be 1 for resnet18, a fixed published network; try 'large'")
+    backbone = torchvision_resnet18(num_classes=options.num_classes)
+    backbone.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
+    backbone.maxpool = nn.Identity()
+    backbone.fc = nn.Sequential(nn.Dropout(options.dropout), backbone.fc)
+    return Standardised(backbone)
+
+
+MODELS: dict[str, Callable[[ModelOptions], nn.Module]] = {
+    "small": small,
+    "medium": medium,
+    "large": large,
+    "vgg_bn": vgg_bn,
+    "resnet18": resnet18,
+}
+
+
+def create_model(
+    name: str, num_classes: int, *, width: float = 1.0, dropout: float = 0.0, pretrained: bool = False
+) -> nn.Module:
+    """Build a network for grey pictures in 0..1 [N, 1, H, W], giving logits [N, num_classes].
+
+    `name` is one of `MODELS`, or "timm/NAME" for any timm backbone. `width` scales the channels of this
+    project's nets; `pretrained` asks timm for its weights.
+
+    Raises:
+        ConfigError: an unknown name, or an option that this network does not have.
+    """
+    if name.startswith("timm/"):
+        if width != 1:
+            raise ConfigError(f"width must be 1 for {name}: choose another timm backbone instead")
+        return Standardised(_timm_backbone(name.removeprefix("timm/"), num_classes, dropout, pretrained))
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"unknown model {name!r}: {hint}Known are {', '.join(MODELS)} and timm/NAME")
+    if pretrained:
+        raise ConfigError(f"pretrained: {name!r} has no published weights; only timm/NAME models may have")
+    return MODELS[name](ModelOptions(num_classes, width, dropout))
+
+
+def model_cost(model: nn.Module, image_size: int) -> tuple[int, int]:
+    """Parameters, and multiply-accumulate operations for one picture of `image_size` pixels."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(model.parameters()).device
+    was_training = model.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(torch.zeros(1, 1, image_size, image_size, device=device))
+    model.train(was_training)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return parameters, counter.get_total_flops() // 2
+
+
+def _unit(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    return [conv_norm(inputs, outputs, kernel, stride), nn.ReLU(inplace=True)]
+
+
+def _timm_backbone(name: str, num_classes: int, dropout: float, pretrained: bool) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name.split(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise ConfigError(f"unknown timm model {name!r}: {'near are ' + ', '.join(near) if near else ''}")
+    try:
+        return timm.create_model(
+            name, pretrained=pretrained, in_chans=1, num_classes=num_classes, drop_rate=dropout
+        )
+    except Exception as error:
+        if not pretrained:
+            raise ConfigError(f"timm/{name} cannot be built ({type(error).__name__}: {error})") from error
+        raise ConfigError(
+            f"pretrained: the weights of timm/{name} could not be had ({type(error).__name__}: {error}). "
+            "Download them once where there is internet, or set pretrained to False"
+        ) from error

@@ -1,0 +1,160 @@
+"""A finished run, and class probabilities from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from fer_utils.augment import VIEWS, resize, to_float, view
+from fer_utils.config import Config, ConfigError
+from fer_utils.data import load_competition
+from fer_utils.device import choose_device
+from fer_utils.faces import Competition, DataError, Split
+from fer_utils.files import REPOSITORY, atomic_write, find_path
+from fer_utils.models import create_model
+
+# A run is complete when all of these stand in its folder; metrics.json is written last.
+RUN_FILES = ("config.json", "history.csv", "model.safetensors", "valid.npz", "metrics.json")
+
+
+@torch.no_grad()
+def predict_probs(
+    model: nn.Module, images: np.ndarray, views: str = "plain", batch_size: int = 512
+) -> np.ndarray:
+    """Class probabilities float32 [N, C] of uint8 pictures [N, 1, H, W], the mean over fixed `views`.
+
+    Computed in float32 whatever the training used, so that they differ little between machines.
+
+    Raises:
+        ConfigError: unknown views.
+    """
+    if views not in VIEWS:
+        raise ConfigError(f"views must be one of {', '.join(VIEWS)}, got {views!r}")
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    rows = []
+    for batch in torch.tensor(np.asarray(images)).split(batch_size):
+        batch = to_float(batch.to(device))
+        probs = [model(view(batch, *one)).float().softmax(1) for one in VIEWS[views]]
+        rows.append(torch.stack(probs).mean(0).cpu())
+    model.train(was_training)
+    return torch.cat(rows).numpy()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished training, as its folder holds it.
+
+    Attributes:
+        out: the folder.
+        config: every knob of the training.
+        metrics: what metrics.json holds.
+        history: one row per epoch.
+        class_names: in the order of the probabilities' columns.
+        fingerprint: of the data it was trained and validated on.
+    """
+
+    out: Path
+    config: Config
+    metrics: dict[str, Any]
+    history: pd.DataFrame
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The chosen weights, on the device of the config, ready to predict."""
+        model = create_model(
+            self.config.model, len(self.class_names), width=self.config.width, dropout=self.config.dropout
+        )
+        model.load_state_dict(load_file(self.out / "model.safetensors"))
+        return model.to(choose_device(self.config.device)).eval()
+
+    def predict(self, images: np.ndarray, views: str | None = None) -> np.ndarray:
+        """Class probabilities float32 [N, C] of uint8 pictures [N, 1, H, W] or [N, H, W].
+
+        `views` defaults to the config's; pictures of another size are resized.
+
+        Raises:
+            DataError: pictures of another type or shape.
+        """
+        images = np.asarray(images)
+        images = images[:, None] if images.ndim == 3 else images
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 1:
+            raise DataError(f"pictures must be uint8 [N, 1, H, W], got {images.dtype} {images.shape}")
+        size = self.config.image_size
+        if images.shape[2:] != (size, size):
+            images = (resize(to_float(torch.tensor(images)), size) * 255).round().byte().numpy()
+        return predict_probs(self.model, images, views or self.config.views)
+
+    def load_data(self, data: str = "run") -> Competition:
+        """The competition this run was trained on, from where its config says or from `data`.
+
+        Raises:
+            DataError: other pictures, labels or another validation split than the run's.
+        """
+        data = self.config.data if data == "run" else data
+        competition = load_competition(data, **self.config.data_options)
+        if competition.fingerprint != self.fingerprint:
+            raise DataError(
+                f"{data!r} holds other data than {self.out} was trained on: set data to where those lie"
+            )
+        return competition
+
+    def saved_probs(self, split: str = "valid", views: bool = True) -> np.ndarray:
+        """The probabilities [N, C] kept in the folder for `split`, plain or with the config's views."""
+        with np.load(self.out / f"{split}.npz", allow_pickle=False) as arrays:
+            return arrays["probs_views" if views else "probs"]
+
+
+def resolve_out(out: str | Path) -> Path:
+    """The folder a run writes to: a relative `out` counts from the repository, wherever it is started."""
+    return REPOSITORY / Path(out).expanduser()
+
+
+def load_run(out: str | Path) -> Run:
+    """Read the run in the folder `out`.
+
+    Raises:
+        DataError: no such folder, or the run in it is not finished.
+    """
+    folder = find_path(out)
+    missing = [name for name in RUN_FILES if not (folder / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{folder}: not a finished run, {', '.join(missing)} is missing. Start the same training again: "
+            "it goes on from its last checkpoint"
+        )
+    record = json.loads((folder / "config.json").read_text(encoding="utf-8"))["record"]
+    return Run(
+        out=folder,
+        config=Config.from_json(folder / "config.json"),
+        metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+        history=pd.read_csv(folder / "history.csv"),
+        class_names=tuple(record["class_names"]),
+        fingerprint=record["fingerprint"],
+    )
+
+
+def save_probs(path: Path, model: nn.Module, split: Split, views: str) -> dict[str, np.ndarray]:
+    """Predict `split` plainly and with `views`, write both with ids and labels, and return the arrays."""
+    arrays = {
+        "ids": split.ids.astype(np.str_),
+        "probs": predict_probs(model, split.images),
+        "probs_views": predict_probs(model, split.images, views),
+    }
+    if split.labels is not None:
+        arrays["labels"] = split.labels
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **arrays)
+    return arrays

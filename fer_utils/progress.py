@@ -1,0 +1,39 @@
+"""How a long training speaks: a bar with the time left in JupyterLab, one plain line per epoch elsewhere.
+
+Under papermill every refresh of a bar would become a record in the saved notebook.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Self
+
+
+class Progress:
+    """Reports epochs as they finish; use it as a context manager."""
+
+    def __init__(self, epochs: int, done: int = 0):
+        self.epochs = epochs
+        self.bar = None
+        # Jupyter's server names the notebook in this variable; papermill and the shell do not set it.
+        if os.environ.get("JPY_SESSION_NAME"):
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=epochs, initial=done, unit="epoch")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def report(self, row: dict[str, Any]) -> None:
+        """Show one row of the history."""
+        accuracy = max(row["valid_accuracy"], row.get("valid_accuracy_average", 0))
+        text = f"train loss {row['train_loss']:.3f}  valid accuracy {100 * accuracy:.1f} %"
+        if self.bar is not None:
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update()
+        else:
+            print(f"epoch {row['epoch']:>3}/{self.epochs}  {text}  {row['seconds']:.0f} s", flush=True)

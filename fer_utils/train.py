@@ -1,0 +1,220 @@
+"""Train one run: from a Config and a Competition to a finished run folder.
+
+python -m fer_utils.train config.json        the same as notebook 03, without the notebook
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from fer_utils.config import Config, ConfigError
+from fer_utils.data import load_competition
+from fer_utils.device import choose_device, environment
+from fer_utils.faces import Competition, DataError, Split
+from fer_utils.files import atomic_write, write_json
+from fer_utils.learner import (
+    Learner,
+    TrainingError,
+    load_checkpoint,
+    new_learner,
+    save_checkpoint,
+    size_of_epoch,
+    train_epoch,
+    validate,
+)
+from fer_utils.metrics import describe, evaluate, paired_test
+from fer_utils.models import model_cost
+from fer_utils.predict import Run, load_run, resolve_out, save_probs
+from fer_utils.progress import Progress
+from fer_utils.submission import write_submission
+
+
+def fit(config: Config, competition: Competition) -> Run:
+    """Train as `config` says and leave a finished run folder; go on from its checkpoint if there is one.
+
+    A folder that holds a finished run of the same config and data is only read again.
+
+    Raises:
+        ConfigError: the folder holds a run with another config.
+        DataError: the folder holds a run on other data, or the data cannot be trained on.
+        TrainingError: the loss stopped being a number.
+    """
+    out = resolve_out(config.out)
+    _check_trainable(competition)
+    if _check_folder(out, config, competition):
+        print(f"{out} holds this run already, finished: nothing to do")
+        return load_run(out)
+    device = choose_device(config.device)
+    learner = new_learner(config, competition, device)
+    parameters, operations = model_cost(learner.model, config.image_size)
+    size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds a picture"
+    print(f"{config.model}: {size}; {device.type}, {str(learner.dtype).removeprefix('torch.')}")
+    if (out / "checkpoint.pt").is_file():
+        load_checkpoint(learner, out / "checkpoint.pt")
+        print(f"going on after epoch {learner.epoch} from {out / 'checkpoint.pt'}")
+    else:
+        _write_config(out, config, competition, device, learner.dtype)
+    _train(learner, competition.train, competition.valid, out)
+    return _finish(learner, competition, out, {"parameters": parameters, "multiply_adds": operations})
+
+
+def _check_trainable(competition: Competition) -> None:
+    for name in ("train", "valid"):
+        split = competition.splits[name]
+        if split.labels is None or len(split) == 0:
+            raise DataError(
+                f"the {name} split of {competition.source} has no labelled pictures to learn from"
+            )
+
+
+def _check_folder(out: Path, config: Config, competition: Competition) -> bool:
+    """Whether `out` holds this very run, finished. Another run is an error that names the difference."""
+    path = out / "config.json"
+    record = json.loads(path.read_text(encoding="utf-8")).get("record") if path.is_file() else None
+    if record is None:  # nothing there, or only the config that a person wrote for this run
+        return False
+    other = Config.from_json(path).to_dict()
+    # Where the files lie and which device computes may change between a start and its continuation.
+    names = [name for name in other if name not in ("data", "out", "device")]
+    differing = [
+        f"{n}: {other[n]!r} there, {getattr(config, n)!r} now"
+        for n in names
+        if other[n] != getattr(config, n)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{out} holds a run with another config ({'; '.join(differing)}): choose another out"
+        )
+    if record["fingerprint"] != competition.fingerprint:
+        raise DataError(f"{out} holds a run on other data (from {other['data']!r}): choose another out")
+    return (out / "metrics.json").is_file()
+
+
+def _write_config(
+    out: Path, config: Config, competition: Competition, device: torch.device, dtype: torch.dtype
+) -> None:
+    record = {
+        "fingerprint": competition.fingerprint,
+        "layout": competition.layout,
+        "class_names": list(competition.class_names),
+        "label_values": list(competition.label_values),
+        "notes": list(competition.notes),
+        "environment": environment(device, dtype),
+    }
+    write_json(out / "config.json", {**config.to_dict(), "record": record})
+
+
+def _train(learner: Learner, train: Split, valid: Split, out: Path) -> None:
+    """Run the epochs that are left. Only these two splits are in reach: test labels cannot be read here."""
+    config, device = learner.config, learner.device
+    images = torch.tensor(train.images, device=device)
+    labels = torch.tensor(train.labels, device=device)
+    with Progress(config.epochs, learner.epoch) as progress:
+        for epoch in range(learner.epoch, config.epochs):
+            start = time.perf_counter()
+            train_loss, train_accuracy = train_epoch(learner, images, labels, epoch)
+            row = {"epoch": epoch + 1, "train_loss": train_loss, "train_accuracy": train_accuracy}
+            row |= validate(learner, valid)
+            learner.seconds += time.perf_counter() - start
+            row |= {
+                "learning_rate": learner.optimizer.param_groups[0]["lr"],
+                "size": size_of_epoch(config, epoch),
+                "seconds": round(learner.seconds, 2),
+            }
+            learner.history.append(row)
+            learner.epoch = epoch + 1
+            save_checkpoint(learner, out)
+            progress.report(row)
+            if config.patience and learner.epoch - learner.best["epoch"] >= config.patience:
+                print(f"stopped early: no better validation accuracy in {config.patience} epochs")
+                break
+
+
+def _finish(learner: Learner, competition: Competition, out: Path, cost: dict[str, int]) -> Run:
+    """Write the chosen weights, the predictions, the submission and, last, the metrics."""
+    config, best = learner.config, learner.best
+    learner.model.load_state_dict(best["state"])
+    with atomic_write(out / "history.csv") as temporary:
+        pd.DataFrame(learner.history).to_csv(temporary, index=False)
+    with atomic_write(out / "model.safetensors") as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in best["state"].items()}, temporary)
+    training = {
+        **cost,
+        "epochs": learner.epoch,
+        "chosen_epoch": best["epoch"],
+        "chosen_weights": best["kind"],
+        "seconds": round(learner.seconds, 1),
+        "seed": config.seed,
+        "views": config.views,
+    }
+    scores: dict[str, Any] = {"training": training}
+    for name in ("valid", "test"):
+        split = competition.splits.get(name)
+        if split is None:
+            continue
+        arrays = save_probs(out / f"{name}.npz", learner.model, split, config.views)
+        if split.labels is not None:
+            scores[name] = _scores(arrays, competition)
+    if competition.test is not None:
+        write_submission(competition, arrays["probs_views"], out / "submission.csv")
+    write_json(out / "metrics.json", scores)
+    (out / "checkpoint.pt").unlink(missing_ok=True)
+    return load_run(out)
+
+
+def _scores(arrays: dict[str, np.ndarray], competition: Competition) -> dict[str, Any]:
+    """Plain and with views side by side, and whether the views helped."""
+    plain, views, labels = arrays["probs"], arrays["probs_views"], arrays["labels"]
+    return {
+        "plain": evaluate(plain, labels, competition.class_names),
+        "views": evaluate(views, labels, competition.class_names),
+        "views_against_plain": paired_test(views.argmax(1), plain.argmax(1), labels),
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Train from the command line: one argument, the path of a JSON file of knobs."""
+    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 2
+    try:
+        config = Config.from_json(arguments[0])
+        competition = load_competition(
+            config.data,
+            image_size=config.image_size,
+            seed=config.seed,
+            n_folds=config.n_folds,
+            fold=config.fold,
+        )
+        print(competition.summary())
+        run = fit(config, competition)
+    except (ConfigError, DataError, TrainingError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print_results(run)
+    return 0
+
+
+def print_results(run: Run) -> None:
+    """The lines a person wants at the end: where the submission is and how good it should be."""
+    for name in ("valid", "test"):
+        if name in run.metrics:
+            print(f"{name} accuracy, plain:  {describe(run.metrics[name]['plain'])}")
+            print(
+                f"{name} accuracy, views:  {describe(run.metrics[name]['views'])}, views={run.config.views}"
+            )
+    if (run.out / "submission.csv").is_file():
+        print(f"submission: {run.out / 'submission.csv'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

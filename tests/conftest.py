@@ -1,0 +1,48 @@
+"""Tiny competitions that tests train on in a fraction of a second."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fer_utils.faces import Competition, Split, SubmissionFormat
+
+matplotlib.use("Agg")
+# Networks this small run faster on one thread, and several test processes may share two cores.
+torch.set_num_threads(1)
+
+
+def tiny_split(n: int, n_classes: int, size: int, seed: int, labelled: bool = True) -> Split:
+    """Noise with a bright square whose place tells the class: easy to learn in a few steps."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n, dtype=np.int64) % n_classes
+    images = rng.integers(0, 120, (n, 1, size, size), dtype=np.uint8)
+    step = size // n_classes
+    for image, label in zip(images, labels, strict=True):
+        image[0, label * step : (label + 1) * step, label * step : (label + 1) * step] += 130
+    return Split(images, labels if labelled else None, np.array([str(i) for i in range(n)]))
+
+
+def tiny_competition(
+    n_classes: int = 4, size: int = 20, test_labels: np.ndarray | None = None
+) -> Competition:
+    """60 training, 20 validation and 12 test pictures of `size` pixels."""
+    names = ("angry", "happy", "sad", "neutral", "fear", "surprise", "disgust")[:n_classes]
+    test = tiny_split(12, n_classes, size, seed=2, labelled=False)
+    template = pd.DataFrame({"id": test.ids, "label": "0"})
+    return Competition(
+        train=tiny_split(60, n_classes, size, seed=0),
+        valid=tiny_split(20, n_classes, size, seed=1),
+        test=Split(test.images, test_labels, test.ids),
+        class_names=names,
+        label_values=tuple(range(n_classes)),
+        submission=SubmissionFormat(template, "label", np.arange(12), tuple(map(str, range(n_classes)))),
+        source="tiny",
+        layout="tiny",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Competition:
+    return tiny_competition()
