@@ -1,0 +1,66 @@
+"""What every notebook needs in its first cells: checked parameters and a run to look at."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+from fer_utils.config import Config, ConfigError, check_names, checked_value
+from fer_utils.data import load_competition
+from fer_utils.predict import Run
+from fer_utils.train import fit
+
+_TYPES = {"bool": bool, "int": int, "float": float, "str": str}
+
+
+def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The notebook's parameters with their values, checked. Call it as `read_parameters(globals())`.
+
+    papermill only warns of a mistyped parameter and runs on with the default. This reads the cells that were
+    executed (IPython keeps them in `In`): the cell of annotated values declares names and types, papermill's
+    injected cell may only set those. A scratch cell may set some of them again, annotated or not.
+
+    Raises:
+        ConfigError: an unknown name (the nearest known one is suggested) or a wrong type.
+    """
+    declared: dict[str, type] = {}
+    for source in namespace.get("In", []):
+        found = _declared(source)
+        if found and len(found) >= len(declared):  # the cell of parameters, or its latest edition
+            declared = found
+        elif found.keys() & declared.keys():  # some of its lines, copied to a scratch cell
+            declared |= found
+        elif source.startswith("# Parameters"):  # papermill writes this line above what it injects
+            check_names(_assigned(source), list(declared))
+    if not declared:
+        raise ConfigError("no parameters found: first run their cell, which holds lines `name: type = value`")
+    return {name: checked_value(name, namespace[name], kind) for name, kind in declared.items()}
+
+
+def _statements(source: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(source).body
+    except SyntaxError:  # a cell that failed
+        return []
+
+
+def _declared(source: str) -> dict[str, type]:
+    """Names and types of a cell that holds annotated values and nothing else; empty for any other cell."""
+    statements = _statements(source)
+    for s in statements:
+        typed = isinstance(s, ast.AnnAssign) and isinstance(s.annotation, ast.Name) and s.value is not None
+        if not typed or not isinstance(s.target, ast.Name):
+            return {}
+    return {s.target.id: _TYPES[s.annotation.id] for s in statements if s.annotation.id in _TYPES}
+
+
+def _assigned(source: str) -> list[str]:
+    targets = [target for s in _statements(source) if isinstance(s, ast.Assign) for target in s.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:
+    """A small run on drawn faces, trained in well under a minute, to give a notebook something to show."""
+    config = Config(data="demo", out=out, seed=seed, device=device, width=0.5, epochs=4)
+    return fit(config, load_competition("demo", **config.data_options))

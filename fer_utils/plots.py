@@ -1,0 +1,316 @@
+"""Every figure of the notebooks: each function draws on the `ax` it is given and returns it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fer_utils.faces import Competition, Split
+
+# One colour per expression, the same in every figure; chosen to differ for colour-blind readers too.
+EXPRESSION_COLORS = {
+    "angry": "#d1495b",
+    "disgust": "#6a994e",
+    "fear": "#7b5ea7",
+    "happy": "#edae49",
+    "sad": "#30638e",
+    "surprise": "#f08a4b",
+    "neutral": "#8d99ae",
+    "contempt": "#a47551",
+    "unknown": "#444444",
+}
+_SPARE_COLORS = sns.color_palette("husl", 12).as_hex()
+
+
+def set_style() -> None:
+    """Set the look of all figures: light paper of their own, so they read in a dark theme too."""
+    sns.set_theme(style="whitegrid", font_scale=1.0)
+    plt.rcParams.update(
+        {
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.dpi": 100,
+            "savefig.dpi": 130,
+            "axes.titlelocation": "left",
+            "axes.titleweight": "bold",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "grid.color": "#e6e6e6",
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+def save_figure(fig: Figure, out: str | Path, name: str) -> Path:
+    """Write the figure to `out`/figures/`name`.png."""
+    path = Path(out) / "figures" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path)
+    return path
+
+
+def class_colors(class_names: Sequence[str]) -> list[str]:
+    """A colour for each class: the expression's own, or a spare one for a name that is not an expression."""
+    spare = iter(_SPARE_COLORS * (1 + len(class_names) // len(_SPARE_COLORS)))
+    return [EXPRESSION_COLORS.get(name) or next(spare) for name in class_names]
+
+
+def class_counts(competition: Competition, ax: Axes) -> Axes:
+    """Share of each class in every labelled split, the counts written on the bars."""
+    labelled = {name: split for name, split in competition.splits.items() if split.labels is not None}
+    names, colors = competition.class_names, class_colors(competition.class_names)
+    height = 0.8 / len(labelled)
+    for row, (split_name, split) in enumerate(labelled.items()):
+        counts = np.bincount(split.labels, minlength=len(names))
+        places = np.arange(len(names)) + (row - (len(labelled) - 1) / 2) * height
+        bars = ax.barh(places, 100 * counts / counts.sum(), height * 0.92, color=colors, alpha=1 - 0.3 * row)
+        ax.bar_label(bars, [f"{split_name} {count:,}" for count in counts], fontsize=8, padding=3)
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel="share of the split (%)", title="Classes")
+    ax.margins(x=0.16)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def face_grid(
+    images: np.ndarray | Tensor,
+    ax: Axes,
+    columns: int = 10,
+    captions: Sequence[str] | None = None,
+    row_labels: Sequence[str] | None = None,
+) -> Axes:
+    """Pictures [N, 1, H, W] side by side in rows, with an optional caption under each or label per row.
+
+    They may be uint8 or floats in 0..1, arrays or tensors of any device.
+    """
+    images = _grey_levels(images)
+    n, height, width = len(images), *images.shape[2:]
+    rows = max(1, -(-n // columns))
+    gap, foot = max(2, width // 16), (height // 3 if captions is not None else 0)
+    canvas = np.full((rows * (height + foot + gap), columns * (width + gap)), 255, np.uint8)
+    for i, image in enumerate(images[:, 0]):
+        top, left = (i // columns) * (height + foot + gap), (i % columns) * (width + gap)
+        canvas[top : top + height, left : left + width] = image
+        if captions is not None:
+            ax.text(
+                left + width / 2,
+                top + height + 1,
+                captions[i],
+                ha="center",
+                va="top",
+                fontsize=8,
+                linespacing=1.1,
+            )
+    ax.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    if row_labels is not None:
+        ax.set_yticks([r * (height + foot + gap) + height / 2 for r in range(rows)], row_labels)
+    ax.grid(visible=False)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def faces_by_class(
+    split: Split, class_names: Sequence[str], ax: Axes, columns: int = 12, seed: int = 0
+) -> Axes:
+    """A row of random faces of each class."""
+    rng = np.random.default_rng(seed)
+    blank = np.full((1, *split.images.shape[1:]), 255, np.uint8)
+    rows = []
+    for label in range(len(class_names)):
+        members = np.flatnonzero(split.labels == label)
+        chosen = rng.choice(members, min(columns, len(members)), replace=False)
+        rows += [split.images[chosen], np.repeat(blank, columns - len(chosen), 0)]
+    return face_grid(np.concatenate(rows), ax, columns, row_labels=class_names)
+
+
+def mean_faces(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
+    """The mean picture of each class, its contrast stretched so that the differences show."""
+    means = []
+    for label in range(len(class_names)):
+        members = split.images[split.labels == label]
+        mean = members.mean(0, dtype=np.float64) if len(members) else np.full(split.images.shape[1:], 127.0)
+        low, high = mean.min(), max(mean.max(), mean.min() + 1)
+        means.append((255 * (mean - low) / (high - low)).astype(np.uint8))
+    captions = [f"{name}\nn = {(split.labels == k).sum():,}" for k, name in enumerate(class_names)]
+    return face_grid(np.stack(means), ax, columns=len(class_names), captions=captions)
+
+
+def mean_differences(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
+    """What sets the mean picture of each class apart from the mean of all, brightness left out: red is
+    brighter, blue darker."""
+    overall = split.images.mean(0, dtype=np.float64)[0]
+    gap = np.full((len(overall), max(2, len(overall) // 16)), np.nan)
+    tiles = []
+    for label in range(len(class_names)):
+        members = split.images[split.labels == label]
+        difference = members.mean(0, dtype=np.float64)[0] - overall if len(members) else 0 * overall
+        tiles += [difference - difference.mean(), gap]
+    canvas = np.concatenate(tiles[:-1], axis=1)
+    limit = max(1, np.nanmax(np.abs(canvas)))
+    ax.imshow(canvas, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    width = overall.shape[1]
+    ax.set_xticks([width / 2 + k * (width + gap.shape[1]) for k in range(len(class_names))], class_names)
+    ax.set(yticks=[], title=f"Mean of the class against the mean of all (±{limit:.0f} grey levels)")
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def face_rows(
+    rows: Mapping[str, np.ndarray | Tensor], ax: Axes, captions: Sequence[str] | None = None
+) -> Axes:
+    """Named rows of equally many pictures, each as for `face_grid`."""
+    stacks = [_grey_levels(images) for images in rows.values()]
+    return face_grid(np.concatenate(stacks), ax, len(stacks[0]), captions=captions, row_labels=list(rows))
+
+
+def _grey_levels(images: np.ndarray | Tensor) -> np.ndarray:
+    images = np.asarray(images.cpu() if isinstance(images, Tensor) else images)
+    return images if images.dtype == np.uint8 else (255 * images).round().astype(np.uint8)
+
+
+def label_captions(targets: Tensor, class_names: Sequence[str]) -> list[str]:
+    """The two main classes of each target [N, C] with their shares: captions for mixup and cutmix."""
+    rows = (100 * targets).round().int().tolist()
+    ranked = [sorted(zip(row, class_names, strict=True), reverse=True)[:2] for row in rows]
+    return ["\n".join(f"{name} {share} %" for share, name in pairs if share) for pairs in ranked]
+
+
+def learning_curves(
+    history: pd.DataFrame, axs: Sequence[Axes], chosen_epoch: int | None = None
+) -> Sequence[Axes]:
+    """Loss on the first of two axes, accuracy on the second, by epoch; the chosen epoch is marked."""
+    lines = {"train": ("train", "#8d99ae"), "valid": ("valid, weights", "#30638e")}
+    for ax, quantity, factor, unit in ((axs[0], "loss", 1, ""), (axs[1], "accuracy", 100, " (%)")):
+        for prefix, (label, color) in lines.items():
+            ax.plot(
+                history.epoch, factor * history[f"{prefix}_{quantity}"], "o-", ms=3, color=color, label=label
+            )
+        if f"valid_{quantity}_average" in history:
+            average = factor * history[f"valid_{quantity}_average"]
+            ax.plot(history.epoch, average, "o-", ms=3, color="#d1495b", label="valid, moving average")
+        if chosen_epoch is not None:
+            ax.axvline(chosen_epoch, color="#444444", lw=1, ls=":", label=f"chosen: epoch {chosen_epoch}")
+        ax.set(xlabel="epoch", ylabel=f"{quantity}{unit}", title=quantity.capitalize())
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    axs[1].legend(frameon=False)
+    return axs
+
+
+def confusion(counts: np.ndarray, class_names: Sequence[str], ax: Axes) -> Axes:
+    """Confusion as the share of each true class (rows), with counts below the shares."""
+    counts = np.asarray(counts)
+    shares = 100 * counts / counts.sum(1, keepdims=True).clip(min=1)
+    text = [
+        [f"{s:.0f} %\n{c:,}" for s, c in zip(*rows, strict=True)] for rows in zip(shares, counts, strict=True)
+    ]
+    sns.heatmap(
+        shares, annot=np.array(text), fmt="", cmap="Blues", vmin=0, vmax=100, square=True, cbar=False,
+        xticklabels=class_names, yticklabels=class_names, annot_kws={"fontsize": 8}, linewidths=1, ax=ax,
+    )  # fmt: skip
+    ax.set(xlabel="predicted", ylabel="true", title="Confusion")
+    ax.tick_params(axis="x", rotation=40)
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def recall_bars(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Recall of each class with its 95 % interval, from `metrics.per_class_table`."""
+    errors = 100 * np.stack([table.recall - table.recall_low, table.recall_high - table.recall])
+    bars = ax.barh(
+        table.index,
+        100 * table.recall,
+        xerr=errors.clip(min=0),
+        color=class_colors(table.index),
+        ecolor="#444444",
+    )
+    ax.bar_label(bars, [f" n = {n:,}" for n in table.n], label_type="edge", fontsize=8, padding=2)
+    ax.set(xlabel="recall (%), 95 % interval", title="Recall by class", xlim=(0, 112))
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def reliability(table: pd.DataFrame, ax: Axes, label: str = "", color: str = "#30638e") -> Axes:
+    """Accuracy against confidence, from `metrics.calibration_table`; dot area shows how many pictures."""
+    ax.plot([0, 1], [0, 1], color="#444444", lw=1, ls=":")
+    ax.plot(table.confidence, table.accuracy, color=color, lw=1)
+    ax.scatter(table.confidence, table.accuracy, 10 + 200 * table.n / table.n.sum(), color=color, label=label)
+    ax.set(
+        xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="Calibration", aspect="equal"
+    )
+    return ax
+
+
+def accuracy_intervals(scores: dict[str, dict[str, Any]], ax: Axes) -> Axes:
+    """Accuracy with its 95 % interval for several named results, from `metrics.evaluate`."""
+    names = list(scores)
+    accuracy = np.array([100 * scores[name]["accuracy"] for name in names])
+    low = accuracy - [100 * scores[name]["ci_low"] for name in names]
+    high = np.array([100 * scores[name]["ci_high"] for name in names]) - accuracy
+    ax.errorbar(accuracy, range(len(names)), xerr=[low, high], fmt="o", color="#30638e", capsize=3)
+    for row, value in enumerate(accuracy):
+        ax.annotate(f"{value:.1f}", (value, row), xytext=(0, 7), textcoords="offset points", ha="center")
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel="valid accuracy (%), 95 % interval")
+    ax.margins(y=0.25)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def histogram_by_class(
+    values: np.ndarray, split: Split, class_names: Sequence[str], ax: Axes, name: str
+) -> Axes:
+    """Smoothed distribution of one value per picture [N], a line for each class."""
+    frame = pd.DataFrame({name: values, "class": np.array(class_names)[split.labels]})
+    palette = dict(zip(class_names, class_colors(class_names), strict=True))
+    sns.kdeplot(
+        frame, x=name, hue="class", hue_order=list(class_names), palette=palette, common_norm=False,
+        cut=0, warn_singular=False, ax=ax,
+    )  # fmt: skip
+    ax.set(ylabel="density", title=name.capitalize())
+    return ax
+
+
+def histogram_by_split(table: pd.DataFrame, name: str, ax: Axes) -> Axes:
+    """Smoothed distribution of one column of `audit.picture_table`, a line for each split."""
+    present = [split for split in table["split"].cat.categories if (table["split"] == split).any()]
+    sns.kdeplot(
+        table, x=name, hue="split", hue_order=present, common_norm=False,
+        palette=["#8d99ae", "#30638e", "#d1495b"][: len(present)], cut=0, warn_singular=False, ax=ax,
+    )  # fmt: skip
+    ax.set(ylabel="density", title=name.capitalize())
+    return ax
+
+
+def face_gallery(images: np.ndarray, captions: Sequence[str], columns: int = 8) -> Figure:
+    """A figure of pictures [N, 1, H, W] with a caption of two lines under each, as tall as it needs to be."""
+    rows = max(1, -(-len(images) // columns))
+    width = 11.0
+    fig, ax = plt.subplots(figsize=(width, 0.3 + rows * 1.38 * width / columns))
+    if len(images):
+        face_grid(images, ax, columns, captions)
+    else:
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "none", ha="center", transform=ax.transAxes)
+    return fig
+
+
+def answer_shares(preds: np.ndarray, class_names: Sequence[str], ax: Axes) -> Axes:
+    """How often each class is answered among class indices [N]."""
+    shares = 100 * np.bincount(preds, minlength=len(class_names)) / len(preds)
+    bars = ax.bar(class_names, shares, color=class_colors(class_names))
+    ax.bar_label(bars, [f"{share:.1f}" for share in shares], fontsize=9)
+    ax.set(ylabel="share of the test split (%)", title="What the submission answers")
+    ax.grid(axis="x", visible=False)
+    return ax

@@ -1,0 +1,109 @@
+"""Error tables, and ensembles that are chosen and judged honestly."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from fer_utils.analysis import accuracy_by_confidence, confused_pairs, prediction_table
+from fer_utils.config import Config
+from fer_utils.ensemble import (
+    check_members,
+    choose_members,
+    cross_fitted_probs,
+    find_runs,
+    save_ensemble,
+    score_ensemble,
+)
+from fer_utils.faces import DataError
+from fer_utils.submission import validate_submission
+from fer_utils.train import fit
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    knobs = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
+    return [fit(Config(out=str(folder / f"seed{seed}"), seed=seed, **knobs), tiny) for seed in range(3)]
+
+
+def test_the_prediction_table_tells_truth_and_answers(runs, tiny):
+    table = prediction_table(runs[0], tiny)
+    assert len(table) == 20
+    assert table.correct.mean() == pytest.approx(runs[0].metrics["valid"]["views"]["accuracy"])
+    assert table.plain_correct.mean() == pytest.approx(runs[0].metrics["valid"]["plain"]["accuracy"])
+    assert (table.true == np.array(tiny.class_names)[tiny.valid.labels]).all()
+    assert (table.true_probability <= table.confidence + 1e-6).all()
+
+
+def test_hidden_labels_are_refused(runs, tiny):
+    with pytest.raises(DataError, match="no labels"):
+        prediction_table(runs[0], tiny, "test")
+
+
+def test_pairs_count_both_directions(runs, tiny):
+    table = prediction_table(runs[0], tiny).iloc[:6].copy()
+    table["true"] = ["sad", "sad", "fear", "sad", "happy", "happy"]
+    table["predicted"] = ["fear", "fear", "sad", "happy", "happy", "happy"]
+    table["correct"] = table.true == table.predicted
+    pairs = confused_pairs(table)
+    assert pairs.pair.tolist() == ["fear / sad", "happy / sad"]
+    assert pairs.errors.tolist() == [3, 1]
+    assert pairs.mostly[0] == "sad taken for fear"
+    assert pairs.mostly_errors[0] == 2
+
+
+def test_bands_of_confidence_hold_every_picture(runs, tiny):
+    table = prediction_table(runs[0], tiny)
+    bands = accuracy_by_confidence(table)
+    assert bands.n.sum() == len(table)
+    assert bands.errors.sum() == (~table.correct).sum()
+
+
+def members_of(*rows):
+    """Members [M, N, 2] from the probability of class 1 for each picture."""
+    ones = np.array(rows)
+    return np.stack([1 - ones, ones], axis=2)
+
+
+def test_members_are_added_only_while_they_help():
+    labels = np.array([1, 1, 0, 0])
+    members = members_of([0.9, 0.4, 0.1, 0.4], [0.4, 0.9, 0.4, 0.1], [0.01, 0.01, 0.99, 0.99])
+    assert sorted(choose_members(members, labels)) == [0, 1]
+
+
+def test_cross_fitting_owes_nothing_to_luck():
+    # Members that guess: the chosen one looks good on the pictures that chose it, not on the others.
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    members = members_of(*rng.uniform(0.05, 0.95, (200, 400)))
+    chosen = members[choose_members(members, labels)].mean(0).argmax(1) == labels
+    honest = cross_fitted_probs(members, labels).argmax(1) == labels
+    assert chosen.mean() > 0.6
+    assert abs(honest.mean() - 0.5) < 0.08
+
+
+def test_an_ensemble_is_saved_with_a_valid_submission(runs, tiny, tmp_path):
+    found = find_runs(str(runs[0].out.parent / "seed*"))
+    assert [run.out for run in found] == [run.out for run in runs]
+    members = np.stack([run.saved_probs() for run in found])
+    result = score_ensemble(members, tiny.valid.labels, tiny.class_names)
+    chosen = [found[k] for k in result["chosen"]]
+    save_ensemble(chosen, tiny, tmp_path, {"ensemble": result["ensemble"]})
+    validate_submission(tiny, tmp_path / "submission.csv")
+    assert json.loads((tmp_path / "metrics.json").read_text())["members"] == [run.out.name for run in chosen]
+    with np.load(tmp_path / "valid.npz") as arrays:
+        accuracy = (arrays["probs_views"].argmax(1) == tiny.valid.labels).mean()
+    assert accuracy == result["ensemble"]["accuracy"]
+
+
+def test_one_run_is_no_ensemble(runs):
+    with pytest.raises(DataError, match="needs two"):
+        find_runs(f"{runs[0].out}, {runs[0].out}")
+
+
+def test_members_on_other_data_are_refused(runs):
+    stranger = dataclasses.replace(runs[1], fingerprint="other")
+    with pytest.raises(DataError, match="seed1 was trained on other data"):
+        check_members([runs[0], stranger])

@@ -1,0 +1,197 @@
+"""The notebooks: clean in git, true to Config, and running top to bottom from any working directory."""
+
+import dataclasses
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import papermill
+import pytest
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from fer_utils import demo_run, fit, load_competition, load_run, notebook
+from fer_utils.config import Config
+from fer_utils.demo import make_demo
+from fer_utils.files import REPOSITORY
+
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+NAMES = [path.stem for path in NOTEBOOKS]
+QUICK = {"width": 0.125, "epochs": 1, "image_size": 32, "views": "plain"}
+
+
+@pytest.fixture(scope="module")
+def competition_folder(tmp_path_factory):
+    """A small competition of demo faces in the train.csv + test.csv layout."""
+    folder = tmp_path_factory.mktemp("competition")
+    demo = make_demo(700, 10, 60)
+
+    def text(images):
+        return [" ".join(map(str, image.ravel())) for image in images]
+
+    train = pd.DataFrame({"emotion": demo.train.labels, "pixels": text(demo.train.images)})
+    train.to_csv(folder / "train.csv", index=False)
+    test = pd.DataFrame({"id": range(60), "pixels": text(demo.test.images)})
+    test.to_csv(folder / "test.csv", index=False)
+    pd.DataFrame({"id": range(60), "emotion": 0}).to_csv(folder / "sample_submission.csv", index=False)
+    return folder
+
+
+def execute(name: str, out: Path, cwd: Path, **parameters):
+    """Run a notebook as papermill's command line does, started from `cwd`."""
+    source = REPOSITORY / "notebooks" / f"{name}.ipynb"
+    return papermill.execute_notebook(
+        source, out, parameters, cwd=cwd, progress_bar=False, kernel_name="python3", start_timeout=180
+    )
+
+
+def printed(notebook) -> str:
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return "".join(output.get("text", "") for output in outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_notebooks_are_clean(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    assert notebook.cells[0].source.startswith(f"# {path.stem[:2]} · ")
+    assert path.stat().st_size < 40_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_notebooks_are_pleasant_to_read(path):
+    notebook = nbformat.read(path, as_version=4)
+    prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    lines = [
+        len(cell.source.splitlines()) for cell in code if "parameters" not in cell.metadata.get("tags", [])
+    ]
+    assert len(prose) >= 0.8 * len(code)
+    assert statistics.median(lines) <= 4
+    assert max(lines) <= 20
+    assert not any(re.search(r"^\s*class ", cell.source, re.M) for cell in code)
+    for cell, following in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
+        if cell.cell_type == "code" and "plt.subplots" in cell.source:
+            assert following is not None and following.source.startswith("*"), (
+                f"no caption under:\n{cell.source}"
+            )
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_parameters_are_typed_explained_and_common(path):
+    parameters = papermill.inspect_notebook(path)
+    assert {"data", "out"} <= set(parameters)
+    for name, parameter in parameters.items():
+        assert parameter["inferred_type_name"] in ("str", "int", "float", "bool"), name
+        assert parameter["help"], name
+
+
+def test_training_parameters_are_the_config():
+    parameters = papermill.inspect_notebook(REPOSITORY / "notebooks" / "03_training.ipynb")
+    fields = {field.name: field.default for field in dataclasses.fields(Config)}
+    assert list(parameters) == list(fields)
+    for name, parameter in parameters.items():
+        assert eval(parameter["default"]) == fields[name], name
+        assert parameter["inferred_type_name"] == type(fields[name]).__name__, name
+
+
+def test_training_on_a_competition_from_another_directory(competition_folder, tmp_path, monkeypatch):
+    # data is relative to where papermill was started, as a person would type it
+    monkeypatch.chdir(competition_folder.parent)
+    executed = execute(
+        "03_training", tmp_path / "03.ipynb", competition_folder.parent,
+        data=competition_folder.name, out=str(tmp_path / "run"), **QUICK,
+    )  # fmt: skip
+    text = printed(executed)
+    assert f"submission: {tmp_path / 'run' / 'submission.csv'}" in text
+    assert "95 % interval" in text
+    lines = (tmp_path / "run" / "submission.csv").read_text().splitlines()
+    assert lines[0] == "id,emotion"
+    assert len(lines) == 61
+    assert (tmp_path / "run" / "figures" / "learning_curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("03_training", {"data": "demo", "lerning_rate": 0.1}, "did you mean 'learning_rate'"),
+        ("03_training", {"data": "demo", "epochs": "ten"}, "epochs must be int"),
+        ("04_error_analysis", {"owt": "x"}, "did you mean 'out'"),
+    ],
+)
+def test_a_wrong_parameter_stops_before_any_work(name, parameters, message, tmp_path):
+    with pytest.raises((PapermillExecutionError, DeadKernelError), match=message):
+        execute(name, tmp_path / "out.ipynb", tmp_path, **parameters)
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    done = [cell for cell in cells if cell.cell_type == "code" and cell.execution_count is not None]
+    assert len(done) <= 5  # papermill's banner, imports, parameters, injected parameters and the check
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name[:2] in ("01", "02")])
+def test_exploring_notebooks_run_on_demo_data(name, tmp_path):
+    execute(name, tmp_path / "out.ipynb", tmp_path, data="demo", out=str(tmp_path / "figures"))
+    assert list((tmp_path / "figures").rglob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def two_runs(competition_folder, tmp_path_factory):
+    """Two finished runs of other seeds on the small competition."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in range(2):
+        out = str(folder / f"seed{seed}")
+        config = Config(data=str(competition_folder), out=out, seed=seed, width=0.125, epochs=2)
+        fit(config, load_competition(config.data, **config.data_options))
+    return folder
+
+
+def test_error_analysis_of_a_run(two_runs, tmp_path):
+    executed = execute("04_error_analysis", tmp_path / "04.ipynb", tmp_path, out=str(two_runs / "seed0"))
+    assert "expected calibration error" in printed(executed)
+    figures = {path.stem for path in (two_runs / "seed0" / "figures").glob("*.png")}
+    assert {"confusion", "calibration", "faces_confident_errors", "faces_views_disagree"} <= figures
+
+
+def test_ensemble_of_two_runs(two_runs, tmp_path):
+    executed = execute(
+        "05_ensemble",
+        tmp_path / "05.ipynb",
+        tmp_path,
+        runs=str(two_runs / "seed*"),
+        out=str(tmp_path / "both"),
+    )
+    assert "exact McNemar p" in printed(executed)
+    assert len((tmp_path / "both" / "submission.csv").read_text().splitlines()) == 61
+    with np.load(tmp_path / "both" / "valid.npz") as arrays:
+        assert np.allclose(arrays["probs_views"].sum(1), 1, atol=1e-4)
+    assert json.loads((tmp_path / "both" / "metrics.json").read_text())["members"]
+
+
+def test_a_fresh_clone_gets_a_demo_run_to_look_into(tmp_path, monkeypatch):
+    for name, parameter in (("04_error_analysis", "out"), ("05_ensemble", "runs")):
+        parameters = papermill.inspect_notebook(REPOSITORY / "notebooks" / f"{name}.ipynb")
+        assert eval(parameters[parameter]["default"]) == "demo"
+    small = make_demo(200, 60, 20)
+    monkeypatch.setattr(notebook, "load_competition", lambda data, **options: small)
+    run = demo_run(str(tmp_path / "run"), seed=3, device="cpu")
+    assert run.config.seed == 3
+    assert load_run(tmp_path / "run").metrics == run.metrics
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, fer_utils; print(int('torch' in sys.modules), int('pandas' in sys.modules))"
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.split() == ["0", "0"]
