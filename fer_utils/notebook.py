@@ -27,10 +27,8 @@ def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     declared: dict[str, type] = {}
     for source in namespace.get("In", []):
         found = _declared(source)
-        if found and len(found) >= len(declared):  # the cell of parameters, or its latest edition
+        if found and len(found) >= len(declared):  # their cell, or its latest edition; no scratch cell
             declared = found
-        elif found.keys() & declared.keys():  # some of its lines, copied to a scratch cell
-            declared |= found
         elif source.startswith("# Parameters"):  # papermill writes this line above what it injects
             check_names(_assigned(source), list(declared))
     if not declared:

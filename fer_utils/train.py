@@ -142,11 +142,13 @@ def _train(learner: Learner, train: Split, valid: Split, out: Path) -> None:
 def _finish(learner: Learner, competition: Competition, out: Path, cost: dict[str, int]) -> Run:
     """Write the chosen weights, the predictions, the submission and, last, the metrics."""
     config, best = learner.config, learner.best
-    learner.model.load_state_dict(best["state"])
+    # Matrices are kept in float16, half the size; everything below is predicted with the weights as kept.
+    weights = {name: (t.half() if t.ndim > 1 else t).contiguous() for name, t in best["state"].items()}
+    learner.model.load_state_dict(weights)
     with atomic_write(out / "history.csv") as temporary:
         pd.DataFrame(learner.history).to_csv(temporary, index=False)
     with atomic_write(out / "model.safetensors") as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in best["state"].items()}, temporary)
+        save_file(weights, temporary)
     training = {
         **cost,
         "epochs": learner.epoch,

@@ -1,0 +1,265 @@
+"""What a competition's pictures hold and hide: classes, light, blanks, exact copies, conflicting labels.
+
+It counts and chooses nothing. Test pictures are compared with the others; test labels are never read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fer_utils.faces import Competition, picture_groups
+
+SPLITS = ("train", "valid", "test")
+
+# Grey levels. In FER2013 the 14 pictures below it are black, grey or a dot; the next one above it is a face.
+BLANK_CONTRAST = 5.0
+
+
+def picture_table(competition: Competition) -> pd.DataFrame:
+    """List every picture of every split, in their order.
+
+    Returns:
+        A row per picture: `split`; `row` within the split; `id`; `label`, the class name, missing in test;
+        `group`, a number that exact copies share; `brightness` and `contrast`, the mean and the standard
+        deviation of its grey levels (0 to 255); `blank`, whether it shows nothing.
+    """
+    splits = competition.splits
+    sizes = [len(split) for split in splits.values()]
+    images = np.concatenate([split.images for split in splits.values()])
+    labels = [np.full(len(s), -1) if name == "test" else s.labels for name, s in splits.items()]
+    brightness, contrast = light(images)
+    return pd.DataFrame(
+        {
+            "split": pd.Categorical(np.repeat(list(splits), sizes), categories=SPLITS),
+            "row": np.concatenate([np.arange(size) for size in sizes]),
+            "id": np.concatenate([split.ids for split in splits.values()]),
+            "label": pd.Categorical.from_codes(np.concatenate(labels), categories=competition.class_names),
+            "group": picture_groups(images),
+            "brightness": brightness,
+            "contrast": contrast,
+            "blank": contrast < BLANK_CONTRAST,
+        }
+    )
+
+
+def light(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the standard deviation of the grey levels of each picture of uint8 [N, 1, H, W]."""
+    pixels = images.reshape(len(images), -1)
+    mean = pixels.sum(1, dtype=np.int64) / pixels.shape[1]
+    mean_square = np.einsum("ij,ij->i", pixels, pixels, dtype=np.int64) / pixels.shape[1]
+    return mean, np.sqrt((mean_square - mean**2).clip(min=0))
+
+
+def pictures(competition: Competition, rows: pd.DataFrame) -> np.ndarray:
+    """The pictures uint8 [n, 1, H, W] of some rows of the table."""
+    places = zip(rows["split"], rows["row"], strict=True)
+    return np.stack([competition.splits[split].images[row] for split, row in places])
+
+
+def class_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """How many pictures each class (row) has in each labelled split (column)."""
+    counts = table.groupby(["label", "split"], observed=False).size().unstack()
+    return counts[["train", "valid"]].rename_axis(columns=None)
+
+
+def exact_copies(table: pd.DataFrame) -> dict[str, int]:
+    """Count pictures of a split that another also has: `valid_in_train`, `test_in_train`, `test_in_valid`."""
+    groups = {name: table.group[table.split == name] for name in SPLITS}
+    pairs = [("valid", "train"), ("test", "train"), ("test", "valid")]
+    return {f"{here}_in_{there}": int(groups[here].isin(groups[there]).sum()) for here, there in pairs}
+
+
+def copies_within(table: pd.DataFrame) -> dict[str, int]:
+    """How many pictures of each split repeat an earlier one of the same split."""
+    repeats = table.duplicated(["split", "group"])
+    return {name: int(repeats[table.split == name].sum()) for name in _present(table)}
+
+
+def duplicate_groups(table: pd.DataFrame) -> pd.DataFrame:
+    """List the pictures that occur more than once, the most frequent first.
+
+    Returns:
+        A row per picture, indexed by `group`: `n`, how often it occurs; `train`, `valid`, `test`, how often
+        in each; `first`, the row of the table that holds it first; `votes`, {class name: how often it was
+        given}; `blank`, whether it shows nothing.
+    """
+    copies = table[table.duplicated("group", keep=False)]
+    groups = copies.groupby("group")
+    frame = groups.split.value_counts().unstack(fill_value=0).reindex(columns=SPLITS, fill_value=0)
+    frame.insert(0, "n", groups.size())
+    frame["first"] = copies.drop_duplicates("group").reset_index().set_index("group")["index"]
+    given = copies.dropna(subset="label").groupby(["group", "label"], observed=True).size()
+    votes: dict[int, dict[str, int]] = {group: {} for group in frame.index}
+    for (group, label), count in given.items():
+        votes[group][label] = int(count)
+    frame["votes"] = pd.Series(votes, dtype=object)
+    frame["blank"] = groups.blank.any()
+    return frame.rename_axis(columns=None).sort_values("n", ascending=False, kind="stable")
+
+
+def conflicting(duplicates: pd.DataFrame) -> pd.DataFrame:
+    """Of `duplicate_groups`, the pictures that carry different labels."""
+    return duplicates[duplicates.votes.map(len) > 1]
+
+
+def audit(competition: Competition, table: pd.DataFrame | None = None) -> dict[str, Any]:
+    """Count what the competition holds, ready for JSON.
+
+    Args:
+        table: `picture_table(competition)`, where it is at hand.
+    """
+    table = picture_table(competition) if table is None else table
+    duplicates = duplicate_groups(table)
+    counts = class_counts(table)
+    present = _present(table)
+    return {
+        "source": competition.source,
+        "layout": competition.layout,
+        "is_demo": competition.is_demo,
+        "fingerprint": competition.fingerprint,
+        "class_names": list(competition.class_names),
+        "image_size": list(competition.train.images.shape[2:]),
+        "n": {name: len(split) for name, split in competition.splits.items()},
+        "n_unique": int(table.group.nunique()),
+        "counts": {name: {str(k): int(n) for k, n in counts[name].items()} for name in counts},
+        "exact_copies": exact_copies(table),
+        "copies_within": copies_within(table),
+        "duplicate_groups": len(duplicates),
+        "labelled_repeatedly": int((duplicates.votes.map(lambda votes: sum(votes.values())) > 1).sum()),
+        "conflicting_groups": len(conflicting(duplicates)),
+        "blank": {name: int(table.blank[table.split == name].sum()) for name in present},
+        "light": {name: _light_of(table[table.split == name]) for name in present},
+        "light_by_class": {value: _explained(table, value) for value in ("brightness", "contrast")},
+        "rejected": [dataclasses.asdict(item) for item in competition.rejected],
+    }
+
+
+def _present(table: pd.DataFrame) -> list[str]:
+    return [name for name in SPLITS if (table.split == name).any()]
+
+
+def _light_of(part: pd.DataFrame) -> dict[str, dict[str, float]]:
+    values = part[["brightness", "contrast"]]
+    return {
+        name: {"mean": float(column.mean()), "std": float(column.std(ddof=0))}
+        for name, column in values.items()
+    }
+
+
+def _explained(table: pd.DataFrame, value: str) -> float:
+    """The share of the variance of a value among training pictures that lies between the classes."""
+    part = table[table.split == "train"]
+    means = part.groupby("label", observed=True)[value].transform("mean")
+    total = part[value].var(ddof=0)
+    return float(means.var(ddof=0) / total) if total > 0 else 0.0
+
+
+# ---------------------------------------------------------------- in words
+
+
+def findings(report: dict[str, Any]) -> list[str]:
+    """Say in plain sentences what an audit means for training."""
+    parts = (_on_classes, _on_precision, _on_copies, _on_conflicts, _on_waste, _on_light, _on_shift)
+    return [sentence for part in parts for sentence in part(report)]
+
+
+def _on_classes(report: dict[str, Any]) -> list[str]:
+    counts, valid = report["counts"]["train"], report["counts"]["valid"]
+    most, least = max(counts, key=counts.get), min(counts, key=counts.get)
+    ratio, total = counts[most] / max(counts[least], 1), sum(counts.values())
+    advice = "Read macro F1 beside accuracy; class_weight gives rare classes more weight."
+    return [
+        f"Of the classes in train, {most} is the commonest ({_percent(counts[most], total)}), {least} the "
+        f"rarest ({_percent(counts[least], total)}, n = {counts[least]:,}): {ratio:.1f} to 1. "
+        f"Always answering {most} gives {_percent(valid[most], sum(valid.values()))} valid accuracy. "
+        + (advice if ratio > 3 else "No class needs more weight.")
+    ]
+
+
+def _on_precision(report: dict[str, Any]) -> list[str]:
+    counts = report["counts"]["valid"]
+    least, n = min(counts, key=counts.get), sum(counts.values())
+    # Half of the 95 % interval, in points, where it is widest: a share of one half.
+    wide, widest = (98 / math.sqrt(max(count, 1)) for count in (n, counts[least]))
+    rare = f"the recall of {least} ({counts[least]:,}) by up to ±{widest:.0f}"
+    return [
+        f"{n:,} valid pictures leave an accuracy uncertain by up to ±{wide:.1f} points, "
+        f"{rare if counts[least] else f'and none of them is {least}'}. "
+        "Believe a smaller difference only with a paired test."
+    ]
+
+
+def _on_copies(report: dict[str, Any]) -> list[str]:
+    meanings = {
+        "valid_in_train": "valid accuracy partly measures memory. Read it without them too.",
+        "test_in_train": "the leaderboard partly measures memory.",
+        "test_in_valid": "the two scores are not quite independent.",
+    }
+    sentences = []
+    if any(report["copies_within"].values()):
+        sentences.append(f"Pictures that repeat one of their own split: {_listed(report['copies_within'])}.")
+    for pair, count in report["exact_copies"].items():
+        here, there = pair.split("_in_")
+        if count:
+            share = _percent(count, report["n"][here])
+            sentences.append(f"{count:,} {here} pictures ({share}) are also in {there}: {meanings[pair]}")
+    return sentences or ["No picture occurs twice."]
+
+
+def _on_conflicts(report: dict[str, Any]) -> list[str]:
+    twice, conflicts = report["labelled_repeatedly"], report["conflicting_groups"]
+    if not conflicts:
+        return []
+    return [
+        f"Of {twice:,} pictures labelled more than once, {conflicts:,} ({_percent(conflicts, twice)}) "
+        "carry different labels. No model can be right on both; label_smoothing keeps it from being too sure."
+    ]
+
+
+def _on_waste(report: dict[str, Any]) -> list[str]:
+    blank, rejected = report["blank"], report["rejected"]
+    sentences = [f"Blank pictures teach nothing: {_listed(blank)}."] if any(blank.values()) else []
+    if rejected:
+        sentences.append(f"{len(rejected):,} pictures could not be read, the first: {rejected[0]['place']}.")
+    return sentences
+
+
+def _on_light(report: dict[str, Any]) -> list[str]:
+    share = max(report["light_by_class"].values())
+    spread = report["light"]["train"]["brightness"]["std"]
+    safe = "Light says little on the class, so varying it in augmentation is safe."
+    return [
+        f"Brightness varies by ±{spread:.0f} of 255 grey levels between train pictures; the class explains "
+        f"at most {_percent(share, 1)} of the variance of brightness and of contrast. "
+        + (safe if share < 0.1 else "Light tells classes apart: find out why before a model learns it.")
+    ]
+
+
+def _on_shift(report: dict[str, Any]) -> list[str]:
+    """The split whose light differs most from train's, in standard deviations of train's pictures."""
+    train = report["light"]["train"]
+    gaps = {
+        (name, value): (part[value]["mean"] - train[value]["mean"]) / max(train[value]["std"], 1e-9)
+        for name, part in report["light"].items()
+        for value in part
+        if name != "train"
+    }
+    (name, value), gap = max(gaps.items(), key=lambda item: abs(item[1]))
+    alike = "they look alike" if abs(gap) < 0.2 else f"they differ: more {value} in augmentation bridges it"
+    return [
+        f"Between splits, the mean {value} of {name} differs most from train's, by {gap:+.2f} standard "
+        f"deviations: {alike}."
+    ]
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %"
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} in {name}" for name, count in counts.items() if count)

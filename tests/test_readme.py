@@ -1,0 +1,105 @@
+"""The README: its numbers equal the committed files; its commands, links, names and snippets work."""
+
+import json
+import re
+
+import pytest
+import torch
+
+import fer_utils
+from fer_utils import load_run
+from fer_utils.demo import make_demo
+from fer_utils.files import REPOSITORY
+from fer_utils.models import MODELS, FaceNet, ModelOptions, _unit
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+REFERENCE = REPOSITORY / "outputs" / "reference"
+RUNS = sorted(path.parent for path in REFERENCE.glob("*/metrics.json"))
+
+
+def accuracy_cell(scores: dict) -> str:
+    percent = [100 * scores[key] for key in ("accuracy", "ci_low", "ci_high")]
+    return "{:.1f} % ({:.1f} to {:.1f})".format(*percent)
+
+
+def table_row(folder) -> str:
+    """The README's line for one reference run, from its files alone."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    record = json.loads((folder / "config.json").read_text())["record"]
+    valid, training = metrics["valid"], metrics["training"]
+    cells = [
+        f"[`{folder.name}`](outputs/reference/{folder.name})",
+        f"PublicTest (validation), n = {valid['plain']['n']:,}",
+        accuracy_cell(valid["plain"]),
+        f"{accuracy_cell(valid['views'])}, `{training['views']}`",
+        f"{training['seed']}",
+        f"{training['seconds'] / 60:.0f} min",
+        record["environment"]["hardware"],
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
+def test_the_results_table_equals_the_files(folder):
+    assert table_row(folder) in README, f"the README should hold:\n{table_row(folder)}"
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
+def test_reference_runs_are_whole_small_and_free_of_local_paths(folder):
+    run = load_run(folder)
+    assert (folder / "submission.csv").read_text().count("\n") == 3590
+    assert run.history.valid_accuracy.between(0, 1).all()
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 20e6
+    assert (folder / "model.safetensors").stat().st_size < 10e6
+    assert not re.search(r'"(/|[A-Z]:\\)', (folder / "config.json").read_text())
+    assert not list(folder.glob("figures/faces_*"))
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert link.startswith("https://") or (REPOSITORY / link).exists(), link
+
+
+def test_make_targets_exist():
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in set(re.findall(r"\bmake ([a-z]+)", README)) - {"on"}:
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_the_map_names_every_module():
+    table = README.split("## Map of the code")[1].split("A run folder")[0]
+    named = set(re.findall(r"`(\w+)`", table)) - {"load_competition", "Split", "Competition"}
+    assert named == {path.stem for path in (REPOSITORY / "fer_utils").glob("*.py")} - {"__init__"}
+
+
+def test_paths_in_commands_exist():
+    for name in re.findall(r"notebooks/\w+\.ipynb|fer_utils/\w+\.py", README):
+        assert (REPOSITORY / name).exists(), name
+
+
+def snippets() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def test_the_python_snippet_runs(tmp_path, monkeypatch):
+    small = make_demo(200, 60, 20)
+    monkeypatch.setattr(fer_utils, "load_competition", lambda *_, **__: small)
+    code = snippets()[0].replace("outputs/first", str(tmp_path / "run"))
+    scope = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    assert scope["probs"].shape == (20, 7)
+    assert (tmp_path / "run" / "submission.csv").is_file()
+
+
+def test_the_network_snippet_builds_a_network():
+    scope = {"FaceNet": FaceNet, "ModelOptions": ModelOptions, "_unit": _unit, "nn": torch.nn}
+    exec(compile(snippets()[1], "README.md", "exec"), scope)
+    assert set(MODELS)
+    model = scope["tiny"](ModelOptions(num_classes=7, width=1.0, dropout=0.1))
+    assert model(torch.rand(2, 1, 48, 48)).shape == (2, 7)
+
+
+def test_the_readme_is_short_enough_to_read():
+    assert len(README.splitlines()) < 200
