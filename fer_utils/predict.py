@@ -27,10 +27,10 @@ RUN_FILES = ("config.json", "history.csv", "model.safetensors", "valid.npz", "me
 
 
 @torch.no_grad()
-def predict_probs(
+def view_probs(
     model: nn.Module, images: np.ndarray, views: str = "plain", batch_size: int = 512
 ) -> np.ndarray:
-    """Class probabilities float32 [N, C] of uint8 pictures [N, 1, H, W], the mean over fixed `views`.
+    """Class probabilities float32 [V, N, C] of uint8 pictures [N, 1, H, W] in each fixed view, plain first.
 
     Computed in float32 whatever the training used, so that they differ little between machines.
 
@@ -45,10 +45,9 @@ def predict_probs(
     rows = []
     for batch in torch.tensor(np.asarray(images)).split(batch_size):
         batch = to_float(batch.to(device))
-        probs = [model(view(batch, *one)).float().softmax(1) for one in VIEWS[views]]
-        rows.append(torch.stack(probs).mean(0).cpu())
+        rows.append(torch.stack([model(view(batch, *one)).float().softmax(1) for one in VIEWS[views]]).cpu())
     model.train(was_training)
-    return torch.cat(rows).numpy()
+    return torch.cat(rows, dim=1).numpy()
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Run:
         size = self.config.image_size
         if images.shape[2:] != (size, size):
             images = (resize(to_float(torch.tensor(images)), size) * 255).round().byte().numpy()
-        return predict_probs(self.model, images, views or self.config.views)
+        return view_probs(self.model, images, views or self.config.views).mean(0)
 
     def load_data(self, data: str = "run") -> Competition:
         """The competition this run was trained on, from where its config says or from `data`.
@@ -148,11 +147,8 @@ def load_run(out: str | Path) -> Run:
 
 def save_probs(path: Path, model: nn.Module, split: Split, views: str) -> dict[str, np.ndarray]:
     """Predict `split` plainly and with `views`, write both with ids and labels, and return the arrays."""
-    arrays = {
-        "ids": split.ids.astype(np.str_),
-        "probs": predict_probs(model, split.images),
-        "probs_views": predict_probs(model, split.images, views),
-    }
+    probs = view_probs(model, split.images, views)
+    arrays = {"ids": split.ids.astype(np.str_), "probs": probs[0], "probs_views": probs.mean(0)}
     if split.labels is not None:
         arrays["labels"] = split.labels
     with atomic_write(path) as temporary:

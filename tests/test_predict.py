@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from fer_utils import predict
+from fer_utils.augment import VIEWS
 from fer_utils.config import Config, ConfigError
 from fer_utils.faces import DataError
-from fer_utils.predict import load_run, predict_probs
+from fer_utils.predict import load_run, view_probs
 from fer_utils.train import fit
 
 
@@ -34,8 +35,16 @@ def test_views_are_averaged(run, tiny):
 
 
 def test_predictions_do_not_depend_on_the_batch(run, tiny):
-    one_by_one = predict_probs(run.model, tiny.valid.images, batch_size=1)
-    assert np.allclose(one_by_one, predict_probs(run.model, tiny.valid.images), atol=1e-5)
+    one_by_one = view_probs(run.model, tiny.valid.images, "shift", batch_size=1)
+    assert one_by_one.shape == (10, 20, 4)
+    assert np.allclose(one_by_one, view_probs(run.model, tiny.valid.images, "shift"), atol=1e-5)
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_the_first_view_is_the_plain_one(views, run, tiny):
+    probs = view_probs(run.model, tiny.valid.images, views)
+    assert np.array_equal(probs[0], view_probs(run.model, tiny.valid.images, "plain")[0])
+    assert len(probs) == len(VIEWS[views])
 
 
 def test_pictures_of_another_size_are_resized(run):

@@ -68,10 +68,24 @@ def test_make_targets_exist():
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
-def test_the_map_names_every_module():
+def floors() -> list[set[str]]:
+    """The modules of the map, the ground floor first."""
     table = README.split("## Map of the code")[1].split("A run folder")[0]
-    named = set(re.findall(r"`(\w+)`", table)) - {"load_competition", "Split", "Competition"}
-    assert named == {path.stem for path in (REPOSITORY / "fer_utils").glob("*.py")} - {"__init__"}
+    rows = [set(re.findall(r"`(\w+)`", line)) for line in table.splitlines() if "`" in line]
+    return [row - {"load_competition", "Split", "Competition"} for row in reversed(rows)]
+
+
+def test_the_map_names_every_module():
+    modules = {path.stem for path in (REPOSITORY / "fer_utils").glob("*.py")} - {"__init__"}
+    assert set.union(*floors()) == modules
+
+
+def test_imports_go_downwards_as_the_map_says():
+    height = {module: floor for floor, modules in enumerate(floors()) for module in modules}
+    for module, floor in height.items():
+        source = (REPOSITORY / "fer_utils" / f"{module}.py").read_text(encoding="utf-8")
+        for imported in re.findall(r"from fer_utils\.(\w+) import", source):
+            assert height[imported] <= floor, f"{module} imports {imported} from above"
 
 
 def test_paths_in_commands_exist():

@@ -1,0 +1,306 @@
+"""Tiny competitions in the layouts of real ones, written by the tests that need them.
+
+The brightness of a picture tells its true class, so a test can answer perfectly and knows the submission.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fer_utils.faces import FER_CLASSES
+
+STEP = 26
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What must come out of a competition.
+
+    Attributes:
+        layout: the reader that recognises it.
+        names: class name for each level of brightness.
+        counts: training, validation (None: made here) and test pictures (0: no test split).
+        answers: the submission file of a perfect answer; None without a test split.
+        test_labels: whether the data tells them.
+    """
+
+    layout: str
+    names: tuple[str, ...]
+    counts: tuple[int, int | None, int]
+    answers: str | None = None
+    test_labels: bool = False
+
+
+def face(level: int, number: int, size: int = 48) -> np.ndarray:
+    """A picture of its own for every number, whose mean brightness tells the level (0..8)."""
+    noise = np.random.default_rng(number).integers(-5, 6, (size, size))
+    return (14 + STEP * level + noise).astype(np.uint8)
+
+
+def levels(images: np.ndarray) -> np.ndarray:
+    """The levels of uint8 [N, 1, H, W]."""
+    return np.round((images.mean((1, 2, 3)) - 14) / STEP).astype(int)
+
+
+def pixels(level: int, number: int, size: int = 48) -> str:
+    return " ".join(map(str, face(level, number, size).ravel()))
+
+
+def save(path: Path, level: int, number: int, size: int = 48, mode: str = "L") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(face(level, number, size)).convert(mode).save(path)
+
+
+def write(path: Path, lines: Iterable[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _usage(row: int) -> str:
+    return "Training" if row < 28 else "PublicTest" if row < 35 else "PrivateTest"
+
+
+def _default(ids: Iterable[object], labels: Iterable[object]) -> str:
+    return "id,label\n" + "".join(f"{i},{label}\n" for i, label in zip(ids, labels, strict=True))
+
+
+def fer2013_csv(root: Path) -> Expected:
+    rows = [f"{row % 7},{pixels(row % 7, row)},{_usage(row)}" for row in range(42)]
+    write(root / "fer2013" / "fer2013.csv", ["emotion,pixels,Usage", *rows])
+    answers = _default(range(35, 42), range(7))
+    return Expected("fer2013.csv", FER_CLASSES, (28, 7, 7), answers, test_labels=True)
+
+
+def icml_face_data(root: Path) -> Expected:
+    rows = [f"{row % 7},{_usage(row)},{pixels(row % 7, row)}" for row in range(42)]
+    write(root / "icml_face_data.csv", ["emotion, Usage, pixels", *rows])
+    answers = _default(range(35, 42), range(7))
+    return Expected("fer2013.csv", FER_CLASSES, (28, 7, 7), answers, test_labels=True)
+
+
+def icml_competition(root: Path) -> Expected:
+    icml_face_data(root)
+    write(root / "train.csv", ["emotion,pixels", *(f'{r % 7},"{pixels(r % 7, r)}"' for r in range(28))])
+    write(root / "test.csv", ["pixels", *(f'"{pixels(r % 7, 90 + r)}"' for r in range(14))])
+    write(root / "example_submission.csv", ["0"] * 14)
+    answers = "".join(f"{r % 7}\n" for r in range(14))
+    return Expected("pixel tables", FER_CLASSES, (28, None, 14), answers)
+
+
+def ntu_spring(root: Path) -> Expected:
+    write(root / "train.csv", ["label,feature", *(f"{r % 7},{pixels(r % 7, r)}" for r in range(35))])
+    write(root / "test.csv", ["id,feature", *(f"{r},{pixels((r + 2) % 7, 90 + r)}" for r in range(5))])
+    answers = _default(range(5), [(r + 2) % 7 for r in range(5)])
+    return Expected("pixel tables", FER_CLASSES, (35, None, 5), answers)
+
+
+def strongemorec(root: Path) -> Expected:
+    write(root / "data/train.csv", ["emotion,pixels", *(f"{r % 7},{pixels(r % 7, r)}" for r in range(28))])
+    write(root / "data/test.csv", ["pixels", *(pixels((r * 3) % 7, 90 + r) for r in range(6))])
+    write(root / "sampleSubmission.csv", ["Id,Category", *(f"{r},3" for r in reversed(range(6)))])
+    answers = "Id,Category\n" + "".join(f"{r},{r * 3 % 7}\n" for r in reversed(range(6)))
+    return Expected("pixel tables", FER_CLASSES, (28, None, 6), answers)
+
+
+def train_with_usage(root: Path) -> Expected:
+    rows = [f"{r % 7},{pixels(r % 7, r)},{_usage(r)}" for r in range(35)]
+    write(root / "train.csv", ["emotion,pixels,Usage", *rows])
+    write(root / "test.csv", ["id,pixels", *(f"{r},{pixels(6 - r, 90 + r)}" for r in range(7))])
+    write(root / "sample_submission.csv", ["id,emotion", *(f"{r},0" for r in range(7))])
+    answers = "id,emotion\n" + "".join(f"{r},{6 - r}\n" for r in range(7))
+    return Expected("pixel tables", FER_CLASSES, (28, 7, 7), answers)
+
+
+def two_pixel_sizes_three_classes(root: Path) -> Expected:
+    """Semicolons, Windows line ends, a byte-order mark, 32 x 32 pixels and string labels."""
+    words = ("Happy", "Sad", "Neutral")
+    lines = ["Emotion;Pixels", *(f"{words[r % 3]};{pixels(r % 3, r, 32)}" for r in range(30))]
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "train.csv").write_bytes(("\ufeff" + "\r\n".join(lines) + "\r\n").encode())
+    write(root / "test.csv", ["id;pixels", *(f"t{r};{pixels(r, 90 + r, 32)}" for r in range(3))])
+    answers = _default(["t0", "t1", "t2"], words)
+    return Expected("pixel tables", ("happy", "sad", "neutral"), (30, None, 3), answers)
+
+
+ALPHABETICAL = tuple(sorted(FER_CLASSES))
+
+
+def _class_tree(root: Path, folders: Iterable[str], each: int, start: int = 0, **options) -> None:
+    for level, folder in enumerate(folders):
+        for i in range(each):
+            number = start + each * level + i
+            save(root / folder / f"{number:05}.png", level, number, **options)
+
+
+def msambare(root: Path) -> Expected:
+    _class_tree(root / "train", ALPHABETICAL, 4)
+    _class_tree(root / "test", ALPHABETICAL, 1, start=500)
+    answers = _default([f"{c}/{500 + i:05}.png" for i, c in enumerate(ALPHABETICAL)], ALPHABETICAL)
+    return Expected("class folders", ALPHABETICAL, (28, None, 7), answers, test_labels=True)
+
+
+def jonathanoheix(root: Path) -> Expected:
+    """Colour, 64 x 64, and the whole set once more inside itself, as on Kaggle."""
+    for home in ("images", "images/images"):
+        _class_tree(root / home / "train", ALPHABETICAL, 4, size=64, mode="RGB")
+        _class_tree(root / home / "validation", ALPHABETICAL, 1, start=500, size=64, mode="RGB")
+    return Expected("class folders", ALPHABETICAL, (28, 7, 0))
+
+
+def doubled_levels(root: Path) -> Expected:
+    words = ["Anger", "Disgusted", "FEAR", "happiness", "sadness", "Surprised", "calm"]
+    home = root / "facial-expression-dataset"
+    _class_tree(home / "train" / "train", words, 4)
+    _class_tree(home / "test" / "test", words, 1, start=500)
+    order = sorted(range(7), key=lambda i: words[i])
+    answers = _default([f"{words[i]}/{500 + i:05}.png" for i in order], [words[i] for i in order])
+    return Expected("class folders", FER_CLASSES, (28, None, 7), answers, test_labels=True)
+
+
+def flat_test(root: Path) -> Expected:
+    """The layout of our own copy of FER2013 as folders."""
+    _class_tree(root / "train", ALPHABETICAL, 4)
+    _class_tree(root / "valid", ALPHABETICAL, 1, start=500)
+    for r in range(7):
+        save(root / "test" / f"{r:04}.png", (r * 2) % 7, 900 + r)
+    write(root / "sample_submission.csv", ["filename,emotion", *(f"{r:04}.png,neutral" for r in range(7))])
+    answers = "filename,emotion\n" + "".join(f"{r:04}.png,{ALPHABETICAL[r * 2 % 7]}\n" for r in range(7))
+    return Expected("class folders", ALPHABETICAL, (28, 7, 7), answers)
+
+
+def single_root(root: Path) -> Expected:
+    words = [f"{i} {name}" for i, name in enumerate(FER_CLASSES)]
+    _class_tree(root / "processed_data", words, 4)
+    return Expected("class folders", FER_CLASSES, (28, None, 0))
+
+
+def spaces_and_contempt(root: Path) -> Expected:
+    """Eight classes, so the data's own order; spaces in the path."""
+    words = [*(name.title() for name in FER_CLASSES), "Contempt"]
+    home = root / "archive (3)"
+    _class_tree(home / "Train", words, 4)
+    _class_tree(home / "Test", words, 1, start=500)
+    order = sorted(range(8), key=lambda i: words[i])
+    answers = _default([f"{words[i]}/{500 + i:05}.png" for i in order], [words[i] for i in order])
+    return Expected("class folders", (*FER_CLASSES, "contempt"), (32, None, 8), answers, test_labels=True)
+
+
+def raf_folders(root: Path) -> Expected:
+    raf = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+    _class_tree(root / "DATASET" / "train", map(str, range(1, 8)), 4)
+    _class_tree(root / "DATASET" / "test", map(str, range(1, 8)), 1, start=500)
+    answers = _default([f"{i + 1}/{500 + i:05}.png" for i in range(7)], range(1, 8))
+    return Expected("class folders", raf, (28, None, 7), answers, test_labels=True)
+
+
+def raf_lists(root: Path) -> Expected:
+    expected = raf_folders(root)
+    for split, each, start in (("train", 4, 0), ("test", 1, 500)):
+        rows = [f"{start + n:05}.png,{n // each + 1}" for n in range(7 * each)]
+        write(root / f"{split}_labels.csv", ["image,label", *rows])
+    answers = _default([f"{500 + i:05}.png" for i in range(7)], range(1, 8))
+    return Expected("image list", expected.names, (28, None, 7), answers, test_labels=True)
+
+
+def raf_original(root: Path) -> Expected:
+    """One list without a header, blanks between, names without the suffix that the files have."""
+    raf = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+    names = [f"train_{n:05}" for n in range(28)] + [f"test_{n:04}" for n in range(7)]
+    for n, name in enumerate(names):
+        save(root / "Image" / "aligned" / f"{name}_aligned.png", n % 7, n)
+    lines = [f"{name}.png {n % 7 + 1}" for n, name in enumerate(names)]
+    write(root / "EmoLabel" / "list_patition_label.txt", lines)
+    answers = _default([f"test_{n:04}.png" for n in range(7)], range(1, 8))
+    return Expected("image list", raf, (28, None, 7), answers, test_labels=True)
+
+
+def skillbox(root: Path) -> Expected:
+    words = ["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise", "uncertain"]
+    _class_tree(root / "train", words, 4, size=60, mode="RGB")
+    rows = [f"{n},./train/{words[n // 4]}/{n:05}.png,{words[n // 4]}" for n in range(36)]
+    write(root / "train.csv", [",image_path,emotion", *rows])
+    for r in range(9):
+        save(root / "test_kaggle" / f"{r}.png", (r * 4) % 9, 900 + r, size=60, mode="RGB")
+    order = [3, 1, 0, 2, 8, 7, 6, 5, 4]
+    write(root / "sample_submission.csv", ["image_path,emotion", *(f"{r}.png,anger" for r in order)])
+    answers = "image_path,emotion\n" + "".join(f"{r}.png,{words[r * 4 % 9]}\n" for r in order)
+    return Expected("image list", ("angry", *words[1:]), (36, None, 9), answers)
+
+
+def ntu_fall(root: Path) -> Expected:
+    """Integer ids, padded to five digits in training and four in test: 7 means two different files."""
+    for n in range(28):
+        save(root / "train_img" / f"{n:05}.png", n % 7, n)
+    for n in range(14):
+        save(root / "test_img" / f"{n:04}.png", (n + 3) % 7, 900 + n)
+    write(root / "train.csv", ["id,label", *(f"{n},{n % 7}" for n in range(28))])
+    write(root / "sample_submission.csv", ["id,label", *(f"{n},0" for n in range(14))])
+    answers = _default(range(14), [(n + 3) % 7 for n in range(14)])
+    return Expected("image list", FER_CLASSES, (28, None, 14), answers)
+
+
+def affectnet(root: Path) -> Expected:
+    """A list beside class folders that disagree with it on one picture; the list is right."""
+    words = ["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
+    _class_tree(root, words, 4)
+    save(root / "anger" / "00090.png", 4, 90)
+    rows = [f"{n},{words[n // 4]}/{n:05}.png,{words[n // 4]},0.8" for n in range(32)]
+    write(root / "labels.csv", [",pth,label,relFCs", *rows, "32,anger/00090.png,happy,0.9"])
+    return Expected("image list", ("angry", *words[1:]), (33, None, 0))
+
+
+def bits_pilani(root: Path) -> Expected:
+    """Integers 1..5 of unknown meaning; the sample's placeholder 0 is none of them."""
+    for n in range(25):
+        save(root / "train" / f"a{n}.png", n % 5, n)
+    for n in range(5):
+        save(root / "test" / f"b{n}.png", n, 900 + n)
+    write(root / "train.csv", ["Id,Class", *(f"a{n},{n % 5 + 1}" for n in range(25))])
+    write(root / "sampleSubmission.csv", ["Id,Class", *(f"b{n},0" for n in range(5))])
+    answers = "Id,Class\n" + "".join(f"b{n},{n + 1}\n" for n in range(5))
+    return Expected("image list", tuple(f"class {n}" for n in range(1, 6)), (25, None, 5), answers)
+
+
+def muxspace(root: Path) -> Expected:
+    """Mixed case, and pictures in no list."""
+    words = ["anger", "HAPPINESS", "neutral", "Sadness"]
+    for n in range(24):
+        save(root / "images" / f"Person_{n:04}.png", n % 4, n)
+    save(root / "images" / "nobody.png", 0, 99)
+    spell = [str.lower, str.upper]
+    rows = [f"628,Person_{n:04}.png,{spell[n // 4 % 2](words[n % 4])}" for n in range(24)]
+    write(root / "legend.csv", ["user.id,image,emotion", *rows])
+    return Expected("image list", ("angry", "happy", "neutral", "sad"), (24, None, 0))
+
+
+COMPETITIONS: dict[str, Callable[[Path], Expected]] = {
+    builder.__name__: builder
+    for builder in (
+        fer2013_csv,
+        icml_face_data,
+        icml_competition,
+        ntu_spring,
+        strongemorec,
+        train_with_usage,
+        two_pixel_sizes_three_classes,
+        msambare,
+        jonathanoheix,
+        doubled_levels,
+        flat_test,
+        single_root,
+        spaces_and_contempt,
+        raf_folders,
+        raf_lists,
+        raf_original,
+        skillbox,
+        ntu_fall,
+        affectnet,
+        bits_pilani,
+        muxspace,
+    )
+}

@@ -1,0 +1,206 @@
+"""Every knob is typed and checked before any work; a mistake is answered with the mend."""
+
+import dataclasses
+import json
+import math
+import typing
+
+import pytest
+
+from fer_utils.config import Config, ConfigError, check_names, checked_value
+
+FIELDS = dataclasses.fields(Config)
+NUMBERS = [field for field in FIELDS if type(field.default) in (int, float)]
+
+
+def changed_value(field):
+    """A value within range that is not the default."""
+    if field.metadata.get("choices"):
+        return next(word for word in field.metadata["choices"] if word != field.default)
+    if isinstance(field.default, bool):
+        return not field.default
+    if isinstance(field.default, str):
+        return field.default + "_other"
+    low, high = field.metadata["low"], field.metadata["high"]
+    return high if field.default == low else type(field.default)((low + field.default) / 2)
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_every_field_is_annotated_with_the_type_of_its_default(field):
+    annotation = typing.get_type_hints(Config)[field.name]
+    assert annotation in (bool, int, float, str)
+    assert type(field.default) is annotation
+
+
+def test_defaults_are_a_valid_config_and_nothing_is_changed():
+    assert Config().changed() == {}
+    assert list(Config().to_dict()) == [field.name for field in FIELDS]
+
+
+def test_a_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().epochs = 3
+
+
+def test_text_shows_every_knob_with_its_value():
+    lines = str(Config(epochs=77)).splitlines()
+    assert len(lines) == len(FIELDS)
+    assert any(line.split() == ["epochs", "77"] for line in lines)
+
+
+# --- JSON ---
+
+
+def test_json_round_trip_keeps_every_knob(tmp_path):
+    # image_size is at its top here, so that start_size, at its own, fits beneath it.
+    values = {field.name: changed_value(field) for field in FIELDS} | {"image_size": 512, "n_folds": 100}
+    values |= {"learning_rate": 0.001}  # adamw
+    config = Config(**values)
+    assert config.changed() == values, "every knob differs from its default"
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config.to_dict()))
+    assert Config.from_json(path) == config
+
+
+def test_json_may_name_only_some_knobs_and_its_record_is_skipped(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"epochs": 3, "record": {"torch": "2.10"}}')
+    assert Config.from_json(path) == Config(epochs=3)
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"epochs": 3}', encoding="utf-8-sig")
+    assert Config.from_json(path).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"epochs": 3,}', "not valid JSON"),
+        ("", "not valid JSON"),
+        ("[1, 2]", "one JSON object"),
+        ('{"epoch": 3}', "did you mean 'epochs'"),
+        ('{"epochs": "3"}', "epochs must be int"),
+        ('{"learning_rate": NaN}', "finite"),
+        ('{"learning_rate": 1e999}', "finite"),
+        ('{"epochs": null}', "epochs must be int, got NoneType"),
+    ],
+)
+def test_bad_json_is_refused_with_the_reason(tmp_path, text, message):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        Config.from_json(path)
+
+
+def test_bytes_that_are_no_text_and_missing_files_are_config_errors(tmp_path):
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    for name, message in (("binary.json", "not valid JSON"), ("none.json", "cannot be read")):
+        with pytest.raises(ConfigError, match=f"{name}.*{message}"):
+            Config.from_json(tmp_path / name)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Config.from_json(tmp_path)
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("lerning_rate", "learning_rate"), ("lr_schedule", "schedule"), ("batchsize", "batch_size")],
+)
+def test_an_unknown_name_suggests_the_nearest_one(wrong, right):
+    with pytest.raises(ConfigError, match=f"unknown parameter '{wrong}': did you mean '{right}'"):
+        Config.from_dict({wrong: 1})
+
+
+def test_a_name_near_to_nothing_lists_what_is_known():
+    with pytest.raises(ConfigError, match="known are data, out"):
+        Config.from_dict({"zzz": 1})
+    check_names(["b"], ["a", "b"])  # a known name passes
+
+
+# --- types ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(bool, 1), (bool, "true"), (int, True), (int, 1.0), (int, "1"), (float, True), (float, "0.1")]
+    + [(float, None), (str, 1), (str, None), (int, [1])],
+)
+def test_a_value_of_another_type_is_refused(kind, value):
+    with pytest.raises(ConfigError, match=f"knob must be {kind.__name__}, got {type(value).__name__}"):
+        checked_value("knob", value, kind)
+
+
+def test_an_int_is_taken_for_a_float_and_stored_as_one():
+    value = Config(rotate=10).rotate
+    assert value == 10.0 and type(value) is float
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_float_must_be_finite(value):
+    with pytest.raises(ConfigError, match="learning_rate must be a finite number"):
+        Config(learning_rate=value)
+
+
+def test_a_number_as_text_explains_yaml_and_text_as_a_number_explains_papermill():
+    with pytest.raises(ConfigError, match=r"YAML reads 1e-2 as text: write 1\.0e-2"):
+        Config(learning_rate="1e-2")
+    with pytest.raises(ConfigError, match="pass text with -r instead of -p"):
+        Config(out=7)
+
+
+# --- ranges ---
+
+
+@pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
+def test_a_number_outside_its_range_is_refused_with_both_ends_named(field):
+    low, high = field.metadata["low"], field.metadata["high"]
+    assert low <= field.default <= high and math.isfinite(low) and math.isfinite(high)
+    for value in (low - 1, high + 1):
+        with pytest.raises(ConfigError, match=f"{field.name} must lie between {low} and {high}, got"):
+            Config(**{field.name: type(field.default)(value)})
+
+
+@pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
+def test_both_ends_of_a_range_are_allowed(field):
+    room = {"image_size": 512, "n_folds": 100, "learning_rate": 0.001} | {field.name: field.default}
+    for end in (field.metadata["low"], field.metadata["high"]):
+        value = type(field.default)(end)
+        assert getattr(Config(**(room | {field.name: value})), field.name) == value
+
+
+@pytest.mark.parametrize("field", [f for f in FIELDS if f.metadata.get("choices")], ids=lambda f: f.name)
+def test_a_word_that_is_no_choice_is_refused_and_the_nearest_suggested(field):
+    wrong = field.default + "x"
+    with pytest.raises(ConfigError, match=f"{field.name} must be one of .*did you mean '{field.default}'"):
+        Config(**{field.name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"fold": 10, "n_folds": 10}, r"fold must be below n_folds \(10\), got 10"),
+        ({"start_size": 49, "image_size": 48}, r"start_size must not pass image_size \(48\), got 49"),
+        ({"start_size": 8}, "start_size must be 0 .* or at least 16, got 8"),
+        ({"optimizer": "adamw", "learning_rate": 0.1}, "too high for adamw: try 0.002"),
+    ],
+)
+def test_knobs_that_do_not_fit_together_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        Config(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"fold": 9}, {"start_size": 48}, {"start_size": 16}, {"optimizer": "adamw", "learning_rate": 0.02}],
+)
+def test_knobs_that_just_fit_together_are_allowed(values):
+    assert Config(**values).changed() == values
+
+
+def test_data_options_carry_what_loading_depends_on():
+    config = Config(image_size=64, n_folds=5, fold=3, split_seed=8, seed=1)
+    assert config.data_options == {"image_size": 64, "n_folds": 5, "fold": 3, "seed": 8}
