@@ -174,6 +174,8 @@ def _on_classes(report: dict[str, Any]) -> list[str]:
     most, least = max(counts, key=counts.get), min(counts, key=counts.get)
     ratio, total = counts[most] / max(counts[least], 1), sum(counts.values())
     advice = "Read macro F1 beside accuracy; class_weight gives rare classes more weight."
+    if ratio == 1:
+        return [f"The {len(counts)} classes are equally common in train: {counts[most]:,} pictures each."]
     return [
         f"Of the classes in train, {most} is the commonest ({_percent(counts[most], total)}), {least} the "
         f"rarest ({_percent(counts[least], total)}, n = {counts[least]:,}): {ratio:.1f} to 1. "
@@ -186,7 +188,7 @@ def _on_precision(report: dict[str, Any]) -> list[str]:
     counts = report["counts"]["valid"]
     least, n = min(counts, key=counts.get), sum(counts.values())
     # Half of the 95 % interval, in points, where it is widest: a share of one half.
-    wide, widest = (98 / math.sqrt(max(count, 1)) for count in (n, counts[least]))
+    wide, widest = (min(50, 98 / math.sqrt(max(count, 1))) for count in (n, counts[least]))
     rare = f"the recall of {least} ({counts[least]:,}) by up to ±{widest:.0f}"
     return [
         f"{n:,} valid pictures leave an accuracy uncertain by up to ±{wide:.1f} points, "
@@ -233,11 +235,16 @@ def _on_waste(report: dict[str, Any]) -> list[str]:
 def _on_light(report: dict[str, Any]) -> list[str]:
     share = max(report["light_by_class"].values())
     spread = report["light"]["train"]["brightness"]["std"]
+    by_chance = (len(report["class_names"]) - 1) / max(report["n"]["train"] - 1, 1)
     safe = "Light says little on the class, so varying it in augmentation is safe."
     return [
         f"Brightness varies by ±{spread:.0f} of 255 grey levels between train pictures; the class explains "
         f"at most {_percent(share, 1)} of the variance of brightness and of contrast. "
-        + (safe if share < 0.1 else "Light tells classes apart: find out why before a model learns it.")
+        + (
+            safe
+            if share < max(0.1, 3 * by_chance)
+            else "Light tells classes apart: find out why before a model learns it."
+        )
     ]
 
 
@@ -251,7 +258,12 @@ def _on_shift(report: dict[str, Any]) -> list[str]:
         if name != "train"
     }
     (name, value), gap = max(gaps.items(), key=lambda item: abs(item[1]))
-    alike = "they look alike" if abs(gap) < 0.2 else f"they differ: more {value} in augmentation bridges it"
+    by_chance = 3 / math.sqrt(report["n"][name])  # three standard errors
+    alike = (
+        "they look alike"
+        if abs(gap) < max(0.2, by_chance)
+        else f"they differ: more {value} in augmentation bridges it"
+    )
     return [
         f"Between splits, the mean {value} of {name} differs most from train's, by {gap:+.2f} standard "
         f"deviations: {alike}."

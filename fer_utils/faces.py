@@ -154,3 +154,9 @@ def picture_groups(images: np.ndarray) -> np.ndarray:
     """Number the distinct pictures of uint8 [N, ...]: exact copies share a number. Returns int64 [N]."""
     digests = [hashlib.blake2b(image, digest_size=16).digest() for image in np.ascontiguousarray(images)]
     return pd.factorize(np.array(digests, dtype="V16").view("S16"))[0]
+
+
+def copies_of(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which of uint8 [N, 1, H, W] also stand, exactly, among `others` [M, 1, H, W]. Returns bool [N]."""
+    groups = picture_groups(np.concatenate([images, others]))
+    return np.isin(groups[: len(images)], groups[len(images) :])

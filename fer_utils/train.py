@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from fer_utils.config import Config, ConfigError
 from fer_utils.data import load_competition
 from fer_utils.device import choose_device, environment
-from fer_utils.faces import Competition, DataError, Split
+from fer_utils.faces import Competition, DataError, Split, copies_of
 from fer_utils.files import atomic_write, write_json
 from fer_utils.learner import (
     Learner,
@@ -165,7 +165,7 @@ def _finish(learner: Learner, competition: Competition, out: Path, cost: dict[st
             continue
         arrays = save_probs(out / f"{name}.npz", learner.model, split, config.views)
         if split.labels is not None:
-            scores[name] = _scores(arrays, competition)
+            scores[name] = score_split(arrays, competition, name)
     if competition.test is not None:
         write_submission(competition, arrays["probs_views"], out / "submission.csv")
     write_json(out / "metrics.json", scores)
@@ -173,13 +173,22 @@ def _finish(learner: Learner, competition: Competition, out: Path, cost: dict[st
     return load_run(out)
 
 
-def _scores(arrays: dict[str, np.ndarray], competition: Competition) -> dict[str, Any]:
-    """Plain and with views side by side, and whether the views helped."""
+def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: str) -> dict[str, Any]:
+    """Plain and with views side by side, whether the views helped, and the score without known pictures.
+
+    Args:
+        arrays: `labels` [N], `probs` and `probs_views` [N, C] of the split.
+        name: "valid" or "test"; pictures that an earlier split holds too are left out of `without_copies`,
+            because a model may just remember those (peers never tell them apart).
+    """
     plain, views, labels = arrays["probs"], arrays["probs_views"], arrays["labels"]
+    earlier = [competition.train.images] + ([competition.valid.images] if name == "test" else [])
+    new = ~copies_of(competition.splits[name].images, np.concatenate(earlier))
     return {
         "plain": evaluate(plain, labels, competition.class_names),
         "views": evaluate(views, labels, competition.class_names),
         "views_against_plain": paired_test(views.argmax(1), plain.argmax(1), labels),
+        "without_copies": evaluate(views[new], labels[new], competition.class_names) if new.any() else None,
     }
 
 
@@ -209,11 +218,14 @@ def main(arguments: list[str]) -> int:
 def print_results(run: Run) -> None:
     """The lines a person wants at the end: where the submission is and how good it should be."""
     for name in ("valid", "test"):
-        if name in run.metrics:
-            print(f"{name} accuracy, plain:  {describe(run.metrics[name]['plain'])}")
-            print(
-                f"{name} accuracy, views:  {describe(run.metrics[name]['views'])}, views={run.config.views}"
-            )
+        if name not in run.metrics:
+            continue
+        scores = run.metrics[name]
+        print(f"{name} accuracy, plain:   {describe(scores['plain'])}")
+        print(f"{name} accuracy, {run.config.views}:  {describe(scores['views'])}")
+        without = scores["without_copies"]
+        if without and without["n"] < scores["views"]["n"]:
+            print(f"{name} accuracy without copies of training pictures: {describe(without)}")
     if (run.out / "submission.csv").is_file():
         print(f"submission: {run.out / 'submission.csv'}")
 

@@ -94,6 +94,15 @@ def test_light_that_gives_the_class_away_is_named():
     assert "Light says little" in texts[1]
 
 
+def test_a_split_in_another_light_is_named():
+    faces = np.random.default_rng(1).integers(0, 100, (400, 1, 16, 16), dtype=np.uint8)
+    train = split(faces, [0, 1] * 200, "train")
+    for lift, verdict in ((0, "they look alike"), (90, "more brightness in augmentation bridges it")):
+        valid = split(faces + np.uint8(lift), [0, 1] * 200, "valid")
+        text = " ".join(findings(audit(Competition(train, valid, None, ("happy", "sad"), (0, 1)))))
+        assert verdict in text
+
+
 def test_findings_say_each_defect_and_only_those(competition):
     text = " ".join(findings(audit(competition)))
     assert "happy is the commonest (57.1 %), fear the rarest (14.3 %, n = 1): 4.0 to 1" in text
@@ -107,7 +116,9 @@ def test_findings_say_each_defect_and_only_those(competition):
     )
     text = " ".join(findings(audit(clean)))
     assert "No picture occurs twice." in text
-    assert "No class needs more weight." in text
+    assert "The 3 classes are equally common in train: 1 pictures each." in text
+    assert "by up to ±50.0 points" in text  # three pictures say next to nothing
+    assert "they look alike" in text and "Light says little" in text  # what differs is chance
     assert not any(word in text for word in ("Blank", "carry different", "could not be read"))
 
 

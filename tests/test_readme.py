@@ -32,6 +32,7 @@ def table_row(folder) -> str:
         f"PublicTest (validation), n = {valid['plain']['n']:,}",
         accuracy_cell(valid["plain"]),
         f"{accuracy_cell(valid['views'])}, `{training['views']}`",
+        f"{accuracy_cell(valid['without_copies'])}, n = {valid['without_copies']['n']:,}",
         f"{training['seed']}",
         f"{training['seconds'] / 60:.0f} min",
         record["environment"]["hardware"],

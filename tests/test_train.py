@@ -132,6 +132,16 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tiny, tmp_path, monkeypatc
     assert not (tmp_path / "cut" / "checkpoint.pt").exists()
 
 
+def test_the_score_without_copies_leaves_known_pictures_out(tiny, tmp_path):
+    valid = tiny.valid.take(np.arange(20))
+    valid.images[:5] = tiny.train.images[:5]
+    run = run_of(tmp_path, dataclasses.replace(tiny, valid=valid), epochs=1)
+    assert run.metrics["valid"]["views"]["n"] == 20
+    assert run.metrics["valid"]["without_copies"]["n"] == 15
+    right = run.saved_probs().argmax(1) == valid.labels
+    assert run.metrics["valid"]["without_copies"]["accuracy"] == pytest.approx(right[5:].mean())
+
+
 def test_a_finished_run_asked_for_again_does_nothing(plain_run, tiny, capsys):
     before = {path.name: path.stat().st_mtime_ns for path in plain_run.out.iterdir()}
     again = run_of(plain_run.out, tiny)
