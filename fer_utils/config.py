@@ -45,7 +45,7 @@ class Config:
     dropout: float = _knob(0.2, 0, 0.95)
     pretrained: bool = False
     # training
-    epochs: int = _knob(10, 1, 10_000)
+    epochs: int = _knob(8, 1, 10_000)
     batch_size: int = _knob(128, 2, 65_536)
     optimizer: str = _knob("sgd", choices=("sgd", "adamw"))
     learning_rate: float = _knob(0.1, 1e-8, 10)
@@ -130,6 +130,11 @@ class Config:
         """What `load_competition` needs to know beside `data`."""
         names = {"image_size": "image_size", "seed": "split_seed", "n_folds": "n_folds", "fold": "fold"}
         return {option: getattr(self, name) for option, name in names.items()}
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """What `create_model` needs to know beside the name and the number of classes."""
+        return {name: getattr(self, name) for name in ("width", "dropout", "pretrained", "image_size")}
 
     def __str__(self) -> str:
         return "\n".join(f"{name:16}{value!r}" for name, value in self.to_dict().items())

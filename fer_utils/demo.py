@@ -76,7 +76,7 @@ def _plans(counts, seed):
     return plans
 
 
-def demo_truth(n_train: int = 6000, n_valid: int = 1500, seed: int = 0) -> dict[str, pd.DataFrame]:
+def demo_truth(n_train: int = 5000, n_valid: int = 1500, seed: int = 0) -> dict[str, pd.DataFrame]:
     """List what `make_demo` with the same arguments drew into train and valid: the key to its wrong labels.
 
     Returns:
@@ -100,7 +100,7 @@ def _pictures(plan, rng, size, train):
 
 
 def make_demo(
-    n_train: int = 6000, n_valid: int = 1500, n_test: int = 1500, seed: int = 0, size: int = 48
+    n_train: int = 5000, n_valid: int = 1500, n_test: int = 1500, seed: int = 0, size: int = 48
 ) -> Competition:
     """Draw the demo competition: seven expressions, imbalanced, with the defects of real data on purpose.
 

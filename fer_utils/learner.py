@@ -54,13 +54,8 @@ class Learner:
 
 def new_learner(config: Config, competition: Competition, device: torch.device) -> Learner:
     torch.manual_seed(config.seed)
-    model = create_model(
-        config.model,
-        len(competition.class_names),
-        width=config.width,
-        dropout=config.dropout,
-        pretrained=config.pretrained,
-    ).to(device, memory_format=torch.channels_last)
+    model = create_model(config.model, len(competition.class_names), **config.model_options)
+    model = model.to(device, memory_format=torch.channels_last)
     counts = torch.tensor(np.bincount(competition.train.labels, minlength=len(competition.class_names)))
     dtype = choose_precision(config.precision, model, config.image_size)
     return Learner(

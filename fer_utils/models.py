@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -177,12 +178,19 @@ MODELS: dict[str, Callable[[ModelOptions], nn.Module]] = {
 
 
 def create_model(
-    name: str, num_classes: int, *, width: float = 1.0, dropout: float = 0.0, pretrained: bool = False
+    name: str,
+    num_classes: int,
+    *,
+    width: float = 1.0,
+    dropout: float = 0.0,
+    pretrained: bool = False,
+    image_size: int = 48,
 ) -> nn.Module:
     """Build a network for grey pictures in 0..1 [N, 1, H, W], giving logits [N, num_classes].
 
     `name` is one of `MODELS`, or "timm/NAME" for any timm backbone. `width` scales the channels of this
-    project's nets; `pretrained` asks timm for its weights.
+    project's nets; `pretrained` asks timm for its weights; `image_size` matters only to timm's networks of
+    fixed size (vision transformers).
 
     Raises:
         ConfigError: an unknown name, or an option that this network does not have.
@@ -190,7 +198,8 @@ def create_model(
     if name.startswith("timm/"):
         if width != 1:
             raise ConfigError(f"width must be 1 for {name}: choose another timm backbone instead")
-        return Normalised(_timm_backbone(name.removeprefix("timm/"), num_classes, dropout, pretrained))
+        options = {"num_classes": num_classes, "drop_rate": dropout, "pretrained": pretrained}
+        return Normalised(_timm_backbone(name.removeprefix("timm/"), image_size, options))
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -217,18 +226,18 @@ def _unit(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[n
     return [conv_norm(inputs, outputs, kernel, stride), nn.ReLU(inplace=True)]
 
 
-def _timm_backbone(name: str, num_classes: int, dropout: float, pretrained: bool) -> nn.Module:
+def _timm_backbone(name: str, image_size: int, options: dict[str, Any]) -> nn.Module:
     import timm
 
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ConfigError(f"unknown timm model {name!r}: {'near are ' + ', '.join(near) if near else ''}")
     try:
-        return timm.create_model(
-            name, pretrained=pretrained, in_chans=1, num_classes=num_classes, drop_rate=dropout
-        )
+        if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
+            options = options | {"img_size": image_size}
+        return timm.create_model(name, in_chans=1, **options)
     except Exception as error:
-        if not pretrained:
+        if not options["pretrained"]:
             raise ConfigError(f"timm/{name} cannot be built ({type(error).__name__}: {error})") from error
         raise ConfigError(
             f"pretrained: the weights of timm/{name} could not be had ({type(error).__name__}: {error}). "

@@ -26,9 +26,8 @@ EXPRESSION_COLORS = {
     "surprise": "#f08a4b",
     "neutral": "#8d99ae",
     "contempt": "#a47551",
-    "unknown": "#444444",
+    "uncertain": "#444444",
 }
-_SPARE_COLORS = sns.color_palette("husl", 12).as_hex()
 
 
 def set_style() -> None:
@@ -59,9 +58,13 @@ def save_figure(fig: Figure, out: str | Path, name: str) -> Path:
 
 
 def class_colors(class_names: Sequence[str]) -> list[str]:
-    """A colour for each class: the expression's own, or a spare one for a name that is not an expression."""
-    spare = iter(_SPARE_COLORS * (1 + len(class_names) // len(_SPARE_COLORS)))
-    return [EXPRESSION_COLORS.get(name) or next(spare) for name in class_names]
+    """A colour for each class: the expression's own, or a spare one for a name that is not an expression.
+
+    Spare colours go by the alphabet, so that a class keeps its colour in whatever order a figure shows it.
+    """
+    strangers = sorted(set(class_names) - set(EXPRESSION_COLORS))
+    spare = dict(zip(strangers, sns.color_palette("husl", max(1, len(strangers))).as_hex(), strict=False))
+    return [EXPRESSION_COLORS.get(name) or spare[name] for name in class_names]
 
 
 def class_counts(competition: Competition, ax: Axes) -> Axes:
@@ -72,7 +75,9 @@ def class_counts(competition: Competition, ax: Axes) -> Axes:
     for row, (split_name, split) in enumerate(labelled.items()):
         counts = np.bincount(split.labels, minlength=len(names))
         places = np.arange(len(names)) + (row - (len(labelled) - 1) / 2) * height
-        bars = ax.barh(places, 100 * counts / counts.sum(), height * 0.92, color=colors, alpha=1 - 0.3 * row)
+        bars = ax.barh(
+            places, 100 * counts / max(1, counts.sum()), height * 0.92, color=colors, alpha=1 - 0.3 * row
+        )
         ax.bar_label(bars, [f"{split_name} {count:,}" for count in counts], fontsize=8, padding=3)
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel="share of the split (%)", title="Classes")
     ax.margins(x=0.16)

@@ -73,9 +73,8 @@ class Run:
     @cached_property
     def model(self) -> nn.Module:
         """The chosen weights, on the device of the config, ready to predict."""
-        model = create_model(
-            self.config.model, len(self.class_names), width=self.config.width, dropout=self.config.dropout
-        )
+        options = self.config.model_options | {"pretrained": False}  # its own weights follow
+        model = create_model(self.config.model, len(self.class_names), **options)
         model.load_state_dict(load_file(self.out / "model.safetensors"))
         return model.to(choose_device(self.config.device)).eval()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier
 
-from fer_utils import demo
+from fer_utils import demo, drawing
 from fer_utils.action_units import ACTION_UNITS, PROTOTYPES, prototype_units
 from fer_utils.demo import demo_truth, make_demo
 from fer_utils.drawing import draw_faces
@@ -100,7 +100,7 @@ def test_sample_submission(competition):
 
 
 def test_same_seed_same_bytes_whatever_the_chunks_and_other_splits(competition, monkeypatch):
-    monkeypatch.setattr(demo, "CHUNK", 37)
+    monkeypatch.setattr(drawing, "CHUNK", 37)
     assert make_demo(**COUNTS, seed=3).fingerprint == competition.fingerprint
     other = make_demo(n_train=1000, n_valid=40, n_test=1, seed=3)
     np.testing.assert_array_equal(other.train.images, competition.train.images)

@@ -208,3 +208,10 @@ def test_pretrained_weights_that_cannot_be_had_say_what_to_do(monkeypatch):
         ConfigError, match="(?s)weights of .*no route to huggingface.*set pretrained to False"
     ):
         create_model(TINY_TIMM, 7, pretrained=True)
+
+
+def test_a_timm_transformer_takes_the_size_of_the_pictures():
+    options = {"dropout": 0.0, "image_size": 32}
+    with torch.device("meta"):
+        model = create_model("timm/vit_tiny_patch16_224", 5, **options)
+        assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 5)

@@ -44,11 +44,11 @@ def competition_folder(tmp_path_factory):
     return folder
 
 
-def execute(name: str, out: Path, cwd: Path, **parameters):
+def execute(name: str, saved: Path, cwd: Path, /, **parameters):
     """Run a notebook as papermill's command line does, started from `cwd`."""
     source = REPOSITORY / "notebooks" / f"{name}.ipynb"
     return papermill.execute_notebook(
-        source, out, parameters, cwd=cwd, progress_bar=False, kernel_name="python3", start_timeout=180
+        source, saved, parameters, cwd=cwd, progress_bar=False, kernel_name="python3", start_timeout=180
     )
 
 
@@ -82,7 +82,7 @@ def test_notebooks_are_pleasant_to_read(path):
     assert max(lines) <= 20
     assert not any(re.search(r"^\s*class ", cell.source, re.M) for cell in code)
     for cell, following in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
-        if cell.cell_type == "code" and "plt.subplots" in cell.source:
+        if cell.cell_type == "code" and re.search(r"^fig.* = (plt\.subplots|plots\.)", cell.source, re.M):
             assert following is not None and following.source.startswith("*"), (
                 f"no caption under:\n{cell.source}"
             )

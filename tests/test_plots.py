@@ -90,7 +90,14 @@ def test_each_expression_has_one_colour_whatever_the_others_are():
 def test_names_that_are_no_expressions_get_colours_too(n):
     colors = plots.class_colors(STRANGERS[:n])
     assert len(colors) == n and all(to_hex(color) for color in colors)
-    assert len(set(colors)) == min(n, 12) and not set(colors) & set(plots.EXPRESSION_COLORS.values())
+    assert len(set(colors)) == n and not set(colors) & set(plots.EXPRESSION_COLORS.values())
+
+
+def test_a_class_keeps_its_colour_in_whatever_order_it_is_shown():
+    names = ["bored", "happy", "tired", "amused"]
+    colors = dict(zip(names, plots.class_colors(names), strict=True))
+    for name, color in zip(names[::-1], plots.class_colors(names[::-1]), strict=True):
+        assert color == colors[name]
 
 
 def test_figures_bring_their_own_white_paper_for_dark_themes(tmp_path, ax):
