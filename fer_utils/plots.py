@@ -53,7 +53,7 @@ def save_figure(fig: Figure, out: str | Path, name: str) -> Path:
     """Write the figure to `out`/figures/`name`.png."""
     path = Path(out) / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path)
+    fig.savefig(path, bbox_inches="tight")
     return path
 
 

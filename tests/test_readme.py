@@ -53,7 +53,11 @@ def test_reference_runs_are_whole_small_and_free_of_local_paths(folder):
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 20e6
     assert (folder / "model.safetensors").stat().st_size < 10e6
     assert not re.search(r'"(/|[A-Z]:\\)', (folder / "config.json").read_text())
-    assert not list(folder.glob("figures/faces_*"))
+
+
+def test_faces_of_people_are_kept_out_of_git():
+    patterns = (REPOSITORY / ".gitignore").read_text().splitlines()
+    assert {"outputs/reference/**/faces_*", "outputs/reference/**/*.ipynb"} <= set(patterns)
 
 
 def test_links_lead_somewhere():
