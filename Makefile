@@ -2,7 +2,7 @@
 SHELL  := /bin/sh
 PYTHON ?= python3
 DATA   ?= demo
-OUT    ?= outputs/demo
+OUT    ?= $(if $(filter demo,$(DATA)),outputs/demo,outputs/run)
 # Further notebook parameters, for instance ARGS="-p epochs 30 -p model medium".
 ARGS   ?=
 

@@ -22,6 +22,7 @@ _HOME = {
     "validate_submission": "submission",
     "demo_run": "notebook",
     "read_parameters": "notebook",
+    "galleries": None,
     "plots": None,
 }
 __all__ = list(_HOME)

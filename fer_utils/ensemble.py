@@ -48,7 +48,7 @@ def check_members(runs: Sequence[Run]) -> None:
         if run.fingerprint != runs[0].fingerprint or run.class_names != runs[0].class_names:
             raise DataError(
                 f"{run.out} was trained on other data or another validation split than {runs[0].out}: "
-                "members must share both (seed and fold count where the split is made here)"
+                "members must share both (data, image_size, split_seed, n_folds and fold)"
             )
 
 
@@ -102,7 +102,13 @@ def agreement(members: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
 
 
 def save_ensemble(runs: Sequence[Run], competition: Competition, out: Path, scores: dict[str, Any]) -> Path:
-    """Write the averaged probabilities, the scores and the validated submission of the chosen `runs`."""
+    """Write the averaged probabilities, the scores and the validated submission of the chosen `runs`.
+
+    Raises:
+        DataError: `out` holds a run, whose files would be lost.
+    """
+    if (out / "config.json").exists():
+        raise DataError(f"{out} holds a run: choose another out for the ensemble")
     for split in ("valid", "test"):
         if split in competition.splits:
             probs = np.mean([run.saved_probs(split) for run in runs], axis=0)

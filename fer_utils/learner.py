@@ -89,9 +89,10 @@ def train_epoch(learner: Learner, images: Tensor, labels: Tensor, epoch: int) ->
         totals += _step(learner, batch.contiguous(memory_format=torch.channels_last), targets, labels[rows])
     loss, hits = (totals / len(images)).tolist()
     if not math.isfinite(loss):
+        kept = f" (the checkpoint of epoch {epoch} is kept there)" if epoch else ""
         raise TrainingError(
-            f"the loss became {loss} in epoch {epoch + 1}; the checkpoint of epoch {epoch} is kept. "
-            f"Lower learning_rate (now {config.learning_rate:g}), set clip_norm to 1.0 or precision to 'fp32'"
+            f"the loss became {loss} in epoch {epoch + 1}{kept}. Start again with another out and a lower "
+            f"learning_rate (now {config.learning_rate:g}), clip_norm 1.0 or precision 'fp32'"
         )
     return loss, hits
 
@@ -133,11 +134,11 @@ def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
 def size_of_epoch(config: Config, epoch: int) -> int:
     """Pixels in `epoch`: from start_size up to image_size over the first two thirds, in steps of 4
     (progressive resizing: small pictures teach the coarse first, for less; Howard 2018)."""
-    if not config.start_size:
-        return config.image_size
     growth = min(1.0, epoch / max(1, round(config.epochs * 2 / 3)))
+    if not config.start_size or growth == 1:
+        return config.image_size
     size = config.start_size + (config.image_size - config.start_size) * growth
-    return min(config.image_size, round(size / 4) * 4)
+    return min(config.image_size, max(config.start_size, round(size / 4) * 4))
 
 
 @torch.no_grad()
@@ -178,6 +179,7 @@ def save_checkpoint(learner: Learner, out: Path) -> None:
         "optimizer": learner.optimizer.state_dict(),
         "scaler": learner.scaler.state_dict(),
         "dtype": str(learner.dtype),
+        "device": learner.device.type,
         "epoch": learner.epoch,
         "seconds": learner.seconds,
         "history": learner.history,
@@ -193,7 +195,10 @@ def load_checkpoint(learner: Learner, path: Path) -> None:
     if learner.average is not None:
         learner.average.load_state_dict(state["average"])
     learner.optimizer.load_state_dict(state["optimizer"])
-    learner.scaler.load_state_dict(state["scaler"])
-    learner.dtype = getattr(torch, state["dtype"].removeprefix("torch."))
+    if state["device"] == learner.device.type:  # elsewhere the type that suits that device is taken
+        learner.dtype = getattr(torch, state["dtype"].removeprefix("torch."))
+        learner.scaler = torch.amp.GradScaler(learner.device.type, enabled=learner.dtype == torch.float16)
+    if state["scaler"] and learner.scaler.is_enabled():
+        learner.scaler.load_state_dict(state["scaler"])
     learner.epoch, learner.seconds = state["epoch"], state["seconds"]
     learner.history, learner.best = state["history"], state["best"]

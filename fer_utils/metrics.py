@@ -124,8 +124,9 @@ def describe_gain(test: dict[str, float]) -> str:
 
 
 def per_class_table(scores: dict[str, Any]) -> pd.DataFrame:
-    """The per-class numbers of `evaluate` as a table, weakest F1 first, with the recall's 95 % interval."""
+    """The per-class numbers of `evaluate` as a table, with the recall's 95 % interval; the weakest F1 first,
+    absent classes last."""
     table = pd.DataFrame(scores["per_class"]).T.astype({"n": int})
     bounds = [wilson_interval(round(row.recall * row.n), int(row.n)) for row in table.itertuples()]
     table["recall_low"], table["recall_high"] = zip(*bounds, strict=True)
-    return table.sort_values("f1")
+    return table.sort_values("f1").sort_values("n", key=lambda n: n == 0, kind="stable")

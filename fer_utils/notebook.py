@@ -60,5 +60,5 @@ def _assigned(source: str) -> list[str]:
 
 def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:
     """A small run on drawn faces, trained in well under a minute, to give a notebook something to show."""
-    config = Config(data="demo", out=out, seed=seed, device=device, width=0.5, epochs=4)
+    config = Config(data="demo", out=out, seed=seed, device=device, width=0.25, epochs=4)
     return fit(config, load_competition("demo", **config.data_options))

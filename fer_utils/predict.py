@@ -102,7 +102,10 @@ class Run:
             DataError: other pictures, labels or another validation split than the run's.
         """
         data = self.config.data if data == "run" else data
-        competition = load_competition(data, **self.config.data_options)
+        try:
+            competition = load_competition(data, **self.config.data_options)
+        except DataError as error:
+            raise DataError(f"{error}\nIf the data moved since {self.out} was trained, set data") from error
         if competition.fingerprint != self.fingerprint:
             raise DataError(
                 f"{data!r} holds other data than {self.out} was trained on: set data to where those lie"

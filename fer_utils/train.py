@@ -80,7 +80,8 @@ def _check_folder(out: Path, config: Config, competition: Competition) -> bool:
     """Whether `out` holds this very run, finished. Another run is an error that names the difference."""
     path = out / "config.json"
     record = json.loads(path.read_text(encoding="utf-8")).get("record") if path.is_file() else None
-    if record is None:  # nothing there, or only the config that a person wrote for this run
+    started = (out / "checkpoint.pt").is_file() or (out / "metrics.json").is_file()
+    if record is None or not started:  # nothing worth keeping, or only the config a person wrote for this run
         return False
     other = Config.from_json(path).to_dict()
     # Where the files lie and which device computes may change between a start and its continuation.
@@ -199,13 +200,7 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     try:
         config = Config.from_json(arguments[0])
-        competition = load_competition(
-            config.data,
-            image_size=config.image_size,
-            seed=config.seed,
-            n_folds=config.n_folds,
-            fold=config.fold,
-        )
+        competition = load_competition(config.data, **config.data_options)
         print(competition.summary())
         run = fit(config, competition)
     except (ConfigError, DataError, TrainingError) as error:

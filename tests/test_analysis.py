@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from fer_utils.analysis import accuracy_by_confidence, confused_pairs, prediction_table
+from fer_utils.analysis import accuracy_by_confidence, confused_pairs, headlines, prediction_table
 from fer_utils.config import Config
 from fer_utils.ensemble import (
     check_members,
@@ -17,6 +17,7 @@ from fer_utils.ensemble import (
     score_ensemble,
 )
 from fer_utils.faces import DataError
+from fer_utils.metrics import evaluate
 from fer_utils.submission import validate_submission
 from fer_utils.train import fit
 
@@ -96,6 +97,18 @@ def test_an_ensemble_is_saved_with_a_valid_submission(runs, tiny, tmp_path):
     with np.load(tmp_path / "valid.npz") as arrays:
         accuracy = (arrays["probs_views"].argmax(1) == tiny.valid.labels).mean()
     assert accuracy == result["ensemble"]["accuracy"]
+
+
+def test_an_ensemble_never_overwrites_a_run(runs, tiny):
+    with pytest.raises(DataError, match="holds a run"):
+        save_ensemble(runs, tiny, runs[0].out, {})
+
+
+def test_a_class_that_validation_lacks_is_not_the_weakest(runs, tiny):
+    scores = evaluate(np.eye(4)[[0, 1, 1, 3]], np.array([0, 1, 3, 3]), tiny.class_names)  # nothing of class 2
+    run = dataclasses.replace(runs[0], metrics={"valid": {"views": scores}})
+    table = prediction_table(runs[0], tiny)
+    assert headlines(run, table)[1].startswith("weakest class: " + tiny.class_names[1])
 
 
 def test_one_run_is_no_ensemble(runs):

@@ -188,6 +188,13 @@ def test_a_fresh_clone_gets_a_demo_run_to_look_into(tmp_path, monkeypatch):
     assert load_run(tmp_path / "run").metrics == run.metrics
 
 
+def test_a_fresh_clone_runs_the_ensemble_and_the_error_analysis_as_they_are(tmp_path):
+    executed = execute("05_ensemble", tmp_path / "05.ipynb", tmp_path, out=str(tmp_path / "ensemble"))
+    assert "ensemble of" in printed(executed)
+    executed = execute("04_error_analysis", tmp_path / "04.ipynb", tmp_path)  # on the first of those runs
+    assert "nothing to do" in printed(executed)
+
+
 def test_importing_the_package_is_light():
     code = "import sys, fer_utils; print(int('torch' in sys.modules), int('pandas' in sys.modules))"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}

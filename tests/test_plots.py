@@ -11,7 +11,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from fer_utils import plots
+from fer_utils import galleries, plots
 from fer_utils.faces import FER_CLASSES, Competition, Split
 from fer_utils.metrics import calibration_table, evaluate, per_class_table
 
@@ -113,11 +113,11 @@ def test_figures_bring_their_own_white_paper_for_dark_themes(tmp_path, ax):
 
 FIGURES = {
     "class_counts": lambda names, ax: plots.class_counts(competition_of(names), ax),
-    "face_grid": lambda names, ax: plots.face_grid(split_of([2] * len(names)).images, ax),
-    "faces_by_class": lambda names, ax: plots.faces_by_class(split_of([2] * len(names)), names, ax),
-    "mean_faces": lambda names, ax: plots.mean_faces(split_of([2] * len(names)), names, ax),
-    "mean_differences": lambda names, ax: plots.mean_differences(split_of([2] * len(names)), names, ax),
-    "face_rows": lambda names, ax: plots.face_rows({n: split_of([3]).images for n in names}, ax),
+    "face_grid": lambda names, ax: galleries.face_grid(split_of([2] * len(names)).images, ax),
+    "faces_by_class": lambda names, ax: galleries.faces_by_class(split_of([2] * len(names)), names, ax),
+    "mean_faces": lambda names, ax: galleries.mean_faces(split_of([2] * len(names)), names, ax),
+    "mean_differences": lambda names, ax: galleries.mean_differences(split_of([2] * len(names)), names, ax),
+    "face_rows": lambda names, ax: galleries.face_rows({n: split_of([3]).images for n in names}, ax),
     "confusion": lambda names, ax: plots.confusion(scores_of(names)[2]["confusion"], names, ax),
     "recall_bars": lambda names, ax: plots.recall_bars(per_class_table(scores_of(names)[2]), ax),
     "reliability": lambda names, ax: plots.reliability(calibration_table(*scores_of(names)[:2]), ax),
@@ -158,7 +158,7 @@ def test_class_counts_shows_shares_as_lengths_and_counts_as_text(ax):
 
 def test_face_grid_lays_out_pictures_in_rows_of_columns(ax):
     images = split_of([1] * 5).images
-    plots.face_grid(images, ax, columns=2)
+    galleries.face_grid(images, ax, columns=2)
     step, pixels = 16 + 2, canvas(ax)
     assert pixels.shape == (3 * step, 2 * step)
     for k in range(5):
@@ -168,19 +168,21 @@ def test_face_grid_lays_out_pictures_in_rows_of_columns(ax):
 
 
 def test_face_grid_writes_a_caption_under_each_and_a_label_for_each_row(ax):
-    plots.face_grid(split_of([1] * 4).images, ax, 2, captions=["a", "b", "c", "d"], row_labels=["one", "two"])
+    galleries.face_grid(
+        split_of([1] * 4).images, ax, 2, captions=["a", "b", "c", "d"], row_labels=["one", "two"]
+    )
     assert texts(ax) == ["a", "b", "c", "d"] and tick_names(ax.yaxis) == ["one", "two"]
     x, y = np.array([text.get_position() for text in ax.texts]).T
     assert x[0] == x[2] < x[1] and y[0] == y[1] < y[2] and y[0] > 16, "under the picture"
 
 
 def test_face_grid_shows_grey_levels_as_they_are(ax):
-    plots.face_grid(np.full((1, 1, 8, 8), 100, np.uint8), ax)
+    galleries.face_grid(np.full((1, 1, 8, 8), 100, np.uint8), ax)
     assert ax.images[0].get_clim() == (0, 255)
 
 
 def test_faces_by_class_has_a_row_of_each_class_and_blanks_where_there_are_too_few(ax):
-    plots.faces_by_class(split_of([9, 2, 0]), FER_CLASSES[:3], ax, columns=4)
+    galleries.faces_by_class(split_of([9, 2, 0]), FER_CLASSES[:3], ax, columns=4)
     faces = canvas(ax).reshape(3, 18, 4, 18)[:, 8, :, 8]  # one pixel of each
     assert faces.tolist() == [[10] * 4, [20, 20, 255, 255], [255] * 4]
     assert tick_names(ax.yaxis) == list(FER_CLASSES[:3])
@@ -189,8 +191,8 @@ def test_faces_by_class_has_a_row_of_each_class_and_blanks_where_there_are_too_f
 def test_faces_by_class_chooses_by_seed_and_none_twice(pair):
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 255, (40, 1, 8, 8), np.uint8), np.zeros(40, int), np.arange(40).astype(str))
-    first, again = (canvas(plots.faces_by_class(split, ["happy"], ax, 6)).copy() for ax in pair)
-    other = canvas(plots.faces_by_class(split, ["happy"], plt.figure().subplots(), 6, seed=1))
+    first, again = (canvas(galleries.faces_by_class(split, ["happy"], ax, 6)).copy() for ax in pair)
+    other = canvas(galleries.faces_by_class(split, ["happy"], plt.figure().subplots(), 6, seed=1))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
     faces = first.reshape(10, 6, 10)[:8, :, :8]
     assert len(np.unique(faces.swapaxes(0, 1), axis=0)) == 6
@@ -199,7 +201,7 @@ def test_faces_by_class_chooses_by_seed_and_none_twice(pair):
 def test_mean_faces_stretches_the_mean_of_each_class_and_counts_it(ax):
     ramp = np.arange(16, dtype=np.uint8)[None, None, :].repeat(16, 1)
     split = Split(np.stack([ramp, ramp + 4, 2 * ramp]), np.array([0, 0, 2]), np.array(["a", "b", "c"]))
-    plots.mean_faces(split, FER_CLASSES[:3], ax)
+    galleries.mean_faces(split, FER_CLASSES[:3], ax)
     pixels = canvas(ax)
     for left in (0, 2 * 18):
         assert pixels[0, left] == 0 and pixels[0, left + 15] == 255, "stretched to the full range"
@@ -210,7 +212,7 @@ def test_mean_differences_are_signed_and_leave_brightness_out(ax):
     half = np.zeros((1, 8, 8), np.uint8)
     half[..., :4] = 100
     split = Split(np.stack([half, half[..., ::-1]]), np.array([0, 1]), np.array(["a", "b"]))
-    plots.mean_differences(split, ["happy", "sad"], ax)
+    galleries.mean_differences(split, ["happy", "sad"], ax)
     pixels = canvas(ax)
     assert pixels[0, 0] == 50 and pixels[0, 4] == -50 and pixels[0, 10] == -50 and pixels[0, 14] == 50
     assert ax.images[0].get_clim() == (-50, 50) and tick_names(ax.xaxis) == ["happy", "sad"]
@@ -218,7 +220,7 @@ def test_mean_differences_are_signed_and_leave_brightness_out(ax):
 
 def test_face_rows_takes_bytes_floats_and_tensors(ax):
     rows = {"bytes": np.full((2, 1, 8, 8), 51, np.uint8), "floats": torch.full((2, 1, 8, 8), 0.2)}
-    plots.face_rows(rows, ax, captions=["1", "2", "3", "4"])
+    galleries.face_rows(rows, ax, captions=["1", "2", "3", "4"])
     assert set(np.unique(canvas(ax))) == {51, 255}
     assert tick_names(ax.yaxis) == ["bytes", "floats"] and texts(ax) == ["1", "2", "3", "4"]
 

@@ -105,7 +105,7 @@ def snippets() -> list[str]:
 def test_the_python_snippet_runs(tmp_path, monkeypatch):
     small = make_demo(200, 60, 20)
     monkeypatch.setattr(fer_utils, "load_competition", lambda *_, **__: small)
-    code = snippets()[0].replace("outputs/first", str(tmp_path / "run"))
+    code = snippets()[0].replace("outputs/python", str(tmp_path / "run"))
     scope = {}
     exec(compile(code, "README.md", "exec"), scope)
     assert scope["probs"].shape == (20, 7)

@@ -155,6 +155,18 @@ def test_another_config_in_the_same_folder_is_refused_by_name(plain_run, tiny):
         run_of(plain_run.out, tiny, label_smoothing=0.2)
 
 
+def test_a_folder_in_which_nothing_was_trained_yet_takes_another_config(tiny, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_epoch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_of(tmp_path, tiny, label_smoothing=0.3)
+    assert (tmp_path / "config.json").is_file()
+    assert run_of(tmp_path, tiny, label_smoothing=0.0).config.label_smoothing == 0
+
+
 def test_other_data_in_the_same_folder_is_refused(plain_run):
     with pytest.raises(DataError, match="other data"):
         run_of(plain_run.out, tiny_competition(n_classes=5))
@@ -173,7 +185,7 @@ def test_test_labels_change_nothing_but_the_test_score(tmp_path):
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tiny, tmp_path):
     # Weights grow a hundredfold each step, so the loss overflows soon after the first, gentle, steps.
     knobs = {"learning_rate": 10.0, "weight_decay": 10.0, "epochs": 50, "warmup": 0.9, "momentum": 0.0}
-    with pytest.raises(TrainingError, match=r"the loss became (nan|inf).*Lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf).*lower learning_rate"):
         run_of(tmp_path, tiny, **knobs)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert state["epoch"] >= 1
@@ -210,6 +222,8 @@ def test_progressive_resizing_grows_to_the_full_size():
     assert sizes[0] == 28
     assert sizes == sorted(sizes)
     assert sizes[8:] == [48] * 4
+    assert learner.size_of_epoch(Config(epochs=3, start_size=18, image_size=50), 0) == 18
+    assert learner.size_of_epoch(Config(epochs=3, start_size=18, image_size=50), 2) == 50
 
 
 def test_batches_hold_every_picture_once_and_never_a_lone_one():
@@ -228,6 +242,16 @@ def test_the_command_line_trains_and_names_the_submission(tiny, tmp_path, monkey
     # the record a run leaves is itself a config that repeats it
     assert train.main([str(tmp_path / "run" / "config.json")]) == 0
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_the_command_line_splits_the_data_as_the_notebook_does(tiny, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "load_competition", lambda data, **options: seen.append(options) or tiny)
+    config = Config.from_dict(TINY | {"out": str(tmp_path / "run"), "seed": 1, "split_seed": 2, "epochs": 1})
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert train.main([str(tmp_path / "config.json")]) == 0
+    assert seen == [config.data_options]
+    assert seen[0]["seed"] == 2
 
 
 @pytest.mark.parametrize(
