@@ -12,7 +12,7 @@ import pandas as pd
 
 from fer_utils.faces import Competition, DataError
 from fer_utils.files import REPOSITORY, atomic_write, write_json
-from fer_utils.metrics import evaluate, paired_test
+from fer_utils.metrics import calibrated_log_loss, evaluate, paired_test
 from fer_utils.predict import RUN_FILES, Run, load_run
 from fer_utils.submission import write_submission
 
@@ -53,18 +53,17 @@ def check_members(runs: Sequence[Run]) -> None:
 
 
 def choose_members(members: np.ndarray, labels: np.ndarray) -> list[int]:
-    """Members of the average, from probabilities [M, N, C]: the best one first, then whichever lowers the log
-    loss of the average most, until none does (greedy forward selection, Caruana et al. 2004)."""
-    rows = np.arange(len(labels))
+    """Members of the average, from probabilities [M, N, C]: the best one first, then whichever lowers the
+    calibrated log loss of the average most, until none does (greedy selection, Caruana et al. 2004)."""
 
-    def log_loss(chosen: list[int]) -> float:
-        return float(-np.log(members[chosen].mean(0)[rows, labels].clip(1e-12)).mean())
+    def loss(chosen: list[int]) -> float:
+        return calibrated_log_loss(members[chosen].mean(0), labels)
 
     left = list(range(len(members)))
-    chosen = [min(left, key=lambda m: log_loss([m]))]
+    chosen = [min(left, key=lambda m: loss([m]))]
     while left := [m for m in left if m not in chosen]:
-        best = min(left, key=lambda m: log_loss([*chosen, m]))
-        if log_loss([*chosen, best]) >= log_loss(chosen):
+        best = min(left, key=lambda m: loss([*chosen, m]))
+        if loss([*chosen, best]) >= loss(chosen):
             break
         chosen.append(best)
     return chosen

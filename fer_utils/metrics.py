@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from sklearn import metrics as sk
 
 CALIBRATION_BINS = 15
@@ -78,6 +80,22 @@ def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = CALIBRA
     """Expected calibration error: mean gap of confidence and accuracy, weighted by n (Guo et al. 2017)."""
     table = calibration_table(probs, labels, bins)
     return float(((table.confidence - table.accuracy).abs() * table.n).sum() / table.n.sum())
+
+
+def calibrated_log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
+    """Log loss of [N, C] after the one temperature that makes it least (Guo et al. 2017).
+
+    It judges what the probabilities tell apart, not how sure they are: label smoothing and averaging both
+    make a run less sure, which plain log loss would punish.
+    """
+    logits = np.log(probs.clip(1e-12)).astype(np.float64)
+    rows = np.arange(len(labels))
+
+    def log_loss(sharpness: float) -> float:
+        scaled = logits * sharpness
+        return float((logsumexp(scaled, axis=1) - scaled[rows, labels]).mean())
+
+    return float(minimize_scalar(log_loss, bounds=(0.1, 10), method="bounded").fun)
 
 
 def paired_test(preds: np.ndarray, other: np.ndarray, labels: np.ndarray) -> dict[str, float]:

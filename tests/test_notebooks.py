@@ -182,7 +182,7 @@ def test_a_fresh_clone_gets_a_demo_run_to_look_into(tmp_path, monkeypatch):
         parameters = papermill.inspect_notebook(REPOSITORY / "notebooks" / f"{name}.ipynb")
         assert eval(parameters[parameter]["default"]) == "demo"
     small = make_demo(200, 60, 20)
-    monkeypatch.setattr(notebook, "load_competition", lambda data, **options: small)
+    monkeypatch.setattr(notebook, "_demo_data", lambda **options: small)
     run = demo_run(str(tmp_path / "run"), seed=3, device="cpu")
     assert run.config.seed == 3
     assert load_run(tmp_path / "run").metrics == run.metrics
