@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -111,7 +112,6 @@ class Competition:
     notes: tuple[str, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     is_demo: bool = False
-    _fingerprint: list[str] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -119,18 +119,16 @@ class Competition:
         splits = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the pictures, labels, ids and class names; the test labels are left out."""
-        if not self._fingerprint:
-            digest = hashlib.sha256("\n".join(self.class_names).encode())
-            for name, split in self.splits.items():
-                digest.update(np.ascontiguousarray(split.images))
-                digest.update("\n".join(map(str, split.ids)).encode())
-                if name != "test":
-                    digest.update(np.ascontiguousarray(split.labels))
-            self._fingerprint.append(digest.hexdigest())
-        return self._fingerprint[0]
+        digest = hashlib.sha256("\n".join(self.class_names).encode())
+        for name, split in self.splits.items():
+            digest.update(np.ascontiguousarray(split.images))
+            digest.update("\n".join(map(str, split.ids)).encode())
+            if name != "test":
+                digest.update(np.ascontiguousarray(split.labels))
+        return digest.hexdigest()
 
     def summary(self) -> str:
         """A few plain lines: layout, size, counts per split and class, and the notes."""

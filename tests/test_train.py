@@ -167,6 +167,12 @@ def test_a_folder_in_which_nothing_was_trained_yet_takes_another_config(tiny, tm
     assert run_of(tmp_path, tiny, label_smoothing=0.0).config.label_smoothing == 0
 
 
+def test_changed_data_have_another_fingerprint_even_as_a_copy_of_hashed_ones(tiny):
+    before = tiny.fingerprint
+    assert dataclasses.replace(tiny, valid=tiny.train).fingerprint != before
+    assert dataclasses.replace(tiny).fingerprint == before
+
+
 def test_other_data_in_the_same_folder_is_refused(plain_run):
     with pytest.raises(DataError, match="other data"):
         run_of(plain_run.out, tiny_competition(n_classes=5))
