@@ -15,6 +15,8 @@ _HOME = {
     "create_model": "models",
     "TrainingError": "learner",
     "fit": "train",
+    "launch": "launcher",
+    "launch_members": "launcher",
     "print_results": "train",
     "Run": "predict",
     "load_run": "predict",

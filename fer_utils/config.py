@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from fer_utils.presets import PRESETS
+
 
 class ConfigError(ValueError):
     """A parameter is unknown, of the wrong type or out of range; the message names it and the mend."""
@@ -34,6 +36,7 @@ class Config:
     out: str = "outputs/run"
     seed: int = _knob(0, 0, 2**31)
     device: str = "auto"
+    n_devices: str = "auto"
     # the data
     image_size: int = _knob(48, 16, 512)
     split_seed: int = _knob(0, 0, 2**31)
@@ -60,6 +63,7 @@ class Config:
     clip_norm: float = _knob(0.0, 0, 1e6)
     patience: int = _knob(0, 0, 10_000)
     precision: str = _knob("auto", choices=("auto", "fp32", "bf16", "fp16"))
+    compile_mode: str = _knob("auto", choices=("auto", "off", "default", "reduce-overhead", "max-autotune"))
     # augmentation
     flip: float = _knob(0.5, 0, 1)
     rotate: float = _knob(12.0, 0, 180)
@@ -79,6 +83,8 @@ class Config:
             value = checked_value(field.name, getattr(self, field.name), type(field.default))
             object.__setattr__(self, field.name, value)
             _check_range(field, value)
+        if self.n_devices != "auto" and not (self.n_devices.isdecimal() and 1 <= int(self.n_devices) <= 1024):
+            raise ConfigError(f"n_devices must be 'auto' or a number from 1 to 1024, got {self.n_devices!r}")
         if self.fold >= self.n_folds:
             raise ConfigError(f"fold must be below n_folds ({self.n_folds}), got {self.fold}")
         if self.start_size > self.image_size:
@@ -96,11 +102,22 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """A Config from names and values; names left out take their defaults.
 
+        A `preset` among the names fills knobs that are left out or stand at their default.
+
         Raises:
             ConfigError: an unknown name (the nearest known one is suggested) or a bad value.
         """
-        check_names(values, [field.name for field in dataclasses.fields(cls)])
-        return cls(**values)
+        fields = dataclasses.fields(cls)
+        check_names(values, ["preset", *(field.name for field in fields)])
+        values = dict(values)
+        preset = checked_value("preset", values.pop("preset", "none"), str)
+        if preset not in PRESETS:
+            near = difflib.get_close_matches(preset, PRESETS, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}{hint}")
+        defaults = {field.name: field.default for field in fields}
+        changed = {name: value for name, value in values.items() if value != defaults[name]}
+        return cls(**(values | PRESETS[preset] | changed))
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
@@ -154,13 +171,15 @@ def check_names(given: Iterable[str], known: list[str]) -> None:
 
 
 def checked_value(name: str, value: Any, kind: type) -> Any:
-    """`value` as `kind` (bool, int, float, str); an int is taken for a float, nothing else is converted.
+    """`value` as `kind` (bool, int, float, str); an int is taken for a float, and a count for `n_devices`.
 
     Raises:
         ConfigError: another type, or a float that is not finite.
     """
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if name == "n_devices" and type(value) is int:  # "auto" or a number, which papermill passes as one
+        value = str(value)
     if type(value) is not kind:
         hint = ""
         if isinstance(value, str) and kind in (int, float):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
 import math
 import os
 import platform
 import subprocess
+import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,6 +41,21 @@ def choose_device(name: str = "auto") -> torch.device:
         except (RuntimeError, AssertionError, ImportError) as error:
             problem = str(error).strip().split("\n")[0].split(". ")[0]  # torch adds pages of advice
     raise ConfigError(f"device {name!r} cannot be used here ({problem}); try 'auto' or 'cpu'")
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc to keep freed memory for the next batch; whether it did (on Linux).
+
+    It hands every large tensor back to the system otherwise, and the page faults of taking it anew cost a CPU
+    training several percent (`benchmarks/training_step.py` measures it).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # the names of mallopt(3)
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        library = ctypes.CDLL("libc.so.6")
+        return bool(library.mallopt(mmap_threshold, 2**30) and library.mallopt(trim_threshold, 2**31 - 1))
+    return False
 
 
 def choose_precision(name: str, model: nn.Module, image_size: int) -> torch.dtype:

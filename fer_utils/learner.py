@@ -7,7 +7,8 @@ depends only on the seed and the step, so a run that was interrupted goes on exa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,16 @@ from torch.nn import functional as F
 
 from fer_utils.augment import augment, mix, resize, to_float
 from fer_utils.config import Config
-from fer_utils.device import choose_precision
+from fer_utils.device import choose_precision, keep_freed_memory
+from fer_utils.distributed import ALONE, Team, share_norms
 from fer_utils.faces import Competition, Split
 from fer_utils.files import atomic_write
 from fer_utils.models import create_model
-from fer_utils.optim import class_weights, learning_rate_factor, make_optimizer, moving_average
+from fer_utils.optim import MovingAverage, class_weights, learning_rate_factor, make_optimizer
+
+# Compiling a network takes one to two minutes and saves a quarter of a step or so: worth it on a GPU when the
+# epochs that are left would take longer than this without. On CPUs it was measured to be slower.
+COMPILE_WORTH_SECONDS = 600
 
 
 class TrainingError(RuntimeError):
@@ -37,13 +43,16 @@ class Learner:
     config: Config
     num_classes: int
     model: nn.Module
+    forward: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
-    average: nn.Module | None
+    average: MovingAverage | None
     scaler: torch.amp.GradScaler
     dtype: torch.dtype
     class_weight: Tensor | None
+    team: Team = ALONE
     epoch: int = 0
     seconds: float = 0.0
+    compile_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=lambda: {"accuracy": -1.0, "loss": math.inf, "epoch": 0})
 
@@ -52,42 +61,70 @@ class Learner:
         return next(self.model.parameters()).device
 
 
-def new_learner(config: Config, competition: Competition, device: torch.device) -> Learner:
+def new_learner(
+    config: Config, competition: Competition, device: torch.device, team: Team = ALONE
+) -> Learner:
+    """A learner before its first step; `team` are the processes that train it together."""
+    if device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(competition.class_names), **config.model_options)
     model = model.to(device, memory_format=torch.channels_last)
     counts = torch.tensor(np.bincount(competition.train.labels, minlength=len(competition.class_names)))
-    dtype = choose_precision(config.precision, model, config.image_size)
+    dtype = team.agree(choose_precision(config.precision, model, config.image_size))
+    if team.size > 1:
+        model = share_norms(model)
     return Learner(
         config=config,
         num_classes=len(competition.class_names),
         model=model,
+        forward=team.wrap(model),
         optimizer=make_optimizer(model, config),
-        average=moving_average(model, config.ema_decay) if config.ema_decay else None,
+        average=MovingAverage(model, config.ema_decay) if config.ema_decay else None,
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         dtype=dtype,
         class_weight=class_weights(counts, config.class_weight).to(device) if config.class_weight else None,
+        team=team,
     )
 
 
+def place(images: np.ndarray, device: torch.device) -> Tensor:
+    """All pictures uint8 on `device`; on the host where they would fill more than half of a GPU's free
+    memory, from where each batch then moves by itself."""
+    pictures = torch.from_numpy(np.require(images, requirements="W"))
+    if device.type == "cuda" and pictures.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return pictures
+    return pictures.to(device)
+
+
 def train_epoch(learner: Learner, images: Tensor, labels: Tensor, epoch: int) -> tuple[float, float]:
-    """One pass over the training split; returns its mean loss and accuracy (on the augmented pictures)."""
-    config, device = learner.config, learner.device
+    """One pass over the training split; returns its mean loss and accuracy (on the augmented pictures).
+
+    Args:
+        images: uint8 [N, 1, H, W] as `place` put them.
+        labels: int64 [N] on the learner's device.
+    """
+    config, device, team = learner.config, learner.device, learner.team
     learner.model.train()
     size = size_of_epoch(config, epoch)
-    steps = math.ceil(len(images) / config.batch_size)
+    order = batches(len(labels), config, epoch)
+    steps, n = order.shape
+    order, picture_rows = order.to(device), order.to(images.device)
+    mine = team.share(n)
     totals = torch.zeros(2, device=device)  # summed loss, hits: read once an epoch, so the device never waits
-    for step, rows in enumerate(batches(len(images), config, epoch, device)):
+    for step in range(steps):
         done = epoch * steps + step
-        generator = _generator(config.seed, 1 + done, device)
+        generator = _generator(config.seed, 1 + done, device, team)
         rate = config.learning_rate * learning_rate_factor(done / (config.epochs * steps), config)
         for group in learner.optimizer.param_groups:
             group["lr"] = rate
-        batch = resize(augment(to_float(images[rows]), config, generator), size)
-        targets = F.one_hot(labels[rows], learner.num_classes).float()
+        batch, true = to_float(images[picture_rows[step]].to(device)), labels[order[step]]
+        batch = resize(augment(batch, config, generator), size)
+        targets = F.one_hot(true, learner.num_classes).float()
         batch, targets = mix(batch, targets, config.mixup, config.cutmix, generator)
-        totals += _step(learner, batch.contiguous(memory_format=torch.channels_last), targets, labels[rows])
-    loss, hits = (totals / len(images)).tolist()
+        batch = batch[mine].contiguous(memory_format=torch.channels_last)
+        totals += _step(learner, batch, targets[mine], true[mine], len(batch) * team.size / n)
+    loss, hits = (team.add(totals) / order.numel()).tolist()
     if not math.isfinite(loss):
         kept = f" (the checkpoint of epoch {epoch} is kept there)" if epoch else ""
         raise TrainingError(
@@ -97,37 +134,71 @@ def train_epoch(learner: Learner, images: Tensor, labels: Tensor, epoch: int) ->
     return loss, hits
 
 
-def _step(learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-    """One update of the weights; returns the summed loss and the hits, on the device."""
-    config, device = learner.config, learner.device
-    with torch.autocast(device.type, dtype=learner.dtype, enabled=learner.dtype != torch.float32):
-        logits = learner.model(batch)
-    loss = F.cross_entropy(
-        logits.float(), targets, weight=learner.class_weight, label_smoothing=config.label_smoothing
-    )
-    learner.optimizer.zero_grad(set_to_none=True)
-    learner.scaler.scale(loss).backward()
+def _step(learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, share: float) -> Tensor:
+    """One update of the weights; returns the summed loss and the hits, on the device.
+
+    `share` is 1, or what a process of a team computes against the mean of all, whose gradients are averaged.
+    """
+    loss, hits = forward_backward(learner, batch, targets, labels, share)
+    config = learner.config
     if config.clip_norm:
         learner.scaler.unscale_(learner.optimizer)
         nn.utils.clip_grad_norm_(learner.model.parameters(), config.clip_norm)
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
     if learner.average is not None:
-        learner.average.update_parameters(learner.model)
-    hits = (logits.argmax(1) == labels).sum()
-    return torch.stack([loss.detach() * len(batch), hits])
+        learner.average.update(learner.model)
+    return torch.stack([loss * len(batch), hits])
 
 
-def batches(n: int, config: Config, epoch: int, device: torch.device) -> Iterator[Tensor]:
-    """Row numbers of each batch, newly shuffled every epoch, in batches of nearly equal size."""
+def forward_backward(
+    learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, share: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Fill the gradients from a batch; returns its mean loss and its hits, on the device."""
+    config = learner.config
+    with torch.autocast(batch.device.type, dtype=learner.dtype, enabled=learner.dtype != torch.float32):
+        logits = learner.forward(batch)
+    loss = F.cross_entropy(
+        logits.float(), targets, weight=learner.class_weight, label_smoothing=config.label_smoothing
+    )
+    learner.optimizer.zero_grad(set_to_none=True)
+    learner.scaler.scale(loss * share).backward()
+    return loss.detach(), (logits.argmax(1) == labels).sum()
+
+
+def compile_forward(learner: Learner, mode: str, n_pictures: int) -> None:
+    """Compile the network (torch.compile) for the batches of `n_pictures`, and note how long that took."""
+    start = time.perf_counter()
+    learner.forward = torch.compile(learner.forward, mode=mode, dynamic=False)
+    mine = learner.team.share(n_pictures // math.ceil(n_pictures / learner.config.batch_size))
+    n, size = mine.stop - mine.start, learner.config.image_size
+    batch = torch.zeros(n, 1, size, size, device=learner.device).contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(n, dtype=torch.int64, device=learner.device)
+    kept = {name: buffer.clone() for name, buffer in learner.model.named_buffers()}
+    learner.model.train()
+    forward_backward(learner, batch, F.one_hot(labels, learner.num_classes).float(), labels)
+    learner.optimizer.zero_grad(set_to_none=True)
+    for name, buffer in learner.model.named_buffers():
+        buffer.copy_(kept[name])  # the trial batch leaves no trace in the statistics
+    learner.compile_seconds = time.perf_counter() - start
+
+
+def batches(n: int, config: Config, epoch: int) -> Tensor:
+    """Row numbers [steps, batch] of each batch, newly shuffled every epoch.
+
+    All batches are equal, which compiled networks and teams need: up to steps - 1 pictures, others every
+    time, sit an epoch out.
+    """
     order = torch.randperm(n, generator=_generator(config.seed, -1 - epoch, torch.device("cpu")))
-    yield from order.to(device).tensor_split(math.ceil(n / config.batch_size))
+    steps = math.ceil(n / config.batch_size)
+    return order[: n // steps * steps].view(steps, -1)
 
 
-def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """Random numbers that depend on the seed and the step alone; dropout's global ones are set alike."""
+def _generator(seed: int, step: int, device: torch.device, team: Team = ALONE) -> torch.Generator:
+    """Random numbers that depend on the seed and the step alone, and so are the team's; dropout draws from
+    torch's global ones, which each process has for itself."""
     number = (seed * 1_000_003 + step) % 2**63
-    torch.manual_seed(number)
+    torch.manual_seed((number + team.rank * 2**40) % 2**63)
     return torch.Generator(device).manual_seed(number)
 
 
@@ -145,10 +216,10 @@ def size_of_epoch(config: Config, epoch: int) -> int:
 def validate(learner: Learner, valid: Split) -> dict[str, float]:
     """Loss and accuracy of the weights and of their moving average; keeps a copy of the best so far."""
     row = {}
-    candidates = {"weights": learner.model, "average": learner.average}
+    candidates = {"weights": learner.model}
+    if learner.average is not None:
+        candidates["average"] = learner.average.model
     for kind, model in candidates.items():
-        if model is None:
-            continue
         logits = _valid_logits(learner, model, valid)
         labels = torch.tensor(valid.labels)
         loss = F.cross_entropy(logits, labels).item()
@@ -156,20 +227,22 @@ def validate(learner: Learner, valid: Split) -> dict[str, float]:
         suffix = "" if kind == "weights" else "_average"
         row |= {f"valid_loss{suffix}": loss, f"valid_accuracy{suffix}": accuracy}
         if (accuracy, -loss) > (learner.best["accuracy"], -learner.best["loss"]):
-            source = model if kind == "weights" else model.module
-            state = {name: tensor.detach().cpu().clone() for name, tensor in source.state_dict().items()}
+            state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
             learner.best = dict(accuracy=accuracy, loss=loss, epoch=learner.epoch + 1, kind=kind, state=state)
     return row
 
 
 def _valid_logits(learner: Learner, model: nn.Module, valid: Split) -> Tensor:
+    """Logits [N, C] of the whole split; the processes of a team compute a part each."""
     model.eval()
-    rows = []
-    for batch in torch.tensor(valid.images).split(512):
+    mine = learner.team.share(len(valid))
+    logits = torch.zeros(len(valid), learner.num_classes, device=learner.device)
+    images = torch.from_numpy(np.require(valid.images[mine], requirements="W"))
+    for rows, batch in zip(logits[mine].split(512), images.split(512), strict=True):
         batch = to_float(batch.to(learner.device)).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(learner.device.type, dtype=learner.dtype, enabled=learner.dtype != torch.float32):
-            rows.append(model(batch).float())
-    return torch.cat(rows).cpu()
+        with torch.autocast(batch.device.type, dtype=learner.dtype, enabled=learner.dtype != torch.float32):
+            rows.copy_(model(batch))
+    return learner.team.add(logits).cpu()
 
 
 def save_checkpoint(learner: Learner, out: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from fer_utils.config import Config
 
@@ -44,22 +45,39 @@ def learning_rate_factor(progress: float, config: Config) -> float:
     return (1 + math.cos(math.pi * rest)) / 2 if config.schedule == "cosine" else 1.0
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of `model` that follows it by an exponential moving average (Polyak and Juditsky 1992).
+class MovingAverage:
+    """A copy of a network that follows it by an exponential moving average (Polyak and Juditsky 1992).
 
-    The decay grows from 0.2 to `decay` over the first steps, so that the random start is soon forgotten;
-    the statistics of batch normalization are averaged with the weights.
+    The decay grows from 0.2 to `decay` over the first steps, so that the random start is soon forgotten; the
+    statistics of batch normalization are averaged with the weights. torch's own AveragedModel asks the device
+    for its counter at every step, so the device would wait for the host; this one counts on the host.
     """
 
-    def update(averages, currents, count):
-        share = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
-        if torch.is_floating_point(averages[0]):
-            torch._foreach_lerp_(averages, currents, share)
-        else:
-            for average, current in zip(averages, currents, strict=True):
-                average.copy_(current)
+    def __init__(self, model: nn.Module, decay: float):
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Follow `model`, the network that this one is a copy of, by one step."""
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 0.0
+        torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1 - decay)
+        for mine, theirs in pairs:
+            if not mine.is_floating_point():  # the counters of batch normalization
+                mine.copy_(theirs)
+        self.updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` takes."""
+        return {"model": self.model.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where another average stood."""
+        self.model.load_state_dict(state["model"])
+        self.updates = state["updates"]
 
 
 def class_weights(counts: torch.Tensor, power: float) -> torch.Tensor:

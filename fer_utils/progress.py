@@ -10,11 +10,14 @@ from typing import Any, Self
 
 
 class Progress:
-    """Reports epochs as they finish; use it as a context manager."""
+    """Reports epochs as they finish; use it as a context manager. `silent` says nothing at all."""
 
-    def __init__(self, epochs: int, done: int = 0):
+    def __init__(self, epochs: int, done: int = 0, silent: bool = False):
         self.epochs = epochs
         self.bar = None
+        self.silent = silent
+        if silent:
+            return
         # Jupyter's server names the notebook in this variable; papermill and the shell do not set it.
         if os.environ.get("JPY_SESSION_NAME"):
             from tqdm.auto import tqdm
@@ -30,6 +33,8 @@ class Progress:
 
     def report(self, row: dict[str, Any]) -> None:
         """Show one row of the history."""
+        if self.silent:
+            return
         accuracy = max(row["valid_accuracy"], row.get("valid_accuracy_average", 0))
         text = f"train loss {row['train_loss']:.3f}  valid accuracy {100 * accuracy:.1f} %"
         if self.bar is not None:
@@ -37,3 +42,8 @@ class Progress:
             self.bar.update()
         else:
             print(f"epoch {row['epoch']:>3}/{self.epochs}  {text}  {row['seconds']:.0f} s", flush=True)
+
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        if not self.silent:
+            print(line, flush=True)

@@ -1,11 +1,16 @@
 """Train one run: from a Config and a Competition to a finished run folder.
 
 python -m fer_utils.train config.json        the same as notebook 03, without the notebook
+
+This is one process on one device. torchrun may start it as several that train one network together, on one
+machine or more (`torchrun --nnodes 2 --nproc-per-node 4 -m fer_utils.train config.json`, with an `out` that
+all of them see); `fer_utils.launcher` does that by itself on the GPUs of one machine.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,13 +24,17 @@ from safetensors.torch import save_file
 from fer_utils.config import Config, ConfigError
 from fer_utils.data import load_competition
 from fer_utils.device import choose_device, environment
+from fer_utils.distributed import join_team, leads_team, leave_team, own_device
 from fer_utils.faces import Competition, DataError, Split, copies_of
 from fer_utils.files import atomic_write, write_json
 from fer_utils.learner import (
+    COMPILE_WORTH_SECONDS,
     Learner,
     TrainingError,
+    compile_forward,
     load_checkpoint,
     new_learner,
+    place,
     save_checkpoint,
     size_of_epoch,
     train_epoch,
@@ -53,18 +62,35 @@ def fit(config: Config, competition: Competition) -> Run:
     if _check_folder(out, config, competition):
         print(f"{out} holds this run already, finished: nothing to do")
         return load_run(out)
-    device = choose_device(config.device)
-    learner = new_learner(config, competition, device)
-    parameters, operations = model_cost(learner.model, config.image_size)
-    size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds a picture"
-    print(f"{config.model}: {size}; {device.type}, {str(learner.dtype).removeprefix('torch.')}")
+    device = own_device(choose_device(config.device))
+    team = join_team(device)
+    if config.n_devices not in ("auto", str(team.size)):
+        raise ConfigError(
+            f"n_devices is {config.n_devices}, but fit trains on {team.size}: use launch(config, "
+            "competition) or python -m fer_utils.launcher config.json"
+        )
+    learner = new_learner(config, competition, device, team)
+    if team.leads:
+        _introduce(learner)
     if (out / "checkpoint.pt").is_file():
         load_checkpoint(learner, out / "checkpoint.pt")
-        print(f"going on after epoch {learner.epoch} from {out / 'checkpoint.pt'}")
-    else:
+        if team.leads:
+            print(f"going on after epoch {learner.epoch} from {out / 'checkpoint.pt'}")
+    elif team.leads:
         _write_config(out, config, competition, device, learner.dtype)
     _train(learner, competition.train, competition.valid, out)
-    return _finish(learner, competition, out, {"parameters": parameters, "multiply_adds": operations})
+    if team.leads:
+        _finish(learner, competition, out)
+    team.agree("written")  # the others wait until the run is whole
+    return load_run(out)
+
+
+def _introduce(learner: Learner) -> None:
+    config, team = learner.config, learner.team
+    parameters, operations = model_cost(learner.model, config.image_size)
+    size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds a picture"
+    devices = learner.device.type + (f" x {team.size}" if team.size > 1 else "")
+    print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
 
 
 def _check_trainable(competition: Competition) -> None:
@@ -85,7 +111,7 @@ def _check_folder(out: Path, config: Config, competition: Competition) -> bool:
         return False
     other = Config.from_json(path).to_dict()
     # Where the files lie and which device computes may change between a start and its continuation.
-    names = [name for name in other if name not in ("data", "out", "device")]
+    names = [name for name in other if name not in ("data", "out", "device", "n_devices")]
     differing = [
         f"{n}: {other[n]!r} there, {getattr(config, n)!r} now"
         for n in names
@@ -116,16 +142,19 @@ def _write_config(
 
 def _train(learner: Learner, train: Split, valid: Split, out: Path) -> None:
     """Run the epochs that are left. Only these two splits are in reach: test labels cannot be read here."""
-    config, device = learner.config, learner.device
-    images = torch.tensor(train.images, device=device)
-    labels = torch.tensor(train.labels, device=device)
-    with Progress(config.epochs, learner.epoch) as progress:
+    config, team = learner.config, learner.team
+    images = place(train.images, learner.device)
+    labels = torch.tensor(train.labels, device=learner.device)
+    if config.compile_mode not in ("auto", "off"):
+        compile_forward(learner, config.compile_mode, len(train))
+    with Progress(config.epochs, learner.epoch, silent=not team.leads) as progress:
         for epoch in range(learner.epoch, config.epochs):
             start = time.perf_counter()
             train_loss, train_accuracy = train_epoch(learner, images, labels, epoch)
             row = {"epoch": epoch + 1, "train_loss": train_loss, "train_accuracy": train_accuracy}
             row |= validate(learner, valid)
-            learner.seconds += time.perf_counter() - start
+            epoch_seconds = time.perf_counter() - start
+            learner.seconds += epoch_seconds
             row |= {
                 "learning_rate": learner.optimizer.param_groups[0]["lr"],
                 "size": size_of_epoch(config, epoch),
@@ -133,14 +162,24 @@ def _train(learner: Learner, train: Split, valid: Split, out: Path) -> None:
             }
             learner.history.append(row)
             learner.epoch = epoch + 1
-            save_checkpoint(learner, out)
+            if team.leads:
+                save_checkpoint(learner, out)
             progress.report(row)
             if config.patience and learner.epoch - learner.best["epoch"] >= config.patience:
-                print(f"stopped early: no better validation accuracy in {config.patience} epochs")
+                progress.say(f"stopped early: no better validation accuracy in {config.patience} epochs")
                 break
+            if _worth_compiling(learner, epoch_seconds * (config.epochs - learner.epoch)):
+                compile_forward(learner, "default", len(train))
 
 
-def _finish(learner: Learner, competition: Competition, out: Path, cost: dict[str, int]) -> Run:
+def _worth_compiling(learner: Learner, seconds_left: float) -> bool:
+    """With compile_mode "auto": once, on a GPU, when the epochs that are left would take long without."""
+    if learner.config.compile_mode != "auto" or learner.device.type != "cuda" or learner.compile_seconds:
+        return False
+    return learner.team.agree(seconds_left) > COMPILE_WORTH_SECONDS
+
+
+def _finish(learner: Learner, competition: Competition, out: Path) -> None:
     """Write the chosen weights, the predictions, the submission and, last, the metrics."""
     config, best = learner.config, learner.best
     # Matrices are kept in float16, half the size; everything below is predicted with the weights as kept.
@@ -150,12 +189,16 @@ def _finish(learner: Learner, competition: Competition, out: Path, cost: dict[st
         pd.DataFrame(learner.history).to_csv(temporary, index=False)
     with atomic_write(out / "model.safetensors") as temporary:
         save_file(weights, temporary)
+    parameters, operations = model_cost(learner.model, config.image_size)
     training = {
-        **cost,
+        "parameters": parameters,
+        "multiply_adds": operations,
         "epochs": learner.epoch,
         "chosen_epoch": best["epoch"],
         "chosen_weights": best["kind"],
         "seconds": round(learner.seconds, 1),
+        "compile_seconds": round(learner.compile_seconds, 1),
+        "n_devices": learner.team.size,
         "seed": config.seed,
         "views": config.views,
     }
@@ -171,7 +214,6 @@ def _finish(learner: Learner, competition: Competition, out: Path, cost: dict[st
         write_submission(competition, arrays["probs_views"], out / "submission.csv")
     write_json(out / "metrics.json", scores)
     (out / "checkpoint.pt").unlink(missing_ok=True)
-    return load_run(out)
 
 
 def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: str) -> dict[str, Any]:
@@ -198,16 +240,30 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else 2
+    # What torchrun, or `launch`, shows of a process that failed.
+    from torch.distributed.elastic.multiprocessing.errors import record
+
     try:
-        config = Config.from_json(arguments[0])
-        competition = load_competition(config.data, **config.data_options)
-        print(competition.summary())
-        run = fit(config, competition)
+        record(_fit_file)(arguments[0])
     except (ConfigError, DataError, TrainingError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    print_results(run)
     return 0
+
+
+def _fit_file(path: str) -> None:
+    config = Config.from_json(path)
+    competition = load_competition(config.data, **config.data_options)
+    expected = os.environ.get("FER_FINGERPRINT")  # set by `launch`, which says the rest itself
+    if expected not in (None, competition.fingerprint):
+        raise DataError(f"data: {config.data!r} holds other pictures or labels than those given to launch()")
+    speaks = leads_team() and expected is None
+    if speaks:
+        print(competition.summary())
+    run = fit(config, competition)
+    if speaks:
+        print_results(run)
+    leave_team()
 
 
 def print_results(run: Run) -> None:

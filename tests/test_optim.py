@@ -6,7 +6,7 @@ from torch import nn
 
 from fer_utils.config import Config
 from fer_utils.models import conv_norm, create_model
-from fer_utils.optim import class_weights, learning_rate_factor, make_optimizer, moving_average
+from fer_utils.optim import MovingAverage, class_weights, learning_rate_factor, make_optimizer
 
 OPTIMIZERS = {"sgd": {"optimizer": "sgd"}, "adamw": {"optimizer": "adamw", "learning_rate": 0.01}}
 
@@ -117,42 +117,42 @@ def with_weights(model, value):
 
 def test_the_average_begins_as_the_first_weights_it_sees_and_is_a_copy():
     model = conv_norm(1, 2)
-    average = moving_average(model, 0.99)
-    average.update_parameters(with_weights(model, 2.0))
+    average = MovingAverage(model, 0.99)
+    average.update(with_weights(model, 2.0))
     with_weights(model, 5.0)
-    assert all((p == 2).all() for p in average.module.parameters())
+    assert all((p == 2).all() for p in average.model.parameters())
 
 
 def test_the_average_converges_to_weights_that_stay_constant():
     model = conv_norm(1, 2)
-    average = moving_average(model, 0.9)
-    average.update_parameters(with_weights(model, 0.0))
+    average = MovingAverage(model, 0.9)
+    average.update(with_weights(model, 0.0))
     for _ in range(200):
-        average.update_parameters(with_weights(model, 1.0))
-    for tensor in [*average.module.parameters(), *average.module.buffers()]:
+        average.update(with_weights(model, 1.0))
+    for tensor in [*average.model.parameters(), *average.model.buffers()]:
         assert torch.allclose(tensor.float(), torch.ones_like(tensor, dtype=torch.float32), atol=1e-5)
 
 
 def test_the_decay_grows_from_small_to_the_asked_one():
     model = nn.Linear(1, 1, bias=False)
-    average, shares = moving_average(model, 0.6), []
+    average, shares = MovingAverage(model, 0.6), []
     for _ in range(30):
-        with_weights(average.module, 0.0)
-        average.update_parameters(with_weights(model, 1.0))
-        shares.append(average.module.weight.item())  # what the new weights count for
+        with_weights(average.model, 0.0)
+        average.update(with_weights(model, 1.0))
+        shares.append(average.model.weight.item())  # what the new weights count for
     assert shares[:2] == pytest.approx([1, 9 / 11]) and shares[-1] == pytest.approx(1 - 0.6)
     assert shares == sorted(shares, reverse=True)
 
 
 def test_statistics_of_norms_are_averaged_and_counters_copied():
     model = conv_norm(1, 2)
-    average = moving_average(model, 0.5)
-    average.update_parameters(model)
-    average.n_averaged.fill_(1000)
+    average = MovingAverage(model, 0.5)
+    average.update(model)
+    average.updates = 1000
     model[1].running_mean.fill_(4.0)
     model[1].num_batches_tracked.fill_(77)
-    average.update_parameters(model)
-    norm = average.module[1]
+    average.update(model)
+    norm = average.model[1]
     assert torch.allclose(norm.running_mean, torch.full((2,), 2.0))
     assert norm.num_batches_tracked.item() == 77 and norm.num_batches_tracked.dtype == torch.int64
 
@@ -160,9 +160,9 @@ def test_statistics_of_norms_are_averaged_and_counters_copied():
 def test_following_leaves_the_model_itself_alone():
     model = conv_norm(1, 2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    average = moving_average(model, 0.9)
+    average = MovingAverage(model, 0.9)
     for _ in range(3):
-        average.update_parameters(model)
+        average.update(model)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 

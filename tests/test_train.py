@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -84,7 +85,17 @@ CHANGED = {
     "shift": 0.2, "shear": 10.0, "brightness": 0.4, "contrast": 0.5, "erase": 0.9, "mixup": 0.4,
     "cutmix": 0.4, "views": "shift",
 }  # fmt: skip
-ELSEWHERE = {"data", "out", "device", "image_size", "split_seed", "n_folds", "fold", "pretrained"}
+ELSEWHERE = {
+    "data",
+    "out",
+    "device",
+    "n_devices",
+    "image_size",
+    "split_seed",
+    "n_folds",
+    "fold",
+    "pretrained",
+}
 
 
 def test_every_knob_has_a_changed_value_here():
@@ -232,10 +243,19 @@ def test_progressive_resizing_grows_to_the_full_size():
     assert learner.size_of_epoch(Config(epochs=3, start_size=18, image_size=50), 2) == 50
 
 
-def test_batches_hold_every_picture_once_and_never_a_lone_one():
-    batches = list(learner.batches(65, Config(batch_size=16), 0, torch.device("cpu")))
-    assert sorted(torch.cat(batches).tolist()) == list(range(65))
-    assert {len(batch) for batch in batches} == {13}
+def test_batches_are_equal_and_hold_every_picture_once():
+    batches = learner.batches(65, Config(batch_size=16), 0)
+    assert batches.shape == (5, 13)
+    assert sorted(batches.flatten().tolist()) == list(range(65))
+
+
+def test_what_does_not_divide_sits_an_epoch_out_and_not_always_the_same():
+    config = Config(batch_size=16)
+    absent = [
+        set(range(67)) - set(learner.batches(67, config, epoch).flatten().tolist()) for epoch in range(9)
+    ]
+    assert {len(rows) for rows in absent} == {2}
+    assert len(set.union(*absent)) > 6
 
 
 def test_the_command_line_trains_and_names_the_submission(tiny, tmp_path, monkeypatch, capsys):
@@ -272,3 +292,29 @@ def test_the_command_line_refuses_a_bad_config(text, message, tmp_path, capsys):
     (tmp_path / "config.json").write_text(text)
     assert train.main([str(tmp_path / "config.json")]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_is_a_plain_one_up_to_rounding_and_tells_its_start_up(tiny, tmp_path):
+    # without dropout, which a compiled network draws from other random numbers
+    plain = run_of(tmp_path / "plain", tiny, dropout=0.0)
+    compiled = run_of(tmp_path / "compiled", tiny, dropout=0.0, compile_mode="default")
+    assert np.allclose(compiled.saved_probs(), plain.saved_probs(), atol=1e-3)
+    assert compiled.metrics["training"]["compile_seconds"] > 0
+    assert plain.metrics["training"]["compile_seconds"] == 0
+
+
+def test_compiling_is_chosen_by_the_length_of_what_is_left(tiny, monkeypatch):
+    cpu = learner.new_learner(Config(**TINY), tiny, torch.device("cpu"))
+    assert not train._worth_compiling(cpu, 1e9)  # measured to be slower there
+    monkeypatch.setattr(learner.Learner, "device", torch.device("cuda"))
+    assert train._worth_compiling(cpu, learner.COMPILE_WORTH_SECONDS + 1)
+    assert not train._worth_compiling(cpu, learner.COMPILE_WORTH_SECONDS - 1)
+    cpu.compile_seconds = 30.0  # done already
+    assert not train._worth_compiling(cpu, 1e9)
+
+
+def test_pictures_that_would_fill_a_gpu_stay_on_the_host(tiny, monkeypatch):
+    images = tiny.train.images
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (images.nbytes, images.nbytes))
+    assert learner.place(images, torch.device("cuda")).device.type == "cpu"
