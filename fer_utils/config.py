@@ -50,7 +50,7 @@ class Config:
     # training
     epochs: int = _knob(8, 1, 10_000)
     batch_size: int = _knob(128, 2, 65_536)
-    optimizer: str = _knob("sgd", choices=("sgd", "adamw"))
+    optimizer: str = _knob("sgd", choices=("sgd", "adamw", "muon"))
     learning_rate: float = _knob(0.1, 1e-8, 10)
     momentum: float = _knob(0.9, 0, 0.999)
     weight_decay: float = _knob(5e-4, 0, 10)

@@ -43,8 +43,8 @@ def choose_device(name: str = "auto") -> torch.device:
     raise ConfigError(f"device {name!r} cannot be used here ({problem}); try 'auto' or 'cpu'")
 
 
-def keep_freed_memory() -> bool:
-    """Ask glibc to keep freed memory for the next batch; whether it did (on Linux).
+def keep_freed_memory(keep: bool = True) -> bool:
+    """Ask glibc to keep freed memory for the next batch, or no longer; whether it will (on Linux).
 
     It hands every large tensor back to the system otherwise, and the page faults of taking it anew cost a CPU
     training several percent (`benchmarks/training_step.py` measures it).
@@ -54,7 +54,8 @@ def keep_freed_memory() -> bool:
     trim_threshold, mmap_threshold = -1, -3  # the names of mallopt(3)
     with contextlib.suppress(OSError, AttributeError):  # another C library
         library = ctypes.CDLL("libc.so.6")
-        return bool(library.mallopt(mmap_threshold, 2**30) and library.mallopt(trim_threshold, 2**31 - 1))
+        size = 2**30 if keep else 2**17  # the latter is glibc's own
+        return bool(library.mallopt(mmap_threshold, size) and library.mallopt(trim_threshold, size))
     return False
 
 

@@ -85,14 +85,18 @@ def sharing_pays(config: Config, competition: Competition, n_devices: int) -> bo
     if alone < SHARING_WORTH_SECONDS:
         return False
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "trial.json"
-        _run_team(config, n_devices, Path(folder), "fer_utils.launcher", competition.fingerprint, quiet=True)
-        step = json.loads(result.read_text())["seconds_per_step"]
+    step = trial(config, competition, n_devices)
     start_up = time.perf_counter() - start
     together = steps * step + start_up
     print(f"n_devices: about {alone:.0f} s on one device, {together:.0f} s on {n_devices}, start-up included")
     return together < alone
+
+
+def trial(config: Config, competition: Competition, n_devices: int) -> float:
+    """Seconds per step of a team of `n_devices` processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        _run_team(config, n_devices, Path(folder), "fer_utils.launcher", competition.fingerprint, quiet=True)
+        return json.loads((Path(folder) / "trial.json").read_text())["seconds_per_step"]
 
 
 def seconds_per_step(config: Config, competition: Competition, steps: int = 8) -> float:
@@ -218,8 +222,8 @@ def _first_error(folder: Path) -> str:
     return f"process {rank} failed:\n{traceback}" if rank.isdecimal() else traceback
 
 
-def _trial(path: Path) -> None:
-    """One process of the trial that `sharing_pays` starts; the leader leaves the result beside the config."""
+def _take_part_in_trial(path: Path) -> None:
+    """One process of those that `trial` starts; the leader leaves the result beside the config."""
     config = Config.from_json(path)
     competition = load_competition(config.data, **config.data_options)
     seconds = seconds_per_step(config, competition)
@@ -233,8 +237,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else 2
-    if in_team():  # started by `sharing_pays`
-        _trial(Path(arguments[0]))
+    if in_team():  # started by `trial`
+        _take_part_in_trial(Path(arguments[0]))
         return 0
     try:
         config = Config.from_json(arguments[0])

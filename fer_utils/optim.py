@@ -7,16 +7,24 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fer_utils.config import Config
 
+# The length of Muon's updates is fixed, so its rate has a meaning of its own: `learning_rate` is that of SGD,
+# and the convolutions move at this share of it, with the momentum of the paper.
+MUON_SCALE = 0.5
+MUON_MOMENTUM = 0.95
+
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW (Loshchilov and Hutter 2019).
+    """SGD with Nesterov momentum, AdamW (Loshchilov and Hutter 2019), or Muon for the convolutions inside the
+    network and SGD for all else (Jordan et al. 2024).
 
     Weight decay acts on neither norms nor biases.
     """
+    if config.optimizer == "muon":
+        return Muon(model, config)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [
@@ -29,6 +37,67 @@ def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True
     )
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose every update of a convolution is made orthogonal, so that all directions move alike
+    (Jordan et al. 2024, "Muon: an optimizer for hidden layers"); Nesterov SGD for the first layer, the
+    classifier, norms and biases.
+
+    torch.optim.Muon takes matrices only; here a kernel [O, I, h, w] counts as a matrix [O, I * h * w].
+    """
+
+    def __init__(self, model: nn.Module, config: Config):
+        matrices = [p for p in model.parameters() if p.ndim == 4 and p.shape[1] > 1]
+        chosen = {id(p) for p in matrices}
+        others = [p for p in model.parameters() if id(p) not in chosen]
+        groups = [
+            {"params": matrices, "orthogonal": True, "scale": MUON_SCALE, "momentum": MUON_MOMENTUM},
+            {"params": [p for p in others if p.ndim > 1]},
+            {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        defaults = {"lr": config.learning_rate, "momentum": config.momentum}
+        defaults["weight_decay"] = config.weight_decay
+        defaults |= {"orthogonal": False, "scale": 1.0}
+        super().__init__(groups, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            gradients = [p.grad for p in parameters]
+            if group["orthogonal"]:  # decay apart from the gradient, whose length is about to be lost
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            elif group["weight_decay"]:
+                gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
+            for p in parameters:
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            momenta = [self.state[p]["momentum"] for p in parameters]
+            torch._foreach_mul_(momenta, group["momentum"])
+            torch._foreach_add_(momenta, gradients)
+            updates = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
+            if group["orthogonal"]:
+                updates = [orthogonal(update) for update in updates]
+            torch._foreach_add_(parameters, updates, alpha=-group["lr"] * group["scale"])
+
+
+def orthogonal(update: Tensor, steps: int = 5) -> Tensor:
+    """The nearest orthogonal matrix to `update` [O, ...], roughly, times sqrt(rows / columns) where that is
+    above 1; five Newton-Schulz steps bring every singular value to between 0.7 and 1.2 (Jordan et al.
+    2024)."""
+    matrix = update.reshape(len(update), -1)
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).float()
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    x = x.T if tall else x
+    return (x * max(1.0, x.shape[0] / x.shape[1]) ** 0.5).reshape(update.shape).to(update.dtype)
 
 
 def learning_rate_factor(progress: float, config: Config) -> float:

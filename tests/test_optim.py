@@ -1,14 +1,21 @@
 """Weight decay spares norms and biases; schedules have their shapes; the moving average follows."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from fer_utils.config import Config
 from fer_utils.models import conv_norm, create_model
-from fer_utils.optim import MovingAverage, class_weights, learning_rate_factor, make_optimizer
+from fer_utils.optim import MovingAverage, class_weights, learning_rate_factor, make_optimizer, orthogonal
 
-OPTIMIZERS = {"sgd": {"optimizer": "sgd"}, "adamw": {"optimizer": "adamw", "learning_rate": 0.01}}
+OPTIMIZERS = {
+    "sgd": {"optimizer": "sgd"},
+    "muon": {"optimizer": "muon"},
+    "adamw": {"optimizer": "adamw", "learning_rate": 0.01},
+}
 
 
 def net():
@@ -103,6 +110,67 @@ def test_rates_stay_between_zero_and_the_peak_and_jump_nowhere(schedule):
     assert values.min() >= 0 and values.max() <= 1
     assert values.diff().abs().max() < 0.005
     assert values.argmax() == 250
+
+
+# --- muon ---
+
+
+@pytest.mark.parametrize("shape", [(16, 8, 3, 3), (64, 4, 1, 1), (8, 8, 1, 1)])
+def test_updates_are_made_nearly_orthogonal(shape):
+    update = orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    assert update.shape == shape
+    values = torch.linalg.svdvals(update.reshape(shape[0], -1)) / max(1, shape[0] / update[0].numel()) ** 0.5
+    assert values.min() > 0.4 and values.max() < 1.3
+
+
+def test_the_direction_of_an_orthogonal_update_stays():
+    orthonormal = torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(0))).Q
+    made = orthogonal(7 * orthonormal)
+    assert torch.nn.functional.cosine_similarity(made.flatten(), orthonormal.flatten(), dim=0) > 0.99
+
+
+def test_muon_moves_all_but_the_inner_convolutions_as_sgd_does():
+    config = Config(optimizer="muon", momentum=0.8, weight_decay=0.01)
+    nets = [
+        nn.Sequential(*conv_norm(1, 4), *conv_norm(4, 4), nn.Flatten(), nn.Linear(64, 2)) for _ in range(2)
+    ]
+    nets[1].load_state_dict(nets[0].state_dict())
+    optimizers = [make_optimizer(nets[0], config), make_optimizer(nets[1], replace(config, optimizer="sgd"))]
+    for _ in range(3):
+        images = torch.randn(5, 1, 4, 4)
+        for net, optimizer in zip(nets, optimizers, strict=True):
+            optimizer.zero_grad()
+            # the inner convolution's output is cut off from the loss, so the nets differ in it alone
+            features = net[1](net[0](images))
+            (
+                net[5](net[4](features)).square().sum() + 1e-3 * net[2](features.detach()).square().sum()
+            ).backward()
+            optimizer.step()
+    inner, *others = sorted(nets[0].state_dict(), key=lambda name: name != "2.weight")
+    states = [net.state_dict() for net in nets]
+    assert all(torch.allclose(states[0][name], states[1][name], atol=1e-6) for name in others)
+    assert not torch.allclose(states[0][inner], states[1][inner], atol=1e-3)
+
+
+def test_muon_goes_on_from_its_state_as_if_undisturbed():
+    config, images = Config(optimizer="muon"), torch.randn(4, 1, 6, 6)
+
+    def steps(net, optimizer, n):
+        for _ in range(n):
+            optimizer.zero_grad()
+            net(images).square().sum().backward()
+            optimizer.step()
+
+    net = nn.Sequential(*conv_norm(1, 4), *conv_norm(4, 4))
+    whole = copy.deepcopy(net)
+    steps(whole, make_optimizer(whole, config), 4)
+    optimizer = make_optimizer(net, config)
+    steps(net, optimizer, 2)
+    resumed = copy.deepcopy(net)
+    again = make_optimizer(resumed, config)
+    again.load_state_dict(optimizer.state_dict())
+    steps(resumed, again, 2)
+    assert all(map(torch.equal, resumed.state_dict().values(), whole.state_dict().values()))
 
 
 # --- moving average ---

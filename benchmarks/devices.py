@@ -1,0 +1,70 @@
+"""Several devices: one training shared by processes (DDP), and several trainings side by side.
+
+On two CPU cores the "devices" are processes with a core each. What sharing costs is the exchange of
+gradients and of batch statistics at every step; what it saves is waiting for the other thread at the end of
+every operation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.timing import Row, Settings
+from fer_utils.config import Config
+from fer_utils.data import load_competition
+from fer_utils.launcher import launch_members, seconds_per_step, trial
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """A step on all devices against one, and members side by side against one after the other."""
+    kind = settings.device.type
+    n = torch.cuda.device_count() if kind == "cuda" else os.cpu_count() or 1
+    if n < 2:
+        print("  one device only: nothing to compare")
+        return
+    unit = "GPUs" if kind == "cuda" else "processes, a core each,"
+    competition = load_competition(settings.data)
+    turns = 1 if settings.quick else 3
+    for name in ("small",) if settings.quick else ("small", "medium"):
+        config = Config(
+            model=name, data=settings.data, device=kind, precision="fp32" if kind == "cpu" else "auto"
+        )
+        together, alone = [], []
+        for _ in range(turns):
+            together.append(trial(config, competition, n))
+            alone.append(seconds_per_step(config, competition))
+        a, b = min(together), min(alone)
+        yield Row(
+            f"step of {name}, {n} {unit} DDP",
+            "one process",
+            1e3 * a,
+            1e3 * b,
+            "ms/step",
+            b / a,
+            turns,
+            "best of n",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        width = 0.125 if settings.quick else 0.5
+        base = Config(
+            data="demo", epochs=1, width=width, device=kind, precision="fp32" if kind == "cpu" else "auto"
+        )
+        seconds = []
+        for at_once in (n, 1):
+            outs = [str(Path(folder) / f"{at_once}-{member}") for member in range(n)]
+            start = time.perf_counter()
+            launch_members(
+                [dataclasses.replace(base, out=out, seed=s) for s, out in enumerate(outs)], at_once
+            )
+            seconds.append(time.perf_counter() - start)
+    a, b = seconds
+    yield Row(
+        f"{n} members, {n} {unit} at once", "one after the other", a, b, "s", b / a, 1, "start-up included"
+    )

@@ -1,0 +1,131 @@
+"""The peers' published input pipelines and recipes, written anew with torchvision.
+
+usef-kh is Khaireddin and Chen 2021 (arXiv 2105.03588), LetheSec and WuJie1010 are GitHub users whose FER2013
+repositories are the most copied. Their pictures pass one by one through PIL, as in their code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from fer_utils.config import Config
+
+
+def same_operations(config: Config) -> v2.Compose:
+    """torchvision's transforms with the operations and strengths of `augment`, one draw for each call."""
+    scale = (1 - config.scale, 1 + config.scale)
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(config.flip),
+            v2.RandomAffine(
+                config.rotate,
+                (config.shift, config.shift),
+                scale,
+                interpolation=v2.InterpolationMode.BILINEAR,
+            ),
+            v2.ColorJitter(config.brightness, config.contrast),
+            v2.RandomErasing(config.erase, (0.02, 0.2)),
+        ]
+    )
+
+
+def per_image(config: Config) -> v2.Compose:
+    """`same_operations` on a PIL picture, as tutorials and most repositories do it."""
+    flip, affine, light, erase = same_operations(config).transforms
+    to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    return v2.Compose([v2.ToPILImage(), flip, affine, light, *to_tensor, erase])
+
+
+def _crops(crop: v2.Transform, erase: float) -> list[v2.Transform]:
+    to_tensor = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.RandomErasing(erase)])
+    return [crop, v2.Lambda(lambda crops: torch.stack([to_tensor(one) for one in crops]), tuple)]
+
+
+def usef_kh() -> v2.Compose:
+    """Ten crops of 40 pixels from every picture, all trained on."""
+    return v2.Compose(
+        [
+            v2.ToPILImage(),
+            v2.RandomResizedCrop(48, scale=(0.8, 1.2)),
+            v2.RandomApply([v2.RandomAffine(0, translate=(0.2, 0.2))], 0.5),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.RandomRotation(10)], 0.5),
+            *_crops(v2.TenCrop(40), 0.5),
+        ]
+    )
+
+
+def lethesec() -> v2.Compose:
+    """The same with colour jitter and five crops."""
+    return v2.Compose(
+        [
+            v2.ToPILImage(),
+            v2.RandomResizedCrop(48, scale=(0.8, 1.2)),
+            v2.RandomApply([v2.ColorJitter(0.5, 0.5, 0.5)], 0.5),
+            v2.RandomApply([v2.RandomAffine(0, translate=(0.2, 0.2))], 0.5),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.RandomRotation(10)], 0.5),
+            *_crops(v2.FiveCrop(40), 0.5),
+        ]
+    )
+
+
+def wujie1010() -> v2.Compose:
+    """A random crop of 44 pixels and a flip."""
+    to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    return v2.Compose([v2.ToPILImage(), v2.RandomCrop(44), v2.RandomHorizontalFlip(), *to_tensor])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a peer trains with.
+
+    Attributes:
+        model: its network, by the name that `create_model` knows.
+        transform: a picture [1, H, W] to a tensor [1, h, w], or to several [K, 1, h, w].
+        crop: side in pixels of what the network sees.
+    """
+
+    name: str
+    model: str
+    dropout: float
+    transform: v2.Compose
+    crop: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    nesterov: bool
+
+
+RECIPES = (
+    Recipe("usef-kh", "vgg_bn", 0.2, usef_kh(), 40, 64, 0.01, 1e-4, True),
+    Recipe("WuJie1010 (ResNet18)", "resnet18", 0.0, wujie1010(), 44, 128, 0.01, 5e-4, False),
+)
+
+
+class Pictures(Dataset):
+    """Pictures one by one through a transform."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: v2.Compose):
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        return self.transform(torch.from_numpy(self.images[row])), int(self.labels[row])
+
+
+def loader(
+    images: np.ndarray, labels: np.ndarray, transform: v2.Compose, batch_size: int, workers: int = 0
+) -> DataLoader:
+    """Shuffled batches, as the peers make them."""
+    return DataLoader(
+        Pictures(images, labels, transform), batch_size, shuffle=True, drop_last=True, num_workers=workers
+    )

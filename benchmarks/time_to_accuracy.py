@@ -1,0 +1,177 @@
+"""Time to accuracy: from data on disk to a validated accuracy, everything included but the compilation.
+
+Ours is the `speed` preset with as many epochs as fit into the minutes, by a measurement at the start: one
+training for each row, because the schedule must end in time. A peer trains once, with its own pipeline,
+network and constant starting rate (its schedule would lower it after days), and is looked at when each
+budget is over; looking does not count against it. The accuracy is that of the validation split, which on
+FER2013 is PublicTest, without views; ours is that of the epoch that was chosen on this split, the peers'
+that of the moment, and both choices flatter by a few tenths of a point. Where a budget and a card allow
+more than the preset's epochs, ours does not grow beyond them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks import peers
+from benchmarks.timing import Row, Settings, synchronize
+from fer_utils.config import Config
+from fer_utils.data import load_competition
+from fer_utils.device import choose_device
+from fer_utils.faces import Competition
+from fer_utils.launcher import seconds_per_step
+from fer_utils.learner import batches, size_of_epoch
+from fer_utils.metrics import describe, evaluate
+from fer_utils.models import create_model
+from fer_utils.train import fit
+
+GOALS = (0.60, 0.65, 0.70, 0.7116)  # the last is the score of the contest's winner in 2013 (Tang 2013)
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """Ours for each budget, then each peer at the same moments, then the seconds to each goal."""
+    minutes = (0.25, 0.5) if settings.quick else sorted(settings.minutes)
+    reached: list[tuple[float, float]] = []  # seconds, accuracy
+    ours: dict[float, float] = {}
+    for budget in minutes:
+        runs = [our_run(settings, 60 * budget, seed) for seed in range(settings.seeds)]
+        reached += [(run["seconds"], run["accuracy"]) for run in runs]
+        accuracies = [100 * run["accuracy"] for run in runs]
+        spread = f"sd {statistics.stdev(accuracies):.2f}; " if len(runs) > 1 else ""
+        ours[budget] = statistics.mean(accuracies)
+        seconds = statistics.mean(run["seconds"] for run in runs)
+        note = f"{spread}{runs[0]['epochs']} epochs, {seconds:.0f} s in all; seed 0: {runs[0]['text']}"
+        yield Row(
+            f"ours, {budget:g} min", "-", ours[budget], float("nan"), "% valid", float("nan"), len(runs), note
+        )
+    for recipe in peers.RECIPES:
+        for budget, accuracy, epochs in peer_run(recipe, settings, minutes):
+            note = f"ratio: points gained; the peer had {epochs:.2f} epochs"
+            gained = ours[budget] - 100 * accuracy
+            yield Row(
+                f"ours, {budget:g} min", recipe.name, ours[budget], 100 * accuracy, "% valid", gained, 1, note
+            )
+    for goal in GOALS:
+        times = [seconds for seconds, accuracy in reached if accuracy >= goal]
+        if times:
+            shortest = min(times)
+            yield Row(
+                f"shortest run to {100 * goal:.2f} %",
+                "-",
+                shortest,
+                float("nan"),
+                "s",
+                float("nan"),
+                len(times),
+            )
+
+
+def our_run(settings: Settings, budget: float, seed: int) -> dict:
+    """Load, train, validate within `budget` seconds; what came of it and how long it took."""
+    with tempfile.TemporaryDirectory() as out:
+        knobs = {"preset": "speed", "data": settings.data, "out": out, "seed": seed, "views": "plain"}
+        config = Config.from_dict(knobs | {"device": settings.device.type})
+        start = time.perf_counter()
+        competition = load_competition(config.data, **config.data_options)
+        loading = time.perf_counter() - start
+        # Choosing the number of epochs is not part of the run: a person reads it off an earlier one.
+        config = replace(config, epochs=epochs_within(budget - loading, config, competition))
+        start = time.perf_counter()
+        run = fit(config, replace(competition, test=None, submission=None))
+        seconds = loading + time.perf_counter() - start - run.metrics["training"]["compile_seconds"]
+        plain = run.metrics["valid"]["plain"]
+    return {
+        "seconds": seconds,
+        "accuracy": plain["accuracy"],
+        "epochs": config.epochs,
+        "text": describe(plain),
+    }
+
+
+def epochs_within(seconds: float, config: Config, competition: Competition) -> int:
+    """The most epochs, up to the preset's own on a GPU, that end within `seconds` by the measured speed."""
+    steps = len(batches(len(competition.train), config, 0))
+    cost: dict[int, float] = {}
+
+    def total(epochs: int) -> float:
+        longer = replace(config, epochs=epochs)
+        sizes = [size_of_epoch(longer, epoch) for epoch in range(epochs)]
+        for size in set(sizes) - set(cost):
+            same = replace(config, epochs=1, start_size=0, image_size=size)
+            step = seconds_per_step(same, at_size(competition, size))
+            cost[size] = step * steps
+        # Validating, writing and the last predictions cost about as much as 6 % of the training.
+        return 1.06 * sum(cost[size] for size in sizes) + 2
+
+    limit = config.epochs if config.device == "cuda" else 200
+    return max([1, *itertools.takewhile(lambda epochs: total(epochs) <= seconds, range(1, limit + 1))])
+
+
+def at_size(competition: Competition, size: int) -> Competition:
+    """The first pictures of the training split, cut to `size` pixels: good enough to time a step."""
+    train = competition.train.take(np.arange(min(len(competition.train), 2048)))
+    return replace(
+        competition, train=replace(train, images=np.ascontiguousarray(train.images[..., :size, :size]))
+    )
+
+
+def peer_run(
+    recipe: peers.Recipe, settings: Settings, minutes: tuple[float, ...]
+) -> Iterator[tuple[float, float, float]]:
+    """Train as the peer does; yields each budget in minutes, the valid accuracy then, and the epochs done."""
+    device = choose_device(settings.device.type)
+    clock = time.perf_counter()
+    competition = load_competition(settings.data)
+    torch.manual_seed(0)
+    model = create_model(recipe.model, len(competition.class_names), dropout=recipe.dropout).to(device)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        recipe.learning_rate,
+        momentum=0.9,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )
+    workers = os.cpu_count() or 0 if device.type == "cuda" else 0  # on a CPU they would take the net's cores
+    train = competition.train
+    loader = peers.loader(train.images, train.labels, recipe.transform, recipe.batch_size, workers)
+    left, done = list(minutes), 0
+    while left:
+        for images, labels in loader:
+            crops = images.shape[1] if images.ndim == 5 else 1
+            model.train()
+            with torch.autocast(device.type, enabled=device.type == "cuda"):
+                logits = model(images.to(device).flatten(0, -4))
+            loss = F.cross_entropy(logits.float(), labels.to(device).repeat_interleave(crops))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            done += len(labels)
+            synchronize(device)
+            if time.perf_counter() - clock >= 60 * left[0]:
+                looking = time.perf_counter()
+                yield left.pop(0), peer_accuracy(model, competition, recipe.crop), done / len(train)
+                clock += time.perf_counter() - looking
+                if not left:
+                    break
+
+
+@torch.no_grad()
+def peer_accuracy(model: nn.Module, competition: Competition, crop: int) -> float:
+    """Valid accuracy on the centre of every picture."""
+    model.eval()
+    valid, device = competition.valid, next(model.parameters()).device
+    edge = (valid.images.shape[-1] - crop) // 2
+    middle = torch.from_numpy(valid.images[..., edge : edge + crop, edge : edge + crop]).float() / 255
+    probs = torch.cat([model(batch.to(device)).softmax(1).cpu() for batch in middle.split(256)])
+    return evaluate(probs.numpy(), valid.labels, competition.class_names)["accuracy"]

@@ -1,0 +1,124 @@
+"""Timing that a noisy machine cannot fool: what is compared takes turns, and ratios are taken turn by
+turn."""
+
+from __future__ import annotations
+
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from fer_utils.files import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line asked for."""
+
+    quick: bool
+    data: str
+    device: torch.device
+    seeds: int
+    minutes: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Attributes:
+        what: what was measured, and ours first.
+        other: what it is compared with.
+        ours_value, other_value: in `unit`.
+        ratio: how many times better ours is, or as `unit` says; the median over `n` turns.
+        n: turns, runs or seeds behind the figures.
+        note: what a reader must know to judge it.
+    """
+
+    what: str
+    other: str
+    ours_value: float
+    other_value: float
+    unit: str
+    ratio: float
+    n: int
+    note: str = ""
+
+    def __str__(self) -> str:
+        def number(value: float) -> str:
+            if math.isnan(value):
+                return "-"
+            return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
+
+        values = f"{number(self.ours_value):>10} {number(self.other_value):>10} {self.unit:<13}"
+        return (
+            f"  {self.what:<46} {self.other:<38} {values} {number(self.ratio):>7}  n={self.n:<3} {self.note}"
+        )
+
+
+def take_turns(
+    ours: Callable[[], object], other: Callable[[], object], seconds: float, device: torch.device
+) -> tuple[float, float, float, int]:
+    """Run two functions alternately for about `seconds`, after a warm-up of each.
+
+    Returns:
+        median seconds of ours and of the other, the median of other / ours turn by turn, and the turns.
+    """
+    ours(), other()
+    pairs: list[tuple[float, float]] = []
+    end = time.perf_counter() + seconds
+    while len(pairs) < 3 or time.perf_counter() < end:
+        pairs.append((timed(ours, device), timed(other, device)))
+    first, second = zip(*pairs, strict=True)
+    ratio = statistics.median(b / a for a, b in pairs)
+    return statistics.median(first), statistics.median(second), ratio, len(pairs)
+
+
+def timed(function: Callable[[], object], device: torch.device) -> float:
+    """Seconds that `function` takes, with all that it left to do on the device."""
+    synchronize(device)
+    start = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations per second of a large matrix product: what the machine can do at best."""
+    n = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    a @ b
+    return 2 * n**3 / min(timed(lambda: a @ b, device) for _ in range(6))
+
+
+def python(code: str, **variables: str) -> str:
+    """What a fresh Python prints that runs `code` in the repository.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; its errors are on the screen.
+    """
+    import os
+
+    environment = {**os.environ, **variables}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, cwd=REPOSITORY, env=environment
+    ).stdout
+
+
+def peak_memory() -> float:
+    """The most memory this process ever held, in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -1,0 +1,166 @@
+"""Training step: our whole loop against nothing but forward, backward and step of the same net on ready data.
+
+A profile (torch.profiler, two Xeon cores, float32) shows nine tenths of a step in convolutions and batch
+normalization; what the loop adds is augmentation, the moving average and the drawing of random numbers. The
+floor is the operations of the net over the machine's measured rate of a large matrix product; the rows say
+how far it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks.timing import Row, Settings, matrix_rate, take_turns
+from fer_utils.config import Config
+from fer_utils.data import load_competition
+from fer_utils.device import keep_freed_memory
+from fer_utils.faces import Competition
+from fer_utils.learner import Learner, compile_forward, new_learner, place, train_epoch
+from fer_utils.models import model_cost
+
+STEPS = 4
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """For each net: the loop, its parts that a choice decides, and the distance to the floor."""
+    device = settings.device
+    competition = load_competition(settings.data)
+    seconds = 4.0 if settings.quick else 30.0
+    names = ("small", "medium") if device.type == "cpu" else ("medium", "large")
+    for name in names[:1] if settings.quick else names:
+        config = Config(model=name, device=device.type)
+        learner = new_learner(config, competition, device)
+        precision = str(learner.dtype).removeprefix("torch.")
+        loop, step = epoch_of(learner, competition), bare_step(learner)
+
+        def bare(step=step) -> None:
+            for _ in range(STEPS):
+                step()
+
+        a, b, ratio, n = take_turns(loop, bare, seconds, device)
+        what = f"whole loop, {name} {config.image_size} px, {precision}"
+        yield Row(
+            what,
+            "bare forward, backward, step",
+            1e3 * a / STEPS,
+            1e3 * b / STEPS,
+            "ms/step",
+            ratio,
+            n,
+            f"loop over bare: {1 / ratio:.3f}",
+        )
+        operations = 6 * model_cost(learner.model, config.image_size)[1] * config.batch_size
+        floor = operations / matrix_rate(learner.dtype, device)
+        yield Row(
+            what,
+            "its operations at the matrix rate",
+            1e3 * a / STEPS,
+            1e3 * floor,
+            "ms/step",
+            floor * STEPS / a,
+            n,
+            f"{operations / 1e9:.0f} GFLOP a step",
+        )
+        if device.type == "cpu":
+            other = torch.bfloat16 if learner.dtype == torch.float32 else torch.float32
+            rival = bare_step(replace(learner, dtype=other))
+            a, b, ratio, n = take_turns(step, rival, seconds / 2, device)
+            yield Row(
+                f"bare step, {name}, {precision} (chosen)",
+                f"{str(other)[6:]}",
+                1e3 * a,
+                1e3 * b,
+                "ms/step",
+                ratio,
+                n,
+            )
+            a, b, ratio, n = take_turns(*memory_kept_and_released(step), seconds / 2, device)
+            keep_freed_memory()
+            yield Row(
+                f"bare step, {name}, freed memory kept",
+                "given back to the system",
+                1e3 * a,
+                1e3 * b,
+                "ms/step",
+                ratio,
+                n,
+            )
+        for mode in compile_modes(settings):
+            rival = new_learner(replace(config, precision=config_name(learner.dtype)), competition, device)
+            compile_forward(rival, mode, STEPS * config.batch_size)
+            a, b, ratio, n = take_turns(step, bare_step(rival), seconds / 2, device)
+            yield Row(
+                f"bare step, {name}, eager",
+                f"torch.compile, {mode}",
+                1e3 * a,
+                1e3 * b,
+                "ms/step",
+                ratio,
+                n,
+                f"compiling took {rival.compile_seconds:.0f} s; below 1: compiled is faster",
+            )
+
+
+def compile_modes(settings: Settings) -> tuple[str, ...]:
+    """Those worth a try on the device; compiling takes too long for a quick run."""
+    if settings.quick:
+        return ()
+    return ("default",) if settings.device.type == "cpu" else ("default", "reduce-overhead", "max-autotune")
+
+
+def config_name(dtype: torch.dtype) -> str:
+    """The word for `dtype` that Config knows."""
+    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
+
+
+def epoch_of(learner: Learner, competition: Competition) -> Callable[[], object]:
+    """A function that trains on `STEPS` batches with all that belongs to it."""
+    train = competition.train.take(
+        torch.arange(STEPS * learner.config.batch_size).numpy() % len(competition.train)
+    )
+    images = place(train.images, learner.device)
+    labels = torch.tensor(train.labels, device=learner.device)
+    return lambda: train_epoch(learner, images, labels, 0)
+
+
+def bare_step(learner: Learner) -> Callable[[], None]:
+    """A function that does one step of the same net and optimizer on a ready batch, and nothing else."""
+    config, device = learner.config, learner.device
+    size = config.image_size
+    batch = torch.rand(config.batch_size, 1, size, size, device=device)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, learner.num_classes, (config.batch_size,), device=device)
+    learner.model.train()
+
+    def step() -> None:
+        with torch.autocast(device.type, dtype=learner.dtype, enabled=learner.dtype != torch.float32):
+            logits = learner.forward(batch)
+        loss = F.cross_entropy(logits.float(), labels)
+        learner.optimizer.zero_grad(set_to_none=True)
+        learner.scaler.scale(loss).backward()
+        learner.scaler.step(learner.optimizer)
+        learner.scaler.update()
+
+    for group in learner.optimizer.param_groups:
+        group["lr"] = 1e-6 if math.isfinite(group["lr"]) else 0.0
+    return step
+
+
+def memory_kept_and_released(step: Callable[[], None]) -> tuple[Callable[[], None], Callable[[], None]]:
+    """The step with freed memory kept for the next one, and given back to the system as glibc does by
+    itself."""
+
+    def kept() -> None:
+        keep_freed_memory()
+        step()
+
+    def released() -> None:
+        keep_freed_memory(False)
+        step()
+
+    return kept, released
