@@ -9,10 +9,11 @@ ARGS   ?=
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: help submission test lint lab clean
+.PHONY: help submission test lint lab bench clean
 
 help:
 	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']   train and write a submission"
+	@echo "make bench [ARGS='--quick' or ARGS='--data path time_to_accuracy']      speed against peers and limits"
 	@echo "make test | lint | lab | clean"
 
 $(READY): requirements.txt pyproject.toml
@@ -32,6 +33,10 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -42,9 +43,18 @@ def per_image(config: Config) -> v2.Compose:
     return v2.Compose([v2.ToPILImage(), flip, affine, light, *to_tensor, erase])
 
 
-def _crops(crop: v2.Transform, erase: float) -> list[v2.Transform]:
-    to_tensor = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.RandomErasing(erase)])
-    return [crop, v2.Lambda(lambda crops: torch.stack([to_tensor(one) for one in crops]), tuple)]
+class Crops(torch.nn.Module):
+    """Several crops of a picture [K, 1, h, w], each erased by itself."""
+
+    def __init__(self, crop: v2.Transform, erase: float):
+        super().__init__()
+        self.crop = crop
+        self.to_tensor = v2.Compose(
+            [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.RandomErasing(erase)]
+        )
+
+    def forward(self, image: Image) -> Tensor:
+        return torch.stack([self.to_tensor(one) for one in self.crop(image)])
 
 
 def usef_kh() -> v2.Compose:
@@ -56,7 +66,7 @@ def usef_kh() -> v2.Compose:
             v2.RandomApply([v2.RandomAffine(0, translate=(0.2, 0.2))], 0.5),
             v2.RandomHorizontalFlip(),
             v2.RandomApply([v2.RandomRotation(10)], 0.5),
-            *_crops(v2.TenCrop(40), 0.5),
+            Crops(v2.TenCrop(40), 0.5),
         ]
     )
 
@@ -71,7 +81,7 @@ def lethesec() -> v2.Compose:
             v2.RandomApply([v2.RandomAffine(0, translate=(0.2, 0.2))], 0.5),
             v2.RandomHorizontalFlip(),
             v2.RandomApply([v2.RandomRotation(10)], 0.5),
-            *_crops(v2.FiveCrop(40), 0.5),
+            Crops(v2.FiveCrop(40), 0.5),
         ]
     )
 

@@ -6,6 +6,7 @@ names that a notebook needs bring pandas and, for the metrics, scipy's statistic
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 
 import nbformat
@@ -71,7 +72,7 @@ def first_cells(path) -> tuple[float, float]:
     for k, cell in enumerate(notebook.cells):
         if "parameters" not in cell.metadata.get("tags", []):  # that cell may hold values only
             notebook.cells[k].source = before + cell.source + after
-    NotebookClient(notebook, kernel_name="python3", timeout=300).execute()
+    NotebookClient(notebook, kernel_name="python3", timeout=300).execute(stderr=subprocess.DEVNULL)
     text = ["".join(output.get("text", "") for output in cell.outputs) for cell in notebook.cells]
     seconds = [float(one.split("SECONDS ")[1]) for one in text if "SECONDS " in one]
     return seconds[0], sum(seconds[1:])

@@ -7,10 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
-from sklearn import metrics as sk
 
 CALIBRATION_BINS = 15
 
@@ -19,7 +15,9 @@ def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float,
     """Interval of a share of `hits` among `n` (Wilson 1927); (nan, nan) when n is 0."""
     if n == 0:
         return math.nan, math.nan
-    interval = stats.binomtest(int(hits), int(n)).proportion_ci(confidence, method="wilson")
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(hits), int(n)).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -31,6 +29,8 @@ def evaluate(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
         balanced accuracy (mean recall of the classes that occur), log loss, expected calibration error, the
         confusion counts [true][predicted] and, per class, precision, recall, F1 and n.
     """
+    from sklearn import metrics as sk
+
     preds = probs.argmax(1)
     classes = np.arange(len(class_names))
     hits, n = int((preds == labels).sum()), len(labels)
@@ -88,6 +88,9 @@ def calibrated_log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
     It judges what the probabilities tell apart, not how sure they are: label smoothing and averaging both
     make a run less sure, which plain log loss would punish.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
     logits = np.log(probs.clip(1e-12)).astype(np.float64)
     rows = np.arange(len(labels))
 
@@ -105,11 +108,13 @@ def paired_test(preds: np.ndarray, other: np.ndarray, labels: np.ndarray) -> dic
         gained and lost (pictures only one of the two gets right), difference in accuracy with its 95 %
         interval (normal approximation for paired shares), two-sided p, n.
     """
+    from scipy.stats import binomtest
+
     right, other_right = preds == labels, other == labels
     gained, lost, n = int((right & ~other_right).sum()), int((~right & other_right).sum()), len(labels)
     difference = (gained - lost) / n
     spread = 1.96 * math.sqrt(max(gained + lost - (gained - lost) ** 2 / n, 0)) / n
-    p = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     return {
         "gained": gained,
         "lost": lost,

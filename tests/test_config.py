@@ -8,6 +8,7 @@ import typing
 import pytest
 
 from fer_utils.config import Config, ConfigError, check_names, checked_value
+from fer_utils.presets import PRESETS
 
 FIELDS = dataclasses.fields(Config)
 NUMBERS = [field for field in FIELDS if type(field.default) in (int, float)]
@@ -54,7 +55,7 @@ def test_text_shows_every_knob_with_its_value():
 def test_json_round_trip_keeps_every_knob(tmp_path):
     # image_size is at its top here, so that start_size, at its own, fits beneath it.
     values = {field.name: changed_value(field) for field in FIELDS} | {"image_size": 512, "n_folds": 100}
-    values |= {"learning_rate": 0.001}  # adamw
+    values |= {"learning_rate": 0.001, "n_devices": "2"}  # adamw; a number or "auto"
     config = Config(**values)
     assert config.changed() == values, "every knob differs from its default"
     path = tmp_path / "config.json"
@@ -116,7 +117,7 @@ def test_an_unknown_name_suggests_the_nearest_one(wrong, right):
 
 
 def test_a_name_near_to_nothing_lists_what_is_known():
-    with pytest.raises(ConfigError, match="known are data, out"):
+    with pytest.raises(ConfigError, match="known are preset, data, out"):
         Config.from_dict({"zzz": 1})
     check_names(["b"], ["a", "b"])  # a known name passes
 
@@ -204,3 +205,40 @@ def test_knobs_that_just_fit_together_are_allowed(values):
 def test_data_options_carry_what_loading_depends_on():
     config = Config(image_size=64, n_folds=5, fold=3, split_seed=8, seed=1)
     assert config.data_options == {"image_size": 64, "n_folds": 5, "fold": 3, "seed": 8}
+
+
+# --- devices and presets ---
+
+
+@pytest.mark.parametrize("given, kept", [(2, "2"), ("2", "2"), ("auto", "auto")])
+def test_a_number_of_devices_may_be_given_either_way(given, kept):
+    assert Config(n_devices=given).n_devices == kept
+
+
+@pytest.mark.parametrize("given", [0, -1, "two", 2.0, True, "1.5", 5000])
+def test_other_numbers_of_devices_are_refused(given):
+    with pytest.raises(ConfigError, match="n_devices must be"):
+        Config(n_devices=given)
+
+
+def test_every_preset_is_a_valid_config():
+    for name, values in PRESETS.items():
+        assert Config.from_dict({"preset": name}) == Config(**values)
+
+
+def test_a_preset_fills_what_was_not_set(monkeypatch):
+    monkeypatch.setitem(PRESETS, "mine", {"epochs": 3, "batch_size": 256})
+    config = Config.from_dict({"preset": "mine", "epochs": 5, "batch_size": 128, "seed": 4})
+    assert (config.epochs, config.batch_size, config.seed) == (5, 256, 4)  # 128 is the default: not set
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'speed'"):
+        Config.from_dict({"preset": "sped"})
+
+
+def test_a_saved_config_needs_no_preset(tmp_path):
+    config = Config.from_dict({"preset": "speed", "epochs": 9})
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config.to_dict()))
+    assert Config.from_json(path) == config

@@ -100,6 +100,7 @@ def test_parameters_are_typed_explained_and_common(path):
 def test_training_parameters_are_the_config():
     parameters = papermill.inspect_notebook(REPOSITORY / "notebooks" / "03_training.ipynb")
     fields = {field.name: field.default for field in dataclasses.fields(Config)}
+    assert eval(parameters.pop("preset")["default"]) == "none"
     assert list(parameters) == list(fields)
     for name, parameter in parameters.items():
         assert eval(parameter["default"]) == fields[name], name

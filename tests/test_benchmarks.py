@@ -1,0 +1,112 @@
+"""The benchmarks: fair turns, peers' pipelines of the right shape, results kept beside each other."""
+
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import peers, time_to_accuracy, training_step
+from benchmarks.timing import Row, Settings, take_turns
+from fer_utils import Config
+from fer_utils.learner import size_of_epoch
+
+CPU = torch.device("cpu")
+
+
+def test_turns_alternate_and_the_ratio_is_taken_turn_by_turn():
+    calls = []
+
+    def slow():
+        calls.append("other")
+        time.sleep(0.02)
+
+    ours, other, ratio, n = take_turns(lambda: calls.append("ours"), slow, 0.1, CPU)
+    assert calls[:4] == ["ours", "other"] * 2  # the first pair warms up
+    assert n >= 3 and len(calls) == 2 * (n + 1)
+    assert other >= 0.02 and ours < other and ratio > 1
+
+
+@pytest.mark.parametrize(
+    "transform, shape",
+    [
+        (peers.usef_kh(), (10, 1, 40, 40)),
+        (peers.lethesec(), (5, 1, 40, 40)),
+        (peers.wujie1010(), (1, 44, 44)),
+        (peers.per_image(Config()), (1, 48, 48)),
+        (peers.same_operations(Config()), (1, 48, 48)),
+    ],
+)
+def test_the_peers_pipelines_give_what_their_networks_take(transform, shape):
+    image = torch.randint(0, 256, (1, 48, 48), dtype=torch.uint8)
+    out = transform(image if len(shape) != 3 or shape[-1] == 44 else image.float() / 255)
+    assert out.shape == shape
+    assert out.dtype == torch.float32
+
+
+def test_a_peer_trains_for_its_minutes_and_is_looked_at_after_each(tiny, monkeypatch):
+    monkeypatch.setattr(time_to_accuracy, "load_competition", lambda data: tiny)
+    recipe = peers.Recipe("tiny", "resnet18", 0.0, peers.per_image(Config()), 20, 8, 0.01, 1e-4, True)
+    looks = list(time_to_accuracy.peer_run(recipe, Settings(True, "tiny", CPU, 1, ()), [0.005, 0.02]))
+    assert [minutes for minutes, _, _ in looks] == [0.005, 0.02]
+    assert all(0 <= accuracy <= 1 for _, accuracy, _ in looks)
+    assert 0 < looks[0][2] < looks[1][2]
+
+
+def test_the_epochs_fit_into_the_minutes_at_every_size(tiny, monkeypatch):
+    config = Config(device="cpu", image_size=20, start_size=16, batch_size=16)
+    monkeypatch.setattr(time_to_accuracy, "seconds_per_step", lambda config, _: config.image_size / 16)
+    epochs = time_to_accuracy.epochs_within(100.0, config, tiny)
+    cost = [
+        sum(4 * size_of_epoch(Config(**config.to_dict() | {"epochs": n}), epoch) / 16 for epoch in range(n))
+        for n in (epochs, epochs + 1)
+    ]
+    assert 1.06 * cost[0] + 2 <= 100 < 1.06 * cost[1] + 2
+
+
+def test_the_bare_step_learns_nothing_but_steps(tiny):
+    from fer_utils.learner import new_learner
+
+    learner = new_learner(Config(width=0.125, image_size=20, precision="fp32", batch_size=8), tiny, CPU)
+    before = [p.clone() for p in learner.model.parameters()]
+    training_step.bare_step(learner)()
+    moved = [not torch.equal(a, b) for a, b in zip(before, learner.model.parameters(), strict=True)]
+    assert any(moved)
+
+
+def test_results_of_sections_stand_beside_each_other(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "results.json"
+    monkeypatch.setattr(command, "RESULTS", path)
+    monkeypatch.setattr(command, "matrix_rate", lambda *_: 1e9)
+    row = Row("ours", "theirs", 3.0, 1.5, "pictures/s", 2.0, 5, "a note")
+    empty = Row("alone", "-", 3.0, math.nan, "s", math.nan, 1)
+    monkeypatch.setattr("benchmarks.start_up.rows", lambda settings: iter([row]))
+    monkeypatch.setattr("benchmarks.growth.rows", lambda settings: iter([empty]))
+    assert command.main(["--quick", "start_up"]) == 0
+    assert command.main(["--quick", "growth"]) == 0
+    results = json.loads(path.read_text())
+    assert set(results) == {"start_up", "growth"}
+    assert results["start_up"]["rows"][0]["ratio"] == 2.0
+    assert results["growth"]["rows"][0]["ratio"] is None
+    assert results["start_up"]["machine"]["torch"] and results["start_up"]["quick"]
+    assert "a note" in capsys.readouterr().out
+
+
+def test_an_unknown_section_is_an_error(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["start-up"])
+    assert "known are input_pipeline" in capsys.readouterr().err
+
+
+def test_missing_data_is_a_clear_error(tmp_path, capsys):
+    assert command.main(["--data", str(tmp_path / "none"), "input_pipeline"]) == 1
+    assert "none" in capsys.readouterr().err
+
+
+def test_pictures_are_cut_for_timing(tiny):
+    cut = time_to_accuracy.at_size(tiny, 16)
+    assert cut.train.images.shape[1:] == (1, 16, 16) and cut.train.images.flags["C_CONTIGUOUS"]
+    assert np.array_equal(cut.train.images[0], tiny.train.images[0, :, :16, :16])
