@@ -43,6 +43,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--minutes", type=float, nargs="+", default=(5, 10, 20, 40), help="for time_to_accuracy"
     )
+    parser.add_argument(
+        "--peer-minutes", type=float, default=float("inf"), help="stop the peers after so many"
+    )
     options = parser.parse_args(arguments)
     unknown = set(options.sections) - set(SECTIONS)
     if unknown:
@@ -50,7 +53,8 @@ def main(arguments: list[str]) -> int:
     try:
         device = choose_device(options.device)
         data = "demo" if options.quick and options.data == "auto" else options.data
-        settings = Settings(options.quick, data, device, options.seeds, tuple(options.minutes))
+        minutes = tuple(options.minutes)
+        settings = Settings(options.quick, data, device, options.seeds, minutes, options.peer_minutes)
         for name in options.sections or SECTIONS:
             _section(name, settings)
     except (ConfigError, DataError) as error:

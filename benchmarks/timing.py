@@ -26,6 +26,7 @@ class Settings:
     device: torch.device
     seeds: int
     minutes: tuple[float, ...]
+    peer_minutes: float = float("inf")
 
 
 @dataclass(frozen=True)

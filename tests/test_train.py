@@ -85,17 +85,8 @@ CHANGED = {
     "shift": 0.2, "shear": 10.0, "brightness": 0.4, "contrast": 0.5, "erase": 0.9, "mixup": 0.4,
     "cutmix": 0.4, "views": "shift",
 }  # fmt: skip
-ELSEWHERE = {
-    "data",
-    "out",
-    "device",
-    "n_devices",
-    "image_size",
-    "split_seed",
-    "n_folds",
-    "fold",
-    "pretrained",
-}
+ELSEWHERE = {"data", "out", "device", "n_devices", "compile_mode", "image_size"}
+ELSEWHERE |= {"split_seed", "n_folds", "fold", "pretrained"}
 
 
 def test_every_knob_has_a_changed_value_here():
