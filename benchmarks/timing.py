@@ -52,15 +52,21 @@ class Row:
     note: str = ""
 
     def __str__(self) -> str:
-        def number(value: float) -> str:
-            if math.isnan(value):
-                return "-"
-            return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
-
-        values = f"{number(self.ours_value):>10} {number(self.other_value):>10} {self.unit:<13}"
+        values = f"{_short(self.ours_value):>10} {_short(self.other_value):>10} {self.unit:<13}"
         return (
-            f"  {self.what:<46} {self.other:<38} {values} {number(self.ratio):>7}  n={self.n:<3} {self.note}"
+            f"  {self.what:<46} {self.other:<38} {values} {_short(self.ratio):>7}  n={self.n:<3} {self.note}"
         )
+
+    def as_markdown(self) -> str:
+        """A line of the README's table."""
+        cells = [self.what, self.other, _short(self.ours_value), _short(self.other_value), self.unit]
+        return "| " + " | ".join([*cells, _short(self.ratio), str(self.n)]) + " |"
+
+
+def _short(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
 
 
 def take_turns(

@@ -1,9 +1,9 @@
 """Training step: our whole loop against nothing but forward, backward and step of the same net on ready data.
 
-A profile (torch.profiler, two Xeon cores, float32) shows nine tenths of a step in convolutions and batch
-normalization; what the loop adds is augmentation, the moving average and the drawing of random numbers. The
-floor is the operations of the net over the machine's measured rate of a large matrix product; the rows say
-how far it is.
+Where a step goes, by torch.profiler (`small`, 28 pixels, batches of 256, Muon, float32, one Xeon core): 68
+% in convolutions, 11 % in Muon's matrix products, 13 % in batch normalization and ReLU; the loop around the
+step adds 2 to 5 %: augmentation, the moving average, shuffling. The floor is the operations of the net over
+the machine's measured rate of a large matrix product; the second row of every net says how far it is.
 """
 
 from __future__ import annotations

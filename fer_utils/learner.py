@@ -1,4 +1,4 @@
-"""The training loop: what changes while a network learns, an epoch of it, and its checkpoint.
+"""The training loop: what changes while a network learns, and an epoch of it.
 
 The whole training split lies on the device as uint8 and becomes float a batch at a time; every random draw
 depends only on the seed and the step, so a run that was interrupted goes on exactly as it would have.
@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from fer_utils.config import Config
 from fer_utils.device import choose_precision, keep_freed_memory
 from fer_utils.distributed import ALONE, Team, share_norms
 from fer_utils.faces import Competition, Split
-from fer_utils.files import atomic_write
 from fer_utils.models import create_model
 from fer_utils.optim import MovingAverage, class_weights, learning_rate_factor, make_optimizer
 
@@ -67,6 +65,8 @@ def new_learner(
     """A learner before its first step; `team` are the processes that train it together."""
     if device.type == "cpu":
         keep_freed_memory()
+    elif device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # batches are equal, so a search for the best kernels pays
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(competition.class_names), **config.model_options)
     model = model.to(device, memory_format=torch.channels_last)
@@ -126,7 +126,7 @@ def train_epoch(learner: Learner, images: Tensor, labels: Tensor, epoch: int) ->
         totals += _step(learner, batch, targets[mine], true[mine], len(batch) * team.size / n)
     loss, hits = (team.add(totals) / order.numel()).tolist()
     if not math.isfinite(loss):
-        kept = f" (the checkpoint of epoch {epoch} is kept there)" if epoch else ""
+        kept = " (an earlier checkpoint is kept there)" if epoch else ""
         raise TrainingError(
             f"the loss became {loss} in epoch {epoch + 1}{kept}. Start again with another out and a lower "
             f"learning_rate (now {config.learning_rate:g}), clip_norm 1.0 or precision 'fp32'"
@@ -243,35 +243,3 @@ def _valid_logits(learner: Learner, model: nn.Module, valid: Split) -> Tensor:
         with torch.autocast(batch.device.type, dtype=learner.dtype, enabled=learner.dtype != torch.float32):
             rows.copy_(model(batch))
     return learner.team.add(logits).cpu()
-
-
-def save_checkpoint(learner: Learner, out: Path) -> None:
-    state = {
-        "model": learner.model.state_dict(),
-        "average": learner.average.state_dict() if learner.average is not None else None,
-        "optimizer": learner.optimizer.state_dict(),
-        "scaler": learner.scaler.state_dict(),
-        "dtype": str(learner.dtype),
-        "device": learner.device.type,
-        "epoch": learner.epoch,
-        "seconds": learner.seconds,
-        "history": learner.history,
-        "best": learner.best,
-    }
-    with atomic_write(out / "checkpoint.pt") as temporary:
-        torch.save(state, temporary)
-
-
-def load_checkpoint(learner: Learner, path: Path) -> None:
-    state = torch.load(path, map_location=learner.device, weights_only=True)
-    learner.model.load_state_dict(state["model"])
-    if learner.average is not None:
-        learner.average.load_state_dict(state["average"])
-    learner.optimizer.load_state_dict(state["optimizer"])
-    if state["device"] == learner.device.type:  # elsewhere the type that suits that device is taken
-        learner.dtype = getattr(torch, state["dtype"].removeprefix("torch."))
-        learner.scaler = torch.amp.GradScaler(learner.device.type, enabled=learner.dtype == torch.float16)
-    if state["scaler"] and learner.scaler.is_enabled():
-        learner.scaler.load_state_dict(state["scaler"])
-    learner.epoch, learner.seconds = state["epoch"], state["seconds"]
-    learner.history, learner.best = state["history"], state["best"]

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
+from fer_utils.checkpoint import CheckpointFile, load_checkpoint
 from fer_utils.config import Config, ConfigError
 from fer_utils.data import load_competition
 from fer_utils.device import choose_device, environment
@@ -32,10 +33,8 @@ from fer_utils.learner import (
     Learner,
     TrainingError,
     compile_forward,
-    load_checkpoint,
     new_learner,
     place,
-    save_checkpoint,
     size_of_epoch,
     train_epoch,
     validate,
@@ -145,6 +144,7 @@ def _train(learner: Learner, train: Split, valid: Split, out: Path) -> None:
     config, team = learner.config, learner.team
     images = place(train.images, learner.device)
     labels = torch.tensor(train.labels, device=learner.device)
+    checkpoint = CheckpointFile(out / "checkpoint.pt")
     if config.compile_mode not in ("auto", "off"):
         compile_forward(learner, config.compile_mode, len(train))
     with Progress(config.epochs, learner.epoch, silent=not team.leads) as progress:
@@ -163,7 +163,7 @@ def _train(learner: Learner, train: Split, valid: Split, out: Path) -> None:
             learner.history.append(row)
             learner.epoch = epoch + 1
             if team.leads:
-                save_checkpoint(learner, out)
+                checkpoint.save_if_due(learner)
             progress.report(row)
             if config.patience and learner.epoch - learner.best["epoch"] >= config.patience:
                 progress.say(f"stopped early: no better validation accuracy in {config.patience} epochs")

@@ -107,6 +107,17 @@ def test_training_parameters_are_the_config():
         assert parameter["inferred_type_name"] == type(fields[name]).__name__, name
 
 
+def test_training_shared_by_two_processes(competition_folder, tmp_path):
+    executed = execute(
+        "03_training", tmp_path / "03.ipynb", tmp_path, data=str(competition_folder),
+        out=str(tmp_path / "run"), device="cpu", n_devices=2, preset="speed", **QUICK,
+    )  # fmt: skip
+    text = printed(executed)
+    assert "training on 2 devices" in text and text.count("epoch   1/1") == 1
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["training"]["n_devices"] == 2
+
+
 def test_training_on_a_competition_from_another_directory(competition_folder, tmp_path, monkeypatch):
     # data is relative to where papermill was started, as a person would type it
     monkeypatch.chdir(competition_folder.parent)

@@ -1,12 +1,14 @@
 """The README: its numbers equal the committed files; its commands, links, names and snippets work."""
 
 import json
+import math
 import re
 
 import pytest
 import torch
 
 import fer_utils
+from benchmarks.timing import Row
 from fer_utils import load_run
 from fer_utils.demo import make_demo
 from fer_utils.files import REPOSITORY
@@ -43,6 +45,19 @@ def table_row(folder) -> str:
 @pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
 def test_the_results_table_equals_the_files(folder):
     assert table_row(folder) in README, f"the README should hold:\n{table_row(folder)}"
+
+
+def test_the_speed_table_equals_the_measurements():
+    table = README.split("## Speed")[1].split("\n## ")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| ") and "---" not in line][1:]
+    sections = json.loads((REFERENCE / "speed-cpu" / "results.json").read_text()).values()
+    measured = set()
+    for row in (row for section in sections for row in section["rows"]):
+        values = {key: math.nan if value is None else value for key, value in row.items()}
+        measured.add(Row(**values).as_markdown())
+    assert len(lines) > 8
+    assert set(lines) <= measured
+    assert not any(section["quick"] for section in sections)
 
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 
 import numpy as np
@@ -11,13 +12,18 @@ import torch
 from conftest import tiny_competition
 from safetensors.torch import load_file
 
-from fer_utils import learner, train
+from fer_utils import checkpoint, learner, train
 from fer_utils.config import Config, ConfigError
 from fer_utils.faces import DataError
 from fer_utils.submission import validate_submission
 from fer_utils.train import TrainingError, fit
 
 TINY = {"image_size": 20, "width": 0.125, "epochs": 2, "batch_size": 16, "precision": "fp32", "device": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def a_checkpoint_after_every_epoch(monkeypatch):
+    monkeypatch.setattr(checkpoint, "SHARE_OF_TIME", math.inf)
 
 
 def run_of(tmp_path, competition, **knobs):
@@ -309,3 +315,15 @@ def test_pictures_that_would_fill_a_gpu_stay_on_the_host(tiny, monkeypatch):
     images = tiny.train.images
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (images.nbytes, images.nbytes))
     assert learner.place(images, torch.device("cuda")).device.type == "cpu"
+
+
+def test_checkpoints_that_would_cost_much_of_the_time_wait(tiny, tmp_path, monkeypatch):
+    clock = iter([100.0, 101.0, 110.0, 125.0, 126.0])  # asked, written; asked; asked, written
+    monkeypatch.setattr(checkpoint, "SHARE_OF_TIME", 0.05)
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: next(clock))
+    saved = []
+    monkeypatch.setattr(checkpoint, "save_checkpoint", lambda learner, path: saved.append(learner))
+    file = checkpoint.CheckpointFile(tmp_path / "checkpoint.pt")
+    for epoch in (1, 2, 3):  # writing takes 1 s; 9 s and then 24 s have passed since
+        file.save_if_due(epoch)
+    assert saved == [1, 3]
