@@ -1,4 +1,5 @@
-"""python -m benchmarks [--quick] [--data PATH] [--device NAME] [--seeds N] [--minutes M ...] [SECTION ...]
+"""python -m benchmarks [SECTION ...] [--quick] [--data PATH] [--device NAME] [--seeds N] [--minutes M ...]
+[SECTION ...]
 
 Prints what is compared, ours first, and how many times better ours is; keeps the rows, with the machine and
 the versions, in outputs/bench/results.json. Sections: input_pipeline, training_step, time_to_accuracy,

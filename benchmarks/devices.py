@@ -8,7 +8,6 @@ every operation.
 from __future__ import annotations
 
 import dataclasses
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from fer_utils.launcher import launch_members, seconds_per_step, trial
 def rows(settings: Settings) -> Iterator[Row]:
     """A step on all devices against one, and members side by side against one after the other."""
     kind = settings.device.type
-    n = torch.cuda.device_count() if kind == "cuda" else os.cpu_count() or 1
+    n = torch.cuda.device_count() if kind == "cuda" else torch.get_num_threads()
     if n < 2:
         print("  one device only: nothing to compare")
         return

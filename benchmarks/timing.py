@@ -4,13 +4,14 @@ turn."""
 from __future__ import annotations
 
 import math
-import resource
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -59,8 +60,10 @@ class Row:
 
     def as_markdown(self) -> str:
         """A line of the README's table."""
-        cells = [self.what, self.other, _short(self.ours_value), _short(self.other_value), self.unit]
-        return "| " + " | ".join([*cells, _short(self.ratio), str(self.n)]) + " |"
+        points = self.unit == "% valid"  # two accuracies are compared by their difference
+        ratio = f"{self.ratio:+.1f} points" if points and math.isfinite(self.ratio) else _short(self.ratio)
+        cells = [self.what, self.other, _short(self.ours_value), _short(self.other_value), self.unit, ratio]
+        return "| " + " | ".join([*cells, self.note]) + " |"
 
 
 def _short(value: float) -> str:
@@ -116,8 +119,6 @@ def python(code: str, **variables: str) -> str:
     Raises:
         subprocess.CalledProcessError: it failed; its errors are on the screen.
     """
-    import os
-
     environment = {**os.environ, **variables}
     command = [sys.executable, "-c", code]
     return subprocess.run(
@@ -127,5 +128,10 @@ def python(code: str, **variables: str) -> str:
 
 def peak_memory() -> float:
     """The most memory this process ever held, in MB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    status = Path("/proc/self/status")
+    if status.is_file():  # not getrusage, whose peak a process inherits from the one that started it
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS

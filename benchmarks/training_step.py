@@ -16,11 +16,12 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.timing import Row, Settings, matrix_rate, take_turns
+from fer_utils.compiling import compile_forward
 from fer_utils.config import Config
 from fer_utils.data import load_competition
 from fer_utils.device import keep_freed_memory
 from fer_utils.faces import Competition
-from fer_utils.learner import Learner, compile_forward, new_learner, place, train_epoch
+from fer_utils.learner import Learner, new_learner, place, train_epoch
 from fer_utils.models import model_cost
 
 STEPS = 4
@@ -90,7 +91,7 @@ def rows(settings: Settings) -> Iterator[Row]:
                 ratio,
                 n,
             )
-        for mode in compile_modes(settings):
+        for mode in compile_modes(settings, name):
             rival = new_learner(replace(config, precision=config_name(learner.dtype)), competition, device)
             compile_forward(rival, mode, STEPS * config.batch_size)
             a, b, ratio, n = take_turns(step, bare_step(rival), seconds / 2, device)
@@ -106,9 +107,9 @@ def rows(settings: Settings) -> Iterator[Row]:
             )
 
 
-def compile_modes(settings: Settings) -> tuple[str, ...]:
+def compile_modes(settings: Settings, name: str) -> tuple[str, ...]:
     """Those worth a try on the device; compiling takes too long for a quick run."""
-    if settings.quick:
+    if settings.quick or (settings.device.type == "cpu" and name != "small"):
         return ()
     return ("default",) if settings.device.type == "cpu" else ("default", "reduce-overhead", "max-autotune")
 

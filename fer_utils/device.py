@@ -8,6 +8,7 @@ import ctypes
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -41,6 +42,19 @@ def choose_device(name: str = "auto") -> torch.device:
         except (RuntimeError, AssertionError, ImportError) as error:
             problem = str(error).strip().split("\n")[0].split(". ")[0]  # torch adds pages of advice
     raise ConfigError(f"device {name!r} cannot be used here ({problem}); try 'auto' or 'cpu'")
+
+
+def can_compile() -> bool:
+    """Whether torch.compile has what it needs for a GPU: Triton, which new cards have, and a C compiler."""
+    from torch.utils._triton import has_triton
+
+    return has_triton() and any(map(shutil.which, ("cc", "gcc", "clang")))
+
+
+def visible_gpu(index: int) -> str:
+    """What CUDA_VISIBLE_DEVICES must hold for a process that shall see this process's GPU `index` alone."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[index].strip() if visible else str(index)
 
 
 def keep_freed_memory(keep: bool = True) -> bool:

@@ -16,6 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fer_utils.config import ConfigError
+from fer_utils.device import choose_device
+
 
 @dataclass(frozen=True)
 class Team:
@@ -72,7 +75,7 @@ def join_team(device: torch.device) -> Team:
     if not in_team():
         return ALONE
     if not dist.is_initialized():
-        backend = "nccl" if device.type == "cuda" else "gloo"
+        backend = "nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo"
         # Hours, because the others wait while the leader predicts and writes.
         dist.init_process_group(backend, timeout=datetime.timedelta(hours=4))
     return Team(dist.get_rank(), dist.get_world_size())
@@ -84,31 +87,50 @@ def leave_team() -> None:
         dist.destroy_process_group()
 
 
-def own_device(device: torch.device) -> torch.device:
-    """`device`, or this process's own GPU where torchrun gave every process one."""
-    if in_team() and device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    return device
+def own_device(name: str) -> torch.device:
+    """The device called `name`, or this process's own GPU where torchrun started one process for each."""
+    if in_team() and name in ("auto", "cuda") and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    return choose_device(name)
 
 
 def share_norms(model: nn.Module) -> nn.Module:
-    """Let every batch normalization of `model` take its statistics over the whole team."""
-    if next(model.parameters()).device.type == "cuda":
-        from timm.layers import convert_sync_batchnorm  # knows timm's own norms too
+    """Let every batch normalization of `model` take its statistics over the whole team.
 
-        return convert_sync_batchnorm(model)
+    Raises:
+        ConfigError: a batch normalization of another kind (some timm backbones), on a CPU.
+    """
     for parent in list(model.modules()):
         for name, module in parent.named_children():
-            if type(module) is nn.BatchNorm2d:
+            if type(module) is nn.BatchNorm2d and module.affine:
                 shared = SharedBatchNorm(module.num_features, module.eps, module.momentum)
                 shared.load_state_dict(module.state_dict())
-                setattr(parent, name, shared)
+                setattr(parent, name, shared.to(module.weight.device))
+    others = {
+        type(module).__name__
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, SharedBatchNorm)
+    }
+    if others and next(model.parameters()).device.type == "cuda":
+        return _share_other_norms(model)
+    if others:
+        raise ConfigError(f"n_devices: the {', '.join(others)} of this model cannot be shared between CPUs")
     return model
 
 
+def _share_other_norms(model: nn.Module) -> nn.Module:
+    """torch's SyncBatchNorm for timm's own norms; it makes the device wait at every one of them."""
+    from timm.layers import convert_sync_batchnorm
+
+    return convert_sync_batchnorm(model)
+
+
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch normalization over the pictures of all processes; torch's SyncBatchNorm serves GPUs only."""
+    """Batch normalization over the pictures of all processes.
+
+    torch's SyncBatchNorm serves GPUs only, and makes the host wait for them at every layer.
+    """
 
     def forward(self, features: Tensor) -> Tensor:
         if not self.training:

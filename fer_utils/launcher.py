@@ -9,32 +9,34 @@ python -m fer_utils.launcher config.json       train one run on the devices that
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import math
-import os
 import queue
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
 
 from fer_utils.config import Config, ConfigError
 from fer_utils.data import load_competition
-from fer_utils.device import choose_device
+from fer_utils.device import choose_device, visible_gpu
 from fer_utils.distributed import in_team, join_team, leads_team, leave_team, own_device
 from fer_utils.faces import Competition, DataError
-from fer_utils.files import REPOSITORY, write_json
+from fer_utils.files import write_json
 from fer_utils.learner import TrainingError, new_learner, place, train_epoch
 from fer_utils.predict import Run, load_run, resolve_out
-from fer_utils.train import fit, print_results
+from fer_utils.processes import Processes
+from fer_utils.train import check_fingerprint, fit, print_results
 
 # A shorter training is over before processes on several devices have started and been measured.
 SHARING_WORTH_SECONDS = 60
+# Starting takes seconds, reading a large competition a minute; GPUs that cannot talk to each other hang.
+TRIAL_SECONDS = 300
 
 
 def launch(config: Config, competition: Competition) -> Run:
@@ -47,12 +49,14 @@ def launch(config: Config, competition: Competition) -> Run:
         ConfigError: more GPUs than there are, or a batch too small to share.
         TrainingError: a process failed; the message holds its traceback.
     """
+    if (resolve_out(config.out) / "metrics.json").is_file():  # finished, or another run's: `fit` tells
+        return fit(config, competition)
     n_devices = choose_n_devices(config, competition)
     if n_devices == 1:
         return fit(config, competition)
     print(f"training on {n_devices} devices", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        _run_team(config, n_devices, Path(folder), "fer_utils.train", competition.fingerprint)
+        _run_team(config, competition, n_devices, Path(folder), ["fer_utils.train"])
     return load_run(resolve_out(config.out))
 
 
@@ -62,16 +66,14 @@ def choose_n_devices(config: Config, competition: Competition) -> int:
     Raises:
         ConfigError: more GPUs than there are, or a batch too small to share.
     """
-    device = choose_device(config.device)
-    available = torch.cuda.device_count() if device.type == "cuda" else 1
+    kind = choose_device(config.device).type
+    available = torch.cuda.device_count() if kind == "cuda" else 1
     if config.n_devices != "auto":
         n_devices = int(config.n_devices)
-        if device.type != "cpu" and n_devices > available:
-            raise ConfigError(f"n_devices: there are {available} {device.type} devices here, not {n_devices}")
-        if 2 * n_devices > min(config.batch_size, len(competition.train)):
-            raise ConfigError(
-                f"n_devices: {n_devices} devices need batches of {2 * n_devices} or more pictures"
-            )
+        _check_available(n_devices, kind)
+        if n_devices > 1 and 2 * n_devices > min(config.batch_size, len(competition.train)):
+            least = 2 * n_devices
+            raise ConfigError(f"n_devices: {n_devices} devices need batches of {least} pictures or more")
         return n_devices
     if available == 1 or config.batch_size < 2 * available:
         return 1
@@ -80,12 +82,20 @@ def choose_n_devices(config: Config, competition: Competition) -> int:
 
 def sharing_pays(config: Config, competition: Competition, n_devices: int) -> bool:
     """Whether a trial of a few steps promises a sooner end on `n_devices` devices, start-up included."""
-    steps = config.epochs * -(-len(competition.train) // config.batch_size)
+    steps = config.epochs * math.ceil(len(competition.train) / config.batch_size)
     alone = steps * seconds_per_step(config, competition)
     if alone < SHARING_WORTH_SECONDS:
         return False
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # the processes need the memory of this measurement
     start = time.perf_counter()
-    step = trial(config, competition, n_devices)
+    try:
+        step = trial(config, competition, n_devices)
+    except TrainingError as error:
+        reason = str(error).strip().splitlines()[-1]
+        print(f"n_devices: a trial on {n_devices} devices failed ({reason}), so one trains alone", flush=True)
+        return False
     start_up = time.perf_counter() - start
     together = steps * step + start_up
     print(f"n_devices: about {alone:.0f} s on one device, {together:.0f} s on {n_devices}, start-up included")
@@ -93,15 +103,20 @@ def sharing_pays(config: Config, competition: Competition, n_devices: int) -> bo
 
 
 def trial(config: Config, competition: Competition, n_devices: int) -> float:
-    """Seconds per step of a team of `n_devices` processes."""
+    """Seconds per step of a team of `n_devices` processes.
+
+    Raises:
+        TrainingError: they failed, or gave no answer in time.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        _run_team(config, n_devices, Path(folder), "fer_utils.launcher", competition.fingerprint, quiet=True)
+        module = ["fer_utils.launcher", "--trial"]
+        _run_team(config, competition, n_devices, Path(folder), module, quiet=True, seconds=TRIAL_SECONDS)
         return json.loads((Path(folder) / "trial.json").read_text())["seconds_per_step"]
 
 
 def seconds_per_step(config: Config, competition: Competition, steps: int = 8) -> float:
     """The measured time of a training step at full picture size, of this process or the team it is in."""
-    device = own_device(choose_device(config.device))
+    device = own_device(config.device)
     learner = new_learner(config, competition, device, join_team(device))
     n = min(len(competition.train), steps * config.batch_size)
     images = place(competition.train.images[:n], device)
@@ -127,120 +142,97 @@ def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> 
     if len(set(outs)) < len(outs):
         raise ConfigError(f"out: every run needs a folder of its own, got {', '.join(outs)}")
     kind = choose_device(configs[0].device).type if configs else "cpu"
-    available = torch.cuda.device_count() if kind == "cuda" else 1
-    n_devices = available if n_devices == "auto" else int(n_devices)
-    if kind != "cpu" and n_devices > available:
-        raise ConfigError(f"n_devices: there are {available} {kind} devices here, not {n_devices}")
+    if n_devices == "auto":
+        n_devices = torch.cuda.device_count() if kind == "cuda" else 1
+    _check_available(int(n_devices), kind)
+    processes = Processes()
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for index in range(n_devices):
+    for index in range(int(n_devices)):
         free.put(index)
 
     def train(config: Config) -> None:
         index = free.get()
-        name = f"cuda:{index}" if kind == "cuda" else config.device
-        threads = None if kind == "cuda" else max(1, (os.cpu_count() or 1) // n_devices)
+        # A process that sees one GPU only calls it plain "cuda", and so does the config that it leaves.
+        variables = (
+            {"CUDA_VISIBLE_DEVICES": visible_gpu(index)} if kind == "cuda" else _threads(int(n_devices))
+        )
         try:
             with tempfile.TemporaryDirectory() as folder:
-                alone = dataclasses.replace(config, device=name, n_devices="1")
+                alone = dataclasses.replace(config, n_devices="1")
                 path = write_json(Path(folder) / "config.json", alone.to_dict())
+                command = [sys.executable, "-m", "fer_utils.train", str(path)]
                 label = f"{Path(config.out).name}: "
-                _run([sys.executable, "-m", "fer_utils.train", str(path)], Path(folder), threads, label=label)
+                processes.run(command, Path(folder), variables=variables, label=label)
         finally:
             free.put(index)
 
-    with ThreadPoolExecutor(n_devices) as pool:
-        started = [pool.submit(train, config) for config in configs]
+    pool = ThreadPoolExecutor(int(n_devices))
+    started = [pool.submit(train, config) for config in configs]
+    try:
+        wait(started)
+    except BaseException:  # Ctrl-C or JupyterLab's stop button: neither these go on nor the next begin
+        pool.shutdown(wait=False, cancel_futures=True)
+        processes.stop()
+        raise
+    pool.shutdown()
     for future in started:
         future.result()
     return [load_run(out) for out in outs]
 
 
+def _check_available(n_devices: int, kind: str) -> None:
+    available = torch.cuda.device_count() if kind == "cuda" else 1
+    if kind != "cpu" and n_devices > available:
+        raise ConfigError(f"n_devices: there are {available} {kind} devices here, not {n_devices}")
+
+
+def _threads(n_processes: int) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // n_processes))}
+
+
 def _run_team(
-    config: Config, n_devices: int, folder: Path, module: str, fingerprint: str, quiet: bool = False
-) -> None:
-    """Run a module of this package in `n_devices` processes; its argument is the path of the config."""
-    path = write_json(folder / "config.json", config.to_dict())
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={n_devices}",
-    ]
-    command = [*torchrun, f"--log-dir={folder}", "-m", module, str(path)]
-    gpu = choose_device(config.device).type == "cuda"
-    threads = None if gpu else max(1, (os.cpu_count() or 1) // n_devices)
-    _run(command, folder, threads, {"FER_FINGERPRINT": fingerprint}, quiet=quiet)
-
-
-def _run(
-    command: list[str],
+    config: Config,
+    competition: Competition,
+    n_devices: int,
     folder: Path,
-    threads: int | None,
-    variables: dict[str, str] | None = None,
-    label: str = "",
+    module: list[str],
     quiet: bool = False,
+    seconds: float | None = None,
 ) -> None:
-    """Run `command` and pass on what it prints; an error holds the traceback that it left in `folder`."""
-    environment = {**os.environ, **(variables or {}), "PYTHONUNBUFFERED": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-    environment["TORCHELASTIC_ERROR_FILE"] = str(folder / "error.json")  # torchrun gives each process its own
-    environment.pop("JPY_SESSION_NAME", None)  # lines, not a bar, come out of a pipe
-    if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
-    pipe = subprocess.PIPE
-    complaints = folder / "stderr.txt"  # torchrun's are long; the traceback says it better
-    with (
-        complaints.open("w", encoding="utf-8") as stderr,
-        subprocess.Popen(command, stdout=pipe, stderr=stderr, text=True, env=environment) as process,
-    ):
-        try:
-            for line in process.stdout:
-                if not quiet:
-                    print(label + line, end="", flush=True)
-        except BaseException:  # Ctrl-C or JupyterLab's stop button: no process stays behind
-            process.terminate()
-            raise
-    if process.returncode:
-        last_words = complaints.read_text(encoding="utf-8", errors="replace")[-3000:]
-        raise TrainingError(f"{label}{_first_error(folder) or last_words}")
+    """Run a module of this package in `n_devices` processes; its last argument is the path of the config."""
+    path = write_json(folder / "config.json", config.to_dict())
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*torchrun, f"--nproc-per-node={n_devices}", f"--log-dir={folder}", "-m", *module, str(path)]
+    variables = {"FER_FINGERPRINT": competition.fingerprint}
+    if choose_device(config.device).type == "cpu":
+        variables |= _threads(n_devices)
+    Processes().run(command, folder, variables=variables, quiet=quiet, seconds=seconds)
 
 
-def _first_error(folder: Path) -> str:
-    """The traceback of the process that failed first; the others failed because it had gone."""
-    errors = []
-    for path in folder.rglob("error.json"):
-        message = json.loads(path.read_text(encoding="utf-8"))["message"]
-        if isinstance(message, dict):
-            details = message.get("extraInfo", {})
-            errors.append(
-                (int(details.get("timestamp", 0)), path.parent.name, details.get("py_callstack", ""))
-            )
-    if not errors:
-        return ""
-    _, rank, traceback = min(errors)
-    return f"process {rank} failed:\n{traceback}" if rank.isdecimal() else traceback
-
-
-def _take_part_in_trial(path: Path) -> None:
+def _take_part_in_trial(path: str) -> None:
     """One process of those that `trial` starts; the leader leaves the result beside the config."""
     config = Config.from_json(path)
     competition = load_competition(config.data, **config.data_options)
+    check_fingerprint(config, competition)
     seconds = seconds_per_step(config, competition)
     if leads_team():
-        write_json(path.with_name("trial.json"), {"seconds_per_step": seconds})
+        write_json(Path(path).with_name("trial.json"), {"seconds_per_step": seconds})
     leave_team()
 
 
 def main(arguments: list[str]) -> int:
     """Train from the command line: one argument, the path of a JSON file of knobs."""
+    if arguments[:1] == ["--trial"]:
+        from torch.distributed.elastic.multiprocessing.errors import record
+
+        record(_take_part_in_trial)(arguments[1])
+        return 0
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else 2
-    if in_team():  # started by `trial`
-        _take_part_in_trial(Path(arguments[0]))
-        return 0
     try:
+        if in_team():
+            raise ConfigError("torchrun starts fer_utils.train; fer_utils.launcher starts torchrun itself")
         config = Config.from_json(arguments[0])
         competition = load_competition(config.data, **config.data_options)
         print(competition.summary())

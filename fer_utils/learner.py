@@ -7,7 +7,6 @@ depends only on the seed and the step, so a run that was interrupted goes on exa
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,10 +23,6 @@ from fer_utils.distributed import ALONE, Team, share_norms
 from fer_utils.faces import Competition, Split
 from fer_utils.models import create_model
 from fer_utils.optim import MovingAverage, class_weights, learning_rate_factor, make_optimizer
-
-# Compiling a network takes one to two minutes and saves a quarter of a step or so: worth it on a GPU when the
-# epochs that are left would take longer than this without. On CPUs it was measured to be slower.
-COMPILE_WORTH_SECONDS = 600
 
 
 class TrainingError(RuntimeError):
@@ -164,23 +159,6 @@ def forward_backward(
     learner.optimizer.zero_grad(set_to_none=True)
     learner.scaler.scale(loss * share).backward()
     return loss.detach(), (logits.argmax(1) == labels).sum()
-
-
-def compile_forward(learner: Learner, mode: str, n_pictures: int) -> None:
-    """Compile the network (torch.compile) for the batches of `n_pictures`, and note how long that took."""
-    start = time.perf_counter()
-    learner.forward = torch.compile(learner.forward, mode=mode, dynamic=False)
-    mine = learner.team.share(n_pictures // math.ceil(n_pictures / learner.config.batch_size))
-    n, size = mine.stop - mine.start, learner.config.image_size
-    batch = torch.zeros(n, 1, size, size, device=learner.device).contiguous(memory_format=torch.channels_last)
-    labels = torch.zeros(n, dtype=torch.int64, device=learner.device)
-    kept = {name: buffer.clone() for name, buffer in learner.model.named_buffers()}
-    learner.model.train()
-    forward_backward(learner, batch, F.one_hot(labels, learner.num_classes).float(), labels)
-    learner.optimizer.zero_grad(set_to_none=True)
-    for name, buffer in learner.model.named_buffers():
-        buffer.copy_(kept[name])  # the trial batch leaves no trace in the statistics
-    learner.compile_seconds = time.perf_counter() - start
 
 
 def batches(n: int, config: Config, epoch: int) -> Tensor:

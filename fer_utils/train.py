@@ -3,8 +3,9 @@
 python -m fer_utils.train config.json        the same as notebook 03, without the notebook
 
 This is one process on one device. torchrun may start it as several that train one network together, on one
-machine or more (`torchrun --nnodes 2 --nproc-per-node 4 -m fer_utils.train config.json`, with an `out` that
-all of them see); `fer_utils.launcher` does that by itself on the GPUs of one machine.
+machine or more (on each: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint
+HOST:29500 -m fer_utils.train config.json`, with an `out` that all of them see); `fer_utils.launcher` does
+that by itself on the GPUs of one machine.
 """
 
 from __future__ import annotations
@@ -22,17 +23,16 @@ import torch
 from safetensors.torch import save_file
 
 from fer_utils.checkpoint import CheckpointFile, load_checkpoint
+from fer_utils.compiling import compile_forward, try_compiling, worth_compiling
 from fer_utils.config import Config, ConfigError
 from fer_utils.data import load_competition
-from fer_utils.device import choose_device, environment
+from fer_utils.device import environment
 from fer_utils.distributed import join_team, leads_team, leave_team, own_device
 from fer_utils.faces import Competition, DataError, Split, copies_of
 from fer_utils.files import atomic_write, write_json
 from fer_utils.learner import (
-    COMPILE_WORTH_SECONDS,
     Learner,
     TrainingError,
-    compile_forward,
     new_learner,
     place,
     size_of_epoch,
@@ -61,7 +61,7 @@ def fit(config: Config, competition: Competition) -> Run:
     if _check_folder(out, config, competition):
         print(f"{out} holds this run already, finished: nothing to do")
         return load_run(out)
-    device = own_device(choose_device(config.device))
+    device = own_device(config.device)
     team = join_team(device)
     if config.n_devices not in ("auto", str(team.size)):
         raise ConfigError(
@@ -168,15 +168,8 @@ def _train(learner: Learner, train: Split, valid: Split, out: Path) -> None:
             if config.patience and learner.epoch - learner.best["epoch"] >= config.patience:
                 progress.say(f"stopped early: no better validation accuracy in {config.patience} epochs")
                 break
-            if _worth_compiling(learner, epoch_seconds * (config.epochs - learner.epoch)):
-                compile_forward(learner, "default", len(train))
-
-
-def _worth_compiling(learner: Learner, seconds_left: float) -> bool:
-    """With compile_mode "auto": once, on a GPU, when the epochs that are left would take long without."""
-    if learner.config.compile_mode != "auto" or learner.device.type != "cuda" or learner.compile_seconds:
-        return False
-    return learner.team.agree(seconds_left) > COMPILE_WORTH_SECONDS
+            if worth_compiling(learner, epoch_seconds * (config.epochs - learner.epoch)):
+                try_compiling(learner, len(train))
 
 
 def _finish(learner: Learner, competition: Competition, out: Path) -> None:
@@ -254,16 +247,24 @@ def main(arguments: list[str]) -> int:
 def _fit_file(path: str) -> None:
     config = Config.from_json(path)
     competition = load_competition(config.data, **config.data_options)
-    expected = os.environ.get("FER_FINGERPRINT")  # set by `launch`, which says the rest itself
-    if expected not in (None, competition.fingerprint):
-        raise DataError(f"data: {config.data!r} holds other pictures or labels than those given to launch()")
-    speaks = leads_team() and expected is None
+    check_fingerprint(config, competition)
+    speaks = leads_team() and "FER_FINGERPRINT" not in os.environ  # `launch` says it all itself
     if speaks:
         print(competition.summary())
     run = fit(config, competition)
     if speaks:
         print_results(run)
     leave_team()
+
+
+def check_fingerprint(config: Config, competition: Competition) -> None:
+    """In a process that `launch` started: whether the files hold what `launch` was given.
+
+    Raises:
+        DataError: they do not.
+    """
+    if os.environ.get("FER_FINGERPRINT", competition.fingerprint) != competition.fingerprint:
+        raise DataError(f"data: {config.data!r} holds other pictures or labels than those given to launch()")
 
 
 def print_results(run: Run) -> None:

@@ -58,7 +58,7 @@ def test_a_peer_trains_for_its_minutes_and_is_looked_at_after_each(tiny, monkeyp
 
 def test_the_epochs_fit_into_the_minutes_at_every_size(tiny, monkeypatch):
     config = Config(device="cpu", image_size=20, start_size=16, batch_size=16)
-    monkeypatch.setattr(time_to_accuracy, "seconds_per_step", lambda config, _: config.image_size / 16)
+    monkeypatch.setattr(time_to_accuracy, "seconds_per_step", lambda config, *_, **__: config.image_size / 16)
     epochs = time_to_accuracy.epochs_within(100.0, config, tiny)
     cost = [
         sum(4 * size_of_epoch(Config(**config.to_dict() | {"epochs": n}), epoch) / 16 for epoch in range(n))

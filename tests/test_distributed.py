@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from fer_utils.config import ConfigError
 from fer_utils.distributed import Team, share_norms
 from fer_utils.models import create_model
 
@@ -48,3 +49,8 @@ def test_shared_norms_are_those_of_torch(alone_in_a_group):
     for (name, mine), theirs in zip(shared.named_buffers(), model.buffers(), strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5), name
     assert torch.allclose(shared.eval()(images), model.eval()(images), atol=1e-4)
+
+
+def test_norms_of_another_kind_are_refused_on_a_cpu():
+    with pytest.raises(ConfigError, match="the BatchNorm1d of this model cannot be shared"):
+        share_norms(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.BatchNorm1d(2)))

@@ -1,6 +1,10 @@
 """Trainings on several devices, tried with two processes on the CPU."""
 
+import json
 import os
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,10 +22,10 @@ from fer_utils import (
     launcher,
     load_competition,
 )
-from fer_utils.files import write_json
+from fer_utils.files import REPOSITORY, write_json
 
 KNOBS = {
-    "image_size": 20, "width": 0.25, "epochs": 3, "batch_size": 24, "precision": "fp32", "device": "cpu",
+    "image_size": 20, "width": 0.25, "epochs": 3, "batch_size": 27, "precision": "fp32", "device": "cpu",
     "dropout": 0.0, "mixup": 0.2, "clip_norm": 1.0, "class_weight": 0.5,
 }  # fmt: skip
 
@@ -75,7 +79,7 @@ def test_a_failing_process_fails_the_run_with_its_traceback(folder, competition,
         "    def broken(*_): raise RuntimeError('no more electricity')\n"
         "    augment.mix = broken\n"
     )
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{launcher.REPOSITORY}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
     with pytest.raises(TrainingError, match="process 1 failed:(.|\n)*no more electricity"):
         launch(config_of(folder, tmp_path / "run", n_devices="2"), competition)
     assert not (tmp_path / "run" / "metrics.json").exists()
@@ -104,6 +108,39 @@ def test_a_failing_member_is_named_and_the_others_end(folder, tmp_path):
     assert (tmp_path / "good" / "metrics.json").is_file()
 
 
+def test_interrupted_members_end_and_the_next_do_not_begin(folder, tmp_path, monkeypatch):
+    def interrupt(started):
+        while not (tmp_path / "first" / "config.json").exists():  # it is training
+            time.sleep(0.1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher, "wait", interrupt)
+    members = [config_of(folder, tmp_path / name, epochs=10_000) for name in ("first", "second")]
+    with pytest.raises(KeyboardInterrupt):
+        launch_members(members)
+    deadline = time.monotonic() + 30
+    while any(thread.name.startswith("ThreadPool") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "a member goes on"
+        time.sleep(0.1)
+    assert not (tmp_path / "second").exists()
+    assert not (tmp_path / "first" / "metrics.json").exists()
+
+
+def test_members_keep_the_device_that_was_asked_for(folder, tmp_path, monkeypatch, two_gpus):
+    """Not the one they were given: a run must be readable on another machine."""
+    seen = []
+
+    def run(self, command, folder, *, variables, label):
+        seen.append((json.loads(Path(command[-1]).read_text())["device"], variables["CUDA_VISIBLE_DEVICES"]))
+        time.sleep(0.05)
+
+    monkeypatch.setattr(launcher.Processes, "run", run)
+    monkeypatch.setattr(launcher, "load_run", lambda out: out)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    launch_members([config_of(folder, tmp_path / str(k), device="auto") for k in range(4)])
+    assert {device for device, _ in seen} == {"auto"} and {gpu for _, gpu in seen} == {"5", "7"}
+
+
 def test_members_need_folders_of_their_own(folder, tmp_path):
     with pytest.raises(ConfigError, match="out: every run needs a folder of its own"):
         launch_members([config_of(folder, tmp_path), config_of(folder, tmp_path, seed=1)])
@@ -126,25 +163,41 @@ def test_a_cpu_is_one_device(folder, competition, tmp_path):
 def test_auto_takes_what_the_trial_finds_faster(
     shared_step, expected, folder, competition, tmp_path, monkeypatch, two_gpus
 ):
-    def trial(config, n_devices, folder, module, fingerprint, quiet):
-        assert (n_devices, module, quiet) == (2, "fer_utils.launcher", True)
-        write_json(folder / "trial.json", {"seconds_per_step": shared_step})
+    def trial(config, competition, n_devices):
+        assert n_devices == 2
+        return shared_step
 
     monkeypatch.setattr(launcher, "seconds_per_step", lambda config, competition: 100.0)
-    monkeypatch.setattr(launcher, "_run_team", trial)
+    monkeypatch.setattr(launcher, "trial", trial)
     assert launcher.choose_n_devices(config_of(folder, tmp_path), competition) == expected
 
 
 def test_short_runs_are_not_worth_a_trial(folder, competition, tmp_path, monkeypatch, two_gpus):
     monkeypatch.setattr(launcher, "seconds_per_step", lambda config, competition: 0.01)
-    monkeypatch.setattr(launcher, "_run_team", lambda *_: pytest.fail("a trial was started"))
+    monkeypatch.setattr(launcher, "trial", lambda *_: pytest.fail("a trial was started"))
     assert launcher.choose_n_devices(config_of(folder, tmp_path), competition) == 1
 
 
 def test_the_trial_measures_a_team(folder, competition, tmp_path):
-    config = config_of(folder, tmp_path)
-    launcher._run_team(config, 2, tmp_path, "fer_utils.launcher", competition.fingerprint)
-    assert 0 < float(pd.read_json(tmp_path / "trial.json", typ="series").seconds_per_step) < 60
+    assert 0 < launcher.trial(config_of(folder, tmp_path), competition, 2) < 60
+
+
+def test_where_the_trial_fails_one_trains_alone(folder, competition, tmp_path, monkeypatch, capsys, two_gpus):
+    def trial(*_):
+        raise TrainingError("process 1 failed:\nNCCL error: peer access denied")
+
+    monkeypatch.setattr(launcher, "seconds_per_step", lambda config, competition: 100.0)
+    monkeypatch.setattr(launcher, "trial", trial)
+    assert launcher.choose_n_devices(config_of(folder, tmp_path), competition) == 1
+    assert "failed (NCCL error: peer access denied), so one trains alone" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_not_measured_again(folder, competition, tmp_path, monkeypatch, capsys):
+    config = config_of(folder, tmp_path, epochs=1)
+    launch(config, competition)
+    monkeypatch.setattr(launcher, "choose_n_devices", lambda *_: pytest.fail("measured"))
+    launch(config, competition)
+    assert "finished: nothing to do" in capsys.readouterr().out
 
 
 def test_more_gpus_than_there_are_is_an_error(folder, competition, tmp_path, two_gpus):

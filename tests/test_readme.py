@@ -55,7 +55,7 @@ def test_the_speed_table_equals_the_measurements():
     for row in (row for section in sections for row in section["rows"]):
         values = {key: math.nan if value is None else value for key, value in row.items()}
         measured.add(Row(**values).as_markdown())
-    assert len(lines) > 8
+    assert len(lines) > 3
     assert set(lines) <= measured
     assert not any(section["quick"] for section in sections)
 

@@ -12,7 +12,7 @@ import torch
 from conftest import tiny_competition
 from safetensors.torch import load_file
 
-from fer_utils import checkpoint, learner, train
+from fer_utils import checkpoint, compiling, learner, train
 from fer_utils.config import Config, ConfigError
 from fer_utils.faces import DataError
 from fer_utils.submission import validate_submission
@@ -302,13 +302,30 @@ def test_a_compiled_run_is_a_plain_one_up_to_rounding_and_tells_its_start_up(tin
 
 
 def test_compiling_is_chosen_by_the_length_of_what_is_left(tiny, monkeypatch):
-    cpu = learner.new_learner(Config(**TINY), tiny, torch.device("cpu"))
-    assert not train._worth_compiling(cpu, 1e9)  # measured to be slower there
+    knobs = TINY | {"epochs": 9, "start_size": 16}
+    slow = learner.new_learner(Config(**knobs), tiny, torch.device("cpu"))
+    much, little = compiling.COMPILE_WORTH_SECONDS + 1, compiling.COMPILE_WORTH_SECONDS - 1
+    slow.epoch = 8
+    monkeypatch.setattr(compiling, "can_compile", lambda: True)
+    assert not compiling.worth_compiling(slow, much)  # measured to be slower on CPUs
     monkeypatch.setattr(learner.Learner, "device", torch.device("cuda"))
-    assert train._worth_compiling(cpu, learner.COMPILE_WORTH_SECONDS + 1)
-    assert not train._worth_compiling(cpu, learner.COMPILE_WORTH_SECONDS - 1)
-    cpu.compile_seconds = 30.0  # done already
-    assert not train._worth_compiling(cpu, 1e9)
+    assert compiling.worth_compiling(slow, much)
+    assert not compiling.worth_compiling(slow, little)
+    slow.epoch = 1  # the pictures still grow
+    assert not compiling.worth_compiling(slow, much)
+    slow.epoch, slow.compile_seconds = 8, 30.0  # done already
+    assert not compiling.worth_compiling(slow, much)
+
+
+def test_a_network_that_cannot_be_compiled_goes_on(tiny, monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("no Triton here\nand more")
+
+    monkeypatch.setattr(compiling, "compile_forward", fail)
+    one = learner.new_learner(Config(**TINY), tiny, torch.device("cpu"))
+    compiling.try_compiling(one, 60)
+    assert one.forward is one.model and one.compile_seconds > 0
+    assert "cannot be compiled here (no Triton here)" in capsys.readouterr().out
 
 
 def test_pictures_that_would_fill_a_gpu_stay_on_the_host(tiny, monkeypatch):

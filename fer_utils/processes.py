@@ -1,0 +1,90 @@
+"""Training processes: started, listened to, stopped, and their errors brought back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+from fer_utils.files import REPOSITORY
+from fer_utils.learner import TrainingError
+
+
+class Processes:
+    """Those that one call started; `stop` ends them all, and they leave resumable runs."""
+
+    def __init__(self):
+        self.running: set[subprocess.Popen] = set()
+
+    def run(
+        self,
+        command: list[str],
+        folder: Path,
+        *,
+        variables: dict[str, str],
+        label: str = "",
+        quiet: bool = False,
+        seconds: float | None = None,
+    ) -> None:
+        """Run `command` to its end and pass on what it prints, each line behind `label`.
+
+        Args:
+            folder: for its complaints; empty, and gone when the call ends.
+            variables: of its environment, beside this process's own.
+            seconds: how long it may take.
+
+        Raises:
+            TrainingError: it failed, with the traceback of the process that failed first, or took too long.
+        """
+        environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
+        path = [str(REPOSITORY), os.environ.get("PYTHONPATH")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        # Where torch's `record` leaves a traceback; torchrun gives each of its processes a file of its own.
+        environment["TORCHELASTIC_ERROR_FILE"] = str(folder / "error.json")
+        environment.pop("JPY_SESSION_NAME", None)  # lines, not a bar, come out of a pipe
+        complaints = folder / "stderr.txt"  # torchrun's are long; the traceback says it better
+        with (
+            complaints.open("w", encoding="utf-8") as stderr,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
+            ) as process,
+        ):
+            self.running.add(process)
+            late = threading.Timer(seconds or 0, process.terminate)
+            try:
+                if seconds:
+                    late.start()
+                for line in process.stdout:
+                    if not quiet:
+                        print(label + line, end="", flush=True)
+            except BaseException:  # Ctrl-C or JupyterLab's stop button: no process stays behind
+                process.terminate()
+                raise
+            finally:
+                process.wait()
+                self.running.discard(process)
+        if seconds and not late.is_alive():
+            raise TrainingError(f"{label}no answer within {seconds:.0f} s")
+        late.cancel()
+        if process.returncode:
+            last_words = complaints.read_text(encoding="utf-8", errors="replace")[-3000:]
+            raise TrainingError(f"{label}{_first_error(folder) or last_words}")
+
+    def stop(self) -> None:
+        """Ask all that run to end."""
+        for process in list(self.running):
+            process.terminate()
+
+
+def _first_error(folder: Path) -> str:
+    """The traceback of the process that failed first; the others failed because it had gone."""
+    paths = sorted(folder.rglob("error.json"), key=lambda path: path.stat().st_mtime_ns)
+    for path in paths:
+        message = json.loads(path.read_text(encoding="utf-8"))["message"]
+        if isinstance(message, dict):
+            traceback = message.get("extraInfo", {}).get("py_callstack", "")
+            rank = path.parent.name
+            return f"process {rank} failed:\n{traceback}" if rank.isdecimal() else traceback
+    return ""
