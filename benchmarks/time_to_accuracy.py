@@ -65,7 +65,7 @@ def rows(settings: Settings) -> Iterator[Row]:
     peer_minutes = [budget for budget in minutes if budget <= settings.peer_minutes]
     for recipe in peers.RECIPES:
         for budget, accuracy, epochs in peer_run(recipe, settings, peer_minutes):
-            note = f"ratio: points gained; the peer had {epochs:.2f} epochs"
+            note = f"the peer had {epochs:.2f} epochs"
             gained = ours[budget] - 100 * accuracy
             yield Row(
                 f"ours, {budget:g} min", recipe.name, ours[budget], 100 * accuracy, "% valid", gained, 1, note

@@ -44,7 +44,8 @@ class Muon(torch.optim.Optimizer):
     (Jordan et al. 2024, "Muon: an optimizer for hidden layers"); Nesterov SGD for the first layer, the
     classifier, norms and biases.
 
-    torch.optim.Muon takes matrices only; here a kernel [O, I, h, w] counts as a matrix [O, I * h * w].
+    torch.optim.Muon takes matrices only; here a kernel [O, I, h, w] counts as a matrix [O, I * h * w]. With
+    float16 the gradient scaler asks the device once a step, as it does of every optimizer that is not fused.
     """
 
     def __init__(self, model: nn.Module, config: Config):
