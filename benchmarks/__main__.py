@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.timing import Settings, matrix_rate
 from fer_utils.config import ConfigError
-from fer_utils.device import choose_device, environment, keep_freed_memory
+from fer_utils.device import choose_device, environment
 from fer_utils.faces import DataError
 from fer_utils.files import REPOSITORY, write_json
 
@@ -68,8 +68,6 @@ def main(arguments: list[str]) -> int:
 def _section(name: str, settings: Settings) -> None:
     """Run one section, print its rows as they come and keep them beside those of the other sections."""
     module = importlib.import_module(f"benchmarks.{name}")
-    if settings.device.type == "cpu":
-        keep_freed_memory()  # as a training does
     print(f"\n{name}: {module.__doc__.splitlines()[0]}", flush=True)
     heading = f"  {'ours':<46} {'compared with':<38} {'ours':>10} {'other':>10} {'unit':<13} {'ratio':>7}"
     print(heading, flush=True)

@@ -19,7 +19,6 @@ from benchmarks.timing import Row, Settings, matrix_rate, take_turns
 from fer_utils.compiling import compile_forward
 from fer_utils.config import Config
 from fer_utils.data import load_competition
-from fer_utils.device import keep_freed_memory
 from fer_utils.faces import Competition
 from fer_utils.learner import Learner, new_learner, place, train_epoch
 from fer_utils.models import model_cost
@@ -74,17 +73,6 @@ def rows(settings: Settings) -> Iterator[Row]:
             yield Row(
                 f"bare step, {name}, {precision} (chosen)",
                 f"{str(other)[6:]}",
-                1e3 * a,
-                1e3 * b,
-                "ms/step",
-                ratio,
-                n,
-            )
-            a, b, ratio, n = take_turns(*memory_kept_and_released(step), seconds / 2, device)
-            keep_freed_memory()
-            yield Row(
-                f"bare step, {name}, freed memory kept",
-                "given back to the system",
                 1e3 * a,
                 1e3 * b,
                 "ms/step",
@@ -150,18 +138,3 @@ def bare_step(learner: Learner) -> Callable[[], None]:
     for group in learner.optimizer.param_groups:
         group["lr"] = 1e-6 if math.isfinite(group["lr"]) else 0.0
     return step
-
-
-def memory_kept_and_released(step: Callable[[], None]) -> tuple[Callable[[], None], Callable[[], None]]:
-    """The step with freed memory kept for the next one, and given back to the system as glibc does by
-    itself."""
-
-    def kept() -> None:
-        keep_freed_memory()
-        step()
-
-    def released() -> None:
-        keep_freed_memory(False)
-        step()
-
-    return kept, released

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import ctypes
 import math
 import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -55,22 +52,6 @@ def visible_gpu(index: int) -> str:
     """What CUDA_VISIBLE_DEVICES must hold for a process that shall see this process's GPU `index` alone."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[index].strip() if visible else str(index)
-
-
-def keep_freed_memory(keep: bool = True) -> bool:
-    """Ask glibc to keep freed memory for the next batch, or no longer; whether it will (on Linux).
-
-    It hands every large tensor back to the system otherwise, and the page faults of taking it anew cost a CPU
-    training several percent (`benchmarks/training_step.py` measures it).
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    trim_threshold, mmap_threshold = -1, -3  # the names of mallopt(3)
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        library = ctypes.CDLL("libc.so.6")
-        size = 2**30 if keep else 2**17  # the latter is glibc's own
-        return bool(library.mallopt(mmap_threshold, size) and library.mallopt(trim_threshold, size))
-    return False
 
 
 def choose_precision(name: str, model: nn.Module, image_size: int) -> torch.dtype:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from fer_utils.augment import augment, mix, resize, to_float
 from fer_utils.config import Config
-from fer_utils.device import choose_precision, keep_freed_memory
+from fer_utils.device import choose_precision
 from fer_utils.distributed import ALONE, Team, share_norms
 from fer_utils.faces import Competition, Split
 from fer_utils.models import create_model
@@ -58,9 +58,7 @@ def new_learner(
     config: Config, competition: Competition, device: torch.device, team: Team = ALONE
 ) -> Learner:
     """A learner before its first step; `team` are the processes that train it together."""
-    if device.type == "cpu":
-        keep_freed_memory()
-    elif device.type == "cuda":
+    if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # batches are equal, so a search for the best kernels pays
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(competition.class_names), **config.model_options)
