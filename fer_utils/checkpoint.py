@@ -1,41 +1,130 @@
-"""What an interrupted training goes on from."""
+"""What an interrupted training goes on from: written whole, checked on reading, the one before it kept."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from fer_utils.config import Config, ConfigError
+from fer_utils.faces import DataError
 from fer_utils.files import atomic_write
-from fer_utils.learner import Learner
+from fer_utils.learner import Learner, TrainingError
 
 # On a fast GPU an epoch takes a second, and writing a large network with its averages half of one: writing
 # waits until it costs no more than this share of the time.
 SHARE_OF_TIME = 0.05
+# A checkpoint ends with this mark and the SHA-256 of all that stands before it.
+MARK = b"fer_utils checkpoint 2: sha256 "
 
 
 class CheckpointFile:
-    """The checkpoint of a run, renewed after an epoch where that is cheap against the time since the last."""
+    """The checkpoint of a run. After an epoch it is renewed where that is cheap against the time since the
+    last one; within an epoch also only every `checkpoint_seconds` of the config (0: after every step)."""
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.written = 0.0
+    def __init__(self, folder: Path):
+        self.path = folder / "checkpoint.pt"
+        self.previous = folder / "checkpoint-previous.pt"
+        self.written = time.perf_counter()
         self.cost = 0.0
 
-    def save_if_due(self, learner: Learner) -> None:
-        """Write a checkpoint, unless the last one is too fresh to be worth it."""
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.path.is_file() or self.previous.is_file()
+
+    def due(self, config: Config, epoch_over: bool) -> bool:
+        """Whether the last one is old enough."""
+        age = time.perf_counter() - self.written
+        if config.checkpoint_seconds == 0:
+            return True
+        cheap = self.cost <= SHARE_OF_TIME * age
+        return cheap and (epoch_over or age >= config.checkpoint_seconds)
+
+    def save(self, learner: Learner) -> None:
+        """Write all that resuming needs; the last one is kept beside it until it is whole, and after.
+
+        Raises:
+            OutputError: it cannot be written; the last one is as it was.
+            TrainingError: the weights are no longer finite.
+        """
         start = time.perf_counter()
-        if self.cost > SHARE_OF_TIME * (start - self.written):
-            return
-        save_checkpoint(learner, self.path)
+        _check_finite(learner)
+        buffer = io.BytesIO()
+        torch.save(_state(learner), buffer)
+        content = buffer.getbuffer()
+        with atomic_write(self.path) as temporary:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.write(MARK + hashlib.sha256(content).hexdigest().encode())
+            # Killed between this rename and the next, a run goes on from the previous one.
+            if self.path.is_file():
+                os.replace(self.path, self.previous)
         self.written = time.perf_counter()
         self.cost = self.written - start
 
+    def load(self, learner: Learner) -> bool:
+        """Let `learner` go on from where the last one stood; tells whether there was a whole one.
 
-def save_checkpoint(learner: Learner, path: Path) -> None:
-    """Write all that resuming needs."""
-    state = {
+        A damaged file is passed over with a warning, for the one before it or, without that, the beginning.
+
+        Raises:
+            ConfigError, DataError: it was written by another config or on other data.
+        """
+        for path in (self.path, self.previous):
+            if not path.is_file():
+                continue
+            try:
+                state = read_checkpoint(path)
+            except DataError as error:
+                print(f"WARNING: {error}; going back to what was saved before it", flush=True)
+                continue
+            _check_same_run(state, learner, path)
+            _restore(learner, state, path)
+            return True
+        return False
+
+    def remove(self) -> None:
+        """A finished run needs none."""
+        self.path.unlink(missing_ok=True)
+        self.previous.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, if it is whole. Nothing in it can run as code (`weights_only`).
+
+    Raises:
+        DataError: it is damaged, or was not written by this module.
+    """
+    try:
+        whole = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    body, end = memoryview(whole)[: -len(MARK) - 64], whole[-len(MARK) - 64 :]
+    if end != MARK + hashlib.sha256(body).hexdigest().encode():
+        raise DataError(f"{path} is damaged: its checksum does not fit its content")
+    try:
+        # On the CPU: a checkpoint may name a device that is not here, and each part moves where it belongs.
+        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # UnpicklingError, RuntimeError, KeyError ... whatever a forged file provokes
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{path} holds no checkpoint ({reason[:120]})") from error
+    if not isinstance(state, dict) or KEYS - set(state):
+        raise DataError(f"{path} holds no checkpoint of this version")
+    return state
+
+
+def _state(learner: Learner) -> dict[str, Any]:
+    """No random states are among it: every draw depends on the seed and the step alone (`learner._generator`
+    sets them all), and so does the learning rate."""
+    return {
+        "config": learner.config.to_dict(),
+        "fingerprint": learner.fingerprint,
         "model": learner.model.state_dict(),
         "average": learner.average.state_dict() if learner.average is not None else None,
         "optimizer": learner.optimizer.state_dict(),
@@ -43,25 +132,54 @@ def save_checkpoint(learner: Learner, path: Path) -> None:
         "dtype": str(learner.dtype),
         "device": learner.device.type,
         "epoch": learner.epoch,
+        "step": learner.step,
+        "totals": learner.totals.cpu(),
         "seconds": learner.seconds,
+        "epoch_seconds": learner.epoch_seconds,
+        "resumed": learner.resumed,
         "history": learner.history,
         "best": learner.best,
     }
-    with atomic_write(path) as temporary:
-        torch.save(state, temporary)
 
 
-def load_checkpoint(learner: Learner, path: Path) -> None:
-    """Let `learner` go on from where another one stood."""
-    state = torch.load(path, map_location=learner.device, weights_only=True)
-    learner.model.load_state_dict(state["model"])
-    if learner.average is not None:
-        learner.average.load_state_dict(state["average"])
-    learner.optimizer.load_state_dict(state["optimizer"])
+KEYS = {"config", "fingerprint", "model", "average", "optimizer", "scaler", "dtype", "device", "epoch"}
+KEYS |= {"step", "totals", "seconds", "epoch_seconds", "resumed", "history", "best"}
+
+
+def _check_same_run(state: dict[str, Any], learner: Learner, path: Path) -> None:
+    differing = learner.config.differing(Config.from_dict(state["config"]))
+    if differing:
+        raise ConfigError(f"{path} was written with another config ({differing}): choose another out")
+    if state["fingerprint"] != learner.fingerprint:
+        raise DataError(f"{path} was written on other data: choose another out")
+
+
+def _restore(learner: Learner, state: dict[str, Any], path: Path) -> None:
+    try:
+        learner.model.load_state_dict(state["model"])
+        if learner.average is not None:
+            learner.average.load_state_dict(state["average"])
+        learner.optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{path} does not fit this network ({reason}): remove it to start anew") from error
     if state["device"] == learner.device.type:  # elsewhere the type that suits that device is taken
-        learner.dtype = getattr(torch, state["dtype"].removeprefix("torch."))
+        learner.dtype = {"torch.float32": torch.float32, "torch.bfloat16": torch.bfloat16}.get(
+            state["dtype"], torch.float16
+        )
         learner.scaler = torch.amp.GradScaler(learner.device.type, enabled=learner.dtype == torch.float16)
     if state["scaler"] and learner.scaler.is_enabled():
         learner.scaler.load_state_dict(state["scaler"])
-    learner.epoch, learner.seconds = state["epoch"], state["seconds"]
+    learner.epoch, learner.step = state["epoch"], state["step"]
+    # In a team the leader's totals were the sum over all, and are so again.
+    learner.totals = state["totals"].to(learner.device) * float(learner.team.leads)
+    learner.seconds, learner.epoch_seconds = state["seconds"], state["epoch_seconds"]
     learner.history, learner.best = state["history"], state["best"]
+    learner.resumed = state["resumed"] + 1
+
+
+def _check_finite(learner: Learner) -> None:
+    """A loss is NaN one step after the weights are: such weights must not replace good ones on disk."""
+    floats = [t for t in learner.model.state_dict().values() if t.is_floating_point()]
+    if not torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(floats)])).all():
+        raise TrainingError(learner.diverged("weights that are not numbers"))

@@ -37,6 +37,7 @@ class Config:
     seed: int = _knob(0, 0, 2**31)
     device: str = "auto"
     n_devices: str = "auto"
+    checkpoint_seconds: float = _knob(60.0, 0, 1e6)
     # the data
     image_size: int = _knob(48, 16, 512)
     split_seed: int = _knob(0, 0, 2**31)
@@ -141,6 +142,17 @@ class Config:
         """Only what differs from the defaults."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return {name: value for name, value in self.to_dict().items() if value != defaults[name]}
+
+    def differing(self, other: Config) -> str:
+        """What sets a run of `other` apart from one of this config, in words; empty if they are the same run.
+
+        Where the files lie, which device computes and how often it is saved may change between a start and
+        its continuation.
+        """
+        same = ("data", "out", "device", "n_devices", "checkpoint_seconds")
+        there, now = other.to_dict(), self.to_dict()
+        names = [name for name in now if name not in same and there[name] != now[name]]
+        return "; ".join(f"{name}: {there[name]!r} there, {now[name]!r} now" for name in names)
 
     @property
     def data_options(self) -> dict[str, int]:

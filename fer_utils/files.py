@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -14,9 +16,11 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from fer_utils.faces import DataError
 
@@ -30,22 +34,106 @@ MAX_BYTES = 64 * 2**30
 MAX_GROWTH, GROWTH_MATTERS_FROM = 100, 256 * 2**20
 
 
+class OutputError(OSError):
+    """A file cannot be written: no room, no permission. What stood there before is whole; the message says
+    what to do."""
+
+
+# Names of files under way: hidden, and long enough that none of a person's own is taken for one.
+_UNDER_WAY = re.compile(r"\..{0,100}-[0-9a-f]{32}(\.\w+)?")
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary file name beside `path`; what was written to it becomes `path` only on success.
 
-    The parent folder is made. The temporary name keeps the suffix, since numpy and others go by it.
+    The parent folder is made. The temporary name keeps the suffix, since numpy and others go by it. When this
+    returns, the file is on the disk and not only on its way there: a power cut leaves the old or the new one.
+
+    Raises:
+        OutputError: it cannot be written; the old file, if there was one, is as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:100]}-{uuid.uuid4().hex[:12]}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:100]}-{uuid.uuid4().hex}{path.suffix}")
     try:
-        yield temporary
-        with open(temporary, "r+b") as file:  # Windows flushes only a file that is open for writing
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "r+b") as file:  # Windows flushes only a file that is open for writing
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to the disk; only Unix lets a folder be opened for that."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; make room",
+    errno.EDQUOT: "your quota of disk space is used up; make room",
+    errno.EFBIG: "it would be larger than this system lets a file be; raise that limit (ulimit -f)",
+    errno.EROFS: "the disk is read-only; choose another out",
+    errno.EACCES: "permission is denied; allow writing there or choose another out",
+    errno.EPERM: "permission is denied; allow writing there or choose another out",
+    errno.ENOTDIR: "a file stands where a folder should be; choose another out",
+    errno.EEXIST: "a file stands where a folder should be; choose another out",
+}
+
+
+def _output_error(path: Path, error: OSError) -> OSError:
+    """`error` in words, or itself where it is none of writing's own (say, a temporary file never written)."""
+    if isinstance(error, OutputError) or error.errno not in _ADVICE:
+        return error
+    message = f"{path} cannot be written: {_ADVICE[error.errno]}, then give the same command again. "
+    message += "Files written before are whole"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with suppress(OSError):
+            message += f" ({shutil.disk_usage(path.parent).free / 2**20:,.0f} MB are free)"
+    return OutputError(message)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process alone, and clear away what a killed one left half-written.
+
+    The operating system gives the lock back when its holder dies, however it dies.
+
+    Raises:
+        OutputError: another process holds the folder, or it cannot be written.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / ".lock").is_symlink():  # a lock is opened for writing, wherever a link leads
+            raise OutputError(f"{folder / '.lock'} is a link: remove it")
+        lock.acquire(timeout=0)
+        for entry in folder.iterdir():
+            if _UNDER_WAY.fullmatch(entry.name) and entry.is_file():
+                entry.unlink(missing_ok=True)
+    except Timeout:
+        raise OutputError(
+            f"{folder}: another process is training there. Wait until it ends, or choose another out"
+        ) from None
+    except OSError as error:
+        raise _output_error(folder, error) from error
+    try:
+        yield
+        with suppress(OSError):  # Windows keeps an open file
+            (folder / ".lock").unlink()
     finally:
-        temporary.unlink(missing_ok=True)
+        lock.release()
 
 
 def write_text(path: str | Path, text: str) -> Path:

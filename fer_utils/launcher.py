@@ -26,12 +26,15 @@ from fer_utils.config import Config, ConfigError
 from fer_utils.data import load_competition
 from fer_utils.device import choose_device, visible_gpu
 from fer_utils.distributed import in_team, join_team, leads_team, leave_team, own_device
-from fer_utils.faces import Competition, DataError
+from fer_utils.faces import Competition
 from fer_utils.files import write_json
+from fer_utils.interruption import Interruption
 from fer_utils.learner import TrainingError, new_learner, place, train_epoch
 from fer_utils.predict import Run, load_run, resolve_out
 from fer_utils.processes import Processes
-from fer_utils.train import check_fingerprint, fit, print_results
+from fer_utils.record import check_repetition, config_from_file
+from fer_utils.results import print_results
+from fer_utils.train import check_fingerprint, fit, run_command
 
 # A shorter training is over before processes on several devices have started and been measured.
 SHARING_WORTH_SECONDS = 60
@@ -168,12 +171,13 @@ def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> 
 
     pool = ThreadPoolExecutor(int(n_devices))
     started = [pool.submit(train, config) for config in configs]
-    try:
-        wait(started)
-    except BaseException:  # Ctrl-C or JupyterLab's stop button: neither these go on nor the next begin
-        pool.shutdown(wait=False, cancel_futures=True)
-        processes.stop()
-        raise
+    with Interruption(defer=False):
+        try:
+            wait(started)
+        except BaseException:  # told to stop: neither these go on nor do the next begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.stop()
+            raise
     pool.shutdown()
     for future in started:
         future.result()
@@ -206,7 +210,8 @@ def _run_team(
     variables = {"FER_FINGERPRINT": competition.fingerprint}
     if choose_device(config.device).type == "cpu":
         variables |= _threads(n_devices)
-    Processes().run(command, folder, variables=variables, quiet=quiet, seconds=seconds)
+    with Interruption(defer=False):
+        Processes().run(command, folder, variables=variables, quiet=quiet, seconds=seconds)
 
 
 def _take_part_in_trial(path: str) -> None:
@@ -221,26 +226,23 @@ def _take_part_in_trial(path: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Train from the command line: one argument, the path of a JSON file of knobs."""
+    """Train from the command line; returns the exit status."""
     if arguments[:1] == ["--trial"]:
         from torch.distributed.elastic.multiprocessing.errors import record
 
         record(_take_part_in_trial)(arguments[1])
         return 0
-    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0 if arguments else 2
-    try:
-        if in_team():
-            raise ConfigError("torchrun starts fer_utils.train; fer_utils.launcher starts torchrun itself")
-        config = Config.from_json(arguments[0])
-        competition = load_competition(config.data, **config.data_options)
-        print(competition.summary())
-        print_results(launch(config, competition))
-    except (ConfigError, DataError, TrainingError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(_launch_file, __doc__, arguments)
+
+
+def _launch_file(path: str, out: str | None) -> None:
+    if in_team():
+        raise ConfigError("torchrun starts fer_utils.train; fer_utils.launcher starts torchrun itself")
+    config = config_from_file(path, out)
+    competition = load_competition(config.data, **config.data_options)
+    check_repetition(path, config, competition)
+    print(competition.summary())
+    print_results(launch(config, competition))
 
 
 if __name__ == "__main__":

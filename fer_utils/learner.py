@@ -7,7 +7,9 @@ depends only on the seed and the step, so a run that was interrupted goes on exa
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,9 +44,14 @@ class Learner:
     scaler: torch.amp.GradScaler
     dtype: torch.dtype
     class_weight: Tensor | None
+    totals: Tensor  # summed loss and hits of the epoch so far, float32 [2]: read once an epoch
+    fingerprint: str = ""  # of the data
     team: Team = ALONE
-    epoch: int = 0
+    epoch: int = 0  # epochs done
+    step: int = 0  # steps done of the epoch under way
+    resumed: int = 0
     seconds: float = 0.0
+    epoch_seconds: list[float] = field(default_factory=list)  # `seconds` at the end of each epoch
     compile_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=lambda: {"accuracy": -1.0, "loss": math.inf, "epoch": 0})
@@ -52,6 +59,15 @@ class Learner:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def diverged(self, what: str) -> str:
+        """The message for a training that ran away to `what`."""
+        epoch = self.epoch + (self.step > 0)
+        return (
+            f"training ran to {what} in epoch {epoch}; what was saved before is kept. Start again "
+            f"with another out and a lower learning_rate (now {self.config.learning_rate:g}), clip_norm 1.0 "
+            "or precision 'fp32'"
+        )
 
 
 def new_learner(
@@ -77,6 +93,8 @@ def new_learner(
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         dtype=dtype,
         class_weight=class_weights(counts, config.class_weight).to(device) if config.class_weight else None,
+        totals=torch.zeros(2, device=device),
+        fingerprint=competition.fingerprint,
         team=team,
     )
 
@@ -90,12 +108,23 @@ def place(images: np.ndarray, device: torch.device) -> Tensor:
     return pictures.to(device)
 
 
-def train_epoch(learner: Learner, images: Tensor, labels: Tensor, epoch: int) -> tuple[float, float]:
-    """One pass over the training split; returns its mean loss and accuracy (on the augmented pictures).
+def train_epoch(
+    learner: Learner,
+    images: Tensor,
+    labels: Tensor,
+    epoch: int,
+    step_context: Callable[[], AbstractContextManager] = nullcontext,
+) -> tuple[float, float]:
+    """One pass over the training split, or what is left of it; returns its mean loss and accuracy (on the
+    augmented pictures).
 
     Args:
         images: uint8 [N, 1, H, W] as `place` put them.
         labels: int64 [N] on the learner's device.
+        step_context: each step runs in one of these; on leaving it the learner is whole and may be saved.
+
+    Raises:
+        TrainingError: the loss is no longer a number.
     """
     config, device, team = learner.config, learner.device, learner.team
     learner.model.train()
@@ -104,26 +133,24 @@ def train_epoch(learner: Learner, images: Tensor, labels: Tensor, epoch: int) ->
     steps, n = order.shape
     order, picture_rows = order.to(device), order.to(images.device)
     mine = team.share(n)
-    totals = torch.zeros(2, device=device)  # summed loss, hits: read once an epoch, so the device never waits
-    for step in range(steps):
-        done = epoch * steps + step
-        generator = _generator(config.seed, 1 + done, device, team)
-        rate = config.learning_rate * learning_rate_factor(done / (config.epochs * steps), config)
-        for group in learner.optimizer.param_groups:
-            group["lr"] = rate
-        batch, true = to_float(images[picture_rows[step]].to(device)), labels[order[step]]
-        batch = resize(augment(batch, config, generator), size)
-        targets = F.one_hot(true, learner.num_classes).float()
-        batch, targets = mix(batch, targets, config.mixup, config.cutmix, generator)
-        batch = batch[mine].contiguous(memory_format=torch.channels_last)
-        totals += _step(learner, batch, targets[mine], true[mine], len(batch) * team.size / n)
-    loss, hits = (team.add(totals) / order.numel()).tolist()
+    for step in range(learner.step, steps):
+        with step_context():
+            done = epoch * steps + step
+            generator = _generator(config.seed, 1 + done, device, team)
+            rate = config.learning_rate * learning_rate_factor(done / (config.epochs * steps), config)
+            for group in learner.optimizer.param_groups:
+                group["lr"] = rate
+            batch, true = to_float(images[picture_rows[step]].to(device)), labels[order[step]]
+            batch = resize(augment(batch, config, generator), size)
+            targets = F.one_hot(true, learner.num_classes).float()
+            batch, targets = mix(batch, targets, config.mixup, config.cutmix, generator)
+            batch = batch[mine].contiguous(memory_format=torch.channels_last)
+            learner.totals += _step(learner, batch, targets[mine], true[mine], len(batch) * team.size / n)
+            learner.step = step + 1
+    loss, hits = (team.add(learner.totals) / order.numel()).tolist()
     if not math.isfinite(loss):
-        kept = " (an earlier checkpoint is kept there)" if epoch else ""
-        raise TrainingError(
-            f"the loss became {loss} in epoch {epoch + 1}{kept}. Start again with another out and a lower "
-            f"learning_rate (now {config.learning_rate:g}), clip_norm 1.0 or precision 'fp32'"
-        )
+        raise TrainingError(learner.diverged(f"a loss of {loss}"))
+    learner.step, learner.totals = 0, torch.zeros_like(learner.totals)
     return loss, hits
 
 
@@ -172,9 +199,13 @@ def batches(n: int, config: Config, epoch: int) -> Tensor:
 
 def _generator(seed: int, step: int, device: torch.device, team: Team = ALONE) -> torch.Generator:
     """Random numbers that depend on the seed and the step alone, and so are the team's; dropout draws from
-    torch's global ones, which each process has for itself."""
+    torch's global ones, which each process has for itself. Python's and numpy's are set likewise, for
+    networks that draw from those: the step tells every random state, so checkpoints need to hold none."""
     number = (seed * 1_000_003 + step) % 2**63
-    torch.manual_seed((number + team.rank * 2**40) % 2**63)
+    own = (number + team.rank * 2**40) % 2**63
+    torch.manual_seed(own)
+    random.seed(own)
+    np.random.seed(own % 2**32)  # noqa: NPY002 - the global one is what foreign networks use
     return torch.Generator(device).manual_seed(number)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -43,12 +44,18 @@ class Processes:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         # Where torch's `record` leaves a traceback; torchrun gives each of its processes a file of its own.
         environment["TORCHELASTIC_ERROR_FILE"] = str(folder / "error.json")
+        environment["FER_PARENT"] = "stdin"  # its end tells them that this process has died
         environment.pop("JPY_SESSION_NAME", None)  # lines, not a bar, come out of a pipe
         complaints = folder / "stderr.txt"  # torchrun's are long; the traceback says it better
         with (
             complaints.open("w", encoding="utf-8") as stderr,
             subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=environment,
             ) as process,
         ):
             self.running.add(process)
@@ -69,8 +76,14 @@ class Processes:
             raise TrainingError(f"{label}no answer within {seconds:.0f} s")
         late.cancel()
         if process.returncode:
-            last_words = complaints.read_text(encoding="utf-8", errors="replace")[-3000:]
-            raise TrainingError(f"{label}{_first_error(folder) or last_words}")
+            last_words = complaints.read_text(encoding="utf-8", errors="replace")
+            if process.returncode == -signal.SIGKILL or "SIGKILL" in last_words:
+                raise TrainingError(
+                    f"{label}a training process was killed from outside, most often because memory ran out: "
+                    "try a smaller batch_size with another out, or the same call, which goes on from the "
+                    "last checkpoint"
+                )
+            raise TrainingError(f"{label}{_first_error(folder) or last_words[-3000:]}")
 
     def stop(self) -> None:
         """Ask all that run to end."""

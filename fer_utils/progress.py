@@ -31,8 +31,8 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
-    def report(self, row: dict[str, Any]) -> None:
-        """Show one row of the history."""
+    def report(self, row: dict[str, Any], seconds: float) -> None:
+        """Show one row of the history, and the seconds since the start."""
         if self.silent:
             return
         accuracy = max(row["valid_accuracy"], row.get("valid_accuracy_average", 0))
@@ -41,7 +41,7 @@ class Progress:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update()
         else:
-            print(f"epoch {row['epoch']:>3}/{self.epochs}  {text}  {row['seconds']:.0f} s", flush=True)
+            print(f"epoch {row['epoch']:>3}/{self.epochs}  {text}  {seconds:.0f} s", flush=True)
 
     def say(self, line: str) -> None:
         """Print a line of its own."""

@@ -5,7 +5,7 @@ import tqdm.auto
 
 from fer_utils.progress import Progress
 
-ROW = {"epoch": 3, "train_loss": 1.2345, "valid_accuracy": 0.5, "seconds": 61.4}
+ROW = {"epoch": 3, "train_loss": 1.2345, "valid_accuracy": 0.5}
 
 
 @pytest.fixture
@@ -15,13 +15,13 @@ def headless(monkeypatch):
 
 def test_an_epoch_is_one_plain_line(headless, capsys):
     with Progress(20) as progress:
-        progress.report(ROW)
+        progress.report(ROW, 61.4)
     assert capsys.readouterr().out == "epoch   3/20  train loss 1.234  valid accuracy 50.0 %  61 s\n"
 
 
 def test_the_better_of_weights_and_moving_average_is_shown(headless, capsys):
     with Progress(20) as progress:
-        progress.report(ROW | {"valid_accuracy_average": 0.61})
+        progress.report(ROW | {"valid_accuracy_average": 0.61}, 61.4)
     assert "valid accuracy 61.0 %" in capsys.readouterr().out
 
 
@@ -36,6 +36,6 @@ def test_in_jupyterlab_a_bar_goes_on_from_the_epochs_done(monkeypatch, capsys):
     monkeypatch.setenv("JPY_SESSION_NAME", "03_training.ipynb")
     monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
     with Progress(20, done=2) as progress:
-        progress.report(ROW)
+        progress.report(ROW, 61.4)
     assert (bars[0].n, bars[0].total) == (3, 20) and bars[0].disable
     assert capsys.readouterr().out == ""

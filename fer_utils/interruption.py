@@ -1,0 +1,91 @@
+"""Being told to stop: Ctrl-C, JupyterLab's stop button (SIGINT), the end of a machine's hours (SIGTERM).
+
+A step of training must not be cut in two, so a signal that comes in one is answered after it, when the state
+is whole and can be saved; one that comes anywhere else is answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Self
+
+# A step may take longer than whoever asked will wait (systemd and Docker wait 10 s, some schedulers 2): then
+# the step is given up, and the run goes on from its last checkpoint.
+PATIENCE_SECONDS = 1.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was told to stop and can go on later; the message says how."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback: nothing broke, so one line is enough."""
+        return [str(self)]
+
+
+class _Stop(BaseException):
+    """Raised by the handler; `Interruption` turns it into words."""
+
+
+class Interruption:
+    """While in this context, signals to stop wait for the end of `whole` blocks.
+
+    On leaving, SIGINT has become `Interrupted`; SIGTERM does to the process what it would have done before,
+    which is to end it with that signal. Only the main thread hears signals: elsewhere this does nothing.
+    """
+
+    def __init__(self, defer: bool = True):
+        self.defer = defer
+        self.received: signal.Signals | None = None
+        self.message = "stopped; the same command goes on from the last checkpoint"
+        self._inside = 0
+        self._previous: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)
+        if kind is not _Stop:
+            return
+        print(self.message, flush=True)
+        if self.received == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)
+        raise Interrupted(self.message) from None
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """A block that is not to be cut in two; afterwards `received` tells whether to stop."""
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+    def stop_if_asked(self) -> None:
+        """Stop here if a signal came during a `whole` block."""
+        if self.received is not None:
+            raise _Stop
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        first = self.received is None
+        self.received = signal.Signals(number)
+        if first and self._inside and self.defer:
+            # If the block lasts too long, the same signal again ends it.
+            timer = threading.Timer(PATIENCE_SECONDS, self._insist)
+            timer.daemon = True
+            timer.start()
+            return
+        raise _Stop
+
+    def _insist(self) -> None:
+        if self._inside and signal.getsignal(self.received) == self._handle:
+            os.kill(os.getpid(), self.received)
