@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -73,6 +73,8 @@ def fit(config: Config, competition: Competition) -> Run:
     out = resolve_out(config.out)
     _check_trainable(competition)
     if _is_finished(out, config, competition):
+        with suppress(OSError):  # a process killed on its last line leaves its checkpoint
+            CheckpointFile(out).remove()
         return load_run(out)
     device = own_device(config.device)
     team = join_team(device)
@@ -271,7 +273,7 @@ def _fit_file(path: str, out: str | None) -> None:
 def _stop_with_parent() -> None:
     """In a process that `launch` started: when that one dies, its end of standard input closes, however it
     died. Nobody would wait for this training any more, and the next call needs its folder."""
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):  # not sys.stdin, whose lock a waiting thread would hold when Python ends
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,5 +1,7 @@
 """Tiny competitions that tests train on in a fraction of a second."""
 
+from pathlib import Path
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -46,3 +48,16 @@ def tiny_competition(
 @pytest.fixture(scope="session")
 def tiny() -> Competition:
     return tiny_competition()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """The tiny training pictures as files, which other processes can read."""
+    folder = tmp_path_factory.mktemp("tiny")
+    train = tiny_competition().train
+    pixels = [" ".join(map(str, image.ravel())) for image in train.images]
+    pd.DataFrame({"emotion": train.labels, "pixels": pixels}).to_csv(folder / "train.csv", index=False)
+    test = pd.DataFrame({"id": range(12), "pixels": pixels[:12]})
+    test.to_csv(folder / "test.csv", index=False)
+    pd.DataFrame({"id": range(12), "emotion": 0}).to_csv(folder / "sample_submission.csv", index=False)
+    return folder

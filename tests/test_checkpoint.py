@@ -25,7 +25,6 @@ KNOBS = {
     "device": "cpu",
 }
 KNOBS |= {"mixup": 0.2, "start_size": 16, "clip_norm": 1.0, "optimizer": "muon", "checkpoint_seconds": 0.0}
-STEPS = 4  # of an epoch: 60 pictures
 KEPT = ("model.safetensors", "history.csv", "submission.csv")
 
 
@@ -43,12 +42,12 @@ def whole(tiny, tmp_path_factory):
 
 
 def cut(config, competition, monkeypatch, saves, error=KeyboardInterrupt):
-    """Train until the checkpoint has been written `saves` times, then die."""
+    """Train until the checkpoint has been written `saves` times, then die; tells where that was."""
     save, done = CheckpointFile.save, []
 
     def save_and_die(self, learner):
         save(self, learner)
-        done.append(learner.epoch * STEPS + learner.step)
+        done.append(train._position(learner))
         if len(done) == saves:
             raise error
 
@@ -59,13 +58,13 @@ def cut(config, competition, monkeypatch, saves, error=KeyboardInterrupt):
     return done[-1]
 
 
-# within the first epoch, after its last step, after its end, in a later one, and at the very end
+# An epoch has 4 steps. Cut within the first, after its last step, after its end, in a later one, at the end
 @pytest.mark.parametrize("saves", [1, 3, 4, 5, 8, 12, 15])
 def test_cut_after_any_step_it_ends_with_the_same_bytes(saves, tiny, whole, tmp_path, monkeypatch, capsys):
-    step = cut(config_of(tmp_path), tiny, monkeypatch, saves)
+    position = cut(config_of(tmp_path), tiny, monkeypatch, saves)
     run = fit(config_of(tmp_path), tiny)
     assert kept(run.out) == whole
-    assert f"going on after epoch {step // STEPS}" in capsys.readouterr().out
+    assert f"going on after {position} from" in capsys.readouterr().out
     assert run.metrics["training"]["resumed"] == 1
     assert len(run.metrics["training"]["epoch_seconds"]) == 3
     assert not list(tmp_path.glob("checkpoint*"))
@@ -219,14 +218,12 @@ def test_a_checkpoint_that_holds_something_else_is_named(content, tmp_path):
         (60, 30, 1.0, True, True),  # cheap against the time since the last one
         (60, 10, 1.0, True, False),  # an epoch on a fast GPU: it would take a tenth of the time
         (60, 59, 0.0, False, False),
-        (60, 60, 1.0, False, True),
+        (60, 61, 1.0, False, True),
         (60, 60, 9.0, False, False),
         (0, 0, 9.0, False, True),  # nothing may be lost, whatever it costs
     ],
 )
-def test_checkpoints_are_written_when_due_and_cheap(
-    seconds, age, cost, epoch_over, expected, tmp_path, monkeypatch
-):
+def test_it_is_written_when_due_and_cheap(seconds, age, cost, epoch_over, expected, tmp_path, monkeypatch):
     file = CheckpointFile(tmp_path)
     file.cost = cost
     monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: file.written + age)
@@ -237,8 +234,7 @@ def test_long_epochs_are_saved_within_and_short_ones_are_not(tiny, tmp_path, mon
     places = []
     monkeypatch.setattr(CheckpointFile, "save", lambda self, learner: places.append(train._position(learner)))
     fit(config_of(tmp_path / "a", epochs=1), tiny)
-    assert places == ["epoch 0 and step 1 of the next", "epoch 0 and step 2 of the next",
-                      "epoch 0 and step 3 of the next", "epoch 0 and step 4 of the next", "epoch 1"]  # fmt: skip
+    assert places == [f"epoch 0 and step {step} of the next" for step in (1, 2, 3, 4)] + ["epoch 1"]
     places.clear()
     fit(config_of(tmp_path / "b", epochs=1, checkpoint_seconds=60.0), tiny)
     assert places == ["epoch 1"]

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import tiny_competition
@@ -31,13 +30,8 @@ KNOBS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The tiny competition as files, which other processes can read."""
-    folder = tmp_path_factory.mktemp("tiny")
-    train = tiny_competition().train
-    pixels = [" ".join(map(str, image.ravel())) for image in train.images]
-    pd.DataFrame({"emotion": train.labels, "pixels": pixels}).to_csv(folder / "train.csv", index=False)
-    return folder
+def folder(tiny_folder):
+    return tiny_folder
 
 
 @pytest.fixture(scope="module")
