@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_utils.faces import Competition, Split
+from fer_utils.files import OutputError, atomic_write
 
 # One colour per expression, the same in every figure; chosen to differ for colour-blind readers too.
 EXPRESSION_COLORS = {
@@ -49,10 +50,18 @@ def set_style() -> None:
 
 
 def save_figure(fig: Figure, out: str | Path, name: str) -> Path:
-    """Write the figure to `out`/figures/`name`.png."""
+    """Write the figure to `out`/figures/`name`.png.
+
+    Raises:
+        OutputError: it cannot be written, or the folder is a link, which may lead anywhere.
+    """
     path = Path(out) / "figures" / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, bbox_inches="tight")
+    if path.parent.is_symlink():
+        raise OutputError(
+            f"{path.parent} is a link: remove it, figures are written into the run's own folder"
+        )
+    with atomic_write(path) as temporary:
+        fig.savefig(temporary, bbox_inches="tight")
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -72,10 +74,19 @@ class Run:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The chosen weights, on the device of the config, ready to predict."""
+        """The chosen weights, on the device of the config, ready to predict.
+
+        Raises:
+            DataError: model.safetensors is damaged, or holds the weights of another network.
+        """
         options = self.config.model_options | {"pretrained": False}  # its own weights follow
         model = create_model(self.config.model, len(self.class_names), **options)
-        model.load_state_dict(load_file(self.out / "model.safetensors"))
+        path = self.out / "model.safetensors"
+        try:
+            model.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(f"{path} does not hold the weights of {self.config.model} ({reason})") from error
         return model.to(choose_device(self.config.device)).eval()
 
     def predict(self, images: np.ndarray, views: str | None = None) -> np.ndarray:
@@ -113,14 +124,41 @@ class Run:
         return competition
 
     def saved_probs(self, split: str = "valid", views: bool = True) -> np.ndarray:
-        """The probabilities [N, C] kept in the folder for `split`, plain or with the config's views."""
-        with np.load(self.out / f"{split}.npz", allow_pickle=False) as arrays:
-            return arrays["probs_views" if views else "probs"]
+        """The probabilities [N, C] kept in the folder for `split`, plain or with the config's views.
+
+        Raises:
+            DataError: the file is missing or damaged, or holds objects, which could run code.
+        """
+        path = self.out / f"{split}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return arrays["probs_views" if views else "probs"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+            raise DataError(f"{path} cannot be used ({error}): train this run again") from error
 
 
 def resolve_out(out: str | Path) -> Path:
     """The folder a run writes to: a relative `out` counts from the repository, wherever it is started."""
     return REPOSITORY / Path(out).expanduser()
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record in a config.json; None where a person wrote the file, or there is none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8-sig")).get("record")
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error}): remove it or choose another out") from error
+    if record is not None and not (
+        isinstance(record, dict) and {"fingerprint", "class_names"} <= set(record)
+    ):
+        raise DataError(f"{path} is damaged: its record lacks the fingerprint or class_names of a run")
+    return record
 
 
 def load_run(out: str | Path) -> Run:
@@ -136,14 +174,21 @@ def load_run(out: str | Path) -> Run:
             f"{folder}: not a finished run, {', '.join(missing)} is missing. Start the same training again: "
             "it goes on from its last checkpoint"
         )
-    record = json.loads((folder / "config.json").read_text(encoding="utf-8"))["record"]
+    record = read_record(folder / "config.json")
+    if record is None:
+        raise DataError(f"{folder / 'config.json'} was written by a person, not by a run")
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        history = pd.read_csv(folder / "history.csv")
+    except ValueError as error:  # of JSON and of pandas
+        raise DataError(f"{folder}: metrics.json or history.csv is damaged ({error})") from error
     return Run(
         out=folder,
         config=Config.from_json(folder / "config.json"),
-        metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
-        history=pd.read_csv(folder / "history.csv"),
-        class_names=tuple(record["class_names"]),
-        fingerprint=record["fingerprint"],
+        metrics=metrics,
+        history=history,
+        class_names=tuple(map(str, record["class_names"])),
+        fingerprint=str(record["fingerprint"]),
     )
 
 

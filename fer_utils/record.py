@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from fer_utils.device import choose_device, environment
 from fer_utils.faces import Competition, DataError
 from fer_utils.files import write_json
 from fer_utils.learner import Learner
-from fer_utils.predict import resolve_out
+from fer_utils.predict import read_record, resolve_out
 
 # What the bytes of a result depend on, beside the config and the data.
 DECIDES_BYTES = ("torch", "numpy", "timm", "device", "hardware", "threads", "precision")
@@ -34,20 +33,6 @@ def write_record(out: Path, learner: Learner, competition: Competition) -> None:
         "environment": environment(learner.device, learner.dtype),
     }
     write_json(out / "config.json", {**learner.config.to_dict(), "record": record})
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """The record in a config.json; None where a person wrote the file, or there is none.
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig")).get("record")
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{path} is no config of a run ({error}): remove it or choose another out") from error
 
 
 def config_from_file(path: str | Path, out: str | None = None) -> Config:

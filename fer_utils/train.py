@@ -42,12 +42,11 @@ from fer_utils.learner import (
     validate,
 )
 from fer_utils.models import model_cost
-from fer_utils.predict import Run, load_run, resolve_out
+from fer_utils.predict import Run, load_run, read_record, resolve_out
 from fer_utils.progress import Progress
 from fer_utils.record import (
     check_repetition,
     config_from_file,
-    read_record,
     warn_of_another_machine,
     write_record,
 )

@@ -16,15 +16,9 @@ from fer_utils.config import Config, ConfigError
 from fer_utils.faces import DataError
 from fer_utils.learner import TrainingError, new_learner
 
-KNOBS = {
-    "image_size": 20,
-    "width": 0.125,
-    "epochs": 3,
-    "batch_size": 16,
-    "precision": "fp32",
-    "device": "cpu",
-}
-KNOBS |= {"mixup": 0.2, "start_size": 16, "clip_norm": 1.0, "optimizer": "muon", "checkpoint_seconds": 0.0}
+KNOBS = {"image_size": 20, "width": 0.125, "epochs": 3, "batch_size": 16, "device": "cpu"}
+KNOBS |= {"precision": "fp32", "mixup": 0.2, "start_size": 16, "clip_norm": 1.0, "optimizer": "muon"}
+KNOBS |= {"checkpoint_seconds": 0.0}
 KEPT = ("model.safetensors", "history.csv", "submission.csv")
 
 

@@ -1,5 +1,6 @@
 """Files are written whole or not at all, found from anywhere, and archives cannot hurt."""
 
+import errno
 import io
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 
 from fer_utils import files
 from fer_utils.faces import DataError
-from fer_utils.files import atomic_write, find_path, opened, write_json, write_text
+from fer_utils.files import OutputError, atomic_write, find_path, locked, opened, write_json, write_text
 
 
 def test_atomic_write_makes_the_folder_and_keeps_the_suffix(tmp_path):
@@ -48,6 +49,51 @@ def test_atomic_write_of_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a.txt"):
         pass
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "the disk is full; make room.* MB are free"), (errno.EROFS, "the disk is read-only"),
+     (errno.EACCES, "permission is denied")],
+)  # fmt: skip
+def test_what_cannot_be_written_says_why_and_what_to_do(number, words, tmp_path):
+    path = write_text(tmp_path / "a.txt", "old")
+    with (
+        pytest.raises(OutputError, match=rf"a\.txt cannot be written: {words}"),
+        atomic_write(path) as temporary,
+    ):
+        temporary.write_text("half")
+        raise OSError(number, os.strerror(number))
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    outside = write_text(tmp_path / "outside.txt", "mine")
+    (tmp_path / "run").mkdir()
+    link = tmp_path / "run" / "submission.csv"
+    link.symlink_to(outside)
+    write_text(link, "new")
+    assert outside.read_text() == "mine" and not link.is_symlink() and link.read_text() == "new"
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path):
+    with locked(tmp_path / "run"):
+        with pytest.raises(OutputError, match="another process is training there"), locked(tmp_path / "run"):
+            pytest.fail("both hold it")
+        with locked(tmp_path / "other"):
+            pass
+    with locked(tmp_path / "run"):
+        pass
+    assert os.listdir(tmp_path / "run") == []
+
+
+def test_a_lock_does_not_follow_a_link(tmp_path):
+    outside = write_text(tmp_path / "outside.txt", "mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(outside)
+    with pytest.raises(OutputError, match="is a link"), locked(tmp_path / "run"):
+        pytest.fail("it was followed")
+    assert outside.read_text() == "mine"
 
 
 def test_write_json_is_plain_and_in_order(tmp_path):
