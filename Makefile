@@ -1,26 +1,42 @@
-# Each target sets up .venv itself, once, and renews it when requirements.txt changes.
+# Each target sets up what it needs itself, once, and renews it when its lock file or pyproject.toml changes.
 SHELL  := /bin/sh
 PYTHON ?= python3
 DATA   ?= demo
 OUT    ?= $(if $(filter demo,$(DATA)),outputs/demo,outputs/run)
-# Further notebook parameters, for instance ARGS="-p epochs 30 -p model medium".
+# Further notebook parameters, for instance ARGS="-p epochs 30 -p model medium"; pytest's words for the tests.
 ARGS   ?=
+# The torch that `make lock` pins in requirements.lock; with an empty TORCH the newest.
+TORCH  ?= torch==2.14.1 torchvision==0.29.1
 
 BIN    := .venv/bin
 READY  := .venv/.ready
+KAGGLE := .venv-kaggle/.ready
+UV     := .venv-lock/bin/uv
+PIP    := -m pip --quiet --disable-pip-version-check install
+# Pins that still fit stay; `make lock ARGS=--upgrade` takes the newest.
+LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-package fer-utils --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help submission test lint lab bench clean
+.PHONY: help submission test test-long test-kaggle lint lab bench lock clean
 
 help:
 	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']   train and write a submission"
 	@echo "make bench [ARGS='--quick' or ARGS='--data path time_to_accuracy']      speed against peers and limits"
-	@echo "make test | lint | lab | clean"
+	@echo "make test | test-kaggle [ARGS='-n 2']      every test, with our versions or with Kaggle's"
+	@echo "make test-long      the trials that take hours"
+	@echo "make lock [ARGS=--upgrade]      the lock files, after a change of requirements*.txt"
+	@echo "make lint | lab | clean"
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.lock
+$(KAGGLE): requirements-kaggle.lock
+# Only files whose hash the lock names are installed; no package is built, for that would fetch others unchecked.
+# The lock is kept in the venv: tests/test_requirements.py sees by it what was installed.
+$(READY) $(KAGGLE): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@touch $(READY)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --require-hashes --only-binary :all: -r $(filter %.lock,$^)
+	$(@D)/bin/python $(PIP) --no-deps --no-build-isolation -e .
+	@cp $(filter %.lock,$^) $@
 
 submission: $(READY)
 	@mkdir -p "$(OUT)"
@@ -28,18 +44,31 @@ submission: $(READY)
 		-r data "$(DATA)" -r out "$(OUT)" $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+test-long: $(READY)
+	$(BIN)/python -m tests.long $(ARGS)
+
+test-kaggle: $(KAGGLE)
+	.venv-kaggle/bin/python -m pytest $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 bench: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
+$(UV):
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python $(PIP) uv==0.13.9
+
+lock: $(UV)
+	printf '%s\n' $(TORCH) | $(LOCK) -c - requirements.txt benchmarks/requirements.txt -o requirements.lock
+	$(LOCK) -c requirements-kaggle.txt requirements.txt -o requirements-kaggle.lock
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-kaggle .venv-lock
