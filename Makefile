@@ -12,6 +12,8 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 KAGGLE := .venv-kaggle/.ready
 UV     := .venv-lock/bin/uv
+# A process for each core, one thread in each: several threads would wait for each other.
+PYTEST  = OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 PIP    := -m pip --quiet --disable-pip-version-check install
 # Pins that still fit stay; `make lock ARGS=--upgrade` takes the newest.
 LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -22,7 +24,7 @@ LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 help:
 	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']   train and write a submission"
 	@echo "make bench [ARGS='--quick' or ARGS='--data path time_to_accuracy']      speed against peers and limits"
-	@echo "make test | test-kaggle [ARGS='-n 2']      every test, with our versions or with Kaggle's"
+	@echo "make test | test-kaggle [ARGS='-k NAME']      every test, with our versions or with Kaggle's"
 	@echo "make test-long      the trials that take hours"
 	@echo "make lock [ARGS=--upgrade]      the lock files, after a change of requirements*.txt"
 	@echo "make lint | lab | clean"
@@ -44,13 +46,13 @@ submission: $(READY)
 		-r data "$(DATA)" -r out "$(OUT)" $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST)
 
 test-long: $(READY)
 	$(BIN)/python -m tests.long $(ARGS)
 
 test-kaggle: $(KAGGLE)
-	.venv-kaggle/bin/python -m pytest $(ARGS)
+	$(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -164,6 +164,7 @@ def test_figures_do_not_follow_a_link_out_of_the_run(copy, tmp_path):
     fig, _ = plots.plt.subplots()
     with pytest.raises(OutputError, match="is a link"):
         plots.save_figure(fig, copy, "confusion")
+    plots.plt.close(fig)
     assert not list((tmp_path / "outside").iterdir())
 
 
