@@ -17,6 +17,9 @@ from typing import Self
 # A step may take longer than whoever asked will wait (systemd and Docker wait 10 s, some schedulers 2): then
 # the step is given up, and the run goes on from its last checkpoint.
 PATIENCE_SECONDS = 1.0
+# Python hears a signal only between two calls into torch, and one may take seconds on a slow machine. Who
+# sends SIGTERM will not wait for that: the process ends itself, as safely as if it were killed.
+LAST_SECONDS = 1.6
 
 
 class Interrupted(KeyboardInterrupt):
@@ -43,15 +46,23 @@ class Interruption:
         self.received: signal.Signals | None = None
         self.message = "stopped; the same command goes on from the last checkpoint"
         self._inside = 0
+        self._over = threading.Event()
         self._previous: dict[signal.Signals, object] = {}
+        self._pipe: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._handle)
+            if os.name == "posix":
+                self._watch_from_now()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        self._over.set()
+        if self._pipe is not None:
+            signal.set_wakeup_fd(self._wakeup_before)
+            os.close(self._pipe[1])  # which ends the watching thread
         for number, previous in self._previous.items():
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
         if kind is not _Stop:
@@ -85,6 +96,20 @@ class Interruption:
             timer.start()
             return
         raise _Stop
+
+    def _watch_from_now(self) -> None:
+        """Hear of signals the moment they come, in a thread: the interpreter writes each into a pipe."""
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        self._wakeup_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True).start()
+
+    def _watch(self, descriptor: int) -> None:
+        while number := os.read(descriptor, 1):
+            if number[0] == signal.SIGTERM and not self._over.wait(LAST_SECONDS):
+                print(self.message, flush=True)
+                os._exit(128 + signal.SIGTERM)
+        os.close(descriptor)
 
     def _insist(self) -> None:
         if self._inside and signal.getsignal(self.received) == self._handle:
