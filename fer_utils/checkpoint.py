@@ -6,14 +6,16 @@ import hashlib
 import io
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fer_utils.config import Config, ConfigError
 from fer_utils.faces import DataError
-from fer_utils.files import atomic_write
+from fer_utils.files import OutputError, atomic_write
 from fer_utils.learner import Learner, TrainingError
 
 # On a fast GPU an epoch takes a second, and writing a large network with its averages half of one: writing
@@ -30,6 +32,7 @@ class CheckpointFile:
     def __init__(self, folder: Path):
         self.path = folder / "checkpoint.pt"
         self.previous = folder / "checkpoint-previous.pt"
+        self.damaged = folder / "checkpoint-damaged.pt"
         self.written = time.perf_counter()
         self.cost = 0.0
 
@@ -46,8 +49,10 @@ class CheckpointFile:
         cheap = self.cost <= SHARE_OF_TIME * age
         return cheap and (epoch_over or age >= config.checkpoint_seconds)
 
-    def save(self, learner: Learner) -> None:
+    def save(self, learner: Learner, totals: Tensor | None = None) -> None:
         """Write all that resuming needs; the last one is kept beside it until it is whole, and after.
+
+        `totals` [team, 2] are those of all processes of a team, where it is in the middle of an epoch.
 
         Raises:
             OutputError: it cannot be written; the last one is as it was.
@@ -56,13 +61,15 @@ class CheckpointFile:
         start = time.perf_counter()
         _check_finite(learner)
         buffer = io.BytesIO()
-        torch.save(_state(learner), buffer)
+        torch.save(_state(learner) | {"totals": learner.totals[None] if totals is None else totals}, buffer)
         content = buffer.getbuffer()
         with atomic_write(self.path) as temporary:
             with open(temporary, "wb") as file:
                 file.write(content)
                 file.write(MARK + hashlib.sha256(content).hexdigest().encode())
-            # Killed between this rename and the next, a run goes on from the previous one.
+                file.flush()
+                os.fsync(file.fileno())
+            # The new one is whole. Killed between this rename and the next, a run goes on from the previous.
             if self.path.is_file():
                 os.replace(self.path, self.previous)
         self.written = time.perf_counter()
@@ -75,6 +82,7 @@ class CheckpointFile:
 
         Raises:
             ConfigError, DataError: it was written by another config or on other data.
+        OutputError: it cannot be read.
         """
         for path in (self.path, self.previous):
             if not path.is_file():
@@ -82,7 +90,10 @@ class CheckpointFile:
             try:
                 state = read_checkpoint(path)
             except DataError as error:
-                print(f"WARNING: {error}; going back to what was saved before it", flush=True)
+                if learner.team.leads:
+                    print(f"WARNING: {error}; going back to what was saved before it", flush=True)
+                    with suppress(FileNotFoundError):  # out of the way: it must not become the previous one
+                        os.replace(path, self.damaged)
                 continue
             _check_same_run(state, learner, path)
             _restore(learner, state, path)
@@ -91,8 +102,8 @@ class CheckpointFile:
 
     def remove(self) -> None:
         """A finished run needs none."""
-        self.path.unlink(missing_ok=True)
-        self.previous.unlink(missing_ok=True)
+        for path in (self.path, self.previous, self.damaged):
+            path.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -100,11 +111,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         DataError: it is damaged, or was not written by this module.
+        OutputError: it may be whole, but cannot be read.
     """
     try:
         whole = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+        raise OutputError(
+            f"{path} cannot be read ({error.strerror}): allow it, or choose another out"
+        ) from error
     body, end = memoryview(whole)[: -len(MARK) - 64], whole[-len(MARK) - 64 :]
     if end != MARK + hashlib.sha256(body).hexdigest().encode():
         raise DataError(f"{path} is damaged: its checksum does not fit its content")
@@ -133,7 +147,6 @@ def _state(learner: Learner) -> dict[str, Any]:
         "device": learner.device.type,
         "epoch": learner.epoch,
         "step": learner.step,
-        "totals": learner.totals.cpu(),
         "seconds": learner.seconds,
         "epoch_seconds": learner.epoch_seconds,
         "resumed": learner.resumed,
@@ -171,8 +184,11 @@ def _restore(learner: Learner, state: dict[str, Any], path: Path) -> None:
     if state["scaler"] and learner.scaler.is_enabled():
         learner.scaler.load_state_dict(state["scaler"])
     learner.epoch, learner.step = state["epoch"], state["step"]
-    # In a team the leader's totals were the sum over all, and are so again.
-    learner.totals = state["totals"].to(learner.device) * float(learner.team.leads)
+    totals = state["totals"].to(learner.device)
+    if len(totals) == learner.team.size:
+        learner.totals = totals[learner.team.rank]
+    else:  # another number of devices than it was written on
+        learner.totals = totals.sum(0) * float(learner.team.leads)
     learner.seconds, learner.epoch_seconds = state["seconds"], state["epoch_seconds"]
     learner.history, learner.best = state["history"], state["best"]
     learner.resumed = state["resumed"] + 1

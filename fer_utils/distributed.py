@@ -41,6 +41,20 @@ class Team:
             dist.all_reduce(tensor)
         return tensor
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Everybody's `tensor`, stacked: [team, ...]."""
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        if self.size > 1:
+            dist.all_gather(parts, tensor)
+        return torch.stack(parts if self.size > 1 else [tensor])
+
+    def differs(self, value: Any) -> bool:
+        """Whether the processes hold different values; all have come this far when it returns."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return any(other != value for other in values)
+
     def agree(self, value: Any) -> Any:
         """The leader's `value`, in every process."""
         values = [value]

@@ -73,11 +73,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def _sync_folder(folder: Path) -> None:
     """Bring a rename to the disk; only Unix lets a folder be opened for that."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with suppress(OSError):  # some network disks refuse
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 _ADVICE = {
@@ -93,10 +94,11 @@ _ADVICE = {
 
 
 def _output_error(path: Path, error: OSError) -> OSError:
-    """`error` in words, or itself where it is none of writing's own (say, a temporary file never written)."""
-    if isinstance(error, OutputError) or error.errno not in _ADVICE:
+    """`error` in words, or itself where it is none of the system's (say, a temporary file never written)."""
+    if isinstance(error, OutputError) or error.errno in (None, errno.ENOENT):
         return error
-    message = f"{path} cannot be written: {_ADVICE[error.errno]}, then give the same command again. "
+    advice = _ADVICE.get(error.errno, f"{error.strerror}; see to the disk")
+    message = f"{path} cannot be written: {advice}, then give the same command again. "
     message += "Files written before are whole"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         with suppress(OSError):
@@ -119,7 +121,8 @@ def locked(folder: Path) -> Iterator[None]:
         if (folder / ".lock").is_symlink():  # a lock is opened for writing, wherever a link leads
             raise OutputError(f"{folder / '.lock'} is a link: remove it")
         lock.acquire(timeout=0)
-        for entry in folder.iterdir():
+        figures = [] if (folder / "figures").is_symlink() else (folder / "figures").glob(".*")
+        for entry in [*folder.glob(".*"), *figures]:
             if _UNDER_WAY.fullmatch(entry.name) and entry.is_file():
                 entry.unlink(missing_ok=True)
     except Timeout:

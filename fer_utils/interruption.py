@@ -6,11 +6,13 @@ is whole and can be saved; one that comes anywhere else is answered at once.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
@@ -46,6 +48,7 @@ class Interruption:
         self.received: signal.Signals | None = None
         self.message = "stopped; the same command goes on from the last checkpoint"
         self._inside = 0
+        self._first = 0.0  # when the first signal came
         self._over = threading.Event()
         self._previous: dict[signal.Signals, object] = {}
         self._pipe: tuple[int, int] | None = None
@@ -53,7 +56,10 @@ class Interruption:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+                if (
+                    signal.getsignal(number) != signal.SIG_IGN
+                ):  # a job in the background is not to hear Ctrl-C
+                    self._previous[number] = signal.signal(number, self._handle)
             if os.name == "posix":
                 self._watch_from_now()
         return self
@@ -65,12 +71,13 @@ class Interruption:
             os.close(self._pipe[1])  # which ends the watching thread
         for number, previous in self._previous.items():
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
-        if kind is not _Stop:
-            return
-        print(self.message, flush=True)
-        if self.received == signal.SIGTERM:
-            signal.raise_signal(signal.SIGTERM)
-        raise Interrupted(self.message) from None
+        if kind is _Stop or (kind is not None and self.received == signal.SIGTERM):
+            with suppress(OSError, ValueError):  # nobody may be listening any more
+                print(self.message if kind is _Stop else f"{kind.__name__}: {error}", flush=True)
+            if self.received == signal.SIGTERM:
+                signal.raise_signal(signal.SIGTERM)
+        if kind is _Stop:
+            raise Interrupted(self.message) from None
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -87,15 +94,18 @@ class Interruption:
             raise _Stop
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        first = self.received is None
+        now = time.monotonic()
+        if self.received is None:
+            self._first = now
+            if self._inside and self.defer:
+                # If the block lasts too long, the same signal again ends it.
+                timer = threading.Timer(PATIENCE_SECONDS, self._insist)
+                timer.daemon = True
+                timer.start()
         self.received = signal.Signals(number)
-        if first and self._inside and self.defer:
-            # If the block lasts too long, the same signal again ends it.
-            timer = threading.Timer(PATIENCE_SECONDS, self._insist)
-            timer.daemon = True
-            timer.start()
-            return
-        raise _Stop
+        # A terminal's Ctrl-C reaches a training twice, once through the process that launched it.
+        if not (self._inside and self.defer) or now - self._first > PATIENCE_SECONDS / 2:
+            raise _Stop
 
     def _watch_from_now(self) -> None:
         """Hear of signals the moment they come, in a thread: the interpreter writes each into a pipe."""
@@ -107,10 +117,14 @@ class Interruption:
     def _watch(self, descriptor: int) -> None:
         while number := os.read(descriptor, 1):
             if number[0] == signal.SIGTERM and not self._over.wait(LAST_SECONDS):
-                print(self.message, flush=True)
+                with suppress(OSError, ValueError):
+                    print(self.message, flush=True)
                 os._exit(128 + signal.SIGTERM)
         os.close(descriptor)
 
     def _insist(self) -> None:
         if self._inside and signal.getsignal(self.received) == self._handle:
-            os.kill(os.getpid(), self.received)
+            if os.name == "nt":  # where os.kill would end the process there and then
+                _thread.interrupt_main(self.received)
+            else:
+                os.kill(os.getpid(), self.received)

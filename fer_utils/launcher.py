@@ -31,7 +31,7 @@ from fer_utils.files import write_json
 from fer_utils.interruption import Interruption
 from fer_utils.learner import TrainingError, new_learner, place, train_epoch
 from fer_utils.predict import Run, load_run, resolve_out
-from fer_utils.processes import Processes
+from fer_utils.processes import Processes, follow_parent
 from fer_utils.record import check_repetition, config_from_file
 from fer_utils.results import print_results
 from fer_utils.train import check_fingerprint, fit, run_command
@@ -52,8 +52,8 @@ def launch(config: Config, competition: Competition) -> Run:
         ConfigError: more GPUs than there are, or a batch too small to share.
         TrainingError: a process failed; the message holds its traceback.
     """
-    if (resolve_out(config.out) / "metrics.json").is_file():  # finished, or another run's: `fit` tells
-        return fit(config, competition)
+    if (resolve_out(config.out) / "metrics.json").is_file():  # finished, or another run's: `fit` sees to it
+        return fit(dataclasses.replace(config, n_devices="1"), competition)
     n_devices = choose_n_devices(config, competition)
     if n_devices == 1:
         return fit(config, competition)
@@ -216,6 +216,7 @@ def _run_team(
 
 def _take_part_in_trial(path: str) -> None:
     """One process of those that `trial` starts; the leader leaves the result beside the config."""
+    follow_parent()
     config = Config.from_json(path)
     competition = load_competition(config.data, **config.data_options)
     check_fingerprint(config, competition)

@@ -71,16 +71,21 @@ class Learner:
 
 
 def new_learner(
-    config: Config, competition: Competition, device: torch.device, team: Team = ALONE
+    config: Config,
+    competition: Competition,
+    device: torch.device,
+    team: Team = ALONE,
+    precision: str | None = None,
 ) -> Learner:
-    """A learner before its first step; `team` are the processes that train it together."""
+    """A learner before its first step; `team` are the processes that train it together, and `precision` is
+    what "auto" was decided to be before."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # batches are equal, so a search for the best kernels pays
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(competition.class_names), **config.model_options)
     model = model.to(device, memory_format=torch.channels_last)
     counts = torch.tensor(np.bincount(competition.train.labels, minlength=len(competition.class_names)))
-    dtype = team.agree(choose_precision(config.precision, model, config.image_size))
+    dtype = team.agree(choose_precision(precision or config.precision, model, config.image_size))
     if team.size > 1:
         model = share_norms(model)
     return Learner(
@@ -245,7 +250,8 @@ def _valid_logits(learner: Learner, model: nn.Module, valid: Split) -> Tensor:
     mine = learner.team.share(len(valid))
     logits = torch.zeros(len(valid), learner.num_classes, device=learner.device)
     images = torch.from_numpy(np.require(valid.images[mine], requirements="W"))
-    for rows, batch in zip(logits[mine].split(512), images.split(512), strict=True):
+    size = learner.config.evaluation_batch
+    for rows, batch in zip(logits[mine].split(size), images.split(size), strict=True):
         batch = to_float(batch.to(learner.device)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(batch.device.type, dtype=learner.dtype, enabled=learner.dtype != torch.float32):
             rows.copy_(model(batch))

@@ -104,7 +104,8 @@ class Run:
         size = self.config.image_size
         if images.shape[2:] != (size, size):
             images = (resize(to_float(torch.tensor(images)), size) * 255).round().byte().numpy()
-        return view_probs(self.model, images, views or self.config.views).mean(0)
+        batch_size = self.config.evaluation_batch
+        return view_probs(self.model, images, views or self.config.views, batch_size).mean(0)
 
     def load_data(self, data: str = "run") -> Competition:
         """The competition this run was trained on, from where its config says or from `data`.
@@ -192,9 +193,9 @@ def load_run(out: str | Path) -> Run:
     )
 
 
-def save_probs(path: Path, model: nn.Module, split: Split, views: str) -> dict[str, np.ndarray]:
-    """Predict `split` plainly and with `views`, write both with ids and labels, and return the arrays."""
-    probs = view_probs(model, split.images, views)
+def save_probs(path: Path, model: nn.Module, split: Split, config: Config) -> dict[str, np.ndarray]:
+    """Predict `split` plainly and with views, write both with ids and labels, and return the arrays."""
+    probs = view_probs(model, split.images, config.views, config.evaluation_batch)
     arrays = {"ids": split.ids.astype(np.str_), "probs": probs[0], "probs_views": probs.mean(0)}
     if split.labels is not None:
         arrays["labels"] = split.labels

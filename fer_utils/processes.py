@@ -60,6 +60,7 @@ class Processes:
         ):
             self.running.add(process)
             late = threading.Timer(seconds or 0, process.terminate)
+            late.daemon = True
             try:
                 if seconds:
                     late.start()
@@ -71,10 +72,11 @@ class Processes:
                 raise
             finally:
                 process.wait()
+                too_late = bool(seconds) and not late.is_alive()
+                late.cancel()
                 self.running.discard(process)
-        if seconds and not late.is_alive():
+        if too_late:
             raise TrainingError(f"{label}no answer within {seconds:.0f} s")
-        late.cancel()
         if process.returncode:
             last_words = complaints.read_text(encoding="utf-8", errors="replace")
             if process.returncode == -signal.SIGKILL or "SIGKILL" in last_words:
@@ -91,12 +93,31 @@ class Processes:
             process.terminate()
 
 
+# Errors that say all there is to say: a traceback would only hide it.
+_SPEAKING = ("ConfigError: ", "DataError: ", "OutputError: ", "TrainingError: ")
+
+
+def follow_parent() -> None:
+    """In a process that `Processes` started: end when the one that started it does, however that died. Nobody
+    would wait for this training any more, and the next call needs its folder."""
+    if os.environ.get("FER_PARENT") == "stdin":
+        threading.Thread(target=_stop_with_parent, daemon=True).start()
+
+
+def _stop_with_parent() -> None:
+    while os.read(0, 1):  # not sys.stdin, whose lock a waiting thread would hold when Python ends
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _first_error(folder: Path) -> str:
-    """The traceback of the process that failed first; the others failed because it had gone."""
+    """What the process that failed first says; the others failed because it had gone."""
     paths = sorted(folder.rglob("error.json"), key=lambda path: path.stat().st_mtime_ns)
     for path in paths:
         message = json.loads(path.read_text(encoding="utf-8"))["message"]
         if isinstance(message, dict):
+            if str(message.get("message")).startswith(_SPEAKING):
+                return message["message"]
             traceback = message.get("extraInfo", {}).get("py_callstack", "")
             rank = path.parent.name
             return f"process {rank} failed:\n{traceback}" if rank.isdecimal() else traceback

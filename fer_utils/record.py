@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from fer_utils.checkpoint import CheckpointFile
 from fer_utils.config import Config
 from fer_utils.device import choose_device, environment
+from fer_utils.distributed import in_team
 from fer_utils.faces import Competition, DataError
 from fer_utils.files import write_json
 from fer_utils.learner import Learner
-from fer_utils.predict import read_record, resolve_out
+from fer_utils.predict import RUN_FILES, read_record
 
 # What the bytes of a result depend on, beside the config and the data.
 DECIDES_BYTES = ("torch", "numpy", "timm", "device", "hardware", "threads", "precision")
@@ -32,6 +32,7 @@ def write_record(out: Path, learner: Learner, competition: Competition) -> None:
         "notes": list(competition.notes),
         "environment": environment(learner.device, learner.dtype),
     }
+    (out / "metrics.json").unlink(missing_ok=True)  # left over from something else, it would look finished
     write_json(out / "config.json", {**learner.config.to_dict(), "record": record})
 
 
@@ -48,21 +49,31 @@ def config_from_file(path: str | Path, out: str | None = None) -> Config:
     """
     path = Path(path)
     config, record = Config.from_json(path), read_record(path)
+    beside = any((path.parent / name).is_file() for name in (*RUN_FILES[1:], "checkpoint.pt"))
     if out is not None:
         config = replace(config, out=out)
-    elif record is not None:
+    elif record is not None or beside:
         config = replace(config, out=str(path.resolve().parent))
     if record is None:
         return config
-    folder, then = resolve_out(config.out), record.get("environment", {})
-    if CheckpointFile(folder).exists or (folder / "metrics.json").is_file():
-        return config  # begun already, with what it was begun with
-    if config.precision == "auto":
+    then = record.get("environment", {})
+    if out is not None and config.precision == "auto":  # in its own folder `fit` sees to that
         config = replace(config, precision=PRECISIONS.get(then.get("precision"), "auto"))
-    threads = then.get("threads")
-    if isinstance(threads, int) and 1 <= threads <= 1024 and "OMP_NUM_THREADS" not in os.environ:
+    threads, alone = then.get("threads"), config.n_devices in ("auto", "1") and not in_team()
+    if isinstance(threads, int) and 1 <= threads <= 1024 and alone and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads)
     return config
+
+
+def recorded_precision(out: Path, config: Config, fingerprint: str, device: torch.device) -> str | None:
+    """What "auto" was decided to be when this very run was begun here: a second measurement might differ."""
+    record = read_record(out / "config.json")
+    if record is None or config.precision != "auto" or record["fingerprint"] != fingerprint:
+        return None
+    then = record.get("environment", {})
+    if config.differing(Config.from_json(out / "config.json")) or then.get("device") != device.type:
+        return None
+    return PRECISIONS.get(then.get("precision"))
 
 
 def check_repetition(path: str | Path, config: Config, competition: Competition) -> None:

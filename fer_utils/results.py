@@ -48,7 +48,7 @@ def write_results(learner: Learner, competition: Competition, out: Path) -> None
         split = competition.splits.get(name)
         if split is None:
             continue
-        arrays = save_probs(out / f"{name}.npz", learner.model, split, config.views)
+        arrays = save_probs(out / f"{name}.npz", learner.model, split, config)
         if split.labels is not None:
             scores[name] = score_split(arrays, competition, name)
     if competition.test is not None:

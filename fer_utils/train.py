@@ -11,13 +11,13 @@ that by itself on the GPUs of one machine.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -42,18 +42,20 @@ from fer_utils.learner import (
     validate,
 )
 from fer_utils.models import model_cost
-from fer_utils.predict import Run, load_run, read_record, resolve_out
+from fer_utils.predict import RUN_FILES, Run, load_run, read_record, resolve_out
+from fer_utils.processes import follow_parent
 from fer_utils.progress import Progress
 from fer_utils.record import (
     check_repetition,
     config_from_file,
+    recorded_precision,
     warn_of_another_machine,
     write_record,
 )
 from fer_utils.results import print_results, write_results
 
 # In a team a checkpoint within an epoch costs a meeting: it is thought of only after so many steps.
-TEAM_STEPS = 50
+TEAM_STEPS = 20
 
 
 def fit(config: Config, competition: Competition) -> Run:
@@ -71,9 +73,8 @@ def fit(config: Config, competition: Competition) -> Run:
     """
     out = resolve_out(config.out)
     _check_trainable(competition)
-    if _is_finished(out, config, competition):
-        with suppress(OSError):  # a process killed on its last line leaves its checkpoint
-            CheckpointFile(out).remove()
+    if _is_finished(out, config, competition) and not CheckpointFile(out).exists:
+        print(f"{out} holds this run already, finished: nothing to do")
         return load_run(out)
     device = own_device(config.device)
     team = join_team(device)
@@ -83,8 +84,12 @@ def fit(config: Config, competition: Competition) -> Run:
             "competition) or python -m fer_utils.launcher config.json"
         )
     with locked(out) if team.leads else nullcontext(), Interruption(defer=team.size == 1) as interruption:
-        # Another process may have finished the run between the first look and the lock.
-        if not team.agree(team.leads and _is_finished(out, config, competition)):
+        # Another process may have finished the run between the first look and the lock, or been killed on its
+        # last line.
+        if team.agree(team.leads and _is_finished(out, config, competition)):
+            if team.leads:
+                CheckpointFile(out).remove()
+        else:
             with explained(config):
                 _fit(config, competition, device, team, out, interruption)
     return load_run(out)
@@ -99,17 +104,19 @@ def _fit(
     interruption: Interruption,
 ) -> None:
     checkpoint = CheckpointFile(out)
-    learner = new_learner(config, competition, device, team)
+    precision = recorded_precision(out, config, competition.fingerprint, device)
+    learner = new_learner(config, competition, device, team, precision)
     if team.leads:
         _introduce(learner)
     resumed = checkpoint.load(learner)
-    team.agree("read")  # the leader renews the checkpoint only when all have read it
-    if team.leads:
-        if resumed:
-            print(f"going on after {_position(learner)} from {out}", flush=True)
-            warn_of_another_machine(read_record(out / "config.json"), environment(device, learner.dtype))
-        else:
-            write_record(out, learner, competition)
+    if team.differs((learner.epoch, learner.step, learner.resumed)):
+        raise TrainingError(f"the processes found different checkpoints in {out}: do all of them see it?")
+    record = read_record(out / "config.json")
+    if team.leads and resumed:
+        print(f"going on after {_position(learner)} from {out}", flush=True)
+        warn_of_another_machine(record, environment(device, learner.dtype))
+    if team.leads and not (resumed and record):
+        write_record(out, learner, competition)
     _train(learner, competition.train, competition.valid, checkpoint, interruption)
     interruption.message = "stopped while writing the results; the same command goes on from there"
     if team.leads:
@@ -144,7 +151,11 @@ def _is_finished(out: Path, config: Config, competition: Competition) -> bool:
     """Whether `out` holds this very run, finished. Another run is an error that names the difference."""
     path = out / "config.json"
     record = read_record(path) if path.is_file() else None
-    finished = (out / "metrics.json").is_file()
+    finished = all((out / name).is_file() for name in RUN_FILES)
+    if record is None and (out / "metrics.json").is_file():
+        raise ConfigError(
+            f"{out} holds results that no run here has recorded in config.json: choose another out"
+        )
     if record is None or not (finished or CheckpointFile(out).exists):
         return False  # nothing worth keeping, or only the config a person wrote for this run
     other = Config.from_json(path)
@@ -153,8 +164,6 @@ def _is_finished(out: Path, config: Config, competition: Competition) -> bool:
         raise ConfigError(f"{out} holds a run with another config ({differing}): choose another out")
     if record.get("fingerprint") != competition.fingerprint:
         raise DataError(f"{out} holds a run on other data (from {other.data!r}): choose another out")
-    if finished:
-        print(f"{out} holds this run already, finished: nothing to do")
     return finished
 
 
@@ -167,7 +176,7 @@ def _train(
     labels = torch.tensor(train.labels, device=learner.device)
     if config.compile_mode not in ("auto", "off"):
         compile_forward(learner, config.compile_mode, len(train))
-    start = time.perf_counter() - learner.seconds
+    start, steps = time.perf_counter() - learner.seconds, itertools.count(1)
 
     @contextmanager
     def whole_step() -> Iterator[None]:
@@ -175,8 +184,7 @@ def _train(
         with interruption.whole():
             yield
             learner.seconds = time.perf_counter() - start
-            if _worth_saving(learner, checkpoint, interruption.received is not None):
-                checkpoint.save(learner)
+            if _save_within_epoch(learner, checkpoint, next(steps), interruption.received is not None):
                 interruption.message = (
                     f"stopped after {_position(learner)}; the same command goes on from there"
                 )
@@ -208,16 +216,26 @@ def _train(
                 try_compiling(learner, len(train))
 
 
-def _worth_saving(learner: Learner, checkpoint: CheckpointFile, asked_to_stop: bool) -> bool:
-    """Whether to write a checkpoint after a step. A team decides together, now and then, since it has to add
-    up its totals for it; told to stop, it does not meet again."""
-    team = learner.team
+def _save_within_epoch(learner: Learner, checkpoint: CheckpointFile, step: int, asked_to_stop: bool) -> bool:
+    """Write a checkpoint after the `step`-th step of this process, if one is due; tells whether it did.
+
+    A team decides together, now and then, since it has to gather its totals; told to stop, it does not meet
+    again but goes on later from what was saved last.
+    """
+    team, config = learner.team, learner.config
     if team.size == 1:
-        return asked_to_stop or checkpoint.due(learner.config, epoch_over=False)
-    if learner.step % TEAM_STEPS or not team.agree(checkpoint.due(learner.config, epoch_over=False)):
+        if not asked_to_stop and not checkpoint.due(config, epoch_over=False):
+            return False
+        checkpoint.save(learner)
+        return True
+    if config.checkpoint_seconds and step % TEAM_STEPS:
         return False
-    learner.totals = team.add(learner.totals) * float(team.leads)
-    return team.leads
+    if not team.agree(checkpoint.due(config, epoch_over=False)):
+        return False
+    totals = team.gather(learner.totals)
+    if team.leads:
+        checkpoint.save(learner, totals)
+    return True
 
 
 def _patience_is_over(learner: Learner) -> bool:
@@ -245,7 +263,9 @@ def run_command(work: Callable[[str, str | None], None], description: str, argum
     options = parser.parse_args(arguments)
     try:
         work(options.config, options.out)
-    except Interrupted:  # it has said so itself
+    except KeyboardInterrupt as error:
+        if not isinstance(error, Interrupted):  # which has said so itself
+            print("stopped before training began", file=sys.stderr)
         return 128 + signal.SIGINT
     except (ConfigError, DataError, OutputError, TrainingError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -254,8 +274,7 @@ def run_command(work: Callable[[str, str | None], None], description: str, argum
 
 
 def _fit_file(path: str, out: str | None) -> None:
-    if os.environ.get("FER_PARENT") == "stdin":
-        threading.Thread(target=_stop_with_parent, daemon=True).start()
+    follow_parent()
     config = config_from_file(path, out)
     competition = load_competition(config.data, **config.data_options)
     check_fingerprint(config, competition)
@@ -267,14 +286,6 @@ def _fit_file(path: str, out: str | None) -> None:
     if speaks:
         print_results(run)
     leave_team()
-
-
-def _stop_with_parent() -> None:
-    """In a process that `launch` started: when that one dies, its end of standard input closes, however it
-    died. Nobody would wait for this training any more, and the next call needs its folder."""
-    while os.read(0, 1):  # not sys.stdin, whose lock a waiting thread would hold when Python ends
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def check_fingerprint(config: Config, competition: Competition) -> None:

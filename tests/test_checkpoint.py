@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import pickle
 
@@ -14,6 +15,7 @@ from fer_utils import checkpoint, fit, train
 from fer_utils.checkpoint import MARK, CheckpointFile, read_checkpoint
 from fer_utils.config import Config, ConfigError
 from fer_utils.faces import DataError
+from fer_utils.files import OutputError
 from fer_utils.learner import TrainingError, new_learner
 
 KNOBS = {"image_size": 20, "width": 0.125, "epochs": 3, "batch_size": 16, "device": "cpu"}
@@ -106,6 +108,88 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(how, tiny, whole, tmp
     assert "WARNING" in printed and "checkpoint.pt is damaged" in printed
     assert "going on after epoch 1 and step 1 of the next" in printed  # the sixth was after step 1
     assert kept(run.out) == whole
+
+
+def test_the_damaged_one_does_not_replace_the_good_one_before_a_new_one_is_whole(
+    tiny, whole, tmp_path, monkeypatch
+):
+    cut(config_of(tmp_path), tiny, monkeypatch, saves=7)
+    damage(tmp_path / "checkpoint.pt", "cut")
+    replace = os.replace
+
+    def killed(source, target):
+        if str(target).endswith("checkpoint.pt"):
+            raise KeyboardInterrupt  # the last moment before the new one has its name
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(config_of(tmp_path), tiny)
+    run = fit(config_of(tmp_path), tiny)
+    assert run.metrics["training"]["resumed"] == 1 and kept(run.out) == whole
+
+
+def test_a_full_disk_at_the_last_moment_keeps_both(tiny, tmp_path, monkeypatch):
+    learner = new_learner(config_of(tmp_path), tiny, torch.device("cpu"))
+    file = CheckpointFile(tmp_path)
+    file.save(learner)
+    learner.epoch = 1
+    file.save(learner)
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    learner.epoch = 2
+    with pytest.raises(OutputError, match="the disk is full"):
+        file.save(learner)
+    assert [read_checkpoint(path)["epoch"] for path in (file.path, file.previous)] == [1, 0]
+
+
+def test_one_that_may_not_be_read_is_not_taken_for_damaged(tiny, tmp_path, monkeypatch):
+    cut(config_of(tmp_path), tiny, monkeypatch, saves=7)
+    (tmp_path / "kept").mkdir()
+    os.replace(tmp_path / "checkpoint.pt", tmp_path / "kept" / "checkpoint.pt")
+    monkeypatch.setattr("pathlib.Path.is_file", lambda path: True)
+    with pytest.raises(OutputError, match=r"checkpoint\.pt cannot be read"):
+        CheckpointFile(tmp_path).load(new_learner(config_of(tmp_path), tiny, torch.device("cpu")))
+
+
+def test_results_of_something_else_are_not_mixed_with_a_run(tiny, tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds results that no run here has recorded"):
+        fit(config_of(tmp_path), tiny)
+    assert (tmp_path / "metrics.json").read_text() == "{}"
+
+
+def test_a_run_whose_config_was_written_by_a_script_again_goes_on(tiny, whole, tmp_path, monkeypatch):
+    cut(config_of(tmp_path), tiny, monkeypatch, saves=7)
+    (tmp_path / "config.json").write_text(json.dumps(config_of(tmp_path).to_dict()))
+    run = fit(config_of(tmp_path), tiny)
+    assert run.metrics["training"]["resumed"] == 1 and kept(run.out) == whole
+    assert fit(config_of(tmp_path), tiny).metrics == run.metrics
+
+
+def test_killed_on_its_last_line_it_is_finished(tiny, whole, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointFile, "remove", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fit(config_of(tmp_path), tiny)
+    assert CheckpointFile(tmp_path).exists
+    assert kept(fit(config_of(tmp_path), tiny).out) == whole
+    assert not CheckpointFile(tmp_path).exists
+
+
+def test_the_precision_is_measured_once(tiny, tmp_path, monkeypatch):
+    """A run killed before its first checkpoint must not come to another choice."""
+    seconds = {torch.float32: 2.0, torch.bfloat16: 1.0}
+    monkeypatch.setattr("fer_utils.device._step_seconds", lambda *_: seconds)
+    config = config_of(tmp_path, precision="auto", epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fit(config, tiny)
+    seconds[torch.bfloat16] = 3.0
+    run = fit(config, tiny)
+    record = json.loads((run.out / "config.json").read_text())["record"]
+    assert record["environment"]["precision"] == "bfloat16" and run.config.precision == "auto"
 
 
 def test_with_all_of_them_damaged_it_begins_anew(tiny, whole, tmp_path, monkeypatch, capsys):

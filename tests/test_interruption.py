@@ -75,11 +75,33 @@ def test_sigterm_does_not_wait_for_a_call_that_python_cannot_leave():
     assert time.monotonic() - start < 20
 
 
-def test_a_second_ctrl_c_does_not_wait():
+def test_an_impatient_second_ctrl_c_does_not_wait():
     with pytest.raises(Interrupted), Interruption() as stop, stop.whole():
         send(signal.SIGINT)
+        time.sleep(0.6)
         send(signal.SIGINT)
         pytest.fail("went on")
+
+
+def test_the_echo_of_a_signal_does_not_cut_the_step():
+    """A terminal's Ctrl-C reaches a training by itself and through the process that launched it."""
+    done = []
+    with pytest.raises(Interrupted), Interruption() as stop:
+        with stop.whole():
+            send(signal.SIGINT)
+            send(signal.SIGINT)
+            done.append(1)
+        stop.stop_if_asked()
+    assert done == [1]
+
+
+def test_a_job_in_the_background_does_not_hear_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interruption():
+            send(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_sigterm_reaches_whoever_was_there_before(capsys):
@@ -135,16 +157,16 @@ def test_a_notebook_shows_one_line_and_no_traceback():
 def test_ctrl_c_in_a_training_saves_the_step_under_way(tiny, tmp_path, monkeypatch, capsys):
     config = Config(**KNOBS, out=str(tmp_path / "cut"), epochs=2)
     whole = fit(Config(**KNOBS, out=str(tmp_path / "whole"), epochs=2), tiny)
-    worth_saving = train._worth_saving
+    save = train._save_within_epoch
 
-    def interrupt(learner, checkpoint, asked):
+    def interrupt(learner, checkpoint, step, asked):
         if learner.epoch == 1 and learner.step == 3:
             send(signal.SIGINT)
             asked = True
-        return worth_saving(learner, checkpoint, asked)
+        return save(learner, checkpoint, step, asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_worth_saving", interrupt)
+        patch.setattr(train, "_save_within_epoch", interrupt)
         with pytest.raises(Interrupted, match="stopped after epoch 1 and step 3 of the next"):
             fit(config, tiny)
     assert CheckpointFile(tmp_path / "cut").exists

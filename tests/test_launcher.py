@@ -79,6 +79,37 @@ def test_a_failing_process_fails_the_run_with_its_traceback(folder, competition,
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
+def test_a_cut_training_of_two_goes_on_to_the_same_bytes(folder, competition, tmp_path, monkeypatch, capfd):
+    """Cut in the middle of an epoch, by a module that Python imports at start."""
+    config = {"n_devices": "2", "epochs": 2, "checkpoint_seconds": 0.0, "batch_size": 8}
+    whole = launch(config_of(folder, tmp_path / "whole", **config), competition)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if 'RANK' in os.environ:\n"
+        "    from fer_utils.checkpoint import CheckpointFile as File\n"
+        "    save, done = File.save, []\n"
+        "    def save_and_die(self, *arguments):\n"
+        "        save(self, *arguments)\n"
+        "        done.append(1)\n"
+        "        if len(done) == 11: os._exit(1)\n"
+        "    File.save = save_and_die\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
+        with pytest.raises(TrainingError):
+            launch(config_of(folder, tmp_path / "cut", **config), competition)
+    again = launch(config_of(folder, tmp_path / "cut", **config), competition)
+    assert "going on after epoch 1 and step 3 of the next" in capfd.readouterr().out
+    for name in ("model.safetensors", "history.csv", "submission.csv"):
+        assert (again.out / name).read_bytes() == (whole.out / name).read_bytes()
+
+
+def test_what_a_process_says_is_not_buried_in_a_traceback(folder, competition, tmp_path):
+    (tmp_path / "run").write_text("a file in place of the folder")
+    with pytest.raises(TrainingError, match="^OutputError: .* a file stands where a folder should be"):
+        launch(config_of(folder, tmp_path / "run", n_devices="2"), competition)
+
+
 def test_other_data_than_the_files_hold_is_refused(folder, tmp_path):
     other = tiny_competition()
     with pytest.raises(TrainingError, match="other pictures or labels than those given to launch"):

@@ -64,6 +64,23 @@ def test_a_repetition_takes_precision_and_threads_from_the_record(copy, tmp_path
     assert config_from_file(copy / "config.json").precision == "auto"  # that run goes on as it began
 
 
+def test_an_interrupted_repetition_goes_on(copy, run, tmp_path, threads, monkeypatch):
+    def change(content):
+        content["precision"] = "auto"
+        content["record"]["environment"]["precision"] = "bfloat16"
+
+    edit(copy, change)
+    command = [str(copy / "config.json"), "--out", str(tmp_path / "again")]
+    with monkeypatch.context() as patch:
+        patch.setattr("fer_utils.results.write_submission", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train.main(command)
+    assert train.main(command) == 0
+    assert train.main(command) == 0  # finished: nothing to do
+    for name in KEPT:
+        assert (tmp_path / "again" / name).read_bytes() == (run.out / name).read_bytes()
+
+
 def test_a_moved_run_is_still_itself(copy, run, capsys, threads):
     assert train.main([str(copy / "config.json")]) == 0
     assert f"{copy} holds this run already, finished" in capsys.readouterr().out
@@ -105,6 +122,15 @@ def test_a_strangers_config_trains_nowhere_but_in_its_own_folder(copy, tmp_path,
         (copy / name).unlink()
     assert train.main([str(copy / "config.json")]) == 0
     assert (copy / "metrics.json").is_file() and not (tmp_path / "elsewhere").exists()
+
+
+def test_not_even_without_a_record(copy, tmp_path):
+    def change(content):
+        content["out"] = str(tmp_path / "elsewhere")
+        del content["record"]
+
+    edit(copy, change)
+    assert config_from_file(copy / "config.json").out == str(copy)
 
 
 class Harmful:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import random
 import sys
@@ -41,7 +42,7 @@ def main() -> int:
         parser.error(f"no section {', '.join(sorted(unknown))}: there are {', '.join(SECTIONS)}")
     random.seed(options.seed)
     path, lost = REPOSITORY / "outputs" / "trials" / "results.json", 0
-    report = {}
+    report = json.loads(path.read_text()) if path.is_file() else {}
     with tempfile.TemporaryDirectory(prefix="fer-trials-") as folder:
         os.chmod(folder, 0o755)  # a trial without privileges looks into it
         data = write_competition(Path(folder) / "data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -60,27 +61,33 @@ def survives(
     finish(command(folder / "whole"))
     length = time.monotonic() - clock
     expected = expected or results(folder / "whole")
-    lost, done, runs, finished = 0, 0, 0, True
+    lost, done, runs, resumed, finished = 0, 0, 0, 0, True
     while done < times or not finished:
         if finished:
             runs, out, finished = runs + 1, folder / f"run{runs}", False
-        process = start(command(out))
+        process, killed = start(command(out)), False
         if done < times:
             time.sleep(random.uniform(0, length))
-            if process.poll() is None:
+            if killed := process.poll() is None:
                 act(process, out)
                 done += 1
         printed = process.communicate()[0]
+        if process.returncode and not killed:
+            raise AssertionError(f"{what}: the same command fails now:\n{printed[-3000:]}")
         broken = broken_files(out)
-        if broken or (done == times and process.returncode not in (0, -9)):
-            print(f"{what}: {broken}\n{printed[-2000:]}")
-        lost += len(broken)
-        if (out / "metrics.json").is_file():
-            finished = True
-            if results(out) != expected:
-                print(f"{what}: {out} differs")
-                lost += 1
-    return Trial(what, done, lost, f"{runs} runs of {length:.0f} s, same bytes as undisturbed")
+        finished = (out / "metrics.json").is_file()
+        differs = finished and results(out) != expected
+        if finished:
+            resumed += json.loads((out / "metrics.json").read_text())["training"]["resumed"]
+        lost += len(broken) + differs
+        if broken or differs:
+            print(f"{what}: {broken or 'other bytes'} in {out}\n{printed[-2000:]}")
+    if done >= 5 and not resumed:
+        raise AssertionError(f"{what}: no run went on from a checkpoint, all began anew")
+    note = (
+        f"{runs} runs of {length:.0f} s ended with the bytes of an undisturbed one, {resumed} times resumed"
+    )
+    return Trial(what, done, lost, note)
 
 
 def trials(folder: Path, data: Path, quick: bool) -> Iterator[Trial]:

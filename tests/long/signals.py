@@ -13,6 +13,8 @@ from typing import Any
 
 from tests.long.common import Trial, broken_files, finish, results, start, training
 
+SECONDS_ALLOWED = 2.0  # from SIGTERM to the end of the process
+
 
 def trials(folder: Path, data: Path, quick: bool) -> Iterator[Trial]:
     """SIGINT (Ctrl-C) and SIGTERM at random moments of the training, with short steps and with long ones."""
@@ -50,6 +52,7 @@ def told(number: signal.Signals, folder: Path, data: Path, times: int, **knobs: 
                 lost += 1
             lost += len(broken_files(out))
         lost += not knobs and results(out) != results(folder / "whole")
+    lost += sum(wait > SECONDS_ALLOWED for wait in waits) if number == signal.SIGTERM else 0
     note = f"ended within {max(waits):.1f} s (median {statistics.median(waits):.1f} s)"
     what = "steps of seconds" if knobs else "short steps"
     return Trial(f"{number.name}, {what}", times, lost, note)
