@@ -28,8 +28,8 @@ class Interrupted(KeyboardInterrupt):
     """Training was told to stop and can go on later; the message says how."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in place of a traceback: nothing broke, so one line is enough."""
-        return [str(self)]
+        """What IPython shows in place of a traceback: nothing broke, and the message has been printed."""
+        return [type(self).__name__]
 
 
 class _Stop(BaseException):

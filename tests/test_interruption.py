@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from fer_utils import Config, fit, interruption, load_competition, train
 from fer_utils.checkpoint import CheckpointFile
@@ -151,7 +152,7 @@ def test_a_notebook_shows_one_line_and_no_traceback():
 
     shell.user_ns["stop"] = stop
     shell.run_cell("stop()")
-    assert shown == ["stopped after epoch 3; the same command goes on from there"]
+    assert shown == ["Interrupted"]  # the line itself has been printed
 
 
 def test_ctrl_c_in_a_training_saves_the_step_under_way(tiny, tmp_path, monkeypatch, capsys):
@@ -228,3 +229,33 @@ def test_a_second_process_in_the_same_folder_stops_and_a_killed_one_gives_it_bac
     with pytest.raises(ZeroDivisionError), pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_train", lambda *_: 1 / 0)
         fit(config, competition)  # it gets as far as the training
+
+
+def test_the_stop_button_leaves_one_line_and_a_kernel_that_goes_on(tiny_folder, tmp_path):
+    config = KNOBS | {"data": str(tiny_folder), "out": str(tmp_path / "run"), "epochs": 5000}
+    code = f"from fer_utils import *\nconfig = Config(**{config!r})\n"
+    code += "competition = load_competition(config.data, **config.data_options)"
+    manager, client = start_new_kernel(env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    try:
+        client.execute_interactive(code, timeout=60, output_hook=lambda message: None)
+        shown = []
+
+        def show(message):
+            content = message["content"]
+            shown.append(content.get("text", "") + "\n".join(content.get("traceback", [])))
+            if "/5000" in "".join(shown) and not told:
+                told.append(os.kill(manager.provisioner.pid, signal.SIGINT))  # what interrupt_kernel does
+
+        told = []
+        reply = client.execute_interactive("run = fit(config, competition)", timeout=60, output_hook=show)
+        assert reply["content"]["ename"] == "Interrupted"
+        printed = "".join(shown)
+        assert printed.count("the same command goes on from") == 1 and "Traceback" not in printed
+        shown, told = [], []
+        client.execute_interactive(
+            "run = fit(config, competition)", timeout=60, output_hook=show, stop_on_error=False
+        )
+        assert "going on after epoch" in "".join(shown)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
