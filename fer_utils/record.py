@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from fer_utils.config import Config
+from fer_utils.checkpoint import CheckpointFile
+from fer_utils.config import Config, ConfigError
 from fer_utils.device import choose_device, environment
 from fer_utils.distributed import in_team
 from fer_utils.faces import Competition, DataError
@@ -34,6 +35,26 @@ def write_record(out: Path, learner: Learner, competition: Competition) -> None:
     }
     (out / "metrics.json").unlink(missing_ok=True)  # left over from something else, it would look finished
     write_json(out / "config.json", {**learner.config.to_dict(), "record": record})
+
+
+def is_finished(out: Path, config: Config, competition: Competition) -> bool:
+    """Whether `out` holds this very run, finished. Another run is an error that names the difference."""
+    path = out / "config.json"
+    record = read_record(path) if path.is_file() else None
+    finished = all((out / name).is_file() for name in RUN_FILES)
+    if record is None and (out / "metrics.json").is_file():
+        raise ConfigError(
+            f"{out} holds results that no run here has recorded in config.json: choose another out"
+        )
+    if record is None or not (finished or CheckpointFile(out).exists):
+        return False  # nothing worth keeping, or only the config a person wrote for this run
+    other = Config.from_json(path)
+    differing = config.differing(other)
+    if differing:
+        raise ConfigError(f"{out} holds a run with another config ({differing}): choose another out")
+    if record.get("fingerprint") != competition.fingerprint:
+        raise DataError(f"{out} holds a run on other data (from {other.data!r}): choose another out")
+    return finished
 
 
 def config_from_file(path: str | Path, out: str | None = None) -> Config:

@@ -42,12 +42,13 @@ from fer_utils.learner import (
     validate,
 )
 from fer_utils.models import model_cost
-from fer_utils.predict import RUN_FILES, Run, load_run, read_record, resolve_out
+from fer_utils.predict import Run, load_run, read_record, resolve_out
 from fer_utils.processes import follow_parent
 from fer_utils.progress import Progress
 from fer_utils.record import (
     check_repetition,
     config_from_file,
+    is_finished,
     recorded_precision,
     warn_of_another_machine,
     write_record,
@@ -73,7 +74,7 @@ def fit(config: Config, competition: Competition) -> Run:
     """
     out = resolve_out(config.out)
     _check_trainable(competition)
-    if _is_finished(out, config, competition) and not CheckpointFile(out).exists:
+    if is_finished(out, config, competition) and not CheckpointFile(out).exists:
         print(f"{out} holds this run already, finished: nothing to do")
         return load_run(out)
     device = own_device(config.device)
@@ -86,7 +87,7 @@ def fit(config: Config, competition: Competition) -> Run:
     with locked(out) if team.leads else nullcontext(), Interruption(defer=team.size == 1) as interruption:
         # Another process may have finished the run between the first look and the lock, or been killed on its
         # last line.
-        if team.agree(team.leads and _is_finished(out, config, competition)):
+        if team.agree(team.leads and is_finished(out, config, competition)):
             if team.leads:
                 CheckpointFile(out).remove()
         else:
@@ -145,26 +146,6 @@ def _check_trainable(competition: Competition) -> None:
             raise DataError(
                 f"the {name} split of {competition.source} has no labelled pictures to learn from"
             )
-
-
-def _is_finished(out: Path, config: Config, competition: Competition) -> bool:
-    """Whether `out` holds this very run, finished. Another run is an error that names the difference."""
-    path = out / "config.json"
-    record = read_record(path) if path.is_file() else None
-    finished = all((out / name).is_file() for name in RUN_FILES)
-    if record is None and (out / "metrics.json").is_file():
-        raise ConfigError(
-            f"{out} holds results that no run here has recorded in config.json: choose another out"
-        )
-    if record is None or not (finished or CheckpointFile(out).exists):
-        return False  # nothing worth keeping, or only the config a person wrote for this run
-    other = Config.from_json(path)
-    differing = config.differing(other)
-    if differing:
-        raise ConfigError(f"{out} holds a run with another config ({differing}): choose another out")
-    if record.get("fingerprint") != competition.fingerprint:
-        raise DataError(f"{out} holds a run on other data (from {other.data!r}): choose another out")
-    return finished
 
 
 def _train(

@@ -60,6 +60,23 @@ def test_the_speed_table_equals_the_measurements():
     assert not any(section["quick"] for section in sections)
 
 
+def test_the_table_of_trials_equals_the_report():
+    """What was tried, and that nothing was lost, section by section, with date and machine."""
+    report = json.loads((REFERENCE / "trials" / "results.json").read_text())
+    table = README.split("## Nothing lost")[1].split("\n## ")[0]
+    told = {name: (int(tried), int(lost)) for name, tried, lost in re.findall(
+        r"^\| `(\w+)`: .* \| ([\d,]+) \| (\d+) \|$", table, re.M
+    )}  # fmt: skip
+    sums = {
+        name: tuple(sum(trial[key] for trial in section["trials"]) for key in ("tried", "lost"))
+        for name, section in report.items()
+    }
+    assert told == sums and not any(lost for _, lost in told.values())
+    for section in report.values():
+        assert not section["quick"]
+        assert section["date"] in table and section["environment"]["hardware"] in table
+
+
 @pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
 def test_reference_runs_are_whole_small_and_free_of_local_paths(folder):
     run = load_run(folder)
