@@ -56,9 +56,8 @@ class Interruption:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if (
-                    signal.getsignal(number) != signal.SIG_IGN
-                ):  # a job in the background is not to hear Ctrl-C
+                # A job in the background that is not to hear Ctrl-C shall not hear it now.
+                if signal.getsignal(number) != signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._handle)
             if os.name == "posix":
                 self._watch_from_now()
@@ -105,7 +104,7 @@ class Interruption:
         self.received = signal.Signals(number)
         # A terminal's Ctrl-C reaches a training twice, once through the process that launched it.
         if not (self._inside and self.defer) or now - self._first > PATIENCE_SECONDS / 2:
-            raise _Stop
+            raise KeyboardInterrupt if self._over.is_set() else _Stop
 
     def _watch_from_now(self) -> None:
         """Hear of signals the moment they come, in a thread: the interpreter writes each into a pipe."""
