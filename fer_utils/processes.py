@@ -18,6 +18,7 @@ class Processes:
 
     def __init__(self):
         self.running: set[subprocess.Popen] = set()
+        self.stopped = False
 
     def run(
         self,
@@ -59,6 +60,8 @@ class Processes:
             ) as process,
         ):
             self.running.add(process)
+            if self.stopped:  # meanwhile, by another thread
+                process.terminate()
             late = threading.Timer(seconds or 0, process.terminate)
             late.daemon = True
             try:
@@ -88,7 +91,8 @@ class Processes:
             raise TrainingError(f"{label}{_first_error(folder) or last_words[-3000:]}")
 
     def stop(self) -> None:
-        """Ask all that run to end."""
+        """Ask all that run to end, and those that are just being started."""
+        self.stopped = True
         for process in list(self.running):
             process.terminate()
 
