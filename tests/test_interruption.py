@@ -19,6 +19,14 @@ from fer_utils.interruption import Interrupted, Interruption
 KNOBS = {"image_size": 20, "width": 0.125, "batch_size": 6, "precision": "fp32", "device": "cpu"}
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Tests in the background of a script would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def send(number):
     os.kill(os.getpid(), number)
 
