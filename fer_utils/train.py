@@ -246,7 +246,7 @@ def run_command(work: Callable[[str, str | None], None], description: str, argum
         work(options.config, options.out)
     except KeyboardInterrupt as error:
         if not isinstance(error, Interrupted):  # which has said so itself
-            print("stopped before training began", file=sys.stderr)
+            print("stopped outside of training; give the same command again", file=sys.stderr)
         return 128 + signal.SIGINT
     except (ConfigError, DataError, OutputError, TrainingError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
