@@ -21,6 +21,7 @@ _NO_MEMORY = (
     "bad_alloc",
     "alloc_failed",
     "could not create a memory",
+    "can't start new thread",
 )
 _NO_DEVICE = ("cuda error", "cuda driver error", "cudnn_status", "cublas_status", "nccl error", "mps backend")
 

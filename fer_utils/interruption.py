@@ -55,12 +55,12 @@ class Interruption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
+            if os.name == "posix":
+                self._watch_from_now()
             for number in (signal.SIGINT, signal.SIGTERM):
                 # A job in the background that is not to hear Ctrl-C shall not hear it now.
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._handle)
-            if os.name == "posix":
-                self._watch_from_now()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
@@ -108,10 +108,16 @@ class Interruption:
 
     def _watch_from_now(self) -> None:
         """Hear of signals the moment they come, in a thread: the interpreter writes each into a pipe."""
-        self._pipe = os.pipe()
-        os.set_blocking(self._pipe[1], False)
-        self._wakeup_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True).start()
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        try:
+            threading.Thread(target=self._watch, args=(reading,), daemon=True).start()
+        except RuntimeError:  # no memory for a thread
+            os.close(reading)
+            os.close(writing)
+            raise
+        self._pipe = reading, writing
+        self._wakeup_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
     def _watch(self, descriptor: int) -> None:
         while number := os.read(descriptor, 1):

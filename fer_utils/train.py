@@ -84,15 +84,18 @@ def fit(config: Config, competition: Competition) -> Run:
             f"n_devices is {config.n_devices}, but fit trains on {team.size}: use launch(config, "
             "competition) or python -m fer_utils.launcher config.json"
         )
-    with locked(out) if team.leads else nullcontext(), Interruption(defer=team.size == 1) as interruption:
+    with (
+        locked(out) if team.leads else nullcontext(),
+        explained(config),
+        Interruption(defer=team.size == 1) as interruption,
+    ):
         # Another process may have finished the run between the first look and the lock, or been killed on its
         # last line.
         if team.agree(team.leads and is_finished(out, config, competition)):
             if team.leads:
                 CheckpointFile(out).remove()
         else:
-            with explained(config):
-                _fit(config, competition, device, team, out, interruption)
+            _fit(config, competition, device, team, out, interruption)
     return load_run(out)
 
 

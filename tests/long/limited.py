@@ -7,11 +7,17 @@ from pathlib import Path
 import torch
 
 from fer_utils import train
+from fer_utils.models import create_model, model_cost
+from fer_utils.optim import make_optimizer
 
 
 def limited_fit(config, competition, fit=train.fit):
     """Let the address space grow by no more than so many megabytes once the data are loaded."""
-    torch.rand(512, 512) @ torch.rand(512, 512)  # OpenMP's threads must exist: they cannot say what they lack
+    # What torch loads when it is first used must be there: Python itself fails where it cannot import.
+    model = create_model("small", 7, width=0.125)
+    make_optimizer(model, config)
+    model_cost(model, 48)
+    model(torch.rand(2, 1, 48, 48)).sum().backward()
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + int(sys.argv[1]) * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -27,7 +27,7 @@ def trials(folder: Path, data: Path, quick: bool) -> Iterator[Trial]:
         yield Trial("full disk", 0, 0, "no permission to mount a small disk here; a file size limit instead")
     yield file_size_limit(folder / "limit", data, expected, [50] if quick else [1, 20, 100, 300, 600])
     yield no_permission(folder / "permission", data)
-    yield little_memory(folder / "memory", data, [64] if quick else [1, 16, 32, 64, 128, 256])
+    yield little_memory(folder / "memory", data, [64] if quick else [8, 16, 32, 64, 128, 256])
 
 
 def ends_in_words(process: subprocess.Popen, words: str, out: Path) -> int:
