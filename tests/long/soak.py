@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from fer_utils import Config, fit, load_competition
 from tests.long.common import Trial, finish, notebook, write_competition
 
@@ -33,6 +35,7 @@ def usage() -> tuple[float, int, int]:
 def many_runs(folder: Path, n: int) -> Trial:
     """Train `n` times in this process; what is held is compared with that after the first tenth."""
     data = write_competition(folder / "data", n_train=200, n_test=20)
+    torch.set_num_threads(1)  # as in the other trials
     for k in range(n):
         config = Config(
             data=str(data), out=str(folder / f"run{k}"), width=0.125, epochs=1, device="cpu", seed=k
