@@ -82,7 +82,7 @@ class CheckpointFile:
 
         Raises:
             ConfigError, DataError: it was written by another config or on other data.
-        OutputError: it cannot be read.
+            OutputError: it cannot be read.
         """
         for path in (self.path, self.previous):
             if not path.is_file():
