@@ -34,17 +34,16 @@ def rows(settings: Settings) -> Iterator[Row]:
     unit = "GPUs" if kind == "cuda" else "processes, a core each,"
     competition = load_competition(settings.data)
     turns = 1 if settings.quick else 3
-    for name in ("small",) if settings.quick else ("small", "medium"):
-        config = Config(
-            model=name, data=settings.data, device=kind, precision="fp32" if kind == "cpu" else "auto"
-        )
+    for net in settings.nets("small", "medium"):
+        precision = "fp32" if kind == "cpu" else "auto"
+        config = dataclasses.replace(net, data=settings.data, precision=precision)
         together, alone = [], []
         for _ in range(turns):
             together.append(trial(config, competition, n))
             alone.append(seconds_per_step(config, competition))
         a, b = min(together), min(alone)
         yield Row(
-            f"step of {name}, {n} {unit} DDP",
+            f"step of {net.model}, width {net.width:g}, {n} {unit} DDP",
             "one process",
             1e3 * a,
             1e3 * b,

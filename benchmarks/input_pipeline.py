@@ -78,8 +78,9 @@ def rows(settings: Settings) -> Iterator[Row]:
     torch.set_num_threads(threads)
     device = settings.device
     whole[device.type] = whole["cpu"].to(device)
-    for model in ("small", "medium") if device.type == "cpu" else ("medium", "large"):
-        step = seconds_per_step(Config(model=model, device=device.type), competition)
+    names = ("small", "medium") if device.type == "cpu" else ("medium", "large")
+    for net in settings.nets(*names):
+        step = seconds_per_step(net, competition)
         generator = torch.Generator(device).manual_seed(0)
         batch = whole[device.type][:128]
 
@@ -90,7 +91,7 @@ def rows(settings: Settings) -> Iterator[Row]:
         name = f"augmentation of a batch, {device.type}"
         yield Row(
             name,
-            f"a whole training step of {model}",
+            f"a whole training step of {net.model}, width {net.width:g}",
             1e3 * spent,
             1e3 * step,
             "ms",

@@ -3,6 +3,7 @@ turn."""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import statistics
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from fer_utils.config import Config
 from fer_utils.files import REPOSITORY
 
 
@@ -28,6 +30,13 @@ class Settings:
     seeds: int
     minutes: tuple[float, ...]
     peer_minutes: float = float("inf")
+
+    def nets(self, *names: str) -> list[Config]:
+        """Configs of the networks to measure on the device; for a quick look the first, a quarter as wide."""
+        kind = self.device.type
+        if self.quick:
+            return [Config(model=names[0], device=kind, width=0.25)]
+        return [Config(model=name, device=kind) for name in names]
 
 
 @dataclass(frozen=True)
@@ -105,12 +114,17 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+@functools.cache
 def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Operations per second of a large matrix product: what the machine can do at best."""
-    n = 8192 if device.type == "cuda" else 2048
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    a @ b
-    return 2 * n**3 / min(timed(lambda: a @ b, device) for _ in range(6))
+    n = 8192 if device.type == "cuda" else 512
+    while True:  # CPUs without bfloat16 need seconds where others need milliseconds
+        a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+        a @ b
+        seconds = min(timed(lambda a=a, b=b: a @ b, device) for _ in range(6))
+        if n >= 2048 or seconds > 0.02:
+            return 2 * n**3 / seconds
+        n *= 2
 
 
 def python(code: str, **variables: str) -> str:

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from benchmarks.timing import Row, Settings, matrix_rate, take_turns
 from fer_utils.compiling import compile_forward
-from fer_utils.config import Config
 from fer_utils.data import load_competition
 from fer_utils.faces import Competition
 from fer_utils.learner import Learner, new_learner, place, train_epoch
@@ -32,8 +31,8 @@ def rows(settings: Settings) -> Iterator[Row]:
     competition = load_competition(settings.data)
     seconds = 4.0 if settings.quick else 30.0
     names = ("small", "medium") if device.type == "cpu" else ("medium", "large")
-    for name in names[:1] if settings.quick else names:
-        config = Config(model=name, device=device.type)
+    for config in settings.nets(*names):
+        name = config.model if config.width == 1 else f"{config.model}, width {config.width:g}"
         learner = new_learner(config, competition, device)
         precision = str(learner.dtype).removeprefix("torch.")
         loop, step = epoch_of(learner, competition), bare_step(learner)
@@ -79,7 +78,7 @@ def rows(settings: Settings) -> Iterator[Row]:
                 ratio,
                 n,
             )
-        for mode in compile_modes(settings, name):
+        for mode in compile_modes(settings, config.model):
             rival = new_learner(replace(config, precision=config_name(learner.dtype)), competition, device)
             compile_forward(rival, mode, STEPS * config.batch_size)
             a, b, ratio, n = take_turns(step, bare_step(rival), seconds / 2, device)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer_utils.faces import Competition, picture_groups
+from fer_utils.faces import Competition, Split, picture_groups
 
 SPLITS = ("train", "valid", "test")
 
@@ -60,6 +60,25 @@ def pictures(competition: Competition, rows: pd.DataFrame) -> np.ndarray:
     places = zip(rows["split"], rows["row"], strict=True)
     chosen = [competition.splits[split].images[row] for split, row in places]
     return np.stack(chosen) if chosen else competition.train.images[:0]
+
+
+def clean_training(train: Split) -> tuple[Split, str]:
+    """Leave out what teaches a network nothing or wrongly: all but the first of exact copies, pictures whose
+    copies carry different labels, and blank ones.
+
+    Returns:
+        the rest, and a line that says what was left out.
+    """
+    groups = pd.Series(picture_groups(train.images))
+    conflicting_labels = pd.Series(train.labels).groupby(groups).transform("nunique").to_numpy() > 1
+    blank = light(train.images)[1] < BLANK_CONTRAST
+    repeats = groups.duplicated().to_numpy() & ~conflicting_labels & ~blank
+    left_out = conflicting_labels | blank | repeats
+    note = (
+        f"clean: left out of train {repeats.sum():,} repeats, {(conflicting_labels & ~blank).sum():,} "
+        f"pictures labelled in conflict and {blank.sum():,} blank ones"
+    )
+    return train.take(~left_out), note
 
 
 def class_counts(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from fer_utils.audit import clean_training
+from fer_utils.cache import Cache, Reading
 from fer_utils.faces import Competition, DataError, Rejected, Split, SubmissionFormat, picture_groups
-from fer_utils.files import REPOSITORY, find_path, is_archive, opened
-from fer_utils.labels import Coding, find_coding, is_class_name, split_of
-from fer_utils.layouts import Layout, describe_unknown, recognise
+from fer_utils.files import find_path
+from fer_utils.finding import around, check_roles, open_data, search_data
+from fer_utils.labels import Coding, canonical, find_coding
 from fer_utils.parts import Part, Raw
 from fer_utils.submission import default_format, read_format
-from fer_utils.tables import TABLE_SUFFIXES
-from fer_utils.trees import Tree, folder_split, scan, stem, unpacked
+from fer_utils.trees import Tree
 
-KAGGLE_INPUT = Path("/kaggle/input")
-REPOSITORY_DATA = REPOSITORY / "data"
 MAX_REJECTED_SHARE = 0.01
 
 
@@ -29,35 +29,66 @@ def load_competition(
     seed: int = 0,
     n_folds: int = 10,
     fold: int = 0,
+    layout: str = "auto",
+    columns: Mapping[str, str] | str = "",
+    clean: bool = False,
     allow_rejected: bool = False,
 ) -> Competition:
-    """Read a competition from wherever it lies.
+    """Read a competition from wherever it lies; what was read is kept for the next time (`fer_utils.cache`).
 
     Args:
-        data: a folder, file, zip or tar; "demo" for drawn faces; "auto" to search the FER_DATA environment
-            variable, /kaggle/input and data/ in the repository, and fall back on the demo.
+        data: a folder, file, zip or tar; "kaggle:competition/<slug>" or "kaggle:dataset/<owner>/<slug>" to
+            download; "demo" for drawn faces; "auto" to search the FER_DATA environment variable,
+            /kaggle/input and data/ in the repository, and fall back on the demo.
         image_size: side of the square pictures; others are resized.
         seed, n_folds, fold: which pictures become the validation split where the data has none.
+        layout: the name of one of `layouts.LAYOUTS`, where "auto" takes the wrong one.
+        columns: the columns of tables by role, where their names are not recognised: a dictionary, or
+            "label=mood, image=file"; the roles are label, pixels, usage, image and id.
+        clean: leave out of the training split repeats of a picture, pictures labelled differently in
+            different places, and blank ones.
         allow_rejected: go on although more than 1 % of the pictures cannot be read.
 
     Raises:
         DataError: nothing there, no known layout, or too much that cannot be read.
     """
     _check_options(image_size, n_folds, fold)
+    columns = parse_columns(columns)
     if str(data) == "auto":
-        data = _search(image_size)
+        data = search_data()
     if str(data) == "demo":
         from fer_utils.demo import make_demo  # drawing is needed only here
 
-        return make_demo(seed=seed, size=image_size)
+        competition = make_demo(seed=seed, size=image_size)
+        return _cleaned(competition) if clean else competition
+    if str(data).startswith("kaggle:"):
+        from fer_utils.download import download
+
+        data = download(str(data))
     path = find_path(data)
-    with ExitStack() as stack:
-        tree, layouts = _open(path, stack)
-        if not layouts:
-            raise DataError(describe_unknown(tree, str(path)))
-        raw = layouts[0].read(tree, image_size)
-        raw.notes.extend(f"also recognised, not used: {layout.name}" for layout in layouts[1:])
-        return _assemble(raw, tree, path, layouts[0].name, (n_folds, fold, seed), allow_rejected)
+    options = {"size": image_size, "layout": layout, "columns": columns, "allow_rejected": allow_rejected}
+    cache = Cache(path, around(path), options)
+    reading = cache.load()
+    if reading is None:
+        reading = _read(path, image_size, layout, columns, allow_rejected)
+        cache.save(reading)
+    competition = _split(reading, path, (n_folds, fold, seed))
+    return _cleaned(competition) if clean else competition
+
+
+def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
+    """Columns by role from a dictionary or from text such as "label=mood, image=file".
+
+    Raises:
+        DataError: no such role, or text of another form.
+    """
+    if isinstance(columns, str):
+        pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
+        if any(not sign or not name.strip() for _, sign, name in pairs):
+            raise DataError(f"columns must be like 'label=mood, image=file', got {columns!r}")
+        columns = {role.strip(): name.strip() for role, _, name in pairs}
+    check_roles(columns)
+    return dict(columns)
 
 
 def _check_options(image_size: int, n_folds: int, fold: int) -> None:
@@ -67,112 +98,69 @@ def _check_options(image_size: int, n_folds: int, fold: int) -> None:
         raise DataError(f"fold must be in 0..n_folds - 1 and n_folds at least 2, got {fold} of {n_folds}")
 
 
-# ---------------------------------------------------------------- finding
-
-
-def _open(path: Path, stack: ExitStack) -> tuple[Tree, list[Layout]]:
-    """The files at a path and the layouts they fit; archives are opened where something is missing."""
-    tree = _tree(stack.enter_context(opened(path)))
-    layouts = recognise(tree)
-    for _ in range(2):  # fer2013.tar.gz in a zip
-        if layouts and not _archived_split(tree):
-            break
-        if not tree.archives:
-            break
-        tree = unpacked(tree, stack)
-        layouts = recognise(tree)
-    return tree, layouts
-
-
-def _tree(path: Path) -> Tree:
-    """The files of a folder; of a table itself, with the folder around it if it only lists pictures."""
-    if path.is_dir():
-        return scan(path)
-    alone = Tree({path.name: path})
-    if not alone.tables or alone.tables[path.name].column("pixels") is not None:
-        return alone
-    around = scan(path.parent)
-    names = {path.name, around.sample, *around.images} - {None}
-    return Tree({name: file for name, file in around.files.items() if name in names})
-
-
-def _archived_split(tree: Tree) -> bool:
-    """Whether an archive is named for a split that no folder or table holds (Kaggle's test.zip)."""
-    held = {split_of(stem(name)) for name in tree.tables} | {folder_split(name) for name in tree.images}
-    return bool({split_of(stem(name)) for name in tree.archives} - held - {None})
-
-
-def _search(image_size: int) -> str | Path:
-    """The data that "auto" stands for; says in one line what was chosen."""
-    if os.environ.get("FER_DATA"):
-        path = os.environ["FER_DATA"]
-        print(f"data: {path} (from the environment variable FER_DATA)")
-        return path
-    for root in (KAGGLE_INPUT, REPOSITORY_DATA):
-        found = _candidates(root, set()) if root.is_dir() else []
-        if found:
-            others = f"; also there, not used: {', '.join(map(str, found[1:]))}" if found[1:] else ""
-            print(f"data: {found[0]} (found below {root}{others})")
-            return found[0]
-    print(
-        "data: DEMO FACES, NOT A COMPETITION: nothing readable in FER_DATA, "
-        f"{KAGGLE_INPUT} or {REPOSITORY_DATA}; these faces are drawn by fer_utils.demo"
-    )
-    return "demo"
-
-
-def _candidates(folder: Path, visited: set[str]) -> list[Path]:
-    """Folders and archives below `folder` that hold data, sorted, each as high up as it is one set."""
-    if (real := os.path.realpath(folder)) in visited:  # a loop of links
-        return []
-    visited.add(real)
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    folders = [entry for entry in entries if entry.is_dir()]
-    archives = [entry for entry in entries if is_archive(entry) and entry.is_file()]
-    has_tables = any(entry.name.lower().endswith(TABLE_SUFFIXES[:2]) for entry in entries)
-    has_splits = any(
-        split_of(stem(entry.name)) or is_class_name(entry.name) for entry in [*folders, *archives]
-    )
-    # A folder whose own entries tell splits is one set; otherwise each folder in it may be one.
-    if (has_tables or has_splits) and (archives or recognise(scan(folder))):
-        return [folder]
-    found = [candidate for entry in folders for candidate in _candidates(entry, visited)] + archives
-    return found or ([folder] if recognise(scan(folder)) else [])
+def _cleaned(competition: Competition) -> Competition:
+    train, note = clean_training(competition.train)
+    return replace(competition, train=train, notes=(*competition.notes, note))
 
 
 # ---------------------------------------------------------------- putting together
 
 
-def _assemble(
-    raw: Raw, tree: Tree, path: Path, layout: str, folds: tuple[int, int, int], allow_rejected: bool
-) -> Competition:
-    """The competition from what a reader found."""
+def _read(path: Path, image_size: int, layout: str, columns: dict[str, str], allow_rejected: bool) -> Reading:
+    with ExitStack() as stack:
+        tree, layouts = open_data(path, stack, layout, columns)
+        raw = layouts[0].read(tree, image_size)
+        raw.notes.extend(
+            f"also recognised, not used: {other.name} (layout={other.name!r})" for other in layouts[1:]
+        )
+        return _assemble(raw, tree, path, layouts[0].name, allow_rejected)
+
+
+def _assemble(raw: Raw, tree: Tree, path: Path, layout: str, allow_rejected: bool) -> Reading:
+    """What a reader found, with its labels as classes and its form of the answers."""
     if "train" not in raw.parts or raw.parts["train"].labels is None:
         raise DataError(f"{path}: no labelled training pictures ({layout})")
     total = sum(len(part.ids) for part in raw.parts.values()) + len(raw.rejected)
-    labels = [label for split in ("train", "valid") for label in (_part_labels(raw, split))]
+    labels = [label for split in ("train", "valid") for label in _part_labels(raw, split)]
     coding = find_coding(labels, is_fer=raw.is_fer, may_be_raf=raw.is_files)
-    train = _labelled(raw.parts["train"], coding, raw)
-    if "valid" in raw.parts:
-        valid, note = _labelled(raw.parts["valid"], coding, raw), "valid split: came with the data"
-    else:
-        train, valid, note = _split_off(train, *folds)
-    test = _test(raw, coding)
+    splits = {
+        name: _labelled(raw.parts[name], coding, raw) for name in ("train", "valid") if name in raw.parts
+    }
+    if (test := _test(raw, coding)) is not None:
+        splits["test"] = test
     form = _format(tree, test, coding, raw)
     _check_rejected(raw.rejected, total, path, allow_rejected)
+    return Reading(
+        splits=splits,
+        class_names=coding.class_names,
+        label_values=coding.label_values,
+        submission=form,
+        layout=layout,
+        notes=tuple(filter(None, [coding.note, *raw.notes])),
+        rejected=tuple(raw.rejected),
+    )
+
+
+def _split(reading: Reading, path: Path, folds: tuple[int, int, int]) -> Competition:
+    """The competition, with a validation split made where the data has none."""
+    train = reading.splits["train"]
+    if "valid" in reading.splits:
+        valid, note = reading.splits["valid"], "valid split: came with the data"
+    else:
+        train, valid, note = _split_off(train, *folds)
     if not len(train) or not len(valid):
         raise DataError(f"{path}: {len(train)} training and {len(valid)} validation pictures are too few")
     return Competition(
         train=train,
         valid=valid,
-        test=test,
-        class_names=coding.class_names,
-        label_values=coding.label_values,
-        submission=form,
+        test=reading.splits.get("test"),
+        class_names=reading.class_names,
+        label_values=reading.label_values,
+        submission=reading.submission,
         source=str(path),
-        layout=layout,
-        notes=tuple(filter(None, [note, coding.note, *raw.notes])),
-        rejected=tuple(raw.rejected),
+        layout=reading.layout,
+        notes=(note, *reading.notes),
+        rejected=reading.rejected,
     )
 
 
@@ -186,11 +174,30 @@ def _labelled(part: Part, coding: Coding, raw: Raw) -> Split:
     if part.labels is None:
         raise DataError("the validation split has no labels")
     labels = np.array([coding.index(label) for label in part.labels], np.int64)
-    for row in np.flatnonzero(labels < 0):
+    unknown = np.flatnonzero(labels < 0)
+    if part.votes is not None and len(unknown):
+        raw.notes.append(
+            f"{len(unknown):,} pictures left out: most votes say no face or unknown, or they tie"
+        )
+    for row in unknown if part.votes is None else ():
         reason = f"unknown label {part.labels[row]!r}" if part.labels[row].strip() else "no label"
         raw.rejected.append(Rejected(part.places[row], reason))
-    split = Split(part.images, labels, np.array(part.ids, dtype=str))
-    return split if (labels >= 0).all() else split.take(labels >= 0)
+    split = Split(part.images, labels, np.array(part.ids, dtype=str), _votes(part, coding, raw))
+    return split if not len(unknown) else split.take(labels >= 0)
+
+
+def _votes(part: Part, coding: Coding, raw: Raw) -> np.ndarray | None:
+    """The votes float32 [N, C] in the order of the classes; those for no face or unknown are not counted."""
+    if part.votes is None:
+        return None
+    columns = {
+        coding.index(name): i for i, name in enumerate(raw.vote_names) if canonical(name) != "uncertain"
+    }
+    votes = np.zeros((len(part.ids), len(coding.class_names)), np.float32)
+    for index, column in columns.items():
+        if index >= 0:
+            votes[:, index] = part.votes[:, column]
+    return votes
 
 
 def _test(raw: Raw, coding: Coding) -> Split | None:

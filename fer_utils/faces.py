@@ -25,11 +25,13 @@ class Split:
         images: uint8 [N, 1, H, W], grey.
         labels: int64 [N], indices into the competition's `class_names`; None where they are hidden.
         ids: str [N], how the competition names each picture.
+        votes: float32 [N, C], how many people saw which class; None where the data has single labels.
     """
 
     images: np.ndarray
     labels: np.ndarray | None
     ids: np.ndarray
+    votes: np.ndarray | None = None
 
     def __post_init__(self):
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] != 1:
@@ -39,6 +41,8 @@ class Split:
         )
         if len(lengths) != 1:
             raise DataError(f"images, labels and ids differ in length: {sorted(lengths)}")
+        if self.votes is not None and (self.votes.ndim != 2 or len(self.votes) != len(self.images)):
+            raise DataError(f"votes must be [{len(self.images)}, C], got {self.votes.shape}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -46,7 +50,8 @@ class Split:
     def take(self, rows: np.ndarray) -> Split:
         """The split that holds only `rows` (indices or a boolean mask [N]), in their order."""
         labels = None if self.labels is None else self.labels[rows]
-        return Split(self.images[rows], labels, self.ids[rows])
+        votes = None if self.votes is None else self.votes[rows]
+        return Split(self.images[rows], labels, self.ids[rows], votes)
 
     def without_labels(self) -> Split:
         """The same pictures with their labels hidden."""
@@ -121,13 +126,14 @@ class Competition:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the pictures, labels, ids and class names; the test labels are left out."""
+        """SHA-256 over the pictures, labels, votes, ids and class names; the test labels are left out."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for name, split in self.splits.items():
             digest.update(np.ascontiguousarray(split.images))
             digest.update("\n".join(map(str, split.ids)).encode())
             if name != "test":
                 digest.update(np.ascontiguousarray(split.labels))
+                digest.update(b"" if split.votes is None else np.ascontiguousarray(split.votes))
         return digest.hexdigest()
 
     def summary(self) -> str:
@@ -144,7 +150,9 @@ class Competition:
             lines.append(text)
         lines += [f"  {note}" for note in self.notes]
         if self.rejected:
-            lines.append(f"  {len(self.rejected)} could not be read, the first: {self.rejected[0]}")
+            lines.append(f"  {len(self.rejected):,} could not be read or have no known label:")
+            lines += [f"    {item.place}: {item.reason}" for item in self.rejected[:3]]
+            lines += [f"    ... ({len(self.rejected) - 3:,} more)"] * (len(self.rejected) > 3)
         return "\n".join(lines)
 
 

@@ -270,11 +270,20 @@ def _budget(archive: Path, folder: Path) -> Callable[[str, int, bool], None]:
             raise DataError(f"{archive} holds a link or device, {name!r}: pack the files themselves")
         if used["members"] > MAX_MEMBERS:
             raise DataError(f"{archive} holds more than {MAX_MEMBERS:,} files: unpack it yourself")
-        if used["bytes"] > MAX_BYTES:
-            raise DataError(f"{archive} unpacks to more than {MAX_BYTES / 2**30:,.1f} GB: unpack it yourself")
-        if used["bytes"] > max(MAX_GROWTH * packed, GROWTH_MATTERS_FROM):
-            raise DataError(f"{archive} grows more than {MAX_GROWTH}-fold when unpacked, as a zip bomb does")
+        check_growth(archive, used["bytes"], packed)
         if used["bytes"] > free:
             raise DataError(f"{archive} needs more room than the {free / 2**30:,.1f} GB free in {folder}")
 
     return check
+
+
+def check_growth(path: Path, unpacked: int, packed: int) -> None:
+    """Refuse a file of `packed` bytes that becomes `unpacked` ones as a bomb does.
+
+    Raises:
+        DataError: it is too large.
+    """
+    if unpacked > MAX_BYTES:
+        raise DataError(f"{path} unpacks to more than {MAX_BYTES / 2**30:,.1f} GB: unpack it yourself")
+    if unpacked > max(MAX_GROWTH * packed, GROWTH_MATTERS_FROM):
+        raise DataError(f"{path} grows more than {MAX_GROWTH}-fold when unpacked, as a zip bomb does")

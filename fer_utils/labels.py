@@ -162,3 +162,11 @@ def _word_coding(counts: Counter[str]) -> Coding:
 def _natural(value: str) -> list[tuple[int, int | str]]:
     """Sort key that puts 2_b before 10_a."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.findall(r"\d+|\D+", value.lower())]
+
+
+def vote_label(votes: Sequence[float], names: Sequence[str]) -> str:
+    """The name with the most votes; "" where several share the lead, there are none, or most say that it is
+    no face or cannot be told (FER+ leaves those out too; Barsoum et al. 2016)."""
+    most = max(votes, default=0)
+    leaders = [name for name, count in zip(names, votes, strict=True) if count == most]
+    return leaders[0] if most > 0 and len(leaders) == 1 and canonical(leaders[0]) != "uncertain" else ""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from fer_utils.arrays import find_arrays, labelled_splits, read_arrays
+from fer_utils.faces import DataError
 from fer_utils.labels import canonical, is_class_name, split_of
-from fer_utils.parts import Listed, Raw, read_listed, read_pixels
-from fer_utils.tables import Table, read_column, sample_ids
-from fer_utils.trees import Tree, folder_split, locate, stem
+from fer_utils.lists import find_lists, has_parquet_pictures, read_lists, read_parquet_pictures
+from fer_utils.named import has_named_pictures, has_yolo, read_named_pictures, read_yolo
+from fer_utils.parts import Listed, Part, Raw, joined, read_listed, read_pixels
+from fer_utils.tables import Table
+from fer_utils.trees import Tree, shards, stem
 
 
 @dataclass(frozen=True)
@@ -27,13 +32,13 @@ class Layout:
 
 
 def _pixel_tables(tree: Tree) -> dict[str, Table]:
-    return {name: table for name, table in tree.tables.items() if table.column("pixels") is not None}
+    return {name: table for name, table in tree.tables.items() if table.pixels}
 
 
 def _whole_table(tree: Tree) -> str | None:
     """The table that holds all splits by its Usage column, as fer2013.csv and icml_face_data.csv do."""
     for name, table in _pixel_tables(tree).items():
-        if split_of(stem(name)) is None and None not in (table.column("label"), table.column("usage")):
+        if split_of(stem(name)) is None and table.column("usage") is not None and table.is_labelled:
             return name
     return None
 
@@ -44,7 +49,7 @@ def _split_tables(tree: Tree) -> dict[str, str]:
     The labelled table nearest the top leads; a folder with a labelled table of its own is other data.
     """
     tables = _pixel_tables(tree)
-    labelled = {name for name, table in tables.items() if table.column("label") is not None}
+    labelled = {name for name, table in tables.items() if table.is_labelled}
     leads = [name for name in labelled if split_of(stem(name)) in ("train", None)]
     if not leads:
         return {}
@@ -58,6 +63,20 @@ def _split_tables(tree: Tree) -> dict[str, str]:
         if PurePosixPath(name).parent not in foreign:
             chosen.setdefault(split, name)
     return chosen
+
+
+def _vote_table(tree: Tree) -> str | None:
+    """The table of votes beside one that holds the pictures row by row, as FER+ stands beside FER2013."""
+    if _whole_table(tree) is None:
+        return None
+    return next((name for name, t in tree.tables.items() if t.votes and not t.pixels), None)
+
+
+def _read_fer_plus(tree: Tree, size: int) -> Raw:
+    name = _vote_table(tree)
+    raw = _read_tables(tree, {"train": _whole_table(tree)}, size, tree.tables[name])
+    raw.notes.append(f"labels from the votes in {name}, row by row")
+    return raw
 
 
 def _is_fer2013(tree: Tree) -> bool:
@@ -78,16 +97,22 @@ def _read_split_tables(tree: Tree, size: int) -> Raw:
     return _read_tables(tree, _split_tables(tree), size)
 
 
-def _read_tables(tree: Tree, names: dict[str, str], size: int) -> Raw:
+def _read_tables(tree: Tree, names: dict[str, str], size: int, votes: Table | None = None) -> Raw:
     raw = Raw({}, is_fer={"emotion", "pixels", "usage"} <= set(tree.tables[names["train"]].columns))
     for split, name in names.items():
-        parts = read_pixels(tree.tables[name], split, size, raw)
+        files: dict[str, list[Part]] = defaultdict(list)
+        for shard in shards(name, tree.tables):
+            for target, part in read_pixels(tree.tables[shard], split, size, raw, votes).items():
+                files[target].append(part)
+        parts = {target: joined(found) for target, found in files.items()}
         if raw.parts and (extra := set(parts) & set(raw.parts)):
             raw.notes.append(
                 f"{', '.join(sorted(extra))} rows of {names['train']} ignored: {name} holds them"
             )
         raw.parts.update(parts)
-    if ignored := sorted(set(_pixel_tables(tree)) - set(names.values())):
+    if ignored := sorted(
+        set(_pixel_tables(tree)) - {s for n in names.values() for s in shards(n, tree.tables)}
+    ):
         raw.notes.append(f"also there, not used: {', '.join(ignored)}")
     return raw
 
@@ -146,93 +171,15 @@ def _read_class_folders(tree: Tree, size: int) -> Raw:
     return read_listed(tree, splits, size, notes)
 
 
-# ---------------------------------------------------------------- image lists
-
-
-def _lists(tree: Tree) -> dict[str, str]:
-    """The tables that name pictures, by split: a labelled one must be there, with its files."""
-    chosen: dict[str, str] = {}
-    for name, table in sorted(tree.tables.items(), key=lambda item: split_of(stem(item[0])) is None):
-        image, label = table.column("image"), table.column("label")
-        if image is None or table.column("pixels") is not None or image == label:
-            continue
-        split = split_of(stem(name)) or ("train" if label is not None else None)
-        if label is None and split != "test":
-            continue
-        some = read_column(table, "image", limit=50)
-        found = [file for file in locate(some, tree.images, split) if file]
-        if split and found and len(found) >= len(some) / 2:
-            chosen.setdefault(split, name)
-    return chosen if "train" in chosen else {}
-
-
-def _read_lists(tree: Tree, size: int) -> Raw:
-    chosen = _lists(tree)
-    splits: dict[str, list[Listed]] = {}
-    for split, name in chosen.items():
-        for item_split, item in _list_items(tree, tree.tables[name], split):
-            splits.setdefault(item_split, []).append(item)
-    notes = [f"labels from {', '.join(chosen.values())}"]
-    used = {item.file for items in splits.values() for item in items}
-    if "test" not in splits and (test := _unlisted_test(tree, used)):
-        splits["test"] = test
-        used |= {item.file for item in test}
-    if unused := len(set(tree.images) - used):
-        notes.append(f"{unused:,} pictures are in no list and were not used")
-    if differ := sum(_folder_differs(item) for items in splits.values() for item in items):
-        notes.append(f"folder and list disagree on {differ:,} labels: the list was taken")
-    return read_listed(tree, splits, size, notes)
-
-
-def _list_items(tree: Tree, table: Table, split: str) -> list[tuple[str, Listed]]:
-    """The pictures that a table lists, with their splits."""
-    names = read_column(table, "image")
-    labels = read_column(table, "label") or [None] * len(names)
-    files = locate(names, tree.images, split)
-    if usage := read_column(table, "usage"):
-        splits = [split_of(cell) or split for cell in usage]
-    elif split_of(stem(table.path.name)) is None:
-        splits = _splits_by_name(files, split)
-    else:
-        splits = [split] * len(names)
-    return [
-        (row_split, Listed(file, label, name, file or table.place(row)))
-        for row, (name, label, file, row_split) in enumerate(zip(names, labels, files, splits, strict=True))
-    ]
-
-
-def _splits_by_name(files: list[str | None], default: str) -> list[str]:
-    """Splits from the folders or names of the files (RAF-DB's test_0001.jpg), if all of them tell."""
-    splits = [file and (folder_split(file) or split_of(stem(file))) for file in files]
-    told = {split for split, file in zip(splits, files, strict=True) if file}
-    if None in told or "train" not in told:
-        return [default] * len(files)
-    return [split or default for split in splits]
-
-
-def _unlisted_test(tree: Tree, used: set[str | None]) -> list[Listed]:
-    """The test pictures that no table lists: those in test folders, else those the sample asks for."""
-    free = [name for name in tree.images if name not in used]
-    in_folders = [_class_item(name)[2] for name in free if folder_split(name) == "test"]
-    if in_folders or not tree.sample:
-        return [Listed(item.file, None, item.id, item.place) for item in in_folders]
-    ids = sample_ids(tree.files[tree.sample])
-    return [
-        Listed(file, None, id_, file)
-        for id_, file in zip(ids, locate(ids, free, "test"), strict=True)
-        if file
-    ]
-
-
-def _folder_differs(item: Listed) -> bool:
-    folder = canonical(item.file.split("/")[-2]) if item.file and "/" in item.file else None
-    label = canonical(item.label) if item.label else None
-    return None not in (folder, label) and folder != label
-
-
 # ---------------------------------------------------------------- the registry, in order of preference
 
 LAYOUTS = (
+    Layout(
+        "FER+ votes",
+        "fer2013.csv and beside it fer2013new.csv with votes for every row",
+        lambda tree: _vote_table(tree) is not None,
+        _read_fer_plus,
+    ),
     Layout(
         "fer2013.csv",
         "a table with columns emotion, pixels and Usage",
@@ -241,21 +188,45 @@ LAYOUTS = (
     ),
     Layout(
         "pixel tables",
-        "train.csv with a label and a pixels column, and test.csv with a pixels column",
+        "train.csv with a label and a pixels column (or a column per pixel), and test.csv with pixels",
         _is_split_tables,
         _read_split_tables,
     ),
     Layout(
+        "parquet pictures",
+        "parquet files with a column of encoded pictures and a label column, as on Hugging Face",
+        has_parquet_pictures,
+        read_parquet_pictures,
+    ),
+    Layout(
         "image list",
-        "a table with an image and a label column whose images are found among the files",
-        lambda tree: bool(_lists(tree)),
-        _read_lists,
+        "a table with an image and a label column (or votes) whose images are found among the files",
+        lambda tree: bool(find_lists(tree)),
+        read_lists,
     ),
     Layout(
         "class folders",
         "train/<class>/ with pictures, at least two classes",
         _has_class_folders,
         _read_class_folders,
+    ),
+    Layout(
+        "YOLO labels",
+        "images/ and labels/ with a text file per picture, and data.yaml with the names of the classes",
+        has_yolo,
+        read_yolo,
+    ),
+    Layout(
+        "arrays",
+        ".npy, .npz or .mat files with pictures and labels, such as x_train.npy and y_train.npy",
+        lambda tree: bool(labelled_splits(find_arrays(tree))),
+        read_arrays,
+    ),
+    Layout(
+        "labels in file names",
+        "pictures whose names hold the expression: happy_01.png, or the codes of JAFFE and KDEF",
+        has_named_pictures,
+        read_named_pictures,
     ),
 )
 
@@ -265,8 +236,23 @@ def recognise(tree: Tree) -> list[Layout]:
     return [layout for layout in LAYOUTS if layout.recognise(tree)]
 
 
-def describe_unknown(tree: Tree, source: str) -> str:
-    """What to tell when no layout fits: what was seen, level by level, and what was looked for."""
+def find_layout(name: str) -> Layout:
+    """The layout of that name.
+
+    Raises:
+        DataError: there is none; the nearest is suggested.
+    """
+    by_name = {layout.name: layout for layout in LAYOUTS}
+    if name not in by_name:
+        near = difflib.get_close_matches(name, by_name, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"layout must be auto or one of {', '.join(by_name)}, got {name!r}{hint}")
+    return by_name[name]
+
+
+def describe_unknown(tree: Tree, source: str, only: Layout | None = None) -> str:
+    """What to tell when no layout fits, or not the only one wanted: what was seen, level by level, what could
+    not be read, and what was looked for."""
     levels: dict[int, list[str]] = defaultdict(list)
     for name in sorted(tree.files):
         parts = name.split("/")
@@ -279,8 +265,12 @@ def describe_unknown(tree: Tree, source: str) -> str:
         for names in levels.values()
     ]
     tables = [f"  {name}: columns {', '.join(t.columns[:8])}" for name, t in list(tree.tables.items())[:5]]
+    unreadable = [f"  {reason}" for reason in list(tree.unreadable.values())[:5]]
+    looked_for = LAYOUTS if only is None else (only,)
+    what = "no known layout" if only is None else f"not the layout {only.name!r}"
     return "\n".join(
-        [f"{source}: no known layout. Seen:", *(seen or ["  nothing"])]
+        [f"{source}: {what}. Seen:", *(seen or ["  nothing"])]
         + (["The tables hold:", *tables] if tables else [])
-        + ["Looked for:", *(f"  {layout.name}: {layout.looks_for}" for layout in LAYOUTS)]
+        + (["Not readable:", *unreadable] if unreadable else [])
+        + ["Looked for:", *(f"  {layout.name}: {layout.looks_for}" for layout in looked_for)]
     )

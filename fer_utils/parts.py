@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fer_utils.faces import Rejected
-from fer_utils.labels import split_of
-from fer_utils.pictures import MID_GREY, parse_pixels, picture_side, read_files, resize
-from fer_utils.tables import Table, read_chunks
+from fer_utils.faces import DataError, Rejected
+from fer_utils.formats import as_text
+from fer_utils.labels import split_of, vote_label
+from fer_utils.pictures import MID_GREY, parse_cells, picture_shape, read_files, resize, to_grey
+from fer_utils.tables import Table, read_chunks, read_votes
 from fer_utils.trees import Tree
 
 
@@ -23,15 +24,17 @@ class Part:
         labels: [N] in the data's own words; None where they are hidden.
         ids: [N].
         places: [N], where each stands, for messages.
+        votes: float32 [N, K] for the expressions `Raw.vote_names`; None where the data has single labels.
     """
 
     images: np.ndarray
     labels: list[str] | None
     ids: list[str]
     places: list[str]
+    votes: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Raw:
     """What a reader found.
 
@@ -41,6 +44,7 @@ class Raw:
         rejected: what could not be read.
         is_fer: whether the form of the table is FER2013's own, so that labels 0..6 are its classes.
         is_files: whether the pictures are files.
+        vote_names: what the columns of the parts' votes stand for.
     """
 
     parts: dict[str, Part]
@@ -48,29 +52,53 @@ class Raw:
     rejected: list[Rejected] = field(default_factory=list)
     is_fer: bool = False
     is_files: bool = False
+    vote_names: tuple[str, ...] = ()
 
 
-def read_pixels(table: Table, split: str, size: int, raw: Raw) -> dict[str, Part]:
-    """Read one pixel table into parts, by its Usage column or all into `split`; rejections go to `raw`."""
-    roles = {role: table.column(role) for role in ("pixels", "label", "usage", "id")}
+def read_pixels(
+    table: Table, split: str, size: int, raw: Raw, vote_table: Table | None = None
+) -> dict[str, Part]:
+    """Read one pixel table into parts, by its Usage column or all into `split`; rejections go to `raw`.
+
+    Args:
+        vote_table: holds the votes for the same rows, where they stand in a file of their own.
+
+    Raises:
+        DataError: it cannot be read, or the two tables differ in length.
+    """
+    vote_table = vote_table or (table if table.votes else None)
+    votes = read_votes(vote_table) if vote_table else None
+    roles = {role: table.column(role) for role in ("label", "usage", "id")}
     roles = {role: position for role, position in roles.items() if position is not None}
     blocks: dict[str, list[tuple[np.ndarray, list[int]]]] = defaultdict(list)
     cells: dict[str, list[str]] = {"label": [], "id": []}
-    side = start = 0
-    for chunk in read_chunks(table, list(roles.values())):
-        texts = chunk[roles["pixels"]].tolist()
-        side = side or picture_side(texts[:64], table.path.name)
-        images, broken = parse_pixels(texts, side * side)
-        splits = [split_of(u) for u in chunk[roles["usage"]]] if "usage" in roles else [split] * len(chunk)
+    side = channels = start = 0
+    for chunk in read_chunks(table, [*table.pixels, *roles.values()]):
+        pixels = chunk[list(table.pixels)]
+        side, channels = (side, channels) if side else picture_shape(pixels, table.path.name)
+        images, broken = parse_cells(pixels, side * side * channels)
+        images = to_grey(images.reshape(len(images), side, side, channels))
+        usage = map(str, chunk[roles["usage"]]) if "usage" in roles else ()
+        splits = [split_of(cell) for cell in usage] if "usage" in roles else [split] * len(chunk)
         for target, rows in _sort_rows(table, start, splits, broken, images, raw).items():
-            block = resize(images[rows].reshape(-1, 1, side, side), size)
+            block = resize(images if len(rows) == len(images) else images[rows], size)
             blocks[target].append((block, [start + row for row in rows]))
         for role in cells.keys() & roles.keys():
-            cells[role] += chunk[roles[role]].str.strip().tolist()
+            cells[role] += [as_text(cell).strip() for cell in chunk[roles[role]]]
         start += len(chunk)
+    if votes is not None:
+        if len(votes) != start:
+            raise DataError(
+                f"{vote_table.path.name} has votes for {len(votes):,} pictures, but {table.path.name} holds "
+                f"{start:,}: they must be the same, row by row (layout='fer2013.csv' reads the table alone)"
+            )
+        raw.vote_names = tuple(vote_table.votes)
+        cells["label"] = [vote_label(row, raw.vote_names) for row in votes]
     if side and side != size:
         raw.notes.append(f"resized from {side}x{side} to {size}x{size}: {table.path.name}")
-    return {target: _join(table, blocks.pop(target), cells) for target in list(blocks)}
+    if channels == 3:
+        raw.notes.append(f"colour turned to grey: {table.path.name}, red, green and blue side by side")
+    return {target: _join(table, blocks.pop(target), cells, votes) for target in list(blocks)}
 
 
 def _sort_rows(
@@ -90,21 +118,48 @@ def _sort_rows(
     return rows
 
 
-def _join(table: Table, blocks: list[tuple[np.ndarray, list[int]]], cells: dict[str, list[str]]) -> Part:
+def _join(
+    table: Table,
+    blocks: list[tuple[np.ndarray, list[int]]],
+    cells: dict[str, list[str]],
+    votes: np.ndarray | None,
+) -> Part:
     rows = [row for _, block_rows in blocks for row in block_rows]
     labels = [cells["label"][row] for row in rows] if cells["label"] else None
     ids = [cells["id"][row] if cells["id"] else str(row) for row in rows]
-    return Part(np.concatenate([images for images, _ in blocks]), labels, ids, [table.place(r) for r in rows])
+    images = np.empty((len(rows), *blocks[0][0].shape[1:]), np.uint8)
+    filled = 0
+    while blocks:  # each is freed when it is copied: the pictures never lie in memory twice
+        block = blocks.pop(0)[0]
+        images[filled : filled + len(block)] = block
+        filled += len(block)
+    places = [table.place(row) for row in rows]
+    return Part(images, labels, ids, places, None if votes is None else votes[rows])
+
+
+def joined(parts: list[Part]) -> Part:
+    """Several files of one split as one part."""
+    if len(parts) == 1:
+        return parts[0]
+    told = all(part.labels is not None for part in parts)
+    return Part(
+        images=np.concatenate([part.images for part in parts]),
+        labels=[label for part in parts for label in part.labels] if told else None,
+        ids=[id_ for part in parts for id_ in part.ids],
+        places=[place for part in parts for place in part.places],
+        votes=np.concatenate([part.votes for part in parts]) if parts[0].votes is not None else None,
+    )
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A picture that a list or folder names: its file (None if it is missing), label, id and place."""
+    """A picture that a list or folder names: its file (None if it is missing), label, id, place and votes."""
 
     file: str | None
     label: str | None
     id: str
     place: str
+    votes: tuple[float, ...] = ()
 
 
 def read_listed(tree: Tree, splits: dict[str, list[Listed]], size: int, notes: list[str]) -> Raw:
@@ -122,6 +177,8 @@ def read_listed(tree: Tree, splits: dict[str, list[Listed]], size: int, notes: l
         images = images if len(keep) == len(listed) else images[keep]
         kept = [listed[row] for row in keep]
         labels = None if any(item.label is None for item in kept) else [item.label for item in kept]
-        raw.parts[split] = Part(images, labels, [item.id for item in kept], [item.place for item in kept])
+        ids, places = [item.id for item in kept], [item.place for item in kept]
+        votes = np.array([item.votes for item in kept], np.float32) if kept and kept[0].votes else None
+        raw.parts[split] = Part(images, labels, ids, places, votes)
     raw.notes.extend(changes)
     return raw

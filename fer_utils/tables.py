@@ -1,50 +1,50 @@
-"""Text tables as competitions write them: any separator, with or without a header, columns by many names."""
+"""Tables as competitions write them: text with any separator, with or without a header, JSON and parquet;
+columns by many names."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from fer_utils.faces import DataError
-from fer_utils.labels import as_int
+from fer_utils.formats import as_text, json_frame, parquet_chunks, parquet_names, table_errors
+from fer_utils.labels import as_int, canonical
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".lst")
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+TABLE_SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 
 # What a column holds, by the names it goes by, the surest first.
 COLUMNS = {
-    "label": ["emotion", "label", "class", "category", "target", "expression", "emotions", "labels"],
-    "pixels": ["pixels", "pixel", "feature", "features"],
-    "usage": ["usage", "split", "subset"],
-    "image": [
-        *[
-            "image",
-            "image_path",
-            "filename",
-            "file",
-            "file_name",
-            "path",
-            "pth",
-            "filepath",
-            "file_path",
-            "img",
-        ],
-        *["image_name", "image name", "img_path", "picture", "id", "image_id", "id_code"],
-    ],
-    "id": ["id", "image_id", "row_id", "imageid", "index"],
+    "label": (
+        *("emotion", "label", "class", "category", "target", "expression", "emotions", "labels"),
+        *("class_name", "class_label", "label_name", "expression_label", "sentiment", "y"),
+    ),
+    "pixels": ("pixels", "pixel", "feature", "features"),
+    "usage": ("usage", "split", "subset", "set", "partition"),
+    "image": (
+        *("image", "image_path", "filename", "file", "file_name", "path", "pth", "filepath", "file_path"),
+        *("img", "image_name", "image name", "img_path", "img_name", "imagename", "picture"),
+        *("subdirectory_filepath", "subdirectory_file_path", "id", "image_id", "id_code"),
+    ),
+    "id": ("id", "image_id", "row_id", "imageid", "index"),
 }
 KNOWN_NAMES = {name for names in COLUMNS.values() for name in names}
 CHUNK_ROWS = 1024
+SMALLEST_SIDE = 16  # of pictures with a column per pixel: fewer numbers are measurements
 
 
 @dataclass(frozen=True)
 class Table:
-    """A text table on disk and how it is written.
+    """A table on disk and how it is written.
 
     Attributes:
         path: the file.
@@ -52,59 +52,136 @@ class Table:
         header: whether the first line holds them.
         separator: the character between columns, or `\\s+` for any run of blanks.
         encoding: of the text.
+        first: the cells of the first row of data.
+        chosen: the column's name for some roles, where a person named it.
     """
 
     path: Path
     columns: tuple[str, ...]
-    header: bool
-    separator: str
-    encoding: str
+    header: bool = True
+    separator: str = ","
+    encoding: str = "utf-8"
+    first: tuple[str, ...] = ()
+    chosen: tuple[tuple[str, str], ...] = ()
 
     def column(self, role: str) -> int | None:
         """The position of the column that holds the label, pixels, usage, image or id; None if none does."""
-        found = [self.columns.index(name) for name in COLUMNS[role] if name in self.columns]
-        return found[0] if found else None
+        chosen = dict(self.chosen)
+        names = [_normal(chosen[role])] if role in chosen else COLUMNS[role]
+        taken = {_normal(name) for other, name in self.chosen if other != role}
+        return next((self.columns.index(n) for n in names if n in self.columns and n not in taken), None)
+
+    @cached_property
+    def pixels(self) -> tuple[int, ...]:
+        """The positions of the pixels: one column of strings, or as many as a square picture has pixels."""
+        position = self.column("pixels")
+        if position is not None:
+            return (position,)
+        if len(self.columns) < SMALLEST_SIDE**2:
+            return ()
+        others = {self.column(role) for role in ("label", "usage", "id")}
+        named = [i for i, name in enumerate(self.columns) if re.fullmatch(r"(px?|pixel|pix)[ _.-]?\d+", name)]
+        numbers = [i for i, c in enumerate(self.first) if i not in others and as_int(c) is not None]
+        return next((tuple(found) for found in (named, numbers) if is_picture(len(found))), ())
+
+    @cached_property
+    def votes(self) -> dict[str, int]:
+        """The columns that count votes or give shares for each expression, by name; empty if there are none.
+
+        A single label leads, unless it is absent: FER+ (Barsoum et al. 2016) and one-hot lists.
+        """
+        names = {i: name for i, name in enumerate(self.columns) if canonical(name)}
+        known = {canonical(name) for name in names.values()}
+        numeric = all(_is_number(self.first[i]) for i in names if i < len(self.first))
+        if len(known) < 3 or not numeric or self.column("label") is not None:
+            return {}
+        return {name: i for i, name in names.items()}
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it tells the expression, by a label or by votes."""
+        return self.column("label") is not None or bool(self.votes)
 
     def place(self, row: int) -> str:
         """The name of a data row as an editor numbers the lines, the header being row 1."""
         return f"{self.path.name} row {row + 1 + self.header}"
 
 
-@contextmanager
-def _pandas_errors(path: Path) -> Iterator[None]:
-    """Errors of pandas' reader as a DataError that names the file."""
+def is_picture(n: int) -> bool:
+    """Whether `n` numbers are a square picture, grey or with three colours, and not just a few columns."""
+    side = max(math.isqrt(n), math.isqrt(n // 3))
+    return n in (math.isqrt(n) ** 2, 3 * math.isqrt(n // 3) ** 2) and side >= SMALLEST_SIDE
+
+
+def _normal(name: object) -> str:
+    return str(name).strip().lower()
+
+
+def _is_number(cell: str) -> bool:
     try:
-        yield
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{path} is empty") from error
-    except (pd.errors.ParserError, UnicodeError, OSError) as error:
-        raise DataError(f"{path} cannot be read as a table: {str(error).strip()}") from error
+        return math.isfinite(float(cell or 0))
+    except ValueError:
+        return False
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path, chosen: Mapping[str, str] | None = None) -> Table:
     """Find out how a table is written: encoding, separator, header, normalised column names.
 
+    Args:
+        chosen: the column's name for some roles ("label", "pixels", "usage", "image", "id").
+
     Raises:
-        DataError: the file is empty or no text table.
+        DataError: the file is empty or no table.
     """
-    with _pandas_errors(path), open(path, "rb") as file:
+    chosen = tuple(sorted((chosen or {}).items()))
+    with table_errors(path):
+        if path.suffix.lower() in JSON_SUFFIXES:
+            frame = json_frame(path)
+            first = tuple(frame.iloc[0]) if len(frame) else ()
+            return Table(path, _unique([_normal(c) for c in frame.columns]), first=first, chosen=chosen)
+        if path.suffix.lower() == ".parquet":
+            names = parquet_names(path)
+            first = next(parquet_chunks(path, range(len(names)), 1), None)
+            cells = () if first is None or first.empty else tuple(map(as_text, first.iloc[0]))
+            return Table(path, _unique([_normal(name) for name in names]), first=cells, chosen=chosen)
+        return _open_text(path, chosen)
+
+
+def _open_text(path: Path, chosen: tuple[tuple[str, str], ...]) -> Table:
+    with open(path, "rb") as file:
         head = file.read(1 << 16)
-    encoding = (
-        "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
-    )  # pandas passes over its mark, fastest by this name
+    # pandas passes over the mark of UTF-8, fastest by this name.
+    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
     if b"\0" in head and encoding != "utf-16":
         raise DataError(f"{path} is not a text table")
     first_line = next((line for line in head.decode(encoding, "replace").splitlines() if line.strip()), "")
     separator = _separator(first_line)
-    with _pandas_errors(path):
-        options = {"sep": separator, "encoding": encoding, "encoding_errors": "replace"}
-        first = pd.read_csv(path, nrows=1, header=None, dtype=str, na_filter=False, **options)
-    names = first.iloc[0].str.strip().tolist()
-    header = _is_header(names)
+    options = {"sep": separator, "encoding": encoding, "encoding_errors": "replace"}
+    rows = pd.read_csv(path, nrows=1, header=None, dtype=str, na_filter=False, **options)
+    names = rows.iloc[0].str.strip().tolist()
+    header = _is_header(names) or any(_normal(name) in map(_normal, names) for _, name in chosen)
     columns = [name.lower() for name in names] if header else _columns_by_content(names)
-    # A name that comes twice is told apart by its position; only the first counts.
-    columns = [name if columns.index(name) == i else f"{name} {i + 1}" for i, name in enumerate(columns)]
-    return Table(path, tuple(columns), header, separator, encoding)
+    first = names
+    if header:
+        try:
+            options |= {"skiprows": 1, "nrows": 1, "index_col": False}
+            below = pd.read_csv(
+                path, header=None, names=range(len(names)), dtype=str, na_filter=False, **options
+            )
+            first = below.fillna("").iloc[0].str.strip().tolist() if len(below) else []
+        except (pd.errors.EmptyDataError, pd.errors.ParserError):  # the reader of all rows will say so
+            first = []
+    return Table(path, _unique(columns), header, separator, encoding, tuple(first), chosen)
+
+
+def _unique(columns: Sequence[str]) -> tuple[str, ...]:
+    """A name that comes twice is told apart by its position; only the first counts."""
+    seen: set[str] = set()
+    unique = []
+    for i, name in enumerate(columns):
+        unique.append(f"{name} {i + 1}" if name in seen else name)
+        seen.add(name)
+    return tuple(unique)
 
 
 def _separator(line: str) -> str:
@@ -112,44 +189,78 @@ def _separator(line: str) -> str:
     best = max(counts, key=counts.get)
     if counts[best]:
         return best
+    words = line.split()
+    if words and words[0].lower().endswith(IMAGE_SUFFIXES):
+        return r"\s+"
     # Two or three words are columns (`name label`); more are the pixels of one picture.
-    return r"\s+" if 2 <= len(line.split()) <= 3 and '"' not in line else ","
+    return r"\s+" if 2 <= len(words) <= 3 and '"' not in line else ","
 
 
 def _is_header(names: list[str]) -> bool:
-    if any(name.lower() in KNOWN_NAMES for name in names):
-        return True
+    if any(name.lower() in KNOWN_NAMES for name in names) or names == [str(i) for i in range(len(names))]:
+        return len(names) > 1 or names != ["0"]
     first_words = [name.split()[0] for name in names if name.strip()]
-    numeric = any(as_int(word) is not None for word in first_words)
+    numeric = any(_is_number(word) for word in first_words)
     return not numeric and not any(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
 
 
+# The order of the ten votes in FER+'s label.csv, which has no header.
+FER_PLUS = (
+    *("neutral", "happiness", "surprise", "sadness", "anger"),
+    *("disgust", "fear", "contempt", "unknown", "nf"),
+)
+
+
 def _columns_by_content(cells: list[str]) -> list[str]:
-    """Column names for a table without a header: a picture beside one other cell, which is its label."""
+    """Column names for a table without a header: a picture beside one other cell, which is its label; votes
+    of FER+; a label before or behind as many numbers as a picture has."""
     names = [
-        "image" if c.lower().endswith(IMAGE_SUFFIXES) else "pixels" if len(c.split()) > 15 else ""
+        "pixels" if len(c.split()) > 3 and as_int(c.split()[0]) is not None
+        else "image" if c.lower().endswith(IMAGE_SUFFIXES) else ""
         for c in cells
-    ]
+    ]  # fmt: skip
     if len(cells) == 2 and names.count("") == 1:
         return [name or "label" for name in names]
+    votes = cells[-len(FER_PLUS) :]
+    if len(cells) == len(FER_PLUS) + 2 and names[0] == "image" and all(as_int(c) is not None for c in votes):
+        return ["image", "box", *FER_PLUS]
+    if len(cells) > SMALLEST_SIDE**2 and is_picture(len(cells) - 1):
+        # The label is the smaller number of the two at the ends, as MNIST's relatives write it.
+        at_end = (as_int(cells[0]) or 0) > 20 >= (as_int(cells[-1]) or 0)
+        pixels = [f"pixel {i}" for i in range(len(cells) - 1)]
+        return [*pixels, "label"] if at_end else ["label", *pixels]
     return [name if names.count(name) == 1 and name else f"column {i + 1}" for i, name in enumerate(names)]
 
 
-def read_chunks(table: Table, positions: list[int], rows: int = CHUNK_ROWS) -> Iterator[pd.DataFrame]:
-    """Read some columns as text, `rows` rows at a time; columns are named by position, missing is ""."""
-    with _pandas_errors(table.path):
+def read_chunks(table: Table, positions: Sequence[int], rows: int = CHUNK_ROWS) -> Iterator[pd.DataFrame]:
+    """Read some columns, `rows` rows at a time; columns are named by position.
+
+    Cells are text and missing ones "", but in parquet they are what it holds, and where each pixel has a
+    column of its own, those are numbers if all of a chunk are.
+    """
+    wanted = sorted(set(positions))
+    with table_errors(table.path):
+        if table.path.suffix.lower() == ".parquet":
+            yield from parquet_chunks(table.path, wanted, rows)
+            return
+        if table.path.suffix.lower() in JSON_SUFFIXES:
+            frame = json_frame(table.path).set_axis(range(len(table.columns)), axis=1)[wanted]
+            for start in range(0, len(frame), rows):
+                yield frame.iloc[start : start + rows]
+            return
         reader = pd.read_csv(
             table.path,
             sep=table.separator,
             header=0 if table.header else None,
             names=range(len(table.columns)),
-            usecols=sorted(set(positions)),
+            usecols=wanted,
             index_col=False,
-            dtype=str,
+            dtype=dict.fromkeys(wanted if len(table.pixels) < 2 else set(wanted) - set(table.pixels), str),
             na_filter=False,
             encoding=table.encoding,
             encoding_errors="replace",
             chunksize=rows,
+            low_memory=False,
         )
         with reader:
             for chunk in reader:
@@ -163,15 +274,35 @@ def read_column(table: Table, role: str, limit: int | None = None) -> list[str]:
         return []
     cells: list[str] = []
     for chunk in read_chunks(table, [position], rows=limit or 8 * CHUNK_ROWS):
-        cells += chunk[position].str.strip().tolist()
+        cells += [as_text(cell).strip() for cell in chunk[position]]
         if limit:
             break
     return cells
 
 
+def read_votes(table: Table) -> np.ndarray:
+    """The votes of a table as float32 [N, K], a column for each name in `table.votes`.
+
+    Raises:
+        DataError: a cell is no number or below zero.
+    """
+    blocks = []
+    for chunk in read_chunks(table, list(table.votes.values()), rows=8 * CHUNK_ROWS):
+        votes = chunk[list(table.votes.values())].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+        wrong = ~(np.isfinite(votes) & (votes >= 0))
+        if wrong.any():
+            row, column = (int(i) for i in np.argwhere(wrong)[0])
+            place = table.place(sum(map(len, blocks)) + row)
+            raise DataError(
+                f"{place}: {list(table.votes)[column]} holds {chunk.iloc[row, column]!r}, no count"
+            )
+        blocks.append(votes)
+    return np.concatenate(blocks) if blocks else np.empty((0, len(table.votes)), np.float32)
+
+
 def read_frame(table: Table) -> pd.DataFrame:
-    """Read a whole table as text cells under its own column names, just as they are written."""
-    with _pandas_errors(table.path):
+    """Read a whole text table as cells under its own column names, just as they are written."""
+    with table_errors(table.path):
         options = {"encoding": table.encoding, "encoding_errors": "replace"}
         # pandas would change column names that are empty or come twice.
         frame = pd.read_csv(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -25,9 +25,13 @@ class Tree:
 
     Attributes:
         files: relative name with forward slashes -> where the file lies (unpacked archives lie elsewhere).
+        columns: the column's name for some roles, where a person named it.
+        unreadable: why a table or array could not be read, by its name; filled as they are looked at.
     """
 
     files: dict[str, Path]
+    columns: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def images(self) -> list[str]:
@@ -41,13 +45,13 @@ class Tree:
 
     @cached_property
     def tables(self) -> dict[str, Table]:
-        """The readable text tables except samples, those nearest the top first."""
+        """The readable tables except samples, those nearest the top first."""
         tables = {}
         for name in self._table_names(sample=False):
             try:
-                tables[name] = open_table(self.files[name])
-            except DataError:  # empty, or no table at all; the reader that needs it says so
-                continue
+                tables[name] = open_table(self.files[name], self.columns)
+            except DataError as error:  # empty, or no table at all: told where no layout fits
+                self.unreadable[name] = str(error).replace(str(self.files[name]), name)
         return tables
 
     @cached_property
@@ -62,7 +66,7 @@ class Tree:
         return names[:MAX_TABLES]
 
 
-def scan(root: Path) -> Tree:
+def scan(root: Path, columns: Mapping[str, str] | None = None) -> Tree:
     """List the files below a folder, following links but no loops, without hidden files and macOS' own."""
     files, visited = {}, set()
     for folder, folders, names in os.walk(root, followlinks=True):
@@ -74,7 +78,7 @@ def scan(root: Path) -> Tree:
         folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
         prefix = Path(folder).relative_to(root)
         files.update({(prefix / n).as_posix(): Path(folder, n) for n in names if not n.startswith(".")})
-    return Tree(files)
+    return Tree(files, dict(columns or {}))
 
 
 def unpacked(tree: Tree, stack: ExitStack) -> Tree:
@@ -86,7 +90,7 @@ def unpacked(tree: Tree, stack: ExitStack) -> Tree:
         # Kaggle packs single tables too: train.csv.zip is train.csv.
         folder = folder if len(inner) == 1 else folder / archive_stem(name)
         files.update({(folder / inner_name).as_posix(): path for inner_name, path in inner.items()})
-    return Tree(files)
+    return Tree(files, tree.columns)
 
 
 def stem(name: str) -> str:
@@ -98,6 +102,21 @@ def folder_split(name: str) -> str | None:
     """The split that the folders of a file name, the innermost counting: test for data/test/0001.png."""
     splits = [split_of(part) for part in name.split("/")[:-1]]
     return next((split for split in reversed(splits) if split), None)
+
+
+def below_split(name: str) -> str:
+    """The name of a file as seen from its innermost folder that names a split."""
+    parts = name.split("/")
+    last = max((i for i, part in enumerate(parts[:-1]) if split_of(part)), default=-1)
+    return "/".join(parts[last + 1 :])
+
+
+def shards(name: str, names: Iterable[str]) -> list[str]:
+    """A file and its continuations, as train-00000-of-00002.parquet has them; mostly itself alone."""
+    pattern = re.compile(r"-\d+(-of-\d+)(?=\.\w+$)")
+    if not pattern.search(name):
+        return [name]
+    return sorted(other for other in names if pattern.sub(r"\1", other) == pattern.sub(r"\1", name))
 
 
 # The ways a list names a picture, from the strictest to the most lenient.

@@ -5,11 +5,14 @@ The brightness of a picture tells its true class, so a test can answer perfectly
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from fer_utils.faces import FER_CLASSES
@@ -278,6 +281,232 @@ def muxspace(root: Path) -> Expected:
     return Expected("image list", ("angry", "happy", "neutral", "sad"), (24, None, 0))
 
 
+def column_per_pixel(root: Path) -> Expected:
+    """A column for every pixel, as MNIST's relatives have it."""
+    header = ",".join(f"pixel_{i}" for i in range(32 * 32))
+    rows = [f"{r % 7},{_columns(r % 7, r)}" for r in range(35)]
+    write(root / "train.csv", [f"label,{header}", *rows])
+    write(root / "test.csv", [f"id,{header}", *(f"{r + 5},{_columns(6 - r, 90 + r)}" for r in range(7))])
+    return Expected("pixel tables", FER_CLASSES, (35, None, 7), _default(range(5, 12), range(6, -1, -1)))
+
+
+def _columns(level: int, number: int) -> str:
+    return pixels(level, number, 32).replace(" ", ",")
+
+
+def column_per_pixel_without_header(root: Path) -> Expected:
+    """Nothing but numbers: the label behind 1,024 pixels."""
+    write(root / "training.csv", [f"{_columns(r % 5, r)},{r % 5 + 1}" for r in range(30)])
+    write(root / "testing.csv", [_columns(4 - r, 90 + r) for r in range(5)])
+    names = tuple(f"class {n}" for n in range(1, 6))
+    return Expected("pixel tables", names, (30, None, 5), _default(range(5), range(5, 0, -1)))
+
+
+def colour_pixel_strings(root: Path) -> Expected:
+    """Red, green and blue of every pixel in one string, tabs between the columns."""
+    words = ("happy", "sad", "surprise")
+    rows = [f"{words[r % 3]}\t{_thrice(r % 3, r)}" for r in range(30)]
+    write(root / "train.tsv", ["class\tfeatures", *rows])
+    write(root / "test.tsv", ["image_id\tfeatures", *(f"x{r}\t{_thrice(r, 90 + r)}" for r in range(3))])
+    return Expected("pixel tables", words, (30, None, 3), _default(["x0", "x1", "x2"], words))
+
+
+def _thrice(level: int, number: int) -> str:
+    return " ".join(f"{value} {value} {value}" for value in pixels(level, number).split())
+
+
+FER_PLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+PLUS_NAMES = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
+
+
+def _plus_votes(level: int) -> str:
+    """Ten votes of which eight are for the level, one for its neighbour and one for unknown."""
+    votes = [0] * 10
+    votes[level] += 8
+    votes[(level + 1) % 8] += 1
+    votes[8] += 1
+    return ",".join(map(str, votes))
+
+
+def _plus_usage(row: int) -> str:
+    return "Training" if row < 32 else "PublicTest" if row < 40 else "PrivateTest"
+
+
+def fer_plus_beside_fer2013(root: Path) -> Expected:
+    """FER+'s votes for the rows of fer2013.csv, whose own labels are wrong; the last row is no face."""
+    rows = [f"0,{pixels(row % 8, row)},{_plus_usage(row)}" for row in range(48)]
+    write(root / "fer2013.csv", ["emotion,pixels,Usage", *rows, f"0,{pixels(0, 99)},Training"])
+    lines = [f"{_plus_usage(row)},fer{row:07}.png,{_plus_votes(row % 8)}" for row in range(48)]
+    header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    write(root / "fer2013new.csv", [header, *lines, "Training,,0,0,0,0,0,0,0,0,0,10"])
+    answers = _default(range(40, 48), FER_PLUS)
+    return Expected("FER+ votes", PLUS_NAMES, (32, 8, 8), answers, test_labels=True)
+
+
+def fer_plus_folders(root: Path) -> Expected:
+    """A list without a header in each of FER+'s folders."""
+    for folder, rows in (("Train", range(32)), ("Valid", range(32, 40)), ("Test", range(40, 48))):
+        home = root / "data" / f"FER2013{folder}"
+        for row in rows:
+            save(home / f"fer{row:07}.png", row % 8, row)
+        lines = [f'fer{row:07}.png,"(0, 0, 48, 48)",{_plus_votes(row % 8)}' for row in rows]
+        write(home / "label.csv", lines)
+    answers = _default([f"fer{row:07}.png" for row in range(40, 48)], FER_PLUS)
+    return Expected("image list", PLUS_NAMES, (32, 8, 8), answers, test_labels=True)
+
+
+def one_hot_list(root: Path) -> Expected:
+    """Roboflow's _classes.csv in each folder: a column for every class, 1 in one of them."""
+    words = ("Angry", "Happy", "Sad", "Neutral")
+    for split, each, start in (("train", 6, 0), ("valid", 2, 300), ("test", 1, 600)):
+        rows = []
+        for n in range(4 * each):
+            save(root / split / f"{start + n}.jpg.rf.png", n % 4, start + n)
+            rows.append(f"{start + n}.jpg.rf.png, " + ", ".join(str(int(i == n % 4)) for i in range(4)))
+        write(root / split / "_classes.csv", ["filename, Angry, Happy, Sad, Neutral", *rows])
+    answers = _default([f"{600 + n}.jpg.rf.png" for n in range(4)], [w.lower() for w in words])
+    return Expected("image list", ("angry", "happy", "sad", "neutral"), (24, 8, 4), answers, test_labels=True)
+
+
+def json_lines(root: Path) -> Expected:
+    """metadata.jsonl in the folder of every split, as Hugging Face's image folders have it."""
+    words = ("joy", "anger", "fear")
+    for split, each, start in (("train", 8, 0), ("test", 1, 600)):
+        rows = []
+        for n in range(3 * each):
+            save(root / split / f"{start + n:04}.png", n % 3, start + n)
+            rows.append(json.dumps({"file_name": f"{start + n:04}.png", "label": words[n % 3]}))
+        write(root / split / "metadata.jsonl", rows)
+    answers = _default([f"{600 + n:04}.png" for n in range(3)], words)
+    return Expected("image list", ("happy", "angry", "fear"), (24, None, 3), answers, test_labels=True)
+
+
+def json_dictionary(root: Path) -> Expected:
+    """{picture: label}, and test pictures that only the sample names."""
+    for n in range(20):
+        save(root / "images" / f"{n:03}.png", n % 2, n)
+    labels = {f"{n:03}.png": ("sad", "happy")[n % 2] for n in range(16)}
+    write(root / "labels.json", [json.dumps(labels)])
+    write(root / "sample_submission.csv", ["image,label", *(f"{n:03}.png,sad" for n in range(16, 20))])
+    answers = "image,label\n" + "".join(f"{n:03}.png,{('sad', 'happy')[n % 2]}\n" for n in range(16, 20))
+    return Expected("image list", ("sad", "happy"), (16, None, 4), answers)
+
+
+def hugging_face_parquet(root: Path) -> Expected:
+    """Encoded pictures in two shards, the names of the classes in the file's metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    words = ["anger", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
+    features = {"info": {"features": {"label": {"names": words, "_type": "ClassLabel"}}}}
+    files = {"train-00000-of-00002": range(14), "train-00001-of-00002": range(14, 28)}
+    (root / "data").mkdir(parents=True)
+    for stem, rows in {**files, "test-00000-of-00001": range(900, 907)}.items():
+        encoded = []
+        for row in rows:
+            buffer = io.BytesIO()
+            Image.fromarray(face(row % 7, row)).save(buffer, "PNG")
+            encoded.append({"bytes": buffer.getvalue(), "path": f"{row}.png"})
+        table = pa.table({"image": encoded, "label": pa.array([row % 7 for row in rows], pa.int64())})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+        pyarrow.parquet.write_table(table, root / "data" / f"{stem}.parquet")
+    answers = _default(range(7), [words[row % 7] for row in range(900, 907)])
+    return Expected("parquet pictures", FER_CLASSES, (28, None, 7), answers, test_labels=True)
+
+
+def parquet_pixels(root: Path) -> Expected:
+    """train.csv and test.csv turned into parquet; the pixels are lists of integers."""
+    root.mkdir(parents=True, exist_ok=True)
+    train = {"emotion": [r % 7 for r in range(28)], "pixels": [face(r % 7, r).ravel() for r in range(28)]}
+    pd.DataFrame(train).to_parquet(root / "train.parquet")
+    test = {"id": [f"t{r}" for r in range(7)], "pixels": [face(6 - r, 90 + r).ravel() for r in range(7)]}
+    pd.DataFrame(test).to_parquet(root / "test.parquet")
+    answers = _default([f"t{r}" for r in range(7)], range(6, -1, -1))
+    return Expected("pixel tables", FER_CLASSES, (28, None, 7), answers)
+
+
+def _stack(rows: Iterable[tuple[int, int]], size: int = 48) -> np.ndarray:
+    return np.stack([face(level, number, size) for level, number in rows])
+
+
+def npz(root: Path) -> Expected:
+    """One file of named arrays; one-hot labels."""
+    root.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        root / "fer.npz",
+        x_train=_stack((r % 7, r) for r in range(28))[..., None],
+        y_train=np.eye(7)[np.arange(28) % 7],
+        x_val=_stack((r, 100 + r) for r in range(7))[..., None],
+        y_val=np.eye(7)[np.arange(7)],
+        x_test=_stack((6 - r, 200 + r) for r in range(7))[..., None],
+    )
+    return Expected("arrays", FER_CLASSES, (28, 7, 7), _default(range(7), range(6, -1, -1)))
+
+
+def npy(root: Path) -> Expected:
+    """A file per array, pictures as numbers from 0 to 1, labels as words."""
+    root.mkdir(parents=True, exist_ok=True)
+    words = np.array(["happy", "sad", "fear"])
+    np.save(root / "train_images.npy", (_stack((r % 3, r) for r in range(30)) / 255).astype(np.float32))
+    np.save(root / "train_labels.npy", words[np.arange(30) % 3])
+    np.save(root / "test_images.npy", (_stack((r, 90 + r) for r in range(3)) / 255).astype(np.float32))
+    return Expected("arrays", tuple(words.tolist()), (30, None, 3), _default(range(3), words))
+
+
+def csc411(root: Path) -> Expected:
+    """MATLAB files of the University of Toronto's course: 32 x 32 x N, labels from 1."""
+    from scipy.io import savemat
+
+    root.mkdir(parents=True, exist_ok=True)
+
+    def last(rows: Iterable[tuple[int, int]]) -> np.ndarray:
+        return np.moveaxis(_stack(rows, 32), 0, 2)
+
+    labels = (np.arange(28) % 7 + 1)[:, None].astype(np.uint8)
+    identity = np.arange(28)[:, None]
+    train = {"tr_images": last((r % 7, r) for r in range(28)), "tr_labels": labels, "tr_identity": identity}
+    savemat(root / "labeled_images.mat", train)
+    savemat(root / "unlabeled_images.mat", {"unlabeled_images": last((0, 300 + r) for r in range(50))})
+    savemat(root / "public_test_images.mat", {"public_test_images": last((r, 100 + r) for r in range(4))})
+    savemat(root / "hidden_test_images.mat", {"hidden_test_images": last((r, 200 + r) for r in range(4, 7))})
+    write(root / "sample.csv", ["Id,Prediction", *(f"{r + 1},0" for r in range(7))])
+    answers = "Id,Prediction\n" + "".join(f"{r + 1},{r + 1}\n" for r in range(7))
+    return Expected("arrays", tuple(f"class {n}" for n in range(1, 8)), (28, None, 7), answers)
+
+
+def yolo(root: Path) -> Expected:
+    """AffectNet as Kaggle has it for YOLO: a text file for each picture."""
+    words = ["Anger", "Contempt", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise"]
+    home = root / "YOLO_format"
+    write(home / "data.yaml", ["train: ../train/images", f"nc: {len(words)}", f"names: {words}"])
+    for split, each, start in (("train", 4, 0), ("valid", 1, 300), ("test", 1, 600)):
+        for n in range(8 * each):
+            save(home / split / "images" / f"{start + n}.png", n % 8, start + n, size=96, mode="RGB")
+            box = f"{n % 8} 0.5 0.5 0.9 0.9"
+            write(home / split / "labels" / f"{start + n}.txt", [box, "0 0.1 0.1 0.05 0.05"][: 1 + n % 2])
+    names = ("angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+    answers = _default([f"images/{600 + n}.png" for n in range(8)], words)
+    return Expected("YOLO labels", names, (32, 8, 8), answers, test_labels=True)
+
+
+def jaffe(root: Path) -> Expected:
+    """The label stands in the name: KA.AN1.39.tiff."""
+    codes = ("AN", "DI", "FE", "HA", "SA", "SU", "NE")
+    for n in range(28):
+        save(root / "jaffe" / f"{'KAKM'[n % 2 * 2 :][:2]}.{codes[n % 7]}{n // 7}.{n}.tiff", n % 7, n, size=64)
+    write(root / "jaffe" / "README.txt", ["The Japanese Female Facial Expression database"])
+    return Expected("labels in file names", FER_CLASSES, (28, None, 0))
+
+
+def words_in_names(root: Path) -> Expected:
+    for n in range(24):
+        save(root / "train" / f"S{n:03}_{('happy', 'sad', 'anger')[n % 3]}_{n}.png", n % 3, n)
+    for n in range(3):
+        save(root / "test" / f"{n:03}.png", n, 900 + n)
+    answers = _default([f"{n:03}.png" for n in range(3)], ["happy", "sad", "angry"])
+    return Expected("labels in file names", ("happy", "sad", "angry"), (24, None, 3), answers)
+
+
 COMPETITIONS: dict[str, Callable[[Path], Expected]] = {
     builder.__name__: builder
     for builder in (
@@ -302,5 +531,21 @@ COMPETITIONS: dict[str, Callable[[Path], Expected]] = {
         affectnet,
         bits_pilani,
         muxspace,
+        column_per_pixel,
+        column_per_pixel_without_header,
+        colour_pixel_strings,
+        fer_plus_beside_fer2013,
+        fer_plus_folders,
+        one_hot_list,
+        json_lines,
+        json_dictionary,
+        hugging_face_parquet,
+        parquet_pixels,
+        npz,
+        npy,
+        csc411,
+        yolo,
+        jaffe,
+        words_in_names,
     )
 }

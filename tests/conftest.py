@@ -1,5 +1,6 @@
 """Tiny competitions that tests train on in a fraction of a second."""
 
+import os
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +12,7 @@ import torch
 from fer_utils.faces import Competition, Split, SubmissionFormat
 
 matplotlib.use("Agg")
+os.environ["FER_CACHE"] = "off"  # test_cache.py gives each test one of its own
 # Networks this small run faster on one thread, and several test processes may share two cores.
 torch.set_num_threads(1)
 

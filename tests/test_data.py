@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from competitions import COMPETITIONS, face, fer2013_csv, flat_test, ntu_spring, raf_original, save
 
-from fer_utils import data, files
+from fer_utils import files, finding
 from fer_utils.data import load_competition, split_folds
 from fer_utils.faces import DataError, Split, picture_groups
 
@@ -91,8 +91,8 @@ def places(tmp_path, monkeypatch):
     demo.make_demo = lambda seed, size: ("demo", seed, size)
     monkeypatch.setitem(sys.modules, "fer_utils.demo", demo)
     monkeypatch.setattr(sys.modules["fer_utils"], "demo", demo, raising=False)
-    monkeypatch.setattr(data, "KAGGLE_INPUT", tmp_path / "kaggle" / "input")
-    monkeypatch.setattr(data, "REPOSITORY_DATA", tmp_path / "repository" / "data")
+    monkeypatch.setattr(finding, "KAGGLE_INPUT", tmp_path / "kaggle" / "input")
+    monkeypatch.setattr(finding, "REPOSITORY_DATA", tmp_path / "repository" / "data")
     monkeypatch.setattr(files, "REPOSITORY", tmp_path / "repository")
     monkeypatch.delenv("FER_DATA", raising=False)
     (tmp_path / "work").mkdir()
@@ -115,7 +115,7 @@ def test_auto_goes_by_the_environment_then_kaggle_then_the_repository(places, ca
     ntu_spring(home)
     assert load_competition("auto").source == str(home)
     assert capsys.readouterr().out == f"data: {home} (found below {home.parent})\n"
-    mount = data.KAGGLE_INPUT / "slug"
+    mount = finding.KAGGLE_INPUT / "slug"
     flat_test(mount)
     assert load_competition("auto").source == str(mount)
     fer2013_csv(places / "work" / "other")
@@ -129,9 +129,9 @@ MOUNTS = itertools.cycle(["slug", "competitions/slug", "datasets/owner/slug"])
 
 @pytest.mark.parametrize("name, mount", list(zip(COMPETITIONS, MOUNTS, strict=False)))
 def test_auto_finds_every_layout_at_any_depth(places, name, mount):
-    expected = COMPETITIONS[name](data.KAGGLE_INPUT / mount)
-    (data.KAGGLE_INPUT / "weights").mkdir()
-    (data.KAGGLE_INPUT / "weights" / "model.safetensors").write_bytes(b"x")
+    expected = COMPETITIONS[name](finding.KAGGLE_INPUT / mount)
+    (finding.KAGGLE_INPUT / "weights").mkdir()
+    (finding.KAGGLE_INPUT / "weights" / "model.safetensors").write_bytes(b"x")
     competition = load_competition("auto")
     assert competition.layout == expected.layout
     assert (len(competition.test) if competition.test else 0) == expected.counts[2]

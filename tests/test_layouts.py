@@ -150,7 +150,7 @@ def test_notes_tell_where_folder_and_list_disagree(tmp_path):
     COMPETITIONS["affectnet"](tmp_path)
     notes = load_competition(tmp_path).notes
     assert "folder and list disagree on 1 labels: the list was taken" in notes
-    assert "also recognised, not used: class folders" in notes
+    assert "also recognised, not used: class folders (layout='class folders')" in notes
 
 
 def test_notes_tell_pictures_in_no_list(tmp_path):

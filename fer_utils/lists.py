@@ -1,0 +1,196 @@
+"""Lists that name pictures, with a label or votes for each, and parquet files that hold the pictures too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fer_utils.faces import Rejected
+from fer_utils.formats import as_text, parquet_classes, picture_column
+from fer_utils.labels import as_int, canonical, split_of, vote_label
+from fer_utils.parts import Listed, Part, Raw, joined, read_listed
+from fer_utils.pictures import read_files
+from fer_utils.tables import (
+    Table,
+    read_chunks,
+    read_column,
+    read_votes,
+    sample_ids,
+)
+from fer_utils.trees import Tree, below_split, folder_split, locate, shards, stem
+
+
+def find_lists(tree: Tree) -> dict[str, str]:
+    """The tables that name pictures, by split: a labelled one must be there, with its files."""
+    chosen: dict[str, str] = {}
+    for name, table in sorted(tree.tables.items(), key=lambda item: _list_split(item[0]) is None):
+        image, labelled = table.column("image"), table.is_labelled
+        if image is None or table.pixels or image == table.column("label"):
+            continue
+        split = _list_split(name) or ("train" if labelled else None)
+        if not labelled and split != "test":
+            continue
+        some = read_column(table, "image", limit=50)
+        found = [file for file in locate(some, tree.images, split) if file]
+        if split and found and len(found) >= len(some) / 2:
+            chosen.setdefault(split, name)
+    return chosen if "train" in chosen else {}
+
+
+def _list_split(name: str) -> str | None:
+    return split_of(stem(name)) or folder_split(name)
+
+
+def read_lists(tree: Tree, size: int) -> Raw:
+    """Read the pictures that lists name, and the test pictures that the sample submission asks for."""
+    chosen = find_lists(tree)
+    splits: dict[str, list[Listed]] = {}
+    for split, name in chosen.items():
+        for item_split, item in _list_items(tree, name, split):
+            splits.setdefault(item_split, []).append(item)
+    notes = [f"labels from {', '.join(chosen.values())}"]
+    used = {item.file for items in splits.values() for item in items}
+    if "test" not in splits and (test := _unlisted_test(tree, used)):
+        splits["test"] = test
+        used |= {item.file for item in test}
+    if unused := len(set(tree.images) - used):
+        notes.append(f"{unused:,} pictures are in no list and were not used")
+    if differ := sum(_folder_differs(item) for items in splits.values() for item in items):
+        notes.append(f"folder and list disagree on {differ:,} labels: the list was taken")
+    raw = read_listed(tree, splits, size, notes)
+    votes = next((tuple(tree.tables[name].votes) for name in chosen.values() if tree.tables[name].votes), ())
+    raw.vote_names = votes
+    return raw
+
+
+def _list_items(tree: Tree, name: str, split: str) -> list[tuple[str, Listed]]:
+    """The pictures that a table lists, with their splits; a row that names none is left out, as FER+ does."""
+    table = tree.tables[name]
+    names = read_column(table, "image")
+    files = locate(names, _near(tree, name, split), split)
+    votes: np.ndarray | None = None
+    if table.votes:
+        votes = read_votes(table)
+        labels = [vote_label(row, list(table.votes)) for row in votes]
+    else:
+        labels = read_column(table, "label") or [None] * len(names)
+    if usage := read_column(table, "usage"):
+        splits = [split_of(cell) or split for cell in usage]
+    elif _list_split(name) is None:
+        splits = _splits_by_name(files, split)
+    else:
+        splits = [split] * len(names)
+    return [
+        (
+            splits[row],
+            Listed(
+                file=files[row],
+                label=labels[row],
+                id=picture,
+                place=files[row] or table.place(row),
+                votes=() if votes is None else tuple(votes[row]),
+            ),
+        )
+        for row, picture in enumerate(names)
+        if picture
+    ]
+
+
+def _near(tree: Tree, name: str, split: str) -> list[str]:
+    """The pictures that a list may mean: those in its own folder if that is a split's, else all."""
+    if folder_split(name) != split:
+        return tree.images
+    home = name.rpartition("/")[0] + "/"
+    return [image for image in tree.images if image.startswith(home)] or tree.images
+
+
+def _splits_by_name(files: list[str | None], default: str) -> list[str]:
+    """Splits from the folders or names of the files (RAF-DB's test_0001.jpg), if all of them tell."""
+    splits = [file and (folder_split(file) or split_of(stem(file))) for file in files]
+    told = {split for split, file in zip(splits, files, strict=True) if file}
+    if None in told or "train" not in told:
+        return [default] * len(files)
+    return [split or default for split in splits]
+
+
+def _unlisted_test(tree: Tree, used: set[str | None]) -> list[Listed]:
+    """The test pictures that no table lists: those in test folders, else those the sample asks for."""
+    free = [name for name in tree.images if name not in used]
+    in_folders = [
+        Listed(name, None, below_split(name), name) for name in free if folder_split(name) == "test"
+    ]
+    if in_folders or not tree.sample:
+        return [Listed(item.file, None, item.id, item.place) for item in in_folders]
+    ids = sample_ids(tree.files[tree.sample])
+    return [
+        Listed(file, None, id_, file)
+        for id_, file in zip(ids, locate(ids, free, "test"), strict=True)
+        if file
+    ]
+
+
+def _folder_differs(item: Listed) -> bool:
+    folder = canonical(item.file.split("/")[-2]) if item.file and "/" in item.file else None
+    label = canonical(item.label) if item.label else None
+    return None not in (folder, label) and folder != label
+
+
+# ---------------------------------------------------------------- pictures inside parquet
+
+
+def _parquet_tables(tree: Tree) -> dict[str, str]:
+    """The parquet files with pictures in them, the first of several shards, by split."""
+    found: dict[str, str] = {}
+    for name, table in tree.tables.items():
+        if name.lower().endswith(".parquet") and picture_column(table.path) is not None:
+            split = _list_split(name) or ("train" if table.is_labelled else "test")
+            found.setdefault(split, name)
+    return found if "train" in found and tree.tables[found["train"]].is_labelled else {}
+
+
+def has_parquet_pictures(tree: Tree) -> bool:
+    """Whether labelled parquet files hold encoded pictures."""
+    return bool(_parquet_tables(tree))
+
+
+def read_parquet_pictures(tree: Tree, size: int) -> Raw:
+    """Read encoded pictures (bytes of PNG, JPEG, ...) and their labels from parquet files."""
+    raw = Raw({}, is_files=True)
+    changes: dict[str, None] = {}
+    for split, name in _parquet_tables(tree).items():
+        files = [tree.tables[shard] for shard in shards(name, tree.tables)]
+        parts = [part for table in files for part in _parquet_parts(table, split, size, raw, changes)]
+        if parts:
+            raw.parts[split] = joined(parts)
+        raw.notes.append(f"{split} from {', '.join(table.path.name for table in files)}")
+    raw.notes.extend(changes)
+    return raw
+
+
+def _parquet_parts(table: Table, split: str, size: int, raw: Raw, changes: dict[str, None]) -> Iterator[Part]:
+    image, label, id_ = picture_column(table.path), table.column("label"), table.column("id")
+    names = parquet_classes(table.path, table.columns[label]) if label is not None else None
+    columns = [column for column in (image, label, id_) if column is not None]
+    start = 0
+    for chunk in read_chunks(table, columns, rows=512):
+        cells = [cell if isinstance(cell, dict) else {"bytes": cell} for cell in chunk[image]]
+        images, broken, changed = read_files([cell.get("bytes") for cell in cells], size)
+        changes.update(dict.fromkeys(f"{split}: {note}" for note in changed if "colour" not in note))
+        places = [table.place(start + row - 1) for row in range(len(chunk))]
+        for row, reason in broken.items():
+            grey = " (test: answered for as a grey picture)" if split == "test" else ""
+            raw.rejected.append(Rejected(places[row], reason + grey))
+        keep = [row for row in range(len(chunk)) if split == "test" or row not in broken]
+        labels = None if label is None else [_named(as_text(chunk[label].iloc[row]), names) for row in keep]
+        ids = [
+            as_text(chunk[id_].iloc[row]) if id_ is not None and id_ != image else str(start + row)
+            for row in keep
+        ]
+        yield Part(images[keep], labels, ids, [places[row] for row in keep])
+        start += len(chunk)
+
+
+def _named(label: str, names: list[str] | None) -> str:
+    number = as_int(label)
+    return names[number] if names and number is not None and 0 <= number < len(names) else label

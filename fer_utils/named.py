@@ -1,0 +1,143 @@
+"""Pictures whose own names, or a text file beside each of them, tell the expression."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import PurePosixPath
+
+import yaml
+
+from fer_utils.faces import DataError
+from fer_utils.labels import as_int, canonical, split_of
+from fer_utils.parts import Listed, Raw, read_listed
+from fer_utils.trees import Tree, below_split, folder_split, stem
+
+MOST = 0.95  # of the pictures must tell their expression, else their names mean something else
+
+# KA.AN1.39 (Lyons et al. 1998) and AF01ANS (Lundqvist, Flykt and Oehman 1998).
+_JAFFE = re.compile(r"[A-Z]{2}\.(AN|DI|FE|HA|SA|SU|NE)\d\.\d+")
+_KDEF = re.compile(r"[AB][FM]\d\d(AF|AN|DI|HA|NE|SA|SU)(?:S|HL|HR|FL|FR)")
+_CODES = {
+    **{"AN": "angry", "DI": "disgust", "FE": "fear", "AF": "fear", "HA": "happy"},
+    **{"SA": "sad", "SU": "surprise", "NE": "neutral"},
+}
+
+
+def _named_label(name: str) -> str | None:
+    """The expression that a file name tells; None if it tells none or several."""
+    base = stem(name)
+    for pattern in (_JAFFE, _KDEF):
+        if match := pattern.fullmatch(base):
+            return _CODES[match[1]]
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", base)
+    told = {canonical(word) for word in words} - {None}
+    return told.pop() if len(told) == 1 else None
+
+
+def _named_splits(tree: Tree) -> dict[str, list[Listed]]:
+    splits: dict[str, list[Listed]] = defaultdict(list)
+    for name in tree.images:
+        split = folder_split(name) or split_of(stem(name)) or "train"
+        splits[split].append(Listed(name, _named_label(name), below_split(name), name))
+    labels = [item.label for item in splits.get("train", [])]
+    told = [label for label in labels if label]
+    return splits if len(set(told)) >= 2 and len(told) >= MOST * len(labels) else {}
+
+
+def has_named_pictures(tree: Tree) -> bool:
+    """Whether nearly all training pictures tell their expression by their names."""
+    return bool(_named_splits(tree))
+
+
+def read_named_pictures(tree: Tree, size: int) -> Raw:
+    """Read pictures by the labels in their names; test pictures may have none."""
+    splits = _named_splits(tree)
+    if any(item.label is None for item in splits.get("valid", [])):
+        splits.setdefault("test", splits.pop("valid"))
+    unlabelled = sum(item.label is None for item in splits["train"])
+    notes = ["labels from the names of the pictures"]
+    if unlabelled:
+        splits["train"] = [item for item in splits["train"] if item.label]
+        notes.append(f"{unlabelled:,} training pictures tell no expression by their names: left out")
+    return read_listed(tree, dict(splits), size, notes)
+
+
+# ---------------------------------------------------------------- YOLO
+
+
+def _yolo_text(name: str) -> str | None:
+    """Where the labels of a picture lie: train/images/a.png has train/labels/a.txt."""
+    parts = list(PurePosixPath(name).parts)
+    if "images" not in parts[:-1]:
+        return None
+    place = len(parts) - 1 - parts[::-1].index("images")
+    return PurePosixPath(*parts[:place], "labels", *parts[place + 1 :]).with_suffix(".txt").as_posix()
+
+
+def _yolo_names(tree: Tree) -> list[str] | None:
+    """The names of the classes, from data.yaml or the like."""
+    for name in sorted(tree.files, key=lambda n: (n.count("/"), n)):
+        path = tree.files[name]
+        if not name.lower().endswith((".yaml", ".yml")) or path.stat().st_size > 2**16:
+            continue
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8-sig", errors="replace"))
+        except (yaml.YAMLError, OSError, RecursionError, ValueError):
+            continue
+        names = content.get("names") if isinstance(content, dict) else None
+        if isinstance(names, dict):  # {0: angry, 1: disgust}
+            names = list(names.values()) if list(names) == list(range(len(names))) else None
+        if isinstance(names, list) and len(names) >= 2:
+            return [str(name) for name in names]
+    return None
+
+
+def has_yolo(tree: Tree) -> bool:
+    """Whether most pictures have a text file of labels and a YAML file names the classes."""
+    texts = [text for name in tree.images[:50] if (text := _yolo_text(name))]
+    return (
+        bool(texts) and sum(t in tree.files for t in texts) > len(texts) / 2 and _yolo_names(tree) is not None
+    )
+
+
+def read_yolo(tree: Tree, size: int) -> Raw:
+    """Read whole pictures, each with the class of its largest box (`class x y width height` a line)."""
+    names = _yolo_names(tree)
+    splits: dict[str, list[Listed]] = defaultdict(list)
+    several = 0
+    for name in tree.images:
+        text = _yolo_text(name)
+        boxes = _boxes(tree, text) if text in tree.files else []
+        several += len(boxes) > 1
+        code = max(boxes, key=lambda box: box[1])[0] if boxes else None
+        if code is not None and not 0 <= code < len(names):
+            raise DataError(f"{text} names class {code}, but the YAML file only {len(names)} classes")
+        split = folder_split(name) or "train"
+        if code is not None or split != "train":
+            label = None if code is None else names[code]
+            splits[split].append(Listed(name, label, below_split(name), name))
+    for split in ("valid", "test"):  # without a box there is no label
+        if any(item.label is None for item in splits.get(split, [])) and split == "valid":
+            splits["valid"] = [item for item in splits["valid"] if item.label]
+    notes = [
+        "labels from a text file beside each picture; the pictures are taken whole, not cut to the boxes"
+    ]
+    if several:
+        notes.append(f"{several:,} pictures have several boxes: the largest one counts")
+    return read_listed(tree, dict(splits), size, notes)
+
+
+def _boxes(tree: Tree, text: str) -> list[tuple[int, float]]:
+    """The class and the area of each line of a label file."""
+    boxes = []
+    for line in tree.files[text].read_text(encoding="utf-8", errors="replace").splitlines():
+        words = line.split()
+        code = as_int(words[0]) if words else None
+        try:
+            area = float(words[3]) * float(words[4]) if len(words) >= 5 else 0.0
+        except ValueError:
+            area = 0.0
+        if code is not None:
+            boxes.append((code, area))
+    return boxes
