@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_utils.decoding import MID_GREY
 from fer_utils.faces import DataError, Rejected
 from fer_utils.files import check_growth
 from fer_utils.labels import split_of
 from fer_utils.parts import Part, Raw, joined
-from fer_utils.pictures import MID_GREY, resize, to_grey
+from fer_utils.pictures import resize, to_grey
 from fer_utils.tables import is_picture, open_table, read_frame
 from fer_utils.trees import Tree, folder_split
 

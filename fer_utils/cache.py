@@ -18,14 +18,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 import PIL
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
 from fer_utils.faces import Rejected, Split, SubmissionFormat
-from fer_utils.files import REPOSITORY, OutputError, atomic_write
+from fer_utils.files import REPOSITORY, OutputError, atomic_write, walk
 
 MAX_CACHE_BYTES = 2 * 2**30
 # A file that changes twice within one tick of the file system's clock looks the same: what is younger is not
@@ -74,36 +75,19 @@ class Snapshot:
 
 def snapshot(path: Path) -> Snapshot:
     """Look at a file or at all files below a folder, without reading them."""
-    digest, newest = hashlib.sha256(), 0
-    for name, entry in sorted(_entries(path)):
-        # The time of the last change of content or name cannot be set back; Windows has none.
-        changed = 0 if os.name == "nt" else entry.st_ctime_ns
-        newest = max(newest, entry.st_mtime_ns, changed)
-        line = f"{name}\0{entry.st_size}\0{entry.st_mtime_ns}\0{changed}\0{entry.st_ino}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    return Snapshot(digest.hexdigest(), newest / 1e9)
-
-
-def _entries(path: Path) -> list[tuple[str, os.stat_result]]:
-    """Name and state of every file that `trees.scan` would list."""
-    if not path.is_dir():
-        return [("", path.stat())]
-    found, waiting, visited = [], [(path, "")], set()
-    while waiting:
-        folder, prefix = waiting.pop()
-        if (real := os.path.realpath(folder)) in visited:
+    lines, newest = [], 0
+    for name, entry in walk(path) if path.is_dir() else [("", path)]:
+        try:
+            state = entry.stat()
+        except OSError:  # a link that leads nowhere
             continue
-        visited.add(real)
-        with suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                with suppress(OSError):  # a link that leads nowhere
-                    if entry.is_dir():
-                        waiting.append((Path(entry.path), f"{prefix}{entry.name}/"))
-                    else:
-                        found.append((prefix + entry.name, entry.stat()))
-    return found
+        # The time of the last change of content or name cannot be set back; Windows has none.
+        changed = 0 if os.name == "nt" else state.st_ctime_ns
+        newest = max(newest, state.st_mtime_ns, changed)
+        lines.append(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0{changed}\0{state.st_ino}")
+    return Snapshot(
+        hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "replace")).hexdigest(), newest / 1e9
+    )
 
 
 @functools.cache
@@ -141,7 +125,7 @@ class Cache:
         try:
             with open(self.file, "rb") as file:
                 content = json.loads(np.load(file, allow_pickle=False).tobytes())
-                arrays = {name: np.load(file, allow_pickle=False) for name in content["arrays"]}
+                arrays = {name: _mapped(file) for name in content["arrays"]}
             os.utime(self.file)  # the longest unused entries go first
             return _unpacked(content, arrays)
         except Exception:  # damaged: read again from the source, which writes it anew
@@ -159,7 +143,7 @@ class Cache:
             with atomic_write(self.file) as temporary, open(temporary, "wb") as file:
                 np.save(file, np.frombuffer(json.dumps(content).encode(), np.uint8))
                 for array in arrays.values():
-                    np.save(file, array, allow_pickle=False)
+                    np.save(file, array)
             self._make_room()
         except OutputError as error:
             print(f"not kept for the next time: {error}")
@@ -177,6 +161,19 @@ class Cache:
             with suppress(OSError):  # Windows keeps an open file
                 path.unlink()
                 total -= size
+
+
+def _mapped(file: BinaryIO) -> np.ndarray:
+    """The next array of a file that np.save wrote to several times: read when it is looked at, and changed in
+    memory only."""
+    read = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}[read_magic(file)]
+    shape, _, dtype = read(file)
+    start, size = file.tell(), int(np.prod(shape)) * dtype.itemsize
+    if dtype.hasobject or start + size > os.fstat(file.fileno()).st_size:
+        raise ValueError("no plain array, or cut off")
+    array = np.memmap(file, dtype, "c", start, shape) if size else np.empty(shape, dtype)
+    file.seek(start + size)
+    return np.asarray(array)
 
 
 def _packed(reading: Reading) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -43,6 +43,10 @@ class Config:
     split_seed: int = _knob(0, 0, 2**31)
     n_folds: int = _knob(10, 2, 100)
     fold: int = _knob(0, 0, 99)
+    layout: str = "auto"
+    columns: str = ""
+    clean: bool = False
+    allow_rejected: bool = False
     # the network
     model: str = "small"
     width: float = _knob(1.0, 0.125, 8)
@@ -59,6 +63,7 @@ class Config:
     warmup: float = _knob(0.2, 0, 0.9)
     start_size: int = _knob(0, 0, 512)
     label_smoothing: float = _knob(0.1, 0, 0.9)
+    soft_labels: bool = False
     class_weight: float = _knob(0.0, 0, 1)
     ema_decay: float = _knob(0.998, 0, 0.99999)
     clip_norm: float = _knob(0.0, 0, 1e6)
@@ -155,10 +160,10 @@ class Config:
         return "; ".join(f"{name}: {there[name]!r} there, {now[name]!r} now" for name in names)
 
     @property
-    def data_options(self) -> dict[str, int]:
+    def data_options(self) -> dict[str, Any]:
         """What `load_competition` needs to know beside `data`."""
-        names = {"image_size": "image_size", "seed": "split_seed", "n_folds": "n_folds", "fold": "fold"}
-        return {option: getattr(self, name) for option, name in names.items()}
+        same = ("image_size", "n_folds", "fold", "layout", "columns", "clean", "allow_rejected")
+        return {"seed": self.split_seed} | {name: getattr(self, name) for name in same}
 
     @property
     def evaluation_batch(self) -> int:

@@ -191,6 +191,29 @@ def _near_names(path: Path) -> list[str]:
     return [str(path.parent / name) for name in difflib.get_close_matches(path.name, names, n=3)]
 
 
+def walk(root: str | Path) -> list[tuple[str, os.DirEntry]]:
+    """All files below a folder by their relative names with forward slashes, in no order: links are followed,
+    but no loops; hidden files and macOS' own are left out, and folders that cannot be read."""
+    found: list[tuple[str, os.DirEntry]] = []
+    waiting, visited = [(os.fspath(root), "")], set()
+    while waiting:
+        folder, prefix = waiting.pop()
+        if (real := os.path.realpath(folder)) in visited:
+            continue
+        visited.add(real)
+        try:
+            entries = list(os.scandir(folder))
+        except OSError:
+            continue
+        for entry in entries:
+            if not entry.name.startswith((".", "__MACOSX")):
+                if entry.is_dir():
+                    waiting.append((entry.path, f"{prefix}{entry.name}/"))
+                else:
+                    found.append((prefix + entry.name, entry))
+    return found
+
+
 def is_archive(path: str | Path) -> bool:
     """Whether the name is one of an archive that `opened` reads."""
     return str(path).lower().endswith(ARCHIVE_SUFFIXES)

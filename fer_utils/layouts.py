@@ -6,6 +6,7 @@ import difflib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from fer_utils.arrays import find_arrays, labelled_splits, read_arrays
@@ -132,6 +133,7 @@ def _class_item(name: str) -> tuple[str, str | None, Listed]:
     return "/".join(folders[:first]), split, Listed(name, label, name.split("/", last + 1)[-1], name)
 
 
+@lru_cache(maxsize=1)
 def _class_folders(tree: Tree) -> tuple[dict[str, list[Listed]], list[str]]:
     """The pictures by split, and the data sets beside the one chosen; nothing without two classes."""
     found: dict[str, dict[str | None, list[Listed]]] = defaultdict(lambda: defaultdict(list))

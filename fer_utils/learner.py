@@ -119,6 +119,7 @@ def train_epoch(
     labels: Tensor,
     epoch: int,
     step_context: Callable[[], AbstractContextManager] = nullcontext,
+    soft: Tensor | None = None,
 ) -> tuple[float, float]:
     """One pass over the training split, or what is left of it; returns its mean loss and accuracy (on the
     augmented pictures).
@@ -127,6 +128,7 @@ def train_epoch(
         images: uint8 [N, 1, H, W] as `place` put them.
         labels: int64 [N] on the learner's device.
         step_context: each step runs in one of these; on leaving it the learner is whole and may be saved.
+        soft: float32 [N, C], to learn from instead of `labels`; each row sums to 1.
 
     Raises:
         TrainingError: the loss is no longer a number.
@@ -147,7 +149,7 @@ def train_epoch(
                 group["lr"] = rate
             batch, true = to_float(images[picture_rows[step]].to(device)), labels[order[step]]
             batch = resize(augment(batch, config, generator), size)
-            targets = F.one_hot(true, learner.num_classes).float()
+            targets = F.one_hot(true, learner.num_classes).float() if soft is None else soft[order[step]]
             batch, targets = mix(batch, targets, config.mixup, config.cutmix, generator)
             batch = batch[mine].contiguous(memory_format=torch.channels_last)
             learner.totals += _step(learner, batch, targets[mine], true[mine], len(batch) * team.size / n)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fer_utils.decoding import MID_GREY
 from fer_utils.faces import DataError, Rejected
 from fer_utils.formats import as_text
 from fer_utils.labels import split_of, vote_label
-from fer_utils.pictures import MID_GREY, parse_cells, picture_shape, read_files, resize, to_grey
-from fer_utils.tables import Table, read_chunks, read_votes
+from fer_utils.pictures import parse_cells, picture_shape, read_files, resize, to_grey
+from fer_utils.tables import Table, read_ahead, read_chunks, read_votes
 from fer_utils.trees import Tree
 
 
@@ -73,7 +74,7 @@ def read_pixels(
     blocks: dict[str, list[tuple[np.ndarray, list[int]]]] = defaultdict(list)
     cells: dict[str, list[str]] = {"label": [], "id": []}
     side = channels = start = 0
-    for chunk in read_chunks(table, [*table.pixels, *roles.values()]):
+    for chunk in read_ahead(read_chunks(table, [*table.pixels, *roles.values()])):
         pixels = chunk[list(table.pixels)]
         side, channels = (side, channels) if side else picture_shape(pixels, table.path.name)
         images, broken = parse_cells(pixels, side * side * channels)
@@ -165,20 +166,22 @@ class Listed:
 def read_listed(tree: Tree, splits: dict[str, list[Listed]], size: int, notes: list[str]) -> Raw:
     """Decode the pictures of every split; a missing or broken one is rejected, or grey in test."""
     raw = Raw({}, notes=notes, is_files=True)
-    changes: dict[str, None] = {}
+    every = [item for listed in splits.values() for item in listed]
+    images, broken, changed = read_files([tree.files.get(item.file) for item in every], size)
+    raw.notes.extend(changed)
+    start = 0
     for split, listed in splits.items():
-        images, broken, changed = read_files([tree.files.get(item.file) for item in listed], size)
-        changes.update(dict.fromkeys(f"{split} {note}" for note in changed))
-        for row, reason in broken.items():
+        own = {row - start: broken[row] for row in broken if start <= row < start + len(listed)}
+        for row, reason in own.items():
             grey = " (test: answered for as a grey picture)" if split == "test" else ""
             name = "" if listed[row].file else f" ({listed[row].id})"
             raw.rejected.append(Rejected(listed[row].place, reason + name + grey))
-        keep = [row for row in range(len(listed)) if split == "test" or row not in broken]
-        images = images if len(keep) == len(listed) else images[keep]
+        keep = [row for row in range(len(listed)) if split == "test" or row not in own]
+        part = images[start : start + len(listed)]
+        part = part if len(keep) == len(listed) else part[keep]
         kept = [listed[row] for row in keep]
         labels = None if any(item.label is None for item in kept) else [item.label for item in kept]
-        ids, places = [item.id for item in kept], [item.place for item in kept]
         votes = np.array([item.votes for item in kept], np.float32) if kept and kept[0].votes else None
-        raw.parts[split] = Part(images, labels, ids, places, votes)
-    raw.notes.extend(changes)
+        raw.parts[split] = Part(part, labels, [i.id for i in kept], [i.place for i in kept], votes)
+        start += len(listed)
     return raw

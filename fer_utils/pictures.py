@@ -8,43 +8,51 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from fer_utils.decoding import Decoder, Form, decode_block, decoders
 from fer_utils.faces import DataError
 from fer_utils.formats import as_text
 
-MID_GREY = 128
-PARSED_TOGETHER = 64  # rows whose characters and digits stay in the cache of a core
+PARSED_TOGETHER = 32  # rows whose characters and digits stay in the cache of a core
 _LIST_MARKS = str.maketrans("[](),;", " " * 6)
-MAX_PIXELS = 64_000_000  # larger than any camera's face; a decompression bomb is larger still
+DECODED_TOGETHER = 128
+WORTH_PROCESSES = 2048  # files; the processes need half a second to start
 
 
 def parse_pixels(texts: Sequence[str], pixels: int) -> tuple[np.ndarray, dict[int, str]]:
-    """Parse strings of `pixels` integers 0..255 separated by blanks, at eight times the speed of
-    numpy.fromstring where they are plainly written.
+    """Parse strings of `pixels` integers 0..255 separated by blanks, on all cores.
 
     Returns:
         uint8 [N, pixels], zero where a row is broken, and why, by position.
     """
     images = np.zeros((len(texts), pixels), np.uint8)
-    broken = {}
-    for start in range(0, len(texts), PARSED_TOGETHER):
-        block = texts[start : start + PARSED_TOGETHER]
-        parsed = _parse_plain(block, pixels)
+    broken: dict[int, str] = {}
+
+    def is_plain(rows: range) -> bool:
+        parsed = _parse_plain(texts[rows.start : rows.stop], pixels)
         if parsed is not None:
-            images[start : start + len(block)] = parsed
-            continue
-        for row, text in enumerate(block, start):
-            try:
-                images[row] = _parse_row(text, pixels)
-            except ValueError as error:
-                broken[row] = str(error)
+            images[rows.start : rows.stop] = parsed
+        return parsed is not None
+
+    blocks = _blocks(len(texts), PARSED_TOGETHER)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy's arithmetic leaves Python's lock
+        plain = list(pool.map(is_plain, blocks))
+    # Not in threads: they would share the filter of warnings that the parser of single rows relies on.
+    for row in (row for rows, done in zip(blocks, plain, strict=True) if not done for row in rows):
+        try:
+            images[row] = _parse_row(texts[row], pixels)
+        except ValueError as error:
+            broken[row] = str(error)
     return images, broken
+
+
+def _blocks(n: int, size: int) -> list[range]:
+    return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def _parse_plain(texts: Sequence[str], pixels: int) -> np.ndarray | None:
@@ -174,51 +182,40 @@ def read_files(
 
     Returns:
         uint8 [N, 1, size, size], mid-grey where a file is broken; why, by position; notes on changes.
+
+    Raises:
+        DataError: a process that decodes died, as it does when memory runs out.
     """
-    images = np.full((len(sources), 1, size, size), MID_GREY, np.uint8)
+    images = np.empty((len(sources), 1, size, size), np.uint8)
     broken: dict[int, str] = {}
-    forms: list[tuple[tuple[int, int], bool] | None] = [None] * len(sources)
+    forms: Counter[Form] = Counter()
 
-    def decode(rows: range) -> None:
-        for row in rows:
-            try:
-                images[row, 0], forms[row] = _decode(sources[row], size)
-            except Exception as error:  # PIL's plugins raise whatever a broken file makes them stumble over
-                broken[row] = _reason(sources[row], error)
+    def keep(rows: range, answer: tuple[dict[int, str], list[Form]]) -> None:
+        broken.update({rows.start + row: why for row, why in answer[0].items()})
+        forms.update(answer[1])
 
-    # Decoding leaves Python's lock; handing out blocks keeps the threads' own cost small.
-    blocks = [range(start, min(start + 128, len(sources))) for start in range(0, len(sources), 128)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(decode, blocks))
-    return images, dict(sorted(broken.items())), _notes(Counter(filter(None, forms)), size)
+    blocks = _blocks(len(sources), DECODED_TOGETHER)
+    if len(sources) < WORTH_PROCESSES or any(isinstance(source, bytes) for source in sources):
+        for rows in blocks:
+            keep(rows, decode_block(sources[rows.start : rows.stop], images[rows.start : rows.stop]))
+    else:
+        waiting = iter(blocks)  # a generator's next is not for several threads, an iterator's over a list is
+        with decoders(os.cpu_count() or 1, size) as processes, ThreadPoolExecutor(len(processes)) as pool:
 
+            def work(decoder: Decoder) -> None:
+                for rows in waiting:
+                    some = slice(rows.start, rows.stop)
+                    try:
+                        keep(rows, decoder.decode_block(sources[some], images[some]))
+                    except OSError as error:
+                        names = f"{sources[rows.start]} and the {len(rows) - 1} files after it"
+                        raise DataError(f"{error} at {names}: is there memory enough?") from error
 
-def _reason(source: Path | bytes | None, error: Exception) -> str:
-    if source is None:
-        return "no such picture file"
-    told = str(error)
-    if isinstance(source, Path):
-        told = told.replace(str(source), source.name)
-    return f"not a readable picture: {told or type(error).__name__}"
-
-
-def _decode(source: Path | bytes | None, size: int) -> tuple[np.ndarray, tuple[tuple[int, int], bool]]:
-    if source is None:
-        raise FileNotFoundError
-    with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as file:
-        if file.width * file.height > MAX_PIXELS:
-            raise DataError(f"{file.width} x {file.height} pixels are too many")
-        form = file.size, file.mode not in ("L", "1", "LA", "I", "I;16", "I;16B", "F")
-        if file.mode.startswith("I"):  # 16 bits: PIL would cut off at 255 instead of scaling
-            picture = Image.fromarray((np.asarray(file, np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        else:
-            picture = file.convert("L")
-    if picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(picture), form
+            list(pool.map(work, processes))
+    return images, dict(sorted(broken.items())), _notes(forms, size)
 
 
-def _notes(seen: Counter[tuple[tuple[int, int], bool]], size: int) -> list[str]:
+def _notes(seen: Counter[Form], size: int) -> list[str]:
     sizes, colour = Counter(), 0
     for (shape, is_colour), count in seen.items():
         sizes[shape] += count

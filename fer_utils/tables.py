@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -159,8 +160,10 @@ def _open_text(path: Path, chosen: tuple[tuple[str, str], ...]) -> Table:
     options = {"sep": separator, "encoding": encoding, "encoding_errors": "replace"}
     rows = pd.read_csv(path, nrows=1, header=None, dtype=str, na_filter=False, **options)
     names = rows.iloc[0].str.strip().tolist()
+    if len(names) > SMALLEST_SIDE**2:  # the label among so many numbers is told by several rows
+        rows = pd.read_csv(path, nrows=64, header=None, dtype=str, na_filter=False, **options)
     header = _is_header(names) or any(_normal(name) in map(_normal, names) for _, name in chosen)
-    columns = [name.lower() for name in names] if header else _columns_by_content(names)
+    columns = [name.lower() for name in names] if header else _columns_by_content(rows.to_numpy().tolist())
     first = names
     if header:
         try:
@@ -211,9 +214,10 @@ FER_PLUS = (
 )
 
 
-def _columns_by_content(cells: list[str]) -> list[str]:
+def _columns_by_content(rows: list[list[str]]) -> list[str]:
     """Column names for a table without a header: a picture beside one other cell, which is its label; votes
     of FER+; a label before or behind as many numbers as a picture has."""
+    cells = rows[0]
     names = [
         "pixels" if len(c.split()) > 3 and as_int(c.split()[0]) is not None
         else "image" if c.lower().endswith(IMAGE_SUFFIXES) else ""
@@ -225,8 +229,8 @@ def _columns_by_content(cells: list[str]) -> list[str]:
     if len(cells) == len(FER_PLUS) + 2 and names[0] == "image" and all(as_int(c) is not None for c in votes):
         return ["image", "box", *FER_PLUS]
     if len(cells) > SMALLEST_SIDE**2 and is_picture(len(cells) - 1):
-        # The label is the smaller number of the two at the ends, as MNIST's relatives write it.
-        at_end = (as_int(cells[0]) or 0) > 20 >= (as_int(cells[-1]) or 0)
+        # Of the two ends, the labels are the one with fewer values; MNIST's relatives begin with them.
+        at_end = len({row[-1] for row in rows}) < len({row[0] for row in rows})
         pixels = [f"pixel {i}" for i in range(len(cells) - 1)]
         return [*pixels, "label"] if at_end else ["label", *pixels]
     return [name if names.count(name) == 1 and name else f"column {i + 1}" for i, name in enumerate(names)]
@@ -265,6 +269,15 @@ def read_chunks(table: Table, positions: Sequence[int], rows: int = CHUNK_ROWS) 
         with reader:
             for chunk in reader:
                 yield chunk.fillna("")
+
+
+def read_ahead(chunks: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """The same chunks, the next of which is read while the last is being worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = pool.submit(next, chunks, None)
+            yield chunk
 
 
 def read_column(table: Table, role: str, limit: int | None = None) -> list[str]:

@@ -73,7 +73,7 @@ def fit(config: Config, competition: Competition) -> Run:
         Interrupted: it was told to stop (a KeyboardInterrupt).
     """
     out = resolve_out(config.out)
-    _check_trainable(competition)
+    _check_trainable(config, competition)
     if is_finished(out, config, competition) and not CheckpointFile(out).exists:
         print(f"{out} holds this run already, finished: nothing to do")
         return load_run(out)
@@ -142,7 +142,11 @@ def _introduce(learner: Learner) -> None:
     print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
 
 
-def _check_trainable(competition: Competition) -> None:
+def _check_trainable(config: Config, competition: Competition) -> None:
+    if config.soft_labels and competition.train.votes is None:
+        raise DataError(
+            f"soft_labels: {competition.source} has one label for each picture and no votes; leave it off"
+        )
     for name in ("train", "valid"):
         split = competition.splits[name]
         if split.labels is None or len(split) == 0:
@@ -158,6 +162,7 @@ def _train(
     config, team = learner.config, learner.team
     images = place(train.images, learner.device)
     labels = torch.tensor(train.labels, device=learner.device)
+    soft = soft_labels(train).to(learner.device) if config.soft_labels else None
     if config.compile_mode not in ("auto", "off"):
         compile_forward(learner, config.compile_mode, len(train))
     start, steps = time.perf_counter() - learner.seconds, itertools.count(1)
@@ -179,7 +184,7 @@ def _train(
             if _patience_is_over(learner):
                 progress.say(f"stopped early: no better validation accuracy in {config.patience} epochs")
                 break
-            train_loss, train_accuracy = train_epoch(learner, images, labels, epoch, whole_step)
+            train_loss, train_accuracy = train_epoch(learner, images, labels, epoch, whole_step, soft)
             row = {"epoch": epoch + 1, "train_loss": train_loss, "train_accuracy": train_accuracy}
             row |= validate(learner, valid)
             row |= {
@@ -198,6 +203,11 @@ def _train(
             before = learner.epoch_seconds[-2] if len(learner.epoch_seconds) > 1 else 0.0
             if worth_compiling(learner, (learner.seconds - before) * (config.epochs - learner.epoch)):
                 try_compiling(learner, len(train))
+
+
+def soft_labels(train: Split) -> torch.Tensor:
+    """The share of votes for each class, float32 [N, C] (Barsoum et al. 2016)."""
+    return torch.tensor(train.votes / train.votes.sum(1, keepdims=True))
 
 
 def _save_within_epoch(learner: Learner, checkpoint: CheckpointFile, step: int, asked_to_stop: bool) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,14 +11,14 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from fer_utils.faces import DataError
-from fer_utils.files import archive_stem, is_archive, opened
+from fer_utils.files import archive_stem, is_archive, opened, walk
 from fer_utils.labels import as_int, split_of
 from fer_utils.tables import IMAGE_SUFFIXES, TABLE_SUFFIXES, Table, is_sample, open_table
 
 MAX_TABLES = 100  # some data sets hold a text file per picture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tree:
     """All files that may be read.
 
@@ -67,18 +66,8 @@ class Tree:
 
 
 def scan(root: Path, columns: Mapping[str, str] | None = None) -> Tree:
-    """List the files below a folder, following links but no loops, without hidden files and macOS' own."""
-    files, visited = {}, set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
-        prefix = Path(folder).relative_to(root)
-        files.update({(prefix / n).as_posix(): Path(folder, n) for n in names if not n.startswith(".")})
-    return Tree(files, dict(columns or {}))
+    """The files below a folder."""
+    return Tree({name: Path(entry.path) for name, entry in walk(root)}, dict(columns or {}))
 
 
 def unpacked(tree: Tree, stack: ExitStack) -> Tree:
@@ -95,7 +84,8 @@ def unpacked(tree: Tree, stack: ExitStack) -> Tree:
 
 def stem(name: str) -> str:
     """The last part of a name with forward slashes, without its suffix."""
-    return PurePosixPath(name).stem
+    last = name.rpartition("/")[2]
+    return last.rpartition(".")[0] or last
 
 
 def folder_split(name: str) -> str | None:

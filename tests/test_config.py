@@ -1,6 +1,7 @@
 """Every knob is typed and checked before any work; a mistake is answered with the mend."""
 
 import dataclasses
+import inspect
 import json
 import math
 import typing
@@ -8,6 +9,7 @@ import typing
 import pytest
 
 from fer_utils.config import Config, ConfigError, check_names, checked_value
+from fer_utils.data import load_competition
 from fer_utils.presets import PRESETS
 
 FIELDS = dataclasses.fields(Config)
@@ -203,8 +205,10 @@ def test_knobs_that_just_fit_together_are_allowed(values):
 
 
 def test_data_options_carry_what_loading_depends_on():
-    config = Config(image_size=64, n_folds=5, fold=3, split_seed=8, seed=1)
-    assert config.data_options == {"image_size": 64, "n_folds": 5, "fold": 3, "seed": 8}
+    knobs = {"image_size": 64, "n_folds": 5, "fold": 3, "layout": "arrays", "columns": "label=mood"}
+    knobs |= {"clean": True, "allow_rejected": True}
+    assert Config(split_seed=8, seed=1, **knobs).data_options == {"seed": 8, **knobs}
+    assert set(Config().data_options) < set(inspect.signature(load_competition).parameters)
 
 
 # --- devices and presets ---

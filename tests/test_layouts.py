@@ -141,8 +141,8 @@ def test_private_rows_beside_a_test_table_are_not_the_test(tmp_path):
 def test_notes_tell_resizing_colour_and_the_copy_beside(tmp_path):
     COMPETITIONS["jonathanoheix"](tmp_path)
     notes = load_competition(tmp_path).notes
-    assert "train resized to 48x48: 64x64 (28)" in notes
-    assert "train colour turned to grey: 28 pictures" in notes
+    assert "resized to 48x48: 64x64 (35)" in notes
+    assert "colour turned to grey: 35 pictures" in notes
     assert "also there, not used: images/images" in notes
 
 

@@ -87,13 +87,14 @@ def test_the_record_tells_versions_data_and_classes(plain_run, tiny):
 CHANGED = {
     "seed": 1, "model": "medium", "width": 0.25, "dropout": 0.5, "epochs": 3, "batch_size": 30,
     "optimizer": "adamw", "learning_rate": 0.05, "momentum": 0.5, "weight_decay": 0.1, "schedule": "cosine",
-    "warmup": 0.5, "start_size": 16, "label_smoothing": 0.3, "class_weight": 1.0, "ema_decay": 0.0,
-    "clip_norm": 0.01, "patience": 1, "precision": "bf16", "flip": 0.0, "rotate": 30.0, "scale": 0.3,
+    "warmup": 0.5, "start_size": 16, "label_smoothing": 0.3, "soft_labels": True, "class_weight": 1.0,
+    "ema_decay": 0.0, "clip_norm": 0.01, "patience": 1, "precision": "bf16", "flip": 0.0,
+    "rotate": 30.0, "scale": 0.3,
     "shift": 0.2, "shear": 10.0, "brightness": 0.4, "contrast": 0.5, "erase": 0.9, "mixup": 0.4,
     "cutmix": 0.4, "views": "shift",
 }  # fmt: skip
 ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "compile_mode", "image_size"}
-ELSEWHERE |= {"split_seed", "n_folds", "fold", "pretrained"}
+ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "allow_rejected", "pretrained"}
 
 
 def test_every_knob_has_a_changed_value_here():
@@ -104,6 +105,8 @@ def test_every_knob_has_a_changed_value_here():
 def test_every_knob_changes_something(knob, tmp_path):
     competition = tiny_competition()
     train_split = competition.train.take(np.r_[0:60:4, 1:30])  # class weights need unequal classes
+    votes = 3 * np.eye(4, dtype=np.float32)[train_split.labels] + 1
+    train_split = dataclasses.replace(train_split, votes=votes)
     competition = dataclasses.replace(competition, train=train_split)
     # AdamW needs its own rate; patience acts only when accuracy stands still
     shared = {"learning_rate": 0.02} if knob == "optimizer" else {}
@@ -111,6 +114,21 @@ def test_every_knob_changes_something(knob, tmp_path):
     base = run_of(tmp_path / "base", competition, **shared)
     other = run_of(tmp_path / "other", competition, **(shared | {knob: CHANGED[knob]}))
     assert not same(outcome(base), outcome(other))
+
+
+def test_soft_labels_are_the_shares_of_the_votes(tiny, tmp_path):
+    votes = np.array([[3, 1, 0, 0], [0, 0, 0, 2]], np.float32)
+    shares = train.soft_labels(dataclasses.replace(tiny.train.take(np.arange(2)), votes=votes))
+    assert shares.tolist() == [[0.75, 0.25, 0, 0], [0, 0, 0, 1]]
+    with pytest.raises(DataError, match="soft_labels: tiny has one label for each picture and no votes"):
+        run_of(tmp_path, tiny, soft_labels=True)
+
+
+def test_votes_for_one_class_each_train_as_labels_do(tiny, plain_run, tmp_path):
+    votes = 7 * np.eye(4, dtype=np.float32)[tiny.train.labels]
+    voted = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, votes=votes))
+    run = run_of(tmp_path, voted, soft_labels=True)
+    assert (run.out / "model.safetensors").read_bytes() == (plain_run.out / "model.safetensors").read_bytes()
 
 
 def test_the_same_config_gives_the_same_bytes(plain_run, tiny, tmp_path):
