@@ -6,11 +6,13 @@ Nothing here is ever unpickled, and what a header promises is weighed before mem
 from __future__ import annotations
 
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -128,7 +130,7 @@ def _headers(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
     size = path.stat().st_size
     if path.suffix == ".npy":
         with open(path, "rb") as file:
-            yield "", *_npy_header(file, path, "")
+            yield "", *_npy_header(file, path, "", size)
     elif path.suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
             check_growth(path, sum(member.file_size for member in archive.infolist()), size)
@@ -147,7 +149,7 @@ def _headers(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
             yield key, shape, kinds.get(kind, "i" if "int" in kind else "O")
 
 
-def _npy_header(file, path: Path, where: str, size: int | None = None) -> tuple[tuple[int, ...], str]:
+def _npy_header(file: BinaryIO, path: Path, where: str, size: int) -> tuple[tuple[int, ...], str]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
@@ -157,7 +159,7 @@ def _npy_header(file, path: Path, where: str, size: int | None = None) -> tuple[
             "save plain arrays of numbers or text"
         )
     promised = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if promised > (path.stat().st_size if size is None else size):
+    if promised > size - file.tell():
         raise DataError(f"{path}{where} promises {promised:,} bytes and holds fewer: it is cut off")
     return shape, dtype.kind
 
@@ -274,7 +276,12 @@ def _label_words(labels: Array) -> list[str]:
     values = np.asarray(labels.read())
     if values.ndim == 2 and min(values.shape) > 1:
         values = values.argmax(1)
-    values = values.reshape(-1)
+    values = np.ascontiguousarray(values.reshape(-1))
+    if (
+        values.dtype.kind == "U"
+        and values.view(f"{values.dtype.byteorder}u4").max(initial=0) > sys.maxunicode
+    ):
+        raise DataError(f"{_name(labels)} holds what is no text: the file is damaged")
     if values.dtype.kind == "S":
         return [value.decode("utf-8", "replace") for value in values.tolist()]
     if values.dtype.kind == "f":

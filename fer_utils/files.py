@@ -209,7 +209,7 @@ def walk(root: str | Path) -> list[tuple[str, os.DirEntry]]:
             if not entry.name.startswith((".", "__MACOSX")):
                 if entry.is_dir():
                     waiting.append((entry.path, f"{prefix}{entry.name}/"))
-                else:
+                elif entry.is_file():  # opening a pipe would wait for ever
                     found.append((prefix + entry.name, entry))
     return found
 

@@ -161,7 +161,9 @@ def _word_coding(counts: Counter[str]) -> Coding:
 
 def _natural(value: str) -> list[tuple[int, int | str]]:
     """Sort key that puts 2_b before 10_a."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.findall(r"\d+|\D+", value.lower())]
+    return [
+        (0, int(part)) if part.isdecimal() else (1, part) for part in re.findall(r"\d+|\D+", value.lower())
+    ]
 
 
 def vote_label(votes: Sequence[float], names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@ columns by many names."""
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -151,8 +152,7 @@ def open_table(path: Path, chosen: Mapping[str, str] | None = None) -> Table:
 def _open_text(path: Path, chosen: tuple[tuple[str, str], ...]) -> Table:
     with open(path, "rb") as file:
         head = file.read(1 << 16)
-    # pandas passes over the mark of UTF-8, fastest by this name.
-    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    encoding = _encoding(head)
     if b"\0" in head and encoding != "utf-16":
         raise DataError(f"{path} is not a text table")
     first_line = next((line for line in head.decode(encoding, "replace").splitlines() if line.strip()), "")
@@ -175,6 +175,17 @@ def _open_text(path: Path, chosen: tuple[tuple[str, str], ...]) -> Table:
         except (pd.errors.EmptyDataError, pd.errors.ParserError):  # the reader of all rows will say so
             first = []
     return Table(path, _unique(columns), header, separator, encoding, tuple(first), chosen)
+
+
+def _encoding(head: bytes) -> str:
+    """The encoding of a text that begins with these bytes; what is not UTF is taken for cp1252."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut off
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8"  # with or without its mark, which pandas passes over
 
 
 def _unique(columns: Sequence[str]) -> tuple[str, ...]:
