@@ -44,7 +44,7 @@ class Config:
     n_folds: int = _knob(10, 2, 100)
     fold: int = _knob(0, 0, 99)
     layout: str = "auto"
-    columns: str = ""
+    columns: str = "auto"
     clean: bool = False
     allow_rejected: bool = False
     # the network

@@ -30,7 +30,7 @@ def load_competition(
     n_folds: int = 10,
     fold: int = 0,
     layout: str = "auto",
-    columns: Mapping[str, str] | str = "",
+    columns: Mapping[str, str] | str = "auto",
     clean: bool = False,
     allow_rejected: bool = False,
 ) -> Competition:
@@ -77,11 +77,13 @@ def load_competition(
 
 
 def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
-    """Columns by role from a dictionary or from text such as "label=mood, image=file".
+    """Columns by role from a dictionary, or from text: "auto" or such as "label=mood, image=file".
 
     Raises:
         DataError: no such role, or text of another form.
     """
+    if columns == "auto":
+        return {}
     if isinstance(columns, str):
         pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
         if any(not sign or not name.strip() for _, sign, name in pairs):

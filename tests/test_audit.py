@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from fer_utils.audit import audit, conflicting, duplicate_groups, findings, light, picture_table, pictures
+from fer_utils.audit import audit, conflicting, duplicate_groups, light, picture_table, pictures
 from fer_utils.faces import Competition, Rejected, Split
+from fer_utils.findings import findings
 
 CLASSES = ("happy", "sad", "fear")
 FACES = np.random.default_rng(0).integers(0, 256, (12, 1, 16, 16), dtype=np.uint8)
