@@ -2,8 +2,8 @@
 [SECTION ...]
 
 Prints what is compared, ours first, and how many times better ours is; keeps the rows, with the machine and
-the versions, in outputs/bench/results.json. Sections: input_pipeline, training_step, time_to_accuracy,
-inference, growth, devices, start_up; without one named, all of them.
+the versions, in outputs/bench/results.json. Sections: reading, input_pipeline, training_step,
+time_to_accuracy, inference, growth, devices, start_up; without one named, all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from fer_utils.faces import DataError
 from fer_utils.files import REPOSITORY, write_json
 
 SECTIONS = (
-    "input_pipeline", "training_step", "inference", "growth", "devices", "start_up", "time_to_accuracy",
+    "reading", "input_pipeline", "training_step", "inference", "growth", "devices", "start_up",
+    "time_to_accuracy",
 )  # fmt: skip
 RESULTS = REPOSITORY / "outputs" / "bench" / "results.json"
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer_utils.faces import Competition
+from fer_utils.faces import Competition, copies_of
 from fer_utils.pictures import resize
 
 # Correlation of two pictures at their best shift. On FER2013, of 100 pairs above it that were looked at, 99
@@ -55,7 +55,7 @@ def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
 def near_copies_of(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Which of uint8 [N, 1, H, W] also stand, exactly, nearly or mirrored, among `others` [M, 1, H, W].
     Returns bool [N]."""
-    found = np.zeros(len(images), bool)
+    found = copies_of(images, others)  # also blank ones, which correlate with nothing
     for mirrored in (False, True):
         first, _, _ = _near(images[..., ::-1] if mirrored else images, others, mirrored, within=False)
         found[first] = True

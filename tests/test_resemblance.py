@@ -103,6 +103,12 @@ def test_nothing_near():
     assert not any("Nearly" in sentence for sentence in findings(audit(data, table, report)))
 
 
+def test_blank_copies_are_copies():
+    grey = np.full((1, 1, 48, 48), 90, np.uint8)
+    assert near_copies_of(grey, np.concatenate([FACES[:3], grey])).all()
+    assert not near_copies_of(grey, FACES[:3]).any()
+
+
 @pytest.mark.parametrize("size", [8, 20, 64])
 def test_any_size(size):
     images = np.random.default_rng(1).integers(0, 256, (30, 1, size, size), dtype=np.uint8)
