@@ -49,14 +49,15 @@ class Array:
     def words(self) -> set[str]:
         """The words of its name, in lower case; those of its file where the array has none of its own."""
         stem = self.path.stem
-        return {word.lower() for word in re.findall(r"[A-Za-z][a-z]*", self.key or stem)}
+        return _words(self.key or stem)
 
     @property
     def split(self) -> str | None:
         """The split that its name tells, then its file's, then its folder's."""
         if self.words & {"tr", "trn"}:
             return "train"
-        return split_of(self.key) or split_of(self.path.stem) or folder_split(self.name)
+        named = (split_of("_".join(_words(name))) for name in (self.key, self.path.stem))
+        return next(filter(None, named), None) or folder_split(self.name)
 
     @property
     def is_images(self) -> bool:
@@ -83,7 +84,9 @@ class Array:
         """Pictures, or labels."""
         if self.is_images:
             return self.shape[self.axes.index("N")]
-        return max(self.shape, default=0) if min(self.shape, default=0) == 1 else self.shape[0]
+        if not self.shape:
+            return 0
+        return max(self.shape) if min(self.shape) == 1 else self.shape[0]
 
     def read(self) -> np.ndarray:
         """Its values; only numbers and text."""
@@ -96,6 +99,12 @@ class Array:
             from scipy.io import loadmat
 
             return loadmat(self.path, variable_names=[self.key])[self.key]
+
+
+def _words(name: str) -> set[str]:
+    """The words of a name in lower case; Xtrain and y_train are x, y and train."""
+    name = re.sub(r"^([xyXY])(?=train|test|val)", r"\1_", name)
+    return {word.lower() for word in re.findall(r"[A-Za-z][a-z]*", name)}
 
 
 @contextmanager
@@ -171,8 +180,7 @@ def labelled_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | 
     rest = [a for a in arrays if a not in images]
     splits: dict[str, list[tuple[Array, Array | None]]] = {}
     for array in images:
-        file_words = {word.lower() for word in re.findall(r"[A-Za-z][a-z]*", array.path.stem)}
-        if (array.words | file_words) & {"unlabeled", "unlabelled"}:
+        if (array.words | _words(array.path.stem)) & {"unlabeled", "unlabelled"}:
             continue
         mates = [a for a in rest if a.n == array.n and a.split == array.split and _is_labels(a)]
         # Labels in the same file go first, then those in the same folder.

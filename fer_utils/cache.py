@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -152,6 +153,8 @@ class Cache:
         """Remove the entries that were not used for longest while all together are too large."""
         entries = []
         for path in self.file.parent.glob("*.npy"):
+            if not re.fullmatch(r"[0-9a-f]{40}", path.stem):  # not ours
+                continue
             with suppress(OSError):
                 entries.append((path.stat().st_mtime, path.stat().st_size, path))
         total = sum(size for _, size, _ in entries)

@@ -15,6 +15,7 @@ from fer_utils.faces import Competition, DataError, Rejected, Split, SubmissionF
 from fer_utils.files import find_path
 from fer_utils.finding import around, check_roles, open_data, search_data
 from fer_utils.labels import Coding, canonical, find_coding
+from fer_utils.named import named_classes
 from fer_utils.parts import Part, Raw
 from fer_utils.submission import default_format, read_format
 from fer_utils.trees import Tree
@@ -52,7 +53,7 @@ def load_competition(
     Raises:
         DataError: nothing there, no known layout, or too much that cannot be read.
     """
-    _check_options(image_size, n_folds, fold)
+    _check_options(image_size, n_folds, fold, seed)
     columns = parse_columns(columns)
     if str(data) == "auto":
         data = search_data()
@@ -84,6 +85,8 @@ def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
     """
     if columns == "auto":
         return {}
+    if not isinstance(columns, (str, Mapping)):
+        raise DataError(f"columns must be text or a dictionary, got {columns!r}")
     if isinstance(columns, str):
         pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
         if any(not sign or not name.strip() for _, sign, name in pairs):
@@ -93,9 +96,14 @@ def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
     return dict(columns)
 
 
-def _check_options(image_size: int, n_folds: int, fold: int) -> None:
-    if image_size < 8:
-        raise DataError(f"image_size must be at least 8, got {image_size}")
+def _check_options(image_size: int, n_folds: int, fold: int, seed: int) -> None:
+    for name, value in {"image_size": image_size, "n_folds": n_folds, "fold": fold, "seed": seed}.items():
+        if not isinstance(value, int):
+            raise DataError(f"{name} must be a whole number, got {value!r}")
+    if not 8 <= image_size <= 1024:
+        raise DataError(f"image_size must be from 8 to 1024, got {image_size}")
+    if seed < 0:
+        raise DataError(f"seed must not be negative, got {seed}")
     if n_folds < 2 or not 0 <= fold < n_folds:
         raise DataError(f"fold must be in 0..n_folds - 1 and n_folds at least 2, got {fold} of {n_folds}")
 
@@ -124,7 +132,7 @@ def _assemble(raw: Raw, tree: Tree, path: Path, layout: str, allow_rejected: boo
         raise DataError(f"{path}: no labelled training pictures ({layout})")
     total = sum(len(part.ids) for part in raw.parts.values()) + len(raw.rejected)
     labels = [label for split in ("train", "valid") for label in _part_labels(raw, split)]
-    coding = find_coding(labels, is_fer=raw.is_fer, may_be_raf=raw.is_files)
+    coding = find_coding(labels, is_fer=raw.is_fer, may_be_raf=raw.is_files, names=named_classes(tree))
     splits = {
         name: _labelled(raw.parts[name], coding, raw) for name in ("train", "valid") if name in raw.parts
     }
@@ -214,7 +222,10 @@ def _test(raw: Raw, coding: Coding) -> Split | None:
     labels = None
     if part.labels is not None:
         labels = np.array([coding.index(label) for label in part.labels], np.int64)
-        if (labels < 0).any():
+        if len(labels) > 1 and len(set(labels.tolist())) == 1:
+            raw.notes.append("test labels left out: all are the same, as placeholders are")
+            labels = None
+        elif (labels < 0).any():
             raw.notes.append(
                 f"test labels left out: {(labels < 0).sum():,} of them are no class of the training data"
             )
@@ -231,6 +242,8 @@ def _format(tree: Tree, test: Split | None, coding: Coding, raw: Raw) -> Submiss
         raw.notes.append("no sample submission: answers are written as id,label")
         return default_format(test.ids, coding.label_values)
     form = read_format(tree.files[tree.sample], test.ids.tolist(), coding)
+    if raw.is_files and len(form.template.columns) == 1:
+        raw.notes.append(f"{tree.sample} names no pictures: answers stand in the order of the file names")
     pairs = zip(coding.class_names, form.label_values, strict=True)
     labels = ", ".join(value if value == name else f"{name} = {value}" for name, value in pairs)
     raw.notes.append(f"answers are written as in {tree.sample}: {labels}")

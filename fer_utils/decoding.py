@@ -71,8 +71,11 @@ class Decoder:
     """A process that decodes."""
 
     def __init__(self, size: int):
-        command = [sys.executable, "-I", __file__, str(size)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # Its modules come from where ours do, not from this folder, whose names would hide others.
+        command = [sys.executable, "-P", __file__, str(size)]
+        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, env=variables, **pipes)
 
     def decode_block(
         self, sources: Sequence[Path | None], images: np.ndarray
@@ -91,7 +94,10 @@ class Decoder:
             if not read:
                 raise OSError(f"the process that decodes pictures died ({self.process.wait()})")
             into = into[read:]
-        broken, forms = json.loads(self.process.stdout.readline())
+        try:
+            broken, forms = json.loads(self.process.stdout.readline())
+        except ValueError as error:
+            raise OSError(f"the process that decodes pictures died ({self.process.wait()})") from error
         return {int(row): why for row, why in broken.items()}, [
             (tuple(shape), colour) for shape, colour in forms
         ]

@@ -130,7 +130,7 @@ class Competition:
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for name, split in self.splits.items():
             digest.update(np.ascontiguousarray(split.images))
-            digest.update("\n".join(map(str, split.ids)).encode())
+            digest.update("\n".join(map(str, split.ids)).encode("utf-8", "surrogateescape"))
             if name != "test":
                 digest.update(np.ascontiguousarray(split.labels))
                 digest.update(b"" if split.votes is None else np.ascontiguousarray(split.votes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import json
+import lzma
 import math
 import os
 import re
@@ -169,11 +170,14 @@ def find_path(path: str | Path) -> Path:
     Raises:
         DataError: nothing is there; names what was looked for, where, and similar names.
     """
-    path = Path(path).expanduser()
-    places = [path] if path.is_absolute() else [Path.cwd() / path, REPOSITORY / path]
-    for place in places:
-        if place.exists():
-            return place
+    try:
+        path = Path(path).expanduser()
+        places = [path] if path.is_absolute() else [Path.cwd() / path, REPOSITORY / path]
+        for place in places:
+            if place.exists():
+                return place
+    except (TypeError, ValueError, RuntimeError, OSError) as error:  # None, no such user, a name too long
+        raise DataError(f"{str(path)[:200]!r} is no path: {error}") from error
     tried = list(dict.fromkeys(map(str, places)))
     near = list(dict.fromkeys(name for place in places for name in _near_names(place)))
     hint = f" Similar names there: {', '.join(near)}." if near else ""
@@ -251,7 +255,15 @@ def _extract(archive: Path, folder: Path) -> None:
     except DataError:
         raise
     # zipfile and tarfile let the errors of zlib, lzma and the file system through.
-    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, RuntimeError, zlib.error) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
         raise DataError(f"{archive} cannot be unpacked: {error}") from error
 
 

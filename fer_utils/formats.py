@@ -43,6 +43,8 @@ def json_frame(path: Path) -> pd.DataFrame:
         content = [json.loads(line) for line in text.splitlines() if line.strip()]
     if isinstance(content, dict):
         values = list(content.values())
+        if class_map(content):
+            raise DataError(f"{path} names classes and lists no pictures")
         if values and all(isinstance(value, list) for value in values):
             content = [dict(zip(content, cells, strict=False)) for cells in zip(*values, strict=False)]
         elif values and all(isinstance(value, dict) for value in values):
@@ -52,6 +54,21 @@ def json_frame(path: Path) -> pd.DataFrame:
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
         raise DataError(f"{path} is no table: a list of records or a record a line is one")
     return pd.DataFrame(content).fillna("").map(as_text)
+
+
+def class_map(content: object) -> dict[int, str] | None:
+    """What integers mean, from {"0": "angry", ...} or {"angry": 0, ...}; None for other content."""
+    if not isinstance(content, dict) or not 2 <= len(content) <= 100:
+        return None
+    pairs = list(content.items())
+    if all(type(code) is int and not isinstance(word, int) for word, code in pairs):
+        pairs = [(code, word) for word, code in pairs]
+    try:
+        names = {int(code): str(word) for code, word in pairs if isinstance(word, str)}
+    except ValueError:
+        return None
+    words = len(names) == len(content) == len(set(names.values()))
+    return names if words and not any(Path(word).suffix for word in names.values()) else None
 
 
 def as_text(value: object) -> str:
@@ -102,7 +119,7 @@ def picture_column(path: Path) -> int | None:
     for position, field in enumerate(_parquet(path).schema_arrow):
         kind = field.type
         if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            return position
+            kind = kind.field("bytes").type
         if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
             return position
     return None

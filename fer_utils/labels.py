@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,8 +29,8 @@ RAF_CLASSES = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"
 # In this order: PublicTest is a validation split although its name ends in test.
 SPLIT_WORDS = {
     "train": re.compile("train"),
-    "valid": re.compile("val$|valid|public|dev$"),
-    "test": re.compile("test|private"),
+    "valid": re.compile("val$|valid|public|dev$|eval"),
+    "test": re.compile("test|private|holdout"),
 }
 STRAY_SHARE = 0.01
 
@@ -100,13 +100,25 @@ def _key(label: str) -> int | str:
     return re.sub(r"^\d+[\s._-]*", "", text) or text
 
 
-def find_coding(labels: Iterable[str], *, is_fer: bool = False, may_be_raf: bool = False) -> Coding:
+def is_unlabelled_extra(name: str) -> bool:
+    """Whether a file is named for pictures without labels that nobody asks answers for."""
+    return bool(re.search(r"un-?_?label", name.lower()))
+
+
+def find_coding(
+    labels: Iterable[str],
+    *,
+    is_fer: bool = False,
+    may_be_raf: bool = False,
+    names: Mapping[int, str] | None = None,
+) -> Coding:
     """Read the coding off the training labels.
 
     Args:
         labels: text labels of the training split; empty ones are passed over.
         is_fer: the file is FER2013's own form, so that 0..6 are its classes even if some are missing.
         may_be_raf: picture files, where 1..7 means RAF-DB's order.
+        names: what the integers mean, where the data has a file that tells.
     """
     counts = Counter(label for label in labels if label.strip())
     numbers = Counter()
@@ -115,8 +127,29 @@ def find_coding(labels: Iterable[str], *, is_fer: bool = False, may_be_raf: bool
             numbers[number] += count
     # A word or two among numbers are broken rows, not classes.
     if numbers.total() >= (1 - STRAY_SHARE) * counts.total() and numbers:
-        return _number_coding(_without_strays(numbers), is_fer, may_be_raf)
-    return _word_coding(counts)
+        codes = _without_strays(numbers)
+        if names and set(codes) <= set(names):
+            return _named_coding({code: names[code] for code in codes})
+        return _number_coding(codes, is_fer, may_be_raf)
+    return _word_coding(_without_typos(counts))
+
+
+def _named_coding(names: Mapping[int, str]) -> Coding:
+    words = {code: canonical(word) or word.strip().lower() for code, word in names.items()}
+    if len(set(words.values())) < len(words):
+        words = dict(names)
+    is_fer = set(words.values()) <= set(FER_CLASSES)
+    codes = sorted(words, key=lambda code: FER_CLASSES.index(words[code]) if is_fer else code)
+    told = ", ".join(f"{code} {words[code]}" for code in codes)
+    return Coding(tuple(words[code] for code in codes), tuple(codes), f"labels named by the data: {told}")
+
+
+def _without_typos(counts: Counter[str]) -> Counter[str]:
+    """Without words that are no expression and rare beside words that are: broken rows, not classes."""
+    known = Counter({label: count for label, count in counts.items() if canonical(label)})
+    unknown = counts - known
+    few = unknown.total() <= STRAY_SHARE * counts.total() and max(unknown.values(), default=0) <= 3
+    return known if len(known) >= 3 and few else counts
 
 
 def _without_strays(numbers: Counter[int]) -> list[int]:

@@ -6,16 +6,16 @@ import difflib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import PurePosixPath
 
 from fer_utils.arrays import find_arrays, labelled_splits, read_arrays
 from fer_utils.faces import DataError
-from fer_utils.labels import canonical, is_class_name, split_of
-from fer_utils.lists import find_lists, has_parquet_pictures, read_lists, read_parquet_pictures
+from fer_utils.folders import find_class_folders, has_class_folders, read_class_folders
+from fer_utils.labels import is_unlabelled_extra, split_of
+from fer_utils.lists import count_listed, find_lists, has_parquet_pictures, read_lists, read_parquet_pictures
 from fer_utils.named import has_named_pictures, has_yolo, read_named_pictures, read_yolo
-from fer_utils.parts import Listed, Part, Raw, joined, read_listed, read_pixels
-from fer_utils.tables import Table
+from fer_utils.parts import Part, Raw, joined, read_pixels
+from fer_utils.tables import Table, read_column
 from fer_utils.trees import Tree, shards, stem
 
 
@@ -44,7 +44,7 @@ def _whole_table(tree: Tree) -> str | None:
     return None
 
 
-def _split_tables(tree: Tree) -> dict[str, str]:
+def _split_tables(tree: Tree) -> dict[str, list[str]]:
     """The pixel tables of train.csv + test.csv and their like, by split; without a labelled one none.
 
     The labelled table nearest the top leads; a folder with a labelled table of its own is other data.
@@ -57,25 +57,41 @@ def _split_tables(tree: Tree) -> dict[str, str]:
     lead = min(leads, key=lambda name: (name.count("/"), split_of(stem(name)) != "train", name))
     home = PurePosixPath(lead).parent
     foreign = {PurePosixPath(name).parent for name in leads} - {home}
-    chosen = {"train": lead}
-    for name in sorted(tables, key=lambda name: PurePosixPath(name).parent != home):
-        split = split_of(stem(name)) or "train"
-        split = "test" if name not in labelled else split  # nobody validates on hidden labels
-        if PurePosixPath(name).parent not in foreign:
-            chosen.setdefault(split, name)
-    return chosen
+    chosen = {"train": [lead]}
+    near = [name for name in tables if PurePosixPath(name).parent not in foreign]
+    near.sort(key=lambda name: (PurePosixPath(name).parent != home, "public" not in name.lower(), name))
+    for name in near:
+        if (split := split_of(stem(name)) or "train") != "test" and name in labelled:
+            chosen.setdefault(split, [name])
+    tests = [name for name in near if name not in labelled and not is_unlabelled_extra(stem(name))]
+    # Nobody validates on hidden labels. A table whose name tells a split wins over any other without labels.
+    tests = [n for n in tests if split_of(stem(n)) in ("test", "valid")] or tests[:1]
+    tests = tests or [name for name in near if name in labelled and split_of(stem(name)) == "test"]
+    home_of = [name for name in tests if PurePosixPath(name).parent == PurePosixPath(tests[0]).parent]
+    if tests:
+        chosen["test"] = home_of[:1] if len(shards(home_of[0], tables)) > 1 else home_of
+    return {split: [s for name in names for s in shards(name, tables)] for split, names in chosen.items()}
 
 
 def _vote_table(tree: Tree) -> str | None:
     """The table of votes beside one that holds the pictures row by row, as FER+ stands beside FER2013."""
     if _whole_table(tree) is None:
         return None
-    return next((name for name, t in tree.tables.items() if t.votes and not t.pixels), None)
+    tables = {name: t for name, t in tree.tables.items() if t.votes and not t.pixels}
+    return next((name for name, t in tables.items() if t.column("usage") is not None), None)
 
 
 def _read_fer_plus(tree: Tree, size: int) -> Raw:
-    name = _vote_table(tree)
-    raw = _read_tables(tree, {"train": _whole_table(tree)}, size, tree.tables[name])
+    name, whole = _vote_table(tree), _whole_table(tree)
+    usages = [read_column(tree.tables[table], "usage") for table in (name, whole)]
+    if len(usages[0]) == len(usages[1]) and usages[0] != usages[1]:
+        row = next(row for row, (one, other) in enumerate(zip(*usages, strict=True)) if one != other)
+        raise DataError(
+            f"{tree.tables[name].place(row)}: {usages[0][row]}, but {tree.tables[whole].place(row)}: "
+            f"{usages[1][row]}; the votes must stand in the order of {whole} "
+            "(layout='fer2013.csv' reads it alone)"
+        )
+    raw = _read_tables(tree, {"train": [whole]}, size, tree.tables[name])
     raw.notes.append(f"labels from the votes in {name}, row by row")
     return raw
 
@@ -86,7 +102,7 @@ def _is_fer2013(tree: Tree) -> bool:
 
 
 def _read_fer2013(tree: Tree, size: int) -> Raw:
-    return _read_tables(tree, {"train": _whole_table(tree)}, size)
+    return _read_tables(tree, {"train": [_whole_table(tree)]}, size)
 
 
 def _is_split_tables(tree: Tree) -> bool:
@@ -98,79 +114,24 @@ def _read_split_tables(tree: Tree, size: int) -> Raw:
     return _read_tables(tree, _split_tables(tree), size)
 
 
-def _read_tables(tree: Tree, names: dict[str, str], size: int, votes: Table | None = None) -> Raw:
-    raw = Raw({}, is_fer={"emotion", "pixels", "usage"} <= set(tree.tables[names["train"]].columns))
-    for split, name in names.items():
+def _read_tables(tree: Tree, names: dict[str, list[str]], size: int, votes: Table | None = None) -> Raw:
+    raw = Raw({}, is_fer={"emotion", "pixels", "usage"} <= set(tree.tables[names["train"][0]].columns))
+    for split, tables in names.items():
         files: dict[str, list[Part]] = defaultdict(list)
-        for shard in shards(name, tree.tables):
-            for target, part in read_pixels(tree.tables[shard], split, size, raw, votes).items():
+        for name in tables:
+            for target, part in read_pixels(tree.tables[name], split, size, raw, votes).items():
                 files[target].append(part)
-        parts = {target: joined(found) for target, found in files.items()}
+        parts = {target: joined(found, [stem(name) for name in tables]) for target, found in files.items()}
         if raw.parts and (extra := set(parts) & set(raw.parts)):
             raw.notes.append(
-                f"{', '.join(sorted(extra))} rows of {names['train']} ignored: {name} holds them"
+                f"{', '.join(sorted(extra))} rows of {names['train'][0]} ignored: {tables[0]} holds them"
             )
+        if len(tables) > 1:
+            raw.notes.append(f"{split} from {', '.join(tables)}")
         raw.parts.update(parts)
-    if ignored := sorted(
-        set(_pixel_tables(tree)) - {s for n in names.values() for s in shards(n, tree.tables)}
-    ):
+    if ignored := sorted(set(_pixel_tables(tree)) - {name for tables in names.values() for name in tables}):
         raw.notes.append(f"also there, not used: {', '.join(ignored)}")
     return raw
-
-
-# ---------------------------------------------------------------- class folders
-
-
-def _class_item(name: str) -> tuple[str, str | None, Listed]:
-    """The data set (folders above the split), split and label that a picture's folders tell."""
-    *folders, _ = name.split("/")
-    named = [i for i, folder in enumerate(folders) if split_of(folder)]
-    first, last = (named[0], named[-1]) if named else (0, -1)
-    below = folders[last + 1 :]
-    known = [folder for folder in below if canonical(folder)]
-    label = known[-1] if known else (below[-1] if below else None)
-    split = split_of(folders[last]) if named else None
-    return "/".join(folders[:first]), split, Listed(name, label, name.split("/", last + 1)[-1], name)
-
-
-@lru_cache(maxsize=1)
-def _class_folders(tree: Tree) -> tuple[dict[str, list[Listed]], list[str]]:
-    """The pictures by split, and the data sets beside the one chosen; nothing without two classes."""
-    found: dict[str, dict[str | None, list[Listed]]] = defaultdict(lambda: defaultdict(list))
-    for name in tree.images:
-        home, split, item = _class_item(name)
-        found[home][split].append(item)
-    leads = [home for home in found if _is_labelled(found[home].get("train", []), any_name=True)]
-    if leads:
-        lead, *others = sorted(leads, key=lambda home: (home.count("/") + bool(home), home))
-        homes = [lead, *sorted(set(found) - set(leads))]
-        splits = {}
-        for split in ("train", "valid", "test"):
-            splits[split] = next((found[home][split] for home in homes if found[home].get(split)), [])
-    else:
-        # One root without splits: everything is for training.
-        splits, others = {"train": [item for item in found[""].get(None, []) if item.label]}, []
-        if not _is_labelled(splits["train"], any_name=False):
-            return {}, []
-    splits["train"] = [item for item in splits["train"] if item.label]
-    return {split: items for split, items in splits.items() if items}, others
-
-
-def _is_labelled(items: list[Listed], any_name: bool) -> bool:
-    labels = {item.label for item in items} - {None}
-    return len(labels if any_name else {label for label in labels if is_class_name(label)}) >= 2
-
-
-def _has_class_folders(tree: Tree) -> bool:
-    return bool(_class_folders(tree)[0])
-
-
-def _read_class_folders(tree: Tree, size: int) -> Raw:
-    splits, others = _class_folders(tree)
-    notes = [f"also there, not used: {', '.join(others)}"] if others else []
-    if any(item.label is None for item in splits.get("valid", [])):
-        splits.setdefault("test", splits.pop("valid"))
-    return read_listed(tree, splits, size, notes)
 
 
 # ---------------------------------------------------------------- the registry, in order of preference
@@ -209,8 +170,8 @@ LAYOUTS = (
     Layout(
         "class folders",
         "train/<class>/ with pictures, at least two classes",
-        _has_class_folders,
-        _read_class_folders,
+        has_class_folders,
+        read_class_folders,
     ),
     Layout(
         "YOLO labels",
@@ -235,7 +196,14 @@ LAYOUTS = (
 
 def recognise(tree: Tree) -> list[Layout]:
     """The layouts that the tree fits, the preferred one first."""
-    return [layout for layout in LAYOUTS if layout.recognise(tree)]
+    fitting = [layout for layout in LAYOUTS if layout.recognise(tree)]
+    names = [layout.name for layout in fitting]
+    if {"image list", "class folders"} <= set(names):
+        in_folders = len(find_class_folders(tree)[0]["train"])
+        # A list of a few of the pictures is something else than the labels of all.
+        if in_folders > 2 * count_listed(tree):
+            fitting.sort(key=lambda layout: layout.name == "image list")
+    return fitting
 
 
 def find_layout(name: str) -> Layout:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,22 +21,45 @@ from fer_utils.tables import (
 )
 from fer_utils.trees import Tree, below_split, folder_split, locate, shards, stem
 
+UNKNOWN = "unknown"  # the split of a row whose usage names none
 
+
+@lru_cache(maxsize=1)
 def find_lists(tree: Tree) -> dict[str, str]:
-    """The tables that name pictures, by split: a labelled one must be there, with its files."""
-    chosen: dict[str, str] = {}
-    for name, table in sorted(tree.tables.items(), key=lambda item: _list_split(item[0]) is None):
+    """The tables that name pictures, by split: a labelled one must be there, with its files.
+
+    Of several for one split, the one that names most pictures counts; a list of test pictures alone, such as
+    the predictions of another day, is none to train on.
+    """
+    found: dict[str, list[tuple[int, str]]] = {}
+    for name, table in tree.tables.items():
         image, labelled = table.column("image"), table.is_labelled
         if image is None or table.pixels or image == table.column("label"):
             continue
-        split = _list_split(name) or ("train" if labelled else None)
+        split = _list_split(name)
         if not labelled and split != "test":
             continue
         some = read_column(table, "image", limit=50)
-        found = [file for file in locate(some, tree.images, split) if file]
-        if split and found and len(found) >= len(some) / 2:
-            chosen.setdefault(split, name)
+        if sum(file is not None for file in locate(some, tree.images, split)) < len(some) / 2:
+            continue
+        files = {file for file in locate(read_column(table, "image"), tree.images, split) if file}
+        usage = {split_of(cell) for cell in read_column(table, "usage")}
+        if split != "test" and (usage and "train" not in usage):
+            continue
+        if split is None and {folder_split(file) for file in files} == {"test"}:
+            continue
+        if files:
+            found.setdefault(split or "train", []).append((-len(files), name))
+    chosen = {split: min(names)[1] for split, names in found.items()}
     return chosen if "train" in chosen else {}
+
+
+def count_listed(tree: Tree) -> int:
+    """The pictures that the list for training names."""
+    name = find_lists(tree)["train"]
+    return sum(
+        file is not None for file in locate(read_column(tree.tables[name], "image"), tree.images, "train")
+    )
 
 
 def _list_split(name: str) -> str | None:
@@ -50,6 +74,7 @@ def read_lists(tree: Tree, size: int) -> Raw:
         for item_split, item in _list_items(tree, name, split):
             splits.setdefault(item_split, []).append(item)
     notes = [f"labels from {', '.join(chosen.values())}"]
+    strangers = splits.pop(UNKNOWN, [])
     used = {item.file for items in splits.values() for item in items}
     if "test" not in splits and (test := _unlisted_test(tree, used)):
         splits["test"] = test
@@ -59,6 +84,7 @@ def read_lists(tree: Tree, size: int) -> Raw:
     if differ := sum(_folder_differs(item) for items in splits.values() for item in items):
         notes.append(f"folder and list disagree on {differ:,} labels: the list was taken")
     raw = read_listed(tree, splits, size, notes)
+    raw.rejected.extend(Rejected(item.place, "its usage names no split") for item in strangers)
     votes = next((tuple(tree.tables[name].votes) for name in chosen.values() if tree.tables[name].votes), ())
     raw.vote_names = votes
     return raw
@@ -76,7 +102,7 @@ def _list_items(tree: Tree, name: str, split: str) -> list[tuple[str, Listed]]:
     else:
         labels = read_column(table, "label") or [None] * len(names)
     if usage := read_column(table, "usage"):
-        splits = [split_of(cell) or split for cell in usage]
+        splits = [split_of(cell) or UNKNOWN for cell in usage]
     elif _list_split(name) is None:
         splits = _splits_by_name(files, split)
     else:
@@ -175,7 +201,10 @@ def _parquet_parts(table: Table, split: str, size: int, raw: Raw, changes: dict[
     start = 0
     for chunk in read_chunks(table, columns, rows=512):
         cells = [cell if isinstance(cell, dict) else {"bytes": cell} for cell in chunk[image]]
-        images, broken, changed = read_files([cell.get("bytes") for cell in cells], size)
+        encoded = [cell.get("bytes") for cell in cells]
+        # Text would be taken for the name of a file, anywhere.
+        encoded = [content if isinstance(content, bytes) else None for content in encoded]
+        images, broken, changed = read_files(encoded, size)
         changes.update(dict.fromkeys(f"{split}: {note}" for note in changed if "colour" not in note))
         places = [table.place(start + row - 1) for row in range(len(chunk))]
         for row, reason in broken.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from pathlib import PurePosixPath
@@ -9,6 +10,7 @@ from pathlib import PurePosixPath
 import yaml
 
 from fer_utils.faces import DataError
+from fer_utils.formats import class_map
 from fer_utils.labels import as_int, canonical, split_of
 from fer_utils.parts import Listed, Raw, read_listed
 from fer_utils.trees import Tree, below_split, folder_split, stem
@@ -78,35 +80,62 @@ def _yolo_text(name: str) -> str | None:
     return PurePosixPath(*parts[:place], "labels", *parts[place + 1 :]).with_suffix(".txt").as_posix()
 
 
-def _yolo_names(tree: Tree) -> list[str] | None:
-    """The names of the classes, from data.yaml or the like."""
+def named_classes(tree: Tree) -> dict[int, str] | None:
+    """What integer labels mean, where a file tells: {"0": "angry"} in JSON, `names` in YOLO's data.yaml, or a
+    word a line in classes.txt and the like."""
     for name in sorted(tree.files, key=lambda n: (n.count("/"), n)):
-        path = tree.files[name]
-        if not name.lower().endswith((".yaml", ".yml")) or path.stat().st_size > 2**16:
+        path, kind = tree.files[name], PurePosixPath(name).suffix.lower()
+        if kind not in (".json", ".yaml", ".yml", ".txt", ".names") or path.stat().st_size > 2**14:
             continue
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8-sig", errors="replace"))
-        except (yaml.YAMLError, OSError, RecursionError, ValueError):
+            text = path.read_text(encoding="utf-8-sig", errors="replace")
+            if kind == ".json":
+                found = class_map(json.loads(text))
+            elif kind in (".yaml", ".yml"):
+                content = yaml.safe_load(text)
+                found = _yaml_names(content.get("names") if isinstance(content, dict) else None)
+            else:
+                found = _listed_names(name, text)
+        except (ValueError, OSError, RecursionError, yaml.YAMLError):
             continue
-        names = content.get("names") if isinstance(content, dict) else None
-        if isinstance(names, dict):  # {0: angry, 1: disgust}
-            names = list(names.values()) if list(names) == list(range(len(names))) else None
-        if isinstance(names, list) and len(names) >= 2:
-            return [str(name) for name in names]
+        if found:
+            return found
     return None
+
+
+def _yaml_names(names: object) -> dict[int, str] | None:
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not 2 <= len(names) <= 1000:
+        return None
+    # Aliases of YAML make a few lines into gigabytes of text.
+    plain = all(isinstance(code, int) and isinstance(word, (str, int, float)) for code, word in names.items())
+    return {code: str(word) for code, word in names.items()} if plain else None
+
+
+def _listed_names(name: str, text: str) -> dict[int, str] | None:
+    if not re.search("class|label|names|emotion|categor", stem(name).lower()):
+        return None
+    words = [re.sub(r"^\d+\s*[:,. ]\s*", "", line.strip()) for line in text.splitlines() if line.strip()]
+    codes = [as_int(re.match(r"\s*(\d*)", line)[1] or "") for line in text.splitlines() if line.strip()]
+    if not 2 <= len(words) <= 100 or sum(canonical(word) is not None for word in words) < 0.7 * len(words):
+        return None
+    return dict(zip(range(len(words)) if None in codes else codes, words, strict=True))
 
 
 def has_yolo(tree: Tree) -> bool:
     """Whether most pictures have a text file of labels and a YAML file names the classes."""
     texts = [text for name in tree.images[:50] if (text := _yolo_text(name))]
     return (
-        bool(texts) and sum(t in tree.files for t in texts) > len(texts) / 2 and _yolo_names(tree) is not None
+        bool(texts)
+        and sum(t in tree.files for t in texts) > len(texts) / 2
+        and named_classes(tree) is not None
     )
 
 
 def read_yolo(tree: Tree, size: int) -> Raw:
     """Read whole pictures, each with the class of its largest box (`class x y width height` a line)."""
-    names = _yolo_names(tree)
+    names = named_classes(tree)
     splits: dict[str, list[Listed]] = defaultdict(list)
     several = 0
     for name in tree.images:
@@ -114,18 +143,20 @@ def read_yolo(tree: Tree, size: int) -> Raw:
         boxes = _boxes(tree, text) if text in tree.files else []
         several += len(boxes) > 1
         code = max(boxes, key=lambda box: box[1])[0] if boxes else None
-        if code is not None and not 0 <= code < len(names):
-            raise DataError(f"{text} names class {code}, but the YAML file only {len(names)} classes")
+        if code is not None and code not in names:
+            raise DataError(f"{text} names class {code}, which the file of class names does not have")
         split = folder_split(name) or "train"
         if code is not None or split != "train":
             label = None if code is None else names[code]
             splits[split].append(Listed(name, label, below_split(name), name))
-    for split in ("valid", "test"):  # without a box there is no label
-        if any(item.label is None for item in splits.get(split, [])) and split == "valid":
-            splits["valid"] = [item for item in splits["valid"] if item.label]
+    if "valid" in splits:  # without a box there is no label
+        splits["valid"] = [item for item in splits["valid"] if item.label]
+    unused = len(tree.images) - sum(map(len, splits.values()))
     notes = [
         "labels from a text file beside each picture; the pictures are taken whole, not cut to the boxes"
     ]
+    if unused:
+        notes.append(f"{unused:,} pictures outside of the test split have no box and were not used")
     if several:
         notes.append(f"{several:,} pictures have several boxes: the largest one counts")
     return read_listed(tree, dict(splits), size, notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -138,15 +139,18 @@ def _join(
     return Part(images, labels, ids, places, None if votes is None else votes[rows])
 
 
-def joined(parts: list[Part]) -> Part:
-    """Several files of one split as one part."""
+def joined(parts: list[Part], names: Sequence[str] = ()) -> Part:
+    """Several files of one split as one part; ids that come twice get the files' names before them."""
     if len(parts) == 1:
         return parts[0]
+    ids = [id_ for part in parts for id_ in part.ids]
+    if len(set(ids)) < len(ids) and len(names) == len(parts):
+        ids = [f"{name}/{id_}" for name, part in zip(names, parts, strict=True) for id_ in part.ids]
     told = all(part.labels is not None for part in parts)
     return Part(
         images=np.concatenate([part.images for part in parts]),
         labels=[label for part in parts for label in part.labels] if told else None,
-        ids=[id_ for part in parts for id_ in part.ids],
+        ids=ids,
         places=[place for part in parts for place in part.places],
         votes=np.concatenate([part.votes for part in parts]) if parts[0].votes is not None else None,
     )

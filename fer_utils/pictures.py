@@ -200,7 +200,10 @@ def read_files(
             keep(rows, decode_block(sources[rows.start : rows.stop], images[rows.start : rows.stop]))
     else:
         waiting = iter(blocks)  # a generator's next is not for several threads, an iterator's over a list is
-        with decoders(os.cpu_count() or 1, size) as processes, ThreadPoolExecutor(len(processes)) as pool:
+        with (
+            decoders(min(os.cpu_count() or 1, len(blocks)), size) as processes,
+            ThreadPoolExecutor(len(processes)) as pool,
+        ):
 
             def work(decoder: Decoder) -> None:
                 for rows in waiting:

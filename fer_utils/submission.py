@@ -11,7 +11,14 @@ import pandas as pd
 from fer_utils.faces import Competition, DataError, SubmissionFormat
 from fer_utils.files import atomic_write
 from fer_utils.labels import Coding, as_int, canonical
-from fer_utils.tables import Table, open_table, read_frame, sample_id_position, sample_label_position
+from fer_utils.tables import (
+    IMAGE_SUFFIXES,
+    Table,
+    open_table,
+    read_frame,
+    sample_id_position,
+    sample_label_position,
+)
 from fer_utils.trees import locate
 
 
@@ -33,6 +40,11 @@ def read_format(path: Path, ids: Sequence[str], coding: Coding) -> SubmissionFor
         DataError: the sample names a picture twice or one that the test split does not have.
     """
     table = open_table(path)
+    if sum(canonical(name) is not None for name in table.columns) >= 2:
+        raise DataError(
+            f"{path.name} wants a column of probabilities for each class ({', '.join(table.columns)}), and "
+            "this project answers with one label a picture: rename the file to get answers as id,label"
+        )
     template = read_frame(table)
     position = sample_label_position(table)
     label_column = template.columns[position]
@@ -64,7 +76,8 @@ def _match_rows(table: Table, wanted: list[str] | None, n_lines: int, ids: list[
     found = wanted if row_of.keys() >= set(wanted) else locate(wanted, ids)
     if None not in found:
         return np.array([row_of[id_] for id_ in found])
-    if [as_int(id_) for id_ in wanted] == list(range(1, len(ids) + 1)):
+    named = any(id_.lower().endswith(IMAGE_SUFFIXES) for id_ in ids)  # 1 is 1.png or nothing
+    if not named and [as_int(id_) for id_ in wanted] == list(range(1, len(ids) + 1)):
         return np.arange(len(ids))  # lines counted from 1
     row = found.index(None)
     raise DataError(
@@ -103,6 +116,8 @@ def _numbers(seen: set[int], own: Sequence[str]) -> tuple[str, ...]:
         return tuple(str(first + index) for index in range(len(own)))
     if min(codes) == 0 and max(seen) == max(codes) + 1 and 0 not in seen:
         return tuple(str(code + 1) for code in codes)
+    if min(codes) == 1 and seen == {code - 1 for code in codes}:
+        return tuple(str(code - 1) for code in codes)
     return tuple(own)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,25 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".we
 COLUMNS = {
     "label": (
         *("emotion", "label", "class", "category", "target", "expression", "emotions", "labels"),
-        *("class_name", "class_label", "label_name", "expression_label", "sentiment", "y"),
+        *("class_name", "class_label", "label_name", "expression_label", "emotion_label", "emotion label"),
+        *("sentiment", "prediction", "predicted", "expected", "y"),
     ),
     "pixels": ("pixels", "pixel", "feature", "features"),
-    "usage": ("usage", "split", "subset", "set", "partition"),
+    "usage": ("usage", "split", "subset", "set", "data set", "dataset", "partition"),
     "image": (
         *("image", "image_path", "filename", "file", "file_name", "path", "pth", "filepath", "file_path"),
-        *("img", "image_name", "image name", "img_path", "img_name", "imagename", "picture"),
-        *("subdirectory_filepath", "subdirectory_file_path", "id", "image_id", "id_code"),
+        *("img", "image_name", "image name", "name", "img_path", "img_name", "imagename", "picture"),
+        *(
+            "filepaths",
+            "filenames",
+            "image_file",
+            "image file",
+            "subdirectory_filepath",
+            "subdirectory_file_path",
+            "id",
+            "image_id",
+            "id_code",
+        ),
     ),
     "id": ("id", "image_id", "row_id", "imageid", "index"),
 }
@@ -71,7 +83,14 @@ class Table:
         chosen = dict(self.chosen)
         names = [_normal(chosen[role])] if role in chosen else COLUMNS[role]
         taken = {_normal(name) for other, name in self.chosen if other != role}
-        return next((self.columns.index(n) for n in names if n in self.columns and n not in taken), None)
+        found = next((self.columns.index(n) for n in names if n in self.columns and n not in taken), None)
+        return self._by_content(role) if found is None and role not in chosen else found
+
+    def _by_content(self, role: str) -> int | None:
+        """The only column whose first cell is a picture's name, or a word for an expression."""
+        is_it = {"image": _is_image, "label": lambda cell: canonical(cell) is not None}.get(role)
+        found = [i for i, cell in enumerate(self.first) if is_it and is_it(cell)]
+        return found[0] if len(found) == 1 else None
 
     @cached_property
     def pixels(self) -> tuple[int, ...]:
@@ -97,7 +116,26 @@ class Table:
         numeric = all(_is_number(self.first[i]) for i in names if i < len(self.first))
         if len(known) < 3 or not numeric or self.column("label") is not None:
             return {}
-        return {name: i for i, name in names.items()}
+        return dict(
+            sorted(((name, i) for i, name in (names | self._one_hot(set(names))).items()), key=itemgetter(1))
+        )
+
+    def _one_hot(self, known: set[int]) -> dict[int, str]:
+        """Columns of other names beside those of expressions, if all together hold one 1 and else 0."""
+        digits = [
+            i
+            for i, cell in enumerate(self.first)
+            if cell in ("0", "1") and self.columns[i] not in KNOWN_NAMES
+        ]
+        block = set(known)
+        for step in (1, -1):
+            i = max(known) + 1 if step > 0 else min(known) - 1
+            while i in digits:
+                block.add(i)
+                i += step
+        block |= {i for i in digits if min(known) < i < max(known)}
+        ones = [self.first[i] for i in block if i < len(self.first)]
+        return {i: self.columns[i] for i in block} if set(ones) == {"0", "1"} and ones.count("1") == 1 else {}
 
     @property
     def is_labelled(self) -> bool:
@@ -107,6 +145,10 @@ class Table:
     def place(self, row: int) -> str:
         """The name of a data row as an editor numbers the lines, the header being row 1."""
         return f"{self.path.name} row {row + 1 + self.header}"
+
+
+def _is_image(cell: str) -> bool:
+    return cell.lower().endswith(IMAGE_SUFFIXES)
 
 
 def is_picture(n: int) -> bool:
@@ -158,6 +200,7 @@ def _open_text(path: Path, chosen: tuple[tuple[str, str], ...]) -> Table:
     first_line = next((line for line in head.decode(encoding, "replace").splitlines() if line.strip()), "")
     separator = _separator(first_line)
     options = {"sep": separator, "encoding": encoding, "encoding_errors": "replace"}
+    options["skipinitialspace"] = True  # a.png, "happy"
     rows = pd.read_csv(path, nrows=1, header=None, dtype=str, na_filter=False, **options)
     names = rows.iloc[0].str.strip().tolist()
     if len(names) > SMALLEST_SIDE**2:  # the label among so many numbers is told by several rows
@@ -213,6 +256,8 @@ def _separator(line: str) -> str:
 def _is_header(names: list[str]) -> bool:
     if any(name.lower() in KNOWN_NAMES for name in names) or names == [str(i) for i in range(len(names))]:
         return len(names) > 1 or names != ["0"]
+    if len(names) == 1 and canonical(names[0]):  # a sample of nothing but words
+        return False
     first_words = [name.split()[0] for name in names if name.strip()]
     numeric = any(_is_number(word) for word in first_words)
     return not numeric and not any(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
@@ -236,6 +281,9 @@ def _columns_by_content(rows: list[list[str]]) -> list[str]:
     ]  # fmt: skip
     if len(cells) == 2 and names.count("") == 1:
         return [name or "label" for name in names]
+    if len(cells) == 8 and names[0] == "image" and all(_is_number(cell) for cell in cells[1:]):
+        # ExpW's label.lst (Zhang et al. 2018)
+        return ["image", "face", "top", "left", "right", "bottom", "confidence", "label"]
     votes = cells[-len(FER_PLUS) :]
     if len(cells) == len(FER_PLUS) + 2 and names[0] == "image" and all(as_int(c) is not None for c in votes):
         return ["image", "box", *FER_PLUS]
@@ -274,6 +322,7 @@ def read_chunks(table: Table, positions: Sequence[int], rows: int = CHUNK_ROWS) 
             na_filter=False,
             encoding=table.encoding,
             encoding_errors="replace",
+            skipinitialspace=True,
             chunksize=rows,
             low_memory=False,
         )

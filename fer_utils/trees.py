@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,7 +62,9 @@ class Tree:
         names = [n for n in self.files if n.lower().endswith(TABLE_SUFFIXES) and is_sample(n) == sample]
         # A submission.csv of one's own may lie beside sample_submission.csv.
         names.sort(key=lambda n: (n.count("/"), sample and not re.search("sample|example", n.lower()), n))
-        return names[:MAX_TABLES]
+        # Of very many, the text files are the least likely to be lists.
+        kept = set(sorted(names, key=lambda n: n.lower().endswith(".txt"))[:MAX_TABLES])
+        return [name for name in names if name in kept]
 
 
 def scan(root: Path, columns: Mapping[str, str] | None = None) -> Tree:
@@ -103,10 +105,22 @@ def below_split(name: str) -> str:
 
 def shards(name: str, names: Iterable[str]) -> list[str]:
     """A file and its continuations, as train-00000-of-00002.parquet has them; mostly itself alone."""
-    pattern = re.compile(r"-\d+(-of-\d+)(?=\.\w+$)")
-    if not pattern.search(name):
+    folder, _, base = name.rpartition("/")
+    if re.fullmatch(r"\d+\.parquet", base):  # train/0000.parquet, train/0001.parquet
+        return sorted(
+            n
+            for n in names
+            if n.rpartition("/")[0] == folder and re.fullmatch(r"\d+\.parquet", n.rpartition("/")[2])
+        )
+    match = _SHARD.search(name)
+    if not match:
         return [name]
-    return sorted(other for other in names if pattern.sub(r"\1", other) == pattern.sub(r"\1", name))
+    whole = (name[: match.start()], match[1])
+    found = [(n, _SHARD.search(n)) for n in names]
+    return sorted(n for n, m in found if m and (n[: m.start()], m[1]) == whole)
+
+
+_SHARD = re.compile(r"-\d+(-of-\d+)(?:-[0-9a-f]+)?(?=\.\w+$)")
 
 
 # The ways a list names a picture, from the strictest to the most lenient.
@@ -118,6 +132,18 @@ _KEYS: tuple[Callable[[str], str | int | None], ...] = (
     lambda name: stem(name).removesuffix("_aligned"),  # RAF-DB lists the pictures before alignment
     lambda name: as_int(stem(name)),  # 7 for 00007.jpg
 )
+
+
+def _shallowest(
+    named: Iterable[tuple[str | int | None, str]], known: Container[str | int]
+) -> dict[str | int, str]:
+    """For keys that several files have, the one file that lies higher than the others."""
+    found: dict[str | int, list[str]] = defaultdict(list)
+    for key, name in named:
+        if key is not None and key not in known:
+            found[key].append(name)
+    deep = {key: sorted(names, key=lambda name: name.count("/")) for key, names in found.items()}
+    return {key: n[0] for key, n in deep.items() if n[0].count("/") < n[1].count("/")}
 
 
 def locate(listed: Sequence[str], files: Sequence[str], split: str | None = None) -> list[str | None]:
@@ -138,6 +164,8 @@ def locate(listed: Sequence[str], files: Sequence[str], split: str | None = None
             keys = [key(name.lower()) for name in scope]
             counts = Counter(keys)
             index = {k: name for k, name in zip(keys, scope, strict=True) if k is not None and counts[k] == 1}
+            if len(index) < len(counts):  # a data set that holds itself once more further down
+                index |= _shallowest(zip(keys, scope, strict=True), index)
             found = [index.get(key(name)) for name in listed]
             hits = len(found) - found.count(None)
             if hits > most:
