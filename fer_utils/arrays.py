@@ -16,13 +16,14 @@ from typing import BinaryIO
 
 import numpy as np
 
+from fer_utils.archives import check_growth
+from fer_utils.cells import read_frame
 from fer_utils.decoding import MID_GREY
 from fer_utils.faces import DataError, Rejected
-from fer_utils.files import check_growth
 from fer_utils.labels import split_of
 from fer_utils.parts import Part, Raw, joined
 from fer_utils.pictures import resize, to_grey
-from fer_utils.tables import is_picture, open_table, read_frame
+from fer_utils.tables import is_picture, open_table
 from fer_utils.trees import Tree, folder_split
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".mat")

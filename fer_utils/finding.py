@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+from fer_utils.archives import is_archive, opened
 from fer_utils.faces import DataError
-from fer_utils.files import REPOSITORY, is_archive, opened
+from fer_utils.files import REPOSITORY
 from fer_utils.labels import is_class_name, split_of
 from fer_utils.layouts import Layout, describe_unknown, find_layout, recognise
 from fer_utils.tables import COLUMNS, TEXT_SUFFIXES

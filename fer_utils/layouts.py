@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from fer_utils.arrays import find_arrays, labelled_splits, read_arrays
+from fer_utils.cells import read_column
 from fer_utils.faces import DataError
 from fer_utils.folders import find_class_folders, has_class_folders, read_class_folders
 from fer_utils.labels import is_unlabelled_extra, split_of
 from fer_utils.lists import count_listed, find_lists, has_parquet_pictures, read_lists, read_parquet_pictures
 from fer_utils.named import has_named_pictures, has_yolo, read_named_pictures, read_yolo
 from fer_utils.parts import Part, Raw, joined, read_pixels
-from fer_utils.tables import Table, read_column
+from fer_utils.tables import Table
 from fer_utils.trees import Tree, shards, stem
 
 

@@ -7,18 +7,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from fer_utils.cells import read_chunks, read_column, read_votes, sample_ids
 from fer_utils.faces import Rejected
 from fer_utils.formats import as_text, parquet_classes, picture_column
 from fer_utils.labels import as_int, canonical, split_of, vote_label
 from fer_utils.parts import Listed, Part, Raw, joined, read_listed
 from fer_utils.pictures import read_files
-from fer_utils.tables import (
-    Table,
-    read_chunks,
-    read_column,
-    read_votes,
-    sample_ids,
-)
+from fer_utils.tables import Table
 from fer_utils.trees import Tree, below_split, folder_split, locate, shards, stem
 
 UNKNOWN = "unknown"  # the split of a row whose usage names none

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fer_utils.cells import read_ahead, read_chunks, read_votes
 from fer_utils.decoding import MID_GREY
 from fer_utils.faces import DataError, Rejected
 from fer_utils.formats import as_text
 from fer_utils.labels import split_of, vote_label
 from fer_utils.pictures import parse_cells, picture_shape, read_files, resize, to_grey
-from fer_utils.tables import Table, read_ahead, read_chunks, read_votes
+from fer_utils.tables import Table
 from fer_utils.trees import Tree
 
 

@@ -8,17 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fer_utils.cells import read_frame, sample_id_position, sample_label_position
 from fer_utils.faces import Competition, DataError, SubmissionFormat
 from fer_utils.files import atomic_write
 from fer_utils.labels import Coding, as_int, canonical
-from fer_utils.tables import (
-    IMAGE_SUFFIXES,
-    Table,
-    open_table,
-    read_frame,
-    sample_id_position,
-    sample_label_position,
-)
+from fer_utils.tables import IMAGE_SUFFIXES, Table, open_table
 from fer_utils.trees import locate
 
 

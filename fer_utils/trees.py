@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from fer_utils.archives import archive_stem, is_archive, opened
 from fer_utils.faces import DataError
-from fer_utils.files import archive_stem, is_archive, opened, walk
+from fer_utils.files import walk
 from fer_utils.labels import as_int, split_of
 from fer_utils.tables import IMAGE_SUFFIXES, TABLE_SUFFIXES, Table, is_sample, open_table
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_utils import files
+from fer_utils import archives, files
+from fer_utils.archives import opened
 from fer_utils.faces import DataError
-from fer_utils.files import OutputError, atomic_write, find_path, locked, opened, write_json, write_text
+from fer_utils.files import OutputError, atomic_write, find_path, locked, write_json, write_text
 
 
 def test_atomic_write_makes_the_folder_and_keeps_the_suffix(tmp_path):
@@ -203,17 +204,17 @@ def test_a_link_in_a_zip_is_refused(tmp_path):
 def test_too_many_members_or_bytes_are_refused(tmp_path, monkeypatch):
     path = make_zip(tmp_path / "a.zip", {f"{i}.txt": b"x" * 10 for i in range(5)})
     with monkeypatch.context() as patch, pytest.raises(DataError, match="more than 4 files"):
-        patch.setattr(files, "MAX_MEMBERS", 4)
+        patch.setattr(archives, "MAX_MEMBERS", 4)
         with opened(path):
             pass
-    monkeypatch.setattr(files, "MAX_BYTES", 49)
+    monkeypatch.setattr(archives, "MAX_BYTES", 49)
     with pytest.raises(DataError, match="unpacks to more than"), opened(path):
         pass
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_a_bomb_is_refused(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(files, "GROWTH_MATTERS_FROM", 100_000)
+    monkeypatch.setattr(archives, "GROWTH_MATTERS_FROM", 100_000)
     content = bytes(2_000_000)
     if kind == "zip":
         path = make_zip(tmp_path / "a.zip", {"bomb": content})

@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_utils import pictures
+from fer_utils import Config, fit, pictures
 from fer_utils.data import load_competition
 from fer_utils.faces import FER_CLASSES, Competition, DataError
+from fer_utils.submission import validate_submission
 
 SETTINGS = settings(
     max_examples=int(os.environ.get("FER_EXAMPLES", "20")),  # a few hundred found all that is mended here
@@ -335,6 +336,9 @@ def test_half_a_per_cent_of_broken_pictures_is_survived_and_said(tmp_path):
     competition = load_competition(tmp_path)
     assert len(competition.rejected) == 2
     assert "2 could not be read or have no known label" in competition.summary()
+    knobs = {"epochs": 1, "width": 0.125, "device": "cpu", "precision": "fp32", "views": "plain"}
+    run = fit(Config(out=str(tmp_path / "run"), batch_size=64, **knobs), competition)
+    validate_submission(competition, run.out / "submission.csv")
 
 
 def test_an_empty_class_folder_is_no_class(tmp_path):
