@@ -98,7 +98,7 @@ def test_results_of_sections_stand_beside_each_other(tmp_path, monkeypatch, caps
 def test_an_unknown_section_is_an_error(capsys):
     with pytest.raises(SystemExit):
         command.main(["start-up"])
-    assert "known are input_pipeline" in capsys.readouterr().err
+    assert "known are reading, input_pipeline" in capsys.readouterr().err
 
 
 def test_missing_data_is_a_clear_error(tmp_path, capsys):
