@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from fer_utils.cells import read_chunks, read_column, read_votes, sample_ids
-from fer_utils.faces import Rejected
+from fer_utils.faces import DataError, Rejected
 from fer_utils.formats import as_text, parquet_classes, picture_column
 from fer_utils.labels import as_int, canonical, split_of, vote_label
 from fer_utils.parts import Listed, Part, Raw, joined, read_listed
@@ -34,11 +34,15 @@ def find_lists(tree: Tree) -> dict[str, str]:
         split = _list_split(name)
         if not labelled and split != "test":
             continue
-        some = read_column(table, "image", limit=50)
-        if sum(file is not None for file in locate(some, tree.images, split)) < len(some) / 2:
+        try:
+            some = read_column(table, "image", limit=50)
+            if sum(file is not None for file in locate(some, tree.images, split)) < len(some) / 2:
+                continue
+            files = {file for file in locate(read_column(table, "image"), tree.images, split) if file}
+            usage = {split_of(cell) for cell in read_column(table, "usage")}
+        except DataError as error:  # torn; told where nothing else can be read
+            tree.unreadable[name] = str(error)
             continue
-        files = {file for file in locate(read_column(table, "image"), tree.images, split) if file}
-        usage = {split_of(cell) for cell in read_column(table, "usage")}
         if split != "test" and (usage and "train" not in usage):
             continue
         if split is None and {folder_split(file) for file in files} == {"test"}:

@@ -371,3 +371,9 @@ def test_arguments_that_make_no_sense(tmp_path, arguments):
     flat_test(tmp_path)
     with pytest.raises(DataError):
         load_competition(**({"data": tmp_path} | arguments))
+
+
+def test_a_torn_list_beside_the_data_does_no_harm(tmp_path):
+    flat_test(tmp_path)
+    (tmp_path / "old.csv").write_text('image,label\n"0000.png,happy\n0001.png,sad\n')
+    assert load_competition(tmp_path).layout == "class folders"
