@@ -5,6 +5,7 @@ Nothing here is ever unpickled, and what a header promises is weighed before mem
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import zipfile
@@ -19,7 +20,7 @@ import numpy as np
 from fer_utils.archives import check_growth
 from fer_utils.cells import read_frame
 from fer_utils.decoding import MID_GREY
-from fer_utils.faces import DataError, Rejected
+from fer_utils.faces import DataError
 from fer_utils.labels import split_of
 from fer_utils.parts import Part, Raw, joined
 from fer_utils.pictures import resize, to_grey
@@ -47,18 +48,20 @@ class Array:
     kind: str
 
     @property
+    def form(self) -> str:  # .npy, .npz or .mat
+        return self.path.suffix.lower()
+
+    @property
     def words(self) -> set[str]:
         """The words of its name, in lower case; those of its file where the array has none of its own."""
-        stem = self.path.stem
-        return _words(self.key or stem)
+        return _words(self.key or self.path.stem)
 
     @property
     def split(self) -> str | None:
         """The split that its name tells, then its file's, then its folder's."""
         if self.words & {"tr", "trn"}:
             return "train"
-        named = (split_of("_".join(_words(name))) for name in (self.key, self.path.stem))
-        return next(filter(None, named), None) or folder_split(self.name)
+        return split_of(_spaced(self.key)) or split_of(_spaced(self.path.stem)) or folder_split(self.name)
 
     @property
     def is_images(self) -> bool:
@@ -68,7 +71,7 @@ class Array:
     @property
     def axes(self) -> str | None:
         """Its axes in order, N pictures of H x W and C colours, F for a flat picture; None if none fit."""
-        shape, last = self.shape, self.path.suffix == ".mat"  # MATLAB counts pictures along the last axis
+        shape, last = self.shape, self.form == ".mat"  # MATLAB counts pictures along the last axis
         if len(shape) == 2 and is_picture(shape[0 if last else 1]):
             return "FN" if last else "NF"
         if len(shape) == 2 and is_picture(shape[1 if last else 0]) and self.split is not None:
@@ -92,9 +95,9 @@ class Array:
     def read(self) -> np.ndarray:
         """Its values; only numbers and text."""
         with _array_errors(self.path):
-            if self.path.suffix == ".npy":
+            if self.form == ".npy":
                 return np.load(self.path, mmap_mode="r", allow_pickle=False)
-            if self.path.suffix == ".npz":
+            if self.form == ".npz":
                 with np.load(self.path, allow_pickle=False) as file:
                     return file[self.key]
             from scipy.io import loadmat
@@ -102,10 +105,13 @@ class Array:
             return loadmat(self.path, variable_names=[self.key])[self.key]
 
 
+def _spaced(name: str) -> str:
+    """Xtrain and ytrain with a mark between their words."""
+    return re.sub(r"^([xyXY])(?=train|test|val)", r"\1_", name)
+
+
 def _words(name: str) -> set[str]:
-    """The words of a name in lower case; Xtrain and y_train are x, y and train."""
-    name = re.sub(r"^([xyXY])(?=train|test|val)", r"\1_", name)
-    return {word.lower() for word in re.findall(r"[A-Za-z][a-z]*", name)}
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", _spaced(name))}
 
 
 @contextmanager
@@ -137,11 +143,11 @@ def find_arrays(tree: Tree) -> list[Array]:
 
 def _headers(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """The key, shape and kind of every array in a file."""
-    size = path.stat().st_size
-    if path.suffix == ".npy":
+    size, form = path.stat().st_size, path.suffix.lower()
+    if form == ".npy":
         with open(path, "rb") as file:
             yield "", *_npy_header(file, path, "", size)
-    elif path.suffix == ".npz":
+    elif form == ".npz":
         with zipfile.ZipFile(path) as archive:
             check_growth(path, sum(member.file_size for member in archive.infolist()), size)
             for member in archive.infolist():
@@ -154,7 +160,8 @@ def _headers(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
 
         kinds = {"char": "U", "logical": "b", "single": "f", "double": "f"}
         listed = [(key, shape, kind) for key, shape, kind in whosmat(path) if shape]
-        check_growth(path, sum(int(np.prod(shape, dtype=object)) for _, shape, _ in listed), size)
+        # At most eight bytes for each number.
+        check_growth(path, sum(8 * int(np.prod(shape, dtype=object)) for _, shape, _ in listed), size)
         for key, shape, kind in listed:
             yield key, shape, kinds.get(kind, "i" if "int" in kind else "O")
 
@@ -205,8 +212,7 @@ def read_arrays(tree: Tree, size: int) -> Raw:
     submission wants answers."""
     arrays = find_arrays(tree)
     splits = labelled_splits(arrays)
-    raw = Raw({})
-    tests = splits.get("test", [])
+    raw, tests = Raw({}), splits.get("test", [])
     if len(tests) > 1 and tree.sample:
         n_answers = len(read_frame(open_table(tree.files[tree.sample])))
         splits["test"] = [pair for pair in tests if pair[0].n == n_answers][:1] or tests
@@ -214,10 +220,8 @@ def read_arrays(tree: Tree, size: int) -> Raw:
     splits.get("test", []).sort(key=lambda pair: ("public" not in pair[0].name.lower(), pair[0].name))
     used = set()
     for split, pairs in splits.items():
-        several = len(pairs) > 1
-        raw.parts[split] = joined(
-            [_part(array, labels, split, size, raw, several) for array, labels in pairs]
-        )
+        parts = [_part(array, labels, split, size, raw) for array, labels in pairs]
+        raw.parts[split] = joined(parts, [array.key or array.path.stem for array, _ in pairs])
         used |= {a for pair in pairs for a in pair if a}
         names = ", ".join(_name(a) for pair in pairs for a in pair if a)
         raw.notes.append(f"{split} from {names}")
@@ -231,7 +235,7 @@ def _name(array: Array) -> str:
     return f"{array.name}[{array.key}]" if array.key else array.name
 
 
-def _part(array: Array, labels: Array | None, split: str, size: int, raw: Raw, several: bool) -> Part:
+def _part(array: Array, labels: Array | None, split: str, size: int, raw: Raw) -> Part:
     values, axes = array.read(), array.axes
     values = np.moveaxis(values, axes.index("N"), 0)
     inner = axes.replace("N", "")
@@ -241,8 +245,8 @@ def _part(array: Array, labels: Array | None, split: str, size: int, raw: Raw, s
     for start in range(0, array.n, _BLOCK):
         block = values[start : start + _BLOCK]
         if inner == "F":
-            channels = 1 if int(round(block.shape[1] ** 0.5)) ** 2 == block.shape[1] else 3
-            side = int(round((block.shape[1] / channels) ** 0.5))
+            channels = 1 if math.isqrt(block.shape[1]) ** 2 == block.shape[1] else 3
+            side = math.isqrt(block.shape[1] // channels)
             block = block.reshape(len(block), side, side, channels)
         elif "C" in inner:
             block = np.moveaxis(block, 1 + inner.index("C"), 3)
@@ -255,15 +259,13 @@ def _part(array: Array, labels: Array | None, split: str, size: int, raw: Raw, s
         images[start : start + len(block)] = resize(np.ascontiguousarray(grey), size)
     places = [f"{_name(array)} picture {row + 1}" for row in range(array.n)]
     for row in broken:
-        grey_answer = " (test: answered for as a grey picture)" if split == "test" else ""
-        raw.rejected.append(Rejected(places[row], f"a pixel is not a number{grey_answer}"))
+        raw.reject(split, places[row], "a pixel is not a number")
     keep = np.setdiff1d(np.arange(array.n), [] if split == "test" else broken)
     words = None if labels is None else _label_words(labels)
-    prefix = f"{array.path.stem}/" if several else ""
     return Part(
         images=images if len(keep) == array.n else images[keep],
         labels=None if words is None else [words[row] for row in keep],
-        ids=[f"{prefix}{row}" for row in keep],
+        ids=[str(row) for row in keep],
         places=[places[row] for row in keep],
     )
 

@@ -215,10 +215,11 @@ def _test(raw: Raw, coding: Coding) -> Split | None:
     part = raw.parts.get("test")
     if part is None:
         return None
-    first = dict(zip(reversed(part.ids), reversed(part.places), strict=True))
+    first: dict[str, str] = {}
     for id_, place in zip(part.ids, part.places, strict=True):
-        if first[id_] != place:
+        if id_ in first:
             raise DataError(f"{place}: test id {id_!r} stands there twice, first in {first[id_]}")
+        first[id_] = place
     labels = None
     if part.labels is not None:
         labels = np.array([coding.index(label) for label in part.labels], np.int64)

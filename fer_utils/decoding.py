@@ -108,7 +108,8 @@ def decoders(n: int, size: int) -> Iterator[list[Decoder]]:
     """Some processes that decode, until the block ends; they end with this process, however it ends."""
     started: list[Decoder] = []
     try:
-        started += [Decoder(size) for _ in range(n)]
+        for _ in range(n):
+            started.append(Decoder(size))
         yield started
     finally:
         for decoder in started:
@@ -119,7 +120,6 @@ def decoders(n: int, size: int) -> Iterator[list[Decoder]]:
 def main(size: int) -> None:
     """Answer every line of paths on standard input with pixels and a line of what was found."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks, and ends this one too
-    Image.init()
     for line in sys.stdin.buffer:
         sources = json.loads(line)
         images = np.empty((len(sources), 1, size, size), np.uint8)

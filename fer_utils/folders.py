@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from functools import lru_cache
 
 from fer_utils.labels import canonical, is_class_name, split_of
-from fer_utils.parts import Listed, Raw, read_listed
-from fer_utils.trees import Tree
+from fer_utils.parts import Listed, Raw, read_listed, usable
+from fer_utils.trees import Tree, below_split
 
 # A folder of an unknown name beside class folders is a class only if it holds such a share of the largest.
 SHARE_OF_A_CLASS = 0.05
@@ -22,16 +22,8 @@ def _class_item(name: str) -> tuple[str, str | None, Listed]:
     # train/happy/subject1/1.png: a known word wins, then a number, then what stands nearest the split.
     known = [f for f in below if canonical(f)] or [f for f in below if is_class_name(f)] or below[:1]
     split = split_of(folders[last]) if named else None
-    return (
-        "/".join(folders[:first]),
-        split,
-        Listed(name, known[-1] if known else None, below_of(name, last), name),
-    )
-
-
-def below_of(name: str, folder: int) -> str:
-    """The name as seen from its folder of that number."""
-    return name.split("/", folder + 1)[-1]
+    item = Listed(name, known[-1] if known else None, below_split(name), name)
+    return "/".join(folders[:first]), split, item
 
 
 @lru_cache(maxsize=1)
@@ -54,7 +46,6 @@ def find_class_folders(tree: Tree) -> tuple[dict[str, list[Listed]], list[str]]:
         if not _is_labelled(splits.get("train", []), any_name=False):
             return {}, []
         splits["train"] = _without_strangers(splits["train"])
-    splits["train"] = [item for item in splits["train"] if item.label]
     return {split: items for split, items in splits.items() if items}, others
 
 
@@ -78,14 +69,9 @@ def has_class_folders(tree: Tree) -> bool:
 def read_class_folders(tree: Tree, size: int) -> Raw:
     """Read the pictures, the folder of each as its label; test pictures may lie flat."""
     splits, others = find_class_folders(tree)
-    splits = dict(splits)
+    splits = usable(splits)
     notes = [f"also there, not used: {', '.join(others)}"] if others else []
-    if any(item.label is None for item in splits.get("valid", [])) and "test" not in splits:
-        splits["test"] = splits.pop("valid")
-    elif "valid" in splits:
-        splits["valid"] = [item for item in splits["valid"] if item.label]
-    splits = {split: items for split, items in splits.items() if items}
-    used = sum(map(len, splits.values()))
-    if others == [] and (unused := len(tree.images) - used):
+    unused = len(tree.images) - sum(map(len, splits.values()))
+    if unused and not others:
         notes.append(f"{unused:,} pictures lie in no class folder and were not used")
     return read_listed(tree, splits, size, notes)

@@ -68,10 +68,13 @@ def _split_tables(tree: Tree) -> dict[str, list[str]]:
     # Nobody validates on hidden labels. A table whose name tells a split wins over any other without labels.
     tests = [n for n in tests if split_of(stem(n)) in ("test", "valid")] or tests[:1]
     tests = tests or [name for name in near if name in labelled and split_of(stem(name)) == "test"]
-    home_of = [name for name in tests if PurePosixPath(name).parent == PurePosixPath(tests[0]).parent]
     if tests:
-        chosen["test"] = home_of[:1] if len(shards(home_of[0], tables)) > 1 else home_of
-    return {split: [s for name in names for s in shards(name, tables)] for split, names in chosen.items()}
+        folder = PurePosixPath(tests[0]).parent
+        chosen["test"] = [name for name in tests if PurePosixPath(name).parent == folder]
+    return {
+        split: list(dict.fromkeys(shard for name in names for shard in shards(name, tables)))
+        for split, names in chosen.items()
+    }
 
 
 def _vote_table(tree: Tree) -> str | None:

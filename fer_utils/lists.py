@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
+from operator import itemgetter
 
 import numpy as np
 
 from fer_utils.cells import read_chunks, read_column, read_votes, sample_ids
-from fer_utils.faces import DataError, Rejected
+from fer_utils.faces import DataError
 from fer_utils.formats import as_text, parquet_classes, picture_column
 from fer_utils.labels import as_int, canonical, split_of, vote_label
 from fer_utils.parts import Listed, Part, Raw, joined, read_listed
@@ -20,45 +22,44 @@ UNKNOWN = "unknown"  # the split of a row whose usage names none
 
 
 @lru_cache(maxsize=1)
+def _counted_lists(tree: Tree) -> dict[str, tuple[int, str]]:
+    """How many pictures the lists of `find_lists` name, and the lists, by split."""
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for name, table in tree.tables.items():
+        image, split = table.column("image"), _list_split(name)
+        if image is None or table.pixels or image == table.column("label"):
+            continue
+        if not table.is_labelled and split != "test":
+            continue
+        try:
+            listed, usage = read_column(table, "image"), set(map(split_of, read_column(table, "usage")))
+        except DataError as error:  # torn; told where nothing else can be read
+            tree.unreadable[name] = str(error)
+            continue
+        if split != "test" and usage and "train" not in usage:
+            continue
+        files = {file for file in locate(listed, tree.images, split) if file}
+        if not files or len(files) < len(set(listed)) / 2:
+            continue
+        if split is not None or {folder_split(file) for file in files} != {"test"}:
+            found[split or "train"].append((len(files), name))
+    # Of equally long ones, that nearest the top, as `tree.tables` has them.
+    chosen = {split: max(lists, key=itemgetter(0)) for split, lists in found.items()}
+    return chosen if "train" in chosen else {}
+
+
 def find_lists(tree: Tree) -> dict[str, str]:
     """The tables that name pictures, by split: a labelled one must be there, with its files.
 
     Of several for one split, the one that names most pictures counts; a list of test pictures alone, such as
     the predictions of another day, is none to train on.
     """
-    found: dict[str, list[tuple[int, str]]] = {}
-    for name, table in tree.tables.items():
-        image, labelled = table.column("image"), table.is_labelled
-        if image is None or table.pixels or image == table.column("label"):
-            continue
-        split = _list_split(name)
-        if not labelled and split != "test":
-            continue
-        try:
-            some = read_column(table, "image", limit=50)
-            if sum(file is not None for file in locate(some, tree.images, split)) < len(some) / 2:
-                continue
-            files = {file for file in locate(read_column(table, "image"), tree.images, split) if file}
-            usage = {split_of(cell) for cell in read_column(table, "usage")}
-        except DataError as error:  # torn; told where nothing else can be read
-            tree.unreadable[name] = str(error)
-            continue
-        if split != "test" and (usage and "train" not in usage):
-            continue
-        if split is None and {folder_split(file) for file in files} == {"test"}:
-            continue
-        if files:
-            found.setdefault(split or "train", []).append((-len(files), name))
-    chosen = {split: min(names)[1] for split, names in found.items()}
-    return chosen if "train" in chosen else {}
+    return {split: name for split, (_, name) in _counted_lists(tree).items()}
 
 
 def count_listed(tree: Tree) -> int:
     """The pictures that the list for training names."""
-    name = find_lists(tree)["train"]
-    return sum(
-        file is not None for file in locate(read_column(tree.tables[name], "image"), tree.images, "train")
-    )
+    return _counted_lists(tree)["train"][0]
 
 
 def _list_split(name: str) -> str | None:
@@ -83,9 +84,10 @@ def read_lists(tree: Tree, size: int) -> Raw:
     if differ := sum(_folder_differs(item) for items in splits.values() for item in items):
         notes.append(f"folder and list disagree on {differ:,} labels: the list was taken")
     raw = read_listed(tree, splits, size, notes)
-    raw.rejected.extend(Rejected(item.place, "its usage names no split") for item in strangers)
-    votes = next((tuple(tree.tables[name].votes) for name in chosen.values() if tree.tables[name].votes), ())
-    raw.vote_names = votes
+    for item in strangers:
+        raw.reject(None, item.place, "its usage names no split")
+    votes = (tuple(tree.tables[name].votes) for name in chosen.values())
+    raw.vote_names = next(filter(None, votes), ())
     return raw
 
 
@@ -146,7 +148,7 @@ def _unlisted_test(tree: Tree, used: set[str | None]) -> list[Listed]:
         Listed(name, None, below_split(name), name) for name in free if folder_split(name) == "test"
     ]
     if in_folders or not tree.sample:
-        return [Listed(item.file, None, item.id, item.place) for item in in_folders]
+        return in_folders
     ids = sample_ids(tree.files[tree.sample])
     return [
         Listed(file, None, id_, file)
@@ -185,9 +187,12 @@ def read_parquet_pictures(tree: Tree, size: int) -> Raw:
     changes: dict[str, None] = {}
     for split, name in _parquet_tables(tree).items():
         files = [tree.tables[shard] for shard in shards(name, tree.tables)]
-        parts = [part for table in files for part in _parquet_parts(table, split, size, raw, changes)]
-        if parts:
-            raw.parts[split] = joined(parts)
+        parts = [list(_parquet_parts(table, split, size, raw, changes)) for table in files]
+        named = [
+            (joined(chunks), table.path.stem) for chunks, table in zip(parts, files, strict=True) if chunks
+        ]
+        if named:
+            raw.parts[split] = joined(*map(list, zip(*named, strict=True)))
         raw.notes.append(f"{split} from {', '.join(table.path.name for table in files)}")
     raw.notes.extend(changes)
     return raw
@@ -207,8 +212,7 @@ def _parquet_parts(table: Table, split: str, size: int, raw: Raw, changes: dict[
         changes.update(dict.fromkeys(f"{split}: {note}" for note in changed if "colour" not in note))
         places = [table.place(start + row - 1) for row in range(len(chunk))]
         for row, reason in broken.items():
-            grey = " (test: answered for as a grey picture)" if split == "test" else ""
-            raw.rejected.append(Rejected(places[row], reason + grey))
+            raw.reject(split, places[row], reason)
         keep = [row for row in range(len(chunk)) if split == "test" or row not in broken]
         labels = None if label is None else [_named(as_text(chunk[label].iloc[row]), names) for row in keep]
         ids = [

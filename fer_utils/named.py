@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 import yaml
@@ -12,7 +13,7 @@ import yaml
 from fer_utils.faces import DataError
 from fer_utils.formats import class_map
 from fer_utils.labels import as_int, canonical, split_of
-from fer_utils.parts import Listed, Raw, read_listed
+from fer_utils.parts import Listed, Raw, read_listed, usable
 from fer_utils.trees import Tree, below_split, folder_split, stem
 
 MOST = 0.95  # of the pictures must tell their expression, else their names mean something else
@@ -57,15 +58,11 @@ def has_named_pictures(tree: Tree) -> bool:
 
 def read_named_pictures(tree: Tree, size: int) -> Raw:
     """Read pictures by the labels in their names; test pictures may have none."""
-    splits = _named_splits(tree)
-    if any(item.label is None for item in splits.get("valid", [])):
-        splits.setdefault("test", splits.pop("valid"))
-    unlabelled = sum(item.label is None for item in splits["train"])
+    splits = usable(_named_splits(tree))
     notes = ["labels from the names of the pictures"]
-    if unlabelled:
-        splits["train"] = [item for item in splits["train"] if item.label]
-        notes.append(f"{unlabelled:,} training pictures tell no expression by their names: left out")
-    return read_listed(tree, dict(splits), size, notes)
+    if unused := len(tree.images) - sum(map(len, splits.values())):
+        notes.append(f"{unused:,} pictures tell no expression by their names and were not used")
+    return read_listed(tree, splits, size, notes)
 
 
 # ---------------------------------------------------------------- YOLO
@@ -80,14 +77,16 @@ def _yolo_text(name: str) -> str | None:
     return PurePosixPath(*parts[:place], "labels", *parts[place + 1 :]).with_suffix(".txt").as_posix()
 
 
+@lru_cache(maxsize=1)
 def named_classes(tree: Tree) -> dict[int, str] | None:
     """What integer labels mean, where a file tells: {"0": "angry"} in JSON, `names` in YOLO's data.yaml, or a
     word a line in classes.txt and the like."""
-    for name in sorted(tree.files, key=lambda n: (n.count("/"), n)):
+    names = [name for name in tree.files if _may_name_classes(name)]
+    for name in sorted(names, key=lambda n: (n.count("/"), n)):
         path, kind = tree.files[name], PurePosixPath(name).suffix.lower()
-        if kind not in (".json", ".yaml", ".yml", ".txt", ".names") or path.stat().st_size > 2**14:
-            continue
         try:
+            if path.stat().st_size > 2**14:
+                continue
             text = path.read_text(encoding="utf-8-sig", errors="replace")
             if kind == ".json":
                 found = class_map(json.loads(text))
@@ -95,12 +94,20 @@ def named_classes(tree: Tree) -> dict[int, str] | None:
                 content = yaml.safe_load(text)
                 found = _yaml_names(content.get("names") if isinstance(content, dict) else None)
             else:
-                found = _listed_names(name, text)
+                found = _listed_names(text)
         except (ValueError, OSError, RecursionError, yaml.YAMLError):
             continue
         if found:
             return found
     return None
+
+
+def _may_name_classes(name: str) -> bool:
+    """Whether a look inside is worth it: a data set for YOLO has a text file for every picture."""
+    if name.lower().endswith((".json", ".yaml", ".yml")):
+        return True
+    telling = re.search("class|label|names|emotion|categor", stem(name).lower())
+    return name.lower().endswith((".txt", ".names")) and telling is not None
 
 
 def _yaml_names(names: object) -> dict[int, str] | None:
@@ -113,11 +120,10 @@ def _yaml_names(names: object) -> dict[int, str] | None:
     return {code: str(word) for code, word in names.items()} if plain else None
 
 
-def _listed_names(name: str, text: str) -> dict[int, str] | None:
-    if not re.search("class|label|names|emotion|categor", stem(name).lower()):
-        return None
-    words = [re.sub(r"^\d+\s*[:,. ]\s*", "", line.strip()) for line in text.splitlines() if line.strip()]
-    codes = [as_int(re.match(r"\s*(\d*)", line)[1] or "") for line in text.splitlines() if line.strip()]
+def _listed_names(text: str) -> dict[int, str] | None:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    words = [re.sub(r"^\d+\s*[:,. ]\s*", "", line) for line in lines]
+    codes = [as_int(re.match(r"\d*", line)[0]) for line in lines]
     if not 2 <= len(words) <= 100 or sum(canonical(word) is not None for word in words) < 0.7 * len(words):
         return None
     return dict(zip(range(len(words)) if None in codes else codes, words, strict=True))
@@ -146,11 +152,10 @@ def read_yolo(tree: Tree, size: int) -> Raw:
         if code is not None and code not in names:
             raise DataError(f"{text} names class {code}, which the file of class names does not have")
         split = folder_split(name) or "train"
-        if code is not None or split != "train":
-            label = None if code is None else names[code]
-            splits[split].append(Listed(name, label, below_split(name), name))
-    if "valid" in splits:  # without a box there is no label
-        splits["valid"] = [item for item in splits["valid"] if item.label]
+        # Without a box there is no label.
+        label = None if code is None else names[code]
+        splits[split].append(Listed(name, label, below_split(name), name))
+    splits = usable(splits)
     unused = len(tree.images) - sum(map(len, splits.values()))
     notes = [
         "labels from a text file beside each picture; the pictures are taken whole, not cut to the boxes"
@@ -159,7 +164,7 @@ def read_yolo(tree: Tree, size: int) -> Raw:
         notes.append(f"{unused:,} pictures outside of the test split have no box and were not used")
     if several:
         notes.append(f"{several:,} pictures have several boxes: the largest one counts")
-    return read_listed(tree, dict(splits), size, notes)
+    return read_listed(tree, splits, size, notes)
 
 
 def _boxes(tree: Tree, text: str) -> list[tuple[int, float]]:

@@ -57,6 +57,11 @@ class Raw:
     is_files: bool = False
     vote_names: tuple[str, ...] = ()
 
+    def reject(self, split: str | None, place: str, reason: str) -> None:
+        """Note a picture that could not be read; one of the test split is answered for all the same."""
+        told = f"{reason} (test: answered for as a grey picture)" if split == "test" else reason
+        self.rejected.append(Rejected(place, told))
+
 
 def read_pixels(
     table: Table, split: str, size: int, raw: Raw, vote_table: Table | None = None
@@ -113,9 +118,8 @@ def _sort_rows(
         reason = broken.get(row) or (None if split else "its Usage names no split")
         if reason and split == "test":
             images[row] = MID_GREY
-            reason += " (test: answered for as a grey picture)"
         if reason:
-            raw.rejected.append(Rejected(table.place(start + row), reason))
+            raw.reject(split, table.place(start + row), reason)
         if split and (split == "test" or not reason):
             rows[split].append(row)
     return rows
@@ -168,6 +172,16 @@ class Listed:
     votes: tuple[float, ...] = ()
 
 
+def usable(splits: dict[str, list[Listed]]) -> dict[str, list[Listed]]:
+    """The splits without pictures to learn from that have no label; a validation split without any labels is
+    the test split where there is no other."""
+    splits = dict(splits)
+    if "test" not in splits and not any(item.label for item in splits.get("valid", ())):
+        splits["test"] = splits.pop("valid", [])
+    kept = {s: items if s == "test" else [i for i in items if i.label] for s, items in splits.items()}
+    return {split: items for split, items in kept.items() if items}
+
+
 def read_listed(tree: Tree, splits: dict[str, list[Listed]], size: int, notes: list[str]) -> Raw:
     """Decode the pictures of every split; a missing or broken one is rejected, or grey in test."""
     raw = Raw({}, notes=notes, is_files=True)
@@ -178,9 +192,9 @@ def read_listed(tree: Tree, splits: dict[str, list[Listed]], size: int, notes: l
     for split, listed in splits.items():
         own = {row - start: broken[row] for row in broken if start <= row < start + len(listed)}
         for row, reason in own.items():
-            grey = " (test: answered for as a grey picture)" if split == "test" else ""
-            name = "" if listed[row].file else f" ({listed[row].id})"
-            raw.rejected.append(Rejected(listed[row].place, reason + name + grey))
+            raw.reject(
+                split, listed[row].place, reason if listed[row].file else f"{reason} ({listed[row].id})"
+            )
         keep = [row for row in range(len(listed)) if split == "test" or row not in own]
         part = images[start : start + len(listed)]
         part = part if len(keep) == len(listed) else part[keep]

@@ -21,7 +21,7 @@ from fer_utils.formats import as_text
 PARSED_TOGETHER = 32  # rows whose characters and digits stay in the cache of a core
 _LIST_MARKS = str.maketrans("[](),;", " " * 6)
 DECODED_TOGETHER = 128
-WORTH_PROCESSES = 2048  # files; the processes need half a second to start
+WORTH_PROCESSES = 4096  # files; measured on two cores: 0.77 s against 0.85 s, and for 2,048 0.59 against 0.47
 
 
 def parse_pixels(texts: Sequence[str], pixels: int) -> tuple[np.ndarray, dict[int, str]]:

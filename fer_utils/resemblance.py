@@ -18,7 +18,7 @@ from fer_utils.pictures import resize
 # were the same photograph (other crop, light, compression or watermark); of the 34 mirrored ones above
 # theirs, 33.
 NEAR, NEAR_MIRRORED = 0.92, 0.94
-# Of thumbnails: what may be near. Nine in ten pairs between this and NEAR are different people.
+# Of thumbnails: what is worth comparing at every shift.
 _CANDIDATE, _THUMBNAIL = 0.90, 16
 _BLOCK, _MOST_PER_PICTURE = 1024, 5
 # Every picture is compared with every other: twice the pictures take four times as long.
@@ -155,13 +155,18 @@ def face_distance(images: np.ndarray) -> np.ndarray:
     Returns:
         float32 [N].
     """
+    centred, components = _patterns(images)
+    kept = min(FACE_COMPONENTS, max(1, len(images) // 40))  # fewer than there are odd ones
+    common = components[:, -kept:]
+    return np.linalg.norm(centred - centred @ common @ common.T, axis=1)
+
+
+def _patterns(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Thumbnails of 24 x 24 pixels less their mean, float32 [N, 576], and their principal components as
+    columns, the commonest last."""
     vectors = _standardised(images, 24)
     centred = vectors - vectors.mean(0)
-    _, components = np.linalg.eigh(centred.T @ centred)
-    common = components[
-        :, -min(FACE_COMPONENTS, max(1, len(images) // 40)) :
-    ]  # fewer than there are odd ones
-    return np.linalg.norm(centred - centred @ common @ common.T, axis=1)
+    return centred, np.linalg.eigh(centred.T @ centred)[1]
 
 
 def split_drift(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
@@ -180,9 +185,8 @@ def split_drift(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    vectors = _standardised(np.concatenate([split.images for split in competition.splits.values()]), 24)
-    centred = vectors - vectors.mean(0)
-    _, components = np.linalg.eigh(centred.T @ centred)
+    images = np.concatenate([split.images for split in competition.splits.values()])
+    centred, components = _patterns(images)
     features = np.column_stack(
         [centred @ components[:, -FACE_COMPONENTS:], table[["brightness", "contrast"]]]
     )

@@ -6,10 +6,9 @@ from __future__ import annotations
 import codecs
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
@@ -35,17 +34,8 @@ COLUMNS = {
     "image": (
         *("image", "image_path", "filename", "file", "file_name", "path", "pth", "filepath", "file_path"),
         *("img", "image_name", "image name", "name", "img_path", "img_name", "imagename", "picture"),
-        *(
-            "filepaths",
-            "filenames",
-            "image_file",
-            "image file",
-            "subdirectory_filepath",
-            "subdirectory_file_path",
-            "id",
-            "image_id",
-            "id_code",
-        ),
+        *("filepaths", "filenames", "image_file", "image file", "subdirectory_filepath"),
+        *("subdirectory_file_path", "id", "image_id", "id_code"),
     ),
     "id": ("id", "image_id", "row_id", "imageid", "index"),
 }
@@ -113,26 +103,22 @@ class Table:
         numeric = all(_is_number(self.first[i]) for i in names if i < len(self.first))
         if len(known) < 3 or not numeric or self.column("label") is not None:
             return {}
-        return dict(
-            sorted(((name, i) for i, name in (names | self._one_hot(set(names))).items()), key=itemgetter(1))
-        )
+        places = self._one_hot(names) or set(names)
+        return {self.columns[i]: i for i in sorted(places)}
 
-    def _one_hot(self, known: set[int]) -> dict[int, str]:
-        """Columns of other names beside those of expressions, if all together hold one 1 and else 0."""
-        digits = [
-            i
-            for i, cell in enumerate(self.first)
-            if cell in ("0", "1") and self.columns[i] not in KNOWN_NAMES
-        ]
-        block = set(known)
-        for step in (1, -1):
-            i = max(known) + 1 if step > 0 else min(known) - 1
-            while i in digits:
-                block.add(i)
-                i += step
-        block |= {i for i in digits if min(known) < i < max(known)}
-        ones = [self.first[i] for i in block if i < len(self.first)]
-        return {i: self.columns[i] for i in block} if set(ones) == {"0", "1"} and ones.count("1") == 1 else {}
+    def _one_hot(self, known: Collection[int]) -> set[int]:
+        """The columns of expressions and those of other names around them, if their first row is a 1 and else
+        only 0; none if it is not."""
+        digits = {i for i, cell in enumerate(self.first) if cell in ("0", "1")}
+        digits -= {i for i in digits if self.columns[i] in KNOWN_NAMES}
+        low, high = min(known), max(known)
+        while low - 1 in digits:
+            low -= 1
+        while high + 1 in digits:
+            high += 1
+        block = digits & set(range(low, high + 1))
+        is_one_hot = set(known) <= block and [self.first[i] for i in block].count("1") == 1
+        return block if is_one_hot else set()
 
     @property
     def is_labelled(self) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import stat
 import struct
@@ -24,7 +25,7 @@ from fer_utils.faces import FER_CLASSES, Competition, DataError
 from fer_utils.submission import validate_submission
 
 SETTINGS = settings(
-    max_examples=int(os.environ.get("FER_EXAMPLES", "20")),  # a few hundred found all that is mended here
+    max_examples=int(os.environ.get("FER_EXAMPLES", "20")),  # a few hundred now and then find more
     deadline=None,
     derandomize=True,  # the same examples every time
     database=None,
@@ -278,7 +279,7 @@ UNREADABLE = {
 
 @pytest.fixture
 def one_of_many(tmp_path):
-    """800 pictures, of which a test replaces one: less than the 1 % that may be lost."""
+    """300 pictures, of which a test replaces one: less than the 1 % that may be lost."""
     words = ("happy", "sad")
     for n in range(300):
         save(tmp_path / "train" / words[n % 2] / f"{n:03}.png", n % 2, n, size=16)
@@ -305,7 +306,7 @@ def test_unreadable_pictures_are_listed_by_name(one_of_many, monkeypatch, name, 
     (rejected,) = competition.rejected
     assert rejected.place == "train/sad/001.png"
     assert rejected.reason.startswith("not a readable picture: ")
-    assert pytest.importorskip("re").search(reason, rejected.reason)
+    assert re.search(reason, rejected.reason)
     assert len(competition.train) + len(competition.valid) == 299
 
 

@@ -1,5 +1,6 @@
 """Small differences that real data have, each of which was once read wrongly, refused or passed over."""
 
+import io
 import json
 import os
 import sys
@@ -228,6 +229,47 @@ def test_all_shards_are_read(tmp_path, names):
     assert len(competition.train) + len(competition.valid) == 28
 
 
+def test_ids_of_several_test_shards_stay_apart(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    for name, start in (
+        ("train-00000-of-00001", 0),
+        ("test-00000-of-00002", 100),
+        ("test-00001-of-00002", 200),
+    ):
+        encoded = []
+        for n in range(start, start + 14):
+            buffer = io.BytesIO()
+            Image.fromarray(face(n % 7, n)).save(buffer, "PNG")
+            encoded.append({"bytes": buffer.getvalue(), "path": "x"})
+        columns = {"image": encoded} | (
+            {"label": [FER_CLASSES[n % 7] for n in range(14)]} if not start else {}
+        )
+        pyarrow.parquet.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    competition = right(load_competition(tmp_path), FER_CLASSES)
+    assert len(set(competition.test.ids)) == 28
+    assert levels(competition.test.images).tolist() == [n % 7 for n in (*range(100, 114), *range(200, 214))]
+
+
+def test_a_few_pictures_without_a_label_do_not_cost_the_validation_split(tmp_path):
+    _class_tree(tmp_path / "train", FER_CLASSES, 4)
+    _class_tree(tmp_path / "valid", FER_CLASSES, 2, start=500)
+    save(tmp_path / "valid" / "stray.png", 0, 999)
+    competition = right(load_competition(tmp_path), FER_CLASSES)
+    assert len(competition.valid) == 14 and competition.test is None
+    assert "1 pictures lie in no class folder and were not used" in competition.notes
+
+
+def test_a_test_picture_that_a_list_names_twice(tmp_path):
+    flat_test(tmp_path)
+    write(tmp_path / "train.csv", ["image,label", *(f"{n:05}.png,{ALPHABETICAL[n // 4]}" for n in range(28))])
+    write(tmp_path / "test.csv", ["image", "0001.png", "0002.png", "0001.png"])
+    (tmp_path / "sample_submission.csv").unlink()
+    with pytest.raises(DataError, match="test id '0001.png' stands there twice"):
+        load_competition(tmp_path)
+
+
 # ---------------------------------------------------------------- the form of the answers
 
 
@@ -307,6 +349,14 @@ def test_a_list_among_hundreds_of_text_files(tmp_path):
         save(tmp_path / "images" / f"{n}.png", n % 2, n)
     write(tmp_path / "zz.csv", ["image,label", *(f"{n}.png,{('sad', 'happy')[n % 2]}" for n in range(20))])
     right(load_competition(tmp_path), ("sad", "happy"))
+
+
+def test_names_of_arrays_in_capitals(tmp_path):
+    np.save(tmp_path / "TRAIN_IMAGES.npy", np.stack([face(n % 7, n) for n in range(28)]))
+    np.save(tmp_path / "TRAIN_LABELS.npy", np.arange(28) % 7)
+    for path in list(tmp_path.iterdir()):
+        path.rename(path.with_suffix(".NPY"))
+    right(load_competition(tmp_path), FER_CLASSES)
 
 
 def test_arrays_named_xtrain_and_ytrain_beside_a_scalar(tmp_path):
