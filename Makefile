@@ -19,6 +19,9 @@ PIP    := -m pip --quiet --disable-pip-version-check install
 LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-package fer-utils --custom-compile-command "make lock" $(ARGS)
 
+# What Kaggle's image lacks, and what comes with it alone.
+NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor)
+
 .PHONY: help submission test test-long test-kaggle lint lab bench lock clean
 
 help:
@@ -70,7 +73,7 @@ $(UV):
 
 lock: $(UV)
 	printf '%s\n' $(TORCH) | $(LOCK) -c - requirements.txt benchmarks/requirements.txt -o requirements.lock
-	$(LOCK) -c requirements-kaggle.txt requirements.txt -o requirements-kaggle.lock
+	$(LOCK) -c requirements-kaggle.txt requirements.txt -o requirements-kaggle.lock $(NOT_ON_KAGGLE)
 
 clean:
 	rm -rf .venv .venv-kaggle .venv-lock

@@ -7,7 +7,7 @@ import pandas as pd
 
 from fer_utils.faces import Competition, DataError
 from fer_utils.metrics import describe, per_class_table, wilson_interval
-from fer_utils.predict import Run
+from fer_utils.predict import Run, view_probs
 
 
 def prediction_table(run: Run, competition: Competition, split: str = "valid") -> pd.DataFrame:
@@ -59,19 +59,22 @@ def confused_pairs(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values("errors", ascending=False, ignore_index=True)
 
 
-def accuracy_by_confidence(
-    table: pd.DataFrame, edges: tuple[float, ...] = (0, 0.4, 0.6, 0.8, 0.9, 1)
-) -> pd.DataFrame:
-    """n, errors and accuracy with its 95 % interval in bands of confidence."""
-    bands = pd.cut(table.confidence, list(edges), include_lowest=True)
-    grouped = table.groupby(bands, observed=True).correct
-    result = pd.DataFrame(
-        {"n": grouped.size(), "errors": (~table.correct).groupby(bands, observed=True).sum()}
-    )
-    result["accuracy"] = 1 - result.errors / result.n
-    bounds = [wilson_interval(n - e, n) for n, e in zip(result.n, result.errors, strict=True)]
-    result["ci_low"], result["ci_high"] = zip(*bounds, strict=True)
-    return result
+def view_agreement(run: Run, images: np.ndarray) -> np.ndarray:
+    """The share of the views of test-time augmentation that answer as their average does: float32 [N], for
+    uint8 [N, 1, H, W] of the run's own size."""
+    views = view_probs(run.model, images, run.config.views, run.config.evaluation_batch)
+    return (views.argmax(2) == views.mean(0).argmax(1)).mean(0, dtype=np.float32)
+
+
+def accuracy_by_agreement(agreement: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
+    """n and accuracy with its 95 % interval, where all views agree, most do or fewer, from [N] of each."""
+    kinds = np.select([agreement == 1, agreement > 0.75], ["all agree", "most agree"], "they differ")
+    rows = {}
+    for kind in ("all agree", "most agree", "they differ"):
+        n, hits = int((kinds == kind).sum()), int(correct[kinds == kind].sum())
+        low, high = wilson_interval(hits, n)
+        rows[kind] = {"n": n, "accuracy": hits / n if n else np.nan, "ci_low": low, "ci_high": high}
+    return pd.DataFrame(rows).T.astype({"n": int})
 
 
 def headlines(run: Run, table: pd.DataFrame) -> list[str]:

@@ -46,6 +46,7 @@ class Config:
     layout: str = "auto"
     columns: str = "auto"
     clean: bool = False
+    label_fixes: str = "none"
     allow_rejected: bool = False
     # the network
     model: str = "small"
@@ -162,7 +163,16 @@ class Config:
     @property
     def data_options(self) -> dict[str, Any]:
         """What `load_competition` needs to know beside `data`."""
-        same = ("image_size", "n_folds", "fold", "layout", "columns", "clean", "allow_rejected")
+        same = (
+            "image_size",
+            "n_folds",
+            "fold",
+            "layout",
+            "columns",
+            "clean",
+            "label_fixes",
+            "allow_rejected",
+        )
         return {"seed": self.split_seed} | {name: getattr(self, name) for name in same}
 
     @property

@@ -14,6 +14,7 @@ from fer_utils.cache import Cache, Reading
 from fer_utils.faces import Competition, DataError, Rejected, Split, SubmissionFormat, picture_groups
 from fer_utils.files import find_path
 from fer_utils.finding import around, check_roles, open_data, search_data
+from fer_utils.fixes import apply_fixes
 from fer_utils.labels import Coding, canonical, find_coding
 from fer_utils.named import named_classes
 from fer_utils.parts import Part, Raw
@@ -33,6 +34,7 @@ def load_competition(
     layout: str = "auto",
     columns: Mapping[str, str] | str = "auto",
     clean: bool = False,
+    label_fixes: str | Path = "none",
     allow_rejected: bool = False,
 ) -> Competition:
     """Read a competition from wherever it lies; what was read is kept for the next time (`fer_utils.cache`).
@@ -48,10 +50,11 @@ def load_competition(
             "label=mood, image=file"; the roles are label, pixels, usage, image and id.
         clean: leave out of the training split repeats of a picture, pictures labelled differently in
             different places, and blank ones.
+        label_fixes: a CSV of other labels for training pictures (`fixes.apply_fixes`), or "none".
         allow_rejected: go on although more than 1 % of the pictures cannot be read.
 
     Raises:
-        DataError: nothing there, no known layout, or too much that cannot be read.
+        DataError: nothing there, no known layout, too much that cannot be read, or fixes that do not fit.
     """
     _check_options(image_size, n_folds, fold, seed)
     columns = parse_columns(columns)
@@ -60,8 +63,7 @@ def load_competition(
     if str(data) == "demo":
         from fer_utils.demo import make_demo  # drawing is needed only here
 
-        competition = make_demo(seed=seed, size=image_size)
-        return _cleaned(competition) if clean else competition
+        return _mended(make_demo(seed=seed, size=image_size), label_fixes, clean)
     if str(data).startswith("kaggle:"):
         from fer_utils.download import download
 
@@ -73,8 +75,7 @@ def load_competition(
     if reading is None:
         reading = _read(path, image_size, layout, columns, allow_rejected)
         cache.save(reading)
-    competition = _split(reading, path, (n_folds, fold, seed))
-    return _cleaned(competition) if clean else competition
+    return _mended(_split(reading, path, (n_folds, fold, seed)), label_fixes, clean)
 
 
 def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
@@ -108,8 +109,16 @@ def _check_options(image_size: int, n_folds: int, fold: int, seed: int) -> None:
         raise DataError(f"fold must be in 0..n_folds - 1 and n_folds at least 2, got {fold} of {n_folds}")
 
 
-def _cleaned(competition: Competition) -> Competition:
-    train, note = clean_training(competition.train)
+def _mended(competition: Competition, label_fixes: str | Path, clean: bool) -> Competition:
+    """The competition with its training split corrected and cleaned, where that is asked for."""
+    if str(label_fixes) != "none":
+        competition = _with_train(competition, *apply_fixes(competition, label_fixes))
+    if clean:
+        competition = _with_train(competition, *clean_training(competition.train))
+    return competition
+
+
+def _with_train(competition: Competition, train: Split, note: str) -> Competition:
     return replace(competition, train=train, notes=(*competition.notes, note))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fer_utils.comparison import check_same_pictures
 from fer_utils.faces import Competition, DataError
 from fer_utils.files import REPOSITORY, atomic_write, write_json
 from fer_utils.metrics import calibrated_log_loss, evaluate, paired_test
@@ -17,20 +18,30 @@ from fer_utils.predict import RUN_FILES, Run, load_run
 from fer_utils.submission import write_submission
 
 
-def find_runs(patterns: str) -> list[Run]:
-    """The finished runs named by comma-separated folders or patterns such as "outputs/seed*".
+def load_runs(patterns: str) -> list[Run]:
+    """The finished runs named by comma-separated folders or patterns such as "outputs/seed*", each once;
+    "none" names none.
 
     Raises:
-        DataError: a folder that is not a finished run, or fewer than two runs in all.
+        DataError: a folder that is not a finished run.
     """
     folders: list[Path] = []
-    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
+    for pattern in filter(None, (part.strip() for part in patterns.split(",") if patterns != "none")):
         if any(mark in pattern for mark in "*?["):
             found = map(Path, sorted(glob.glob(pattern) or glob.glob(str(REPOSITORY / pattern))))
             folders += [path for path in found if all((path / name).is_file() for name in RUN_FILES)]
         else:
             folders.append(Path(pattern))
-    runs = list({run.out.resolve(): run for run in map(load_run, folders)}.values())
+    return list({run.out.resolve(): run for run in map(load_run, folders)}.values())
+
+
+def find_runs(patterns: str) -> list[Run]:
+    """The runs that `load_runs` finds, two at least.
+
+    Raises:
+        DataError: a folder that is not a finished run, or fewer than two runs in all.
+    """
+    runs = load_runs(patterns)
     if len(runs) < 2:
         raise DataError(
             f"an ensemble needs two finished runs, {patterns!r} names {len(runs)}: train more seeds"
@@ -39,17 +50,13 @@ def find_runs(patterns: str) -> list[Run]:
 
 
 def check_members(runs: Sequence[Run]) -> None:
-    """Refuse runs that cannot be averaged: other data, another validation split or other classes.
+    """Refuse runs that cannot be averaged: other validation or test pictures, or other classes.
 
     Raises:
         DataError: names the run that differs.
     """
     for run in runs[1:]:
-        if run.fingerprint != runs[0].fingerprint or run.class_names != runs[0].class_names:
-            raise DataError(
-                f"{run.out} was trained on other data or another validation split than {runs[0].out}: "
-                "members must share both (data, image_size, split_seed, n_folds and fold)"
-            )
+        check_same_pictures(runs[0], run)
 
 
 def choose_members(members: np.ndarray, labels: np.ndarray) -> list[int]:

@@ -45,7 +45,7 @@ def evaluate(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
         "ci_high": high,
         "macro_f1": float(f1[np.union1d(labels, preds)].mean()),
         "balanced_accuracy": float(recall[support > 0].mean()),
-        "log_loss": float(-np.log(probs[np.arange(n), labels].clip(1e-12)).mean()),
+        "log_loss": log_loss(probs, labels),
         "calibration_error": calibration_error(probs, labels),
         "confusion": sk.confusion_matrix(labels, preds, labels=classes).tolist(),
         "per_class": {
@@ -82,23 +82,72 @@ def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = CALIBRA
     return float(((table.confidence - table.accuracy).abs() * table.n).sum() / table.n.sum())
 
 
+def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> float:
+    """The one temperature that makes the log loss of [N, C] least (Guo et al. 2017): above 1 it makes them
+    less sure, below 1 more."""
+    from scipy.optimize import minimize_scalar
+
+    # Log loss is convex in the inverse, and so has one minimum.
+    result = minimize_scalar(
+        lambda sharpness: log_loss(at_temperature(probs, 1 / sharpness), labels),
+        bounds=(0.1, 10),
+        method="bounded",
+    )
+    return float(1 / result.x)
+
+
+def at_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities [N, C] sharpened (below 1) or flattened (above 1); the order of classes stays."""
+    from scipy.special import softmax
+
+    return softmax(np.log(probs.clip(1e-12)).astype(np.float64) / temperature, axis=1)
+
+
+def log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
+    """Mean negative log probability of the true class, from [N, C]."""
+    return float(-np.log(probs[np.arange(len(labels)), labels].clip(1e-12)).mean())
+
+
 def calibrated_log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Log loss of [N, C] after the one temperature that makes it least (Guo et al. 2017).
+    """Log loss of [N, C] after the one temperature that makes it least.
 
     It judges what the probabilities tell apart, not how sure they are: label smoothing and averaging both
     make a run less sure, which plain log loss would punish.
     """
-    from scipy.optimize import minimize_scalar
-    from scipy.special import logsumexp
+    return log_loss(at_temperature(probs, fit_temperature(probs, labels)), labels)
 
-    logits = np.log(probs.clip(1e-12)).astype(np.float64)
-    rows = np.arange(len(labels))
 
-    def log_loss(sharpness: float) -> float:
-        scaled = logits * sharpness
-        return float((logsumexp(scaled, axis=1) - scaled[rows, labels]).mean())
+def cross_calibrated(probs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, list[float]]:
+    """Probabilities [N, C] at the temperature that the other half of the pictures asks for, and both
+    temperatures: what is measured on them owes nothing to the fit."""
+    half = np.random.default_rng(seed).permutation(len(labels)) < len(labels) // 2
+    result, temperatures = np.empty(probs.shape), []
+    for fitted, answered in ((half, ~half), (~half, half)):
+        temperatures.append(fit_temperature(probs[fitted], labels[fitted]))
+        result[answered] = at_temperature(probs[answered], temperatures[-1])
+    return result, temperatures
 
-    return float(minimize_scalar(log_loss, bounds=(0.1, 10), method="bounded").fun)
+
+def coverage_table(
+    probs: np.ndarray, labels: np.ndarray, shares: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+) -> pd.DataFrame:
+    """Accuracy where only the surest answers of [N, C] are kept (selective prediction, Geifman and El-Yaniv
+    2017).
+
+    Returns:
+        A row per share kept: `coverage`, `n`, `accuracy` with its 95 % interval, `threshold`, the lowest
+        confidence among the kept.
+    """
+    confidence, hit = probs.max(1), probs.argmax(1) == labels
+    order = np.argsort(-confidence, kind="stable")
+    rows = []
+    for share in shares:
+        kept = order[: max(1, round(share * len(order)))]
+        hits = int(hit[kept].sum())
+        rows.append(
+            (share, len(kept), hits / len(kept), *wilson_interval(hits, len(kept)), confidence[kept[-1]])
+        )
+    return pd.DataFrame(rows, columns=["coverage", "n", "accuracy", "ci_low", "ci_high", "threshold"])
 
 
 def paired_test(preds: np.ndarray, other: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -147,9 +196,12 @@ def describe_gain(test: dict[str, float]) -> str:
 
 
 def per_class_table(scores: dict[str, Any]) -> pd.DataFrame:
-    """The per-class numbers of `evaluate` as a table, with the recall's 95 % interval; the weakest F1 first,
-    absent classes last."""
+    """The per-class numbers of `evaluate` as a table, precision and recall with their 95 % intervals; the
+    weakest F1 first, absent classes last."""
     table = pd.DataFrame(scores["per_class"]).T.astype({"n": int})
-    bounds = [wilson_interval(round(row.recall * row.n), int(row.n)) for row in table.itertuples()]
-    table["recall_low"], table["recall_high"] = zip(*bounds, strict=True)
+    confusion = np.array(scores["confusion"])
+    for name, totals in (("recall", confusion.sum(1)), ("precision", confusion.sum(0))):
+        bounds = [wilson_interval(hits, n) for hits, n in zip(confusion.diagonal(), totals, strict=True)]
+        table[f"{name}_low"], table[f"{name}_high"] = zip(*bounds, strict=True)
+    table["n_predicted"] = confusion.sum(0)
     return table.sort_values("f1").sort_values("n", key=lambda n: n == 0, kind="stable")

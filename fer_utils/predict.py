@@ -130,10 +130,18 @@ class Run:
         Raises:
             DataError: the file is missing or damaged, or holds objects, which could run code.
         """
+        return self.saved(split, "probs_views" if views else "probs")
+
+    def saved(self, split: str, name: str) -> np.ndarray:
+        """An array kept in the folder for `split`: "ids", "labels" (where known), "probs" or "probs_views".
+
+        Raises:
+            DataError: the file is missing or damaged, or holds objects, which could run code.
+        """
         path = self.out / f"{split}.npz"
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return arrays["probs_views" if views else "probs"]
+                return arrays[name]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
             raise DataError(f"{path} cannot be used ({error}): train this run again") from error
 

@@ -6,7 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from fer_utils.analysis import accuracy_by_confidence, confused_pairs, headlines, prediction_table
+from fer_utils.analysis import (
+    accuracy_by_agreement,
+    confused_pairs,
+    headlines,
+    prediction_table,
+    view_agreement,
+)
 from fer_utils.config import Config
 from fer_utils.ensemble import (
     check_members,
@@ -18,6 +24,7 @@ from fer_utils.ensemble import (
 )
 from fer_utils.faces import DataError
 from fer_utils.metrics import calibrated_log_loss, evaluate
+from fer_utils.predict import view_probs
 from fer_utils.submission import validate_submission
 from fer_utils.train import fit
 
@@ -55,11 +62,21 @@ def test_pairs_count_both_directions(runs, tiny):
     assert pairs.mostly_errors[0] == 2
 
 
-def test_bands_of_confidence_hold_every_picture(runs, tiny):
-    table = prediction_table(runs[0], tiny)
-    bands = accuracy_by_confidence(table)
-    assert bands.n.sum() == len(table)
-    assert bands.errors.sum() == (~table.correct).sum()
+def test_agreement_is_the_share_of_views_that_answer_as_their_mean(runs, tiny):
+    run = dataclasses.replace(runs[0], config=dataclasses.replace(runs[0].config, views="shift"))
+    agreement = view_agreement(run, tiny.valid.images)
+    views = view_probs(run.model, tiny.valid.images, "shift")
+    for k in range(len(agreement)):
+        answer = views[:, k].mean(0).argmax()
+        assert agreement[k] == pytest.approx((views[:, k].argmax(1) == answer).mean())
+
+
+def test_accuracy_is_told_apart_by_agreement():
+    agreement = np.array([1, 1, 1, 0.8, 0.5, 0.75])
+    table = accuracy_by_agreement(agreement, np.array([True, True, False, True, False, False]))
+    assert table.n.to_dict() == {"all agree": 3, "most agree": 1, "they differ": 2}
+    assert table.accuracy.tolist() == pytest.approx([2 / 3, 1, 0])
+    assert (table.ci_low <= table.accuracy).all()
 
 
 def members_of(*rows):
@@ -138,6 +155,6 @@ def test_one_run_is_no_ensemble(runs):
 
 
 def test_members_on_other_data_are_refused(runs):
-    stranger = dataclasses.replace(runs[1], fingerprint="other")
-    with pytest.raises(DataError, match="seed1 was trained on other data"):
+    stranger = dataclasses.replace(runs[1], class_names=("other", *runs[1].class_names[1:]))
+    with pytest.raises(DataError, match="seed1 has other classes"):
         check_members([runs[0], stranger])

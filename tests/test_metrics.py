@@ -8,10 +8,15 @@ import pytest
 from sklearn import metrics as sk
 
 from fer_utils.metrics import (
+    at_temperature,
     calibration_error,
     calibration_table,
+    coverage_table,
+    cross_calibrated,
     describe,
     evaluate,
+    fit_temperature,
+    log_loss,
     paired_test,
     per_class_table,
     wilson_interval,
@@ -208,3 +213,63 @@ def test_per_class_table_of_a_split_without_one_class():
     labels = np.array([0, 0, 2])
     table = per_class_table(evaluate(probs_of(labels), labels, NAMES))
     assert table.n["happy"] == 0 and math.isnan(table.recall_low["happy"])
+
+
+# --- temperature and coverage ---
+
+
+def test_the_temperature_that_was_laid_on_is_found_again():
+    """Labels drawn from the probabilities themselves are calibrated at 1, and at T after a sharpening by
+    T."""
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet((1.0, 1.0, 1.0), 20_000)
+    labels = (probs.cumsum(1) > rng.random((20_000, 1))).argmax(1)
+    assert fit_temperature(probs, labels) == pytest.approx(1, abs=0.03)
+    for temperature in (0.5, 2.0):
+        assert fit_temperature(at_temperature(probs, 1 / temperature), labels) == pytest.approx(
+            temperature, rel=0.05
+        )
+
+
+def test_temperature_keeps_every_answer_and_one_changes_nothing():
+    probs, _ = random_case()
+    for temperature in (0.3, 3.0):
+        other = at_temperature(probs, temperature)
+        assert (other.argmax(1) == probs.argmax(1)).all()
+        assert np.allclose(other.sum(1), 1)
+    assert np.allclose(at_temperature(probs, 1.0), probs)
+
+
+def test_cross_calibration_answers_each_half_by_the_other():
+    """Where the labels are noise, the fit on its own pictures would promise something; the other half's does
+    not."""
+    rng = np.random.default_rng(0)
+    probs, labels = random_case(4000)
+    sharp = at_temperature(probs, 0.3)
+    calibrated, temperatures = cross_calibrated(sharp, labels)
+    assert log_loss(calibrated, labels) < log_loss(sharp, labels) - 0.1
+    assert calibration_error(calibrated, labels) < 0.05 < calibration_error(sharp, labels)
+    half = rng.permutation(4000) < 2000
+    assert temperatures[0] == fit_temperature(sharp[half], labels[half])
+    assert np.allclose(calibrated[~half], at_temperature(sharp[~half], temperatures[0]))
+
+
+def test_coverage_keeps_the_surest_first():
+    confidence = np.array([0.9, 0.8, 0.7, 0.6])
+    probs = np.column_stack([confidence, 1 - confidence])
+    table = coverage_table(probs, np.array([0, 0, 1, 0]), shares=(0.5, 0.75, 1.0))
+    assert table.n.tolist() == [2, 3, 4]
+    assert table.accuracy.tolist() == pytest.approx([1, 2 / 3, 3 / 4])
+    assert table.threshold.tolist() == pytest.approx([0.8, 0.7, 0.6])
+    assert (table.ci_low < table.accuracy).all()
+
+
+def test_precision_has_its_interval_from_what_was_predicted():
+    probs, labels = random_case()
+    table = per_class_table(evaluate(probs, labels, NAMES))
+    preds = probs.argmax(1)
+    for k, name in enumerate(NAMES):
+        row = table.loc[name]
+        assert row.n_predicted == (preds == k).sum()
+        hits = ((preds == k) & (labels == k)).sum()
+        assert (row.precision_low, row.precision_high) == wilson_interval(hits, (preds == k).sum())

@@ -1,6 +1,7 @@
 """The notebooks: clean in git, true to Config, and running top to bottom from any working directory."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import re
@@ -168,10 +169,26 @@ def two_runs(competition_folder, tmp_path_factory):
 
 
 def test_error_analysis_of_a_run(two_runs, tmp_path):
-    executed = execute("04_error_analysis", tmp_path / "04.ipynb", tmp_path, out=str(two_runs / "seed0"))
-    assert "expected calibration error" in printed(executed)
+    """With its small trainings as small as can be, and without them; with other seeds to compare with."""
+    out, other = str(two_runs / "seed0"), str(two_runs / "seed1")
+    small = {"folds": 2, "study_epochs": 1, "study_width": 0.125}
+    executed = execute("04_error_analysis", tmp_path / "04.ipynb", tmp_path, out=out, compare=other, **small)
+    text = printed(executed)
+    assert "calibration error" in text and "exact McNemar p" in text
+    assert text.index("training pictures out of fold") < text.index("weakest class")
     figures = {path.stem for path in (two_runs / "seed0" / "figures").glob("*.png")}
-    assert {"confusion", "calibration", "faces_confident_errors", "faces_views_disagree"} <= figures
+    assert {"levers", "confusion", "calibration", "occlusion", "learning_curve", "faces_confident_errors",
+            "faces_views_disagree", "faces_gained_and_lost"} <= figures  # fmt: skip
+    for package, figure in (("cleanlab", "faces_doubtful_labels"), ("captum", "faces_mean_gradcam")):
+        installed = importlib.util.find_spec(package) is not None
+        assert (figure in figures) == installed
+        assert (f"{package} is not installed" in text) == (not installed)
+    assert (two_runs / "seed0" / "label_fixes.csv").is_file() == (
+        importlib.util.find_spec("cleanlab") is not None
+    )
+    bare = execute("04_error_analysis", tmp_path / "bare.ipynb", tmp_path, out=other, studies=False)
+    assert "nothing to compare with" in printed(bare)
+    assert not (two_runs / "seed1" / "studies").exists()
 
 
 def test_ensemble_of_two_runs(two_runs, tmp_path):
@@ -203,7 +220,12 @@ def test_a_fresh_clone_gets_a_demo_run_to_look_into(tmp_path, monkeypatch):
 def test_a_fresh_clone_runs_the_ensemble_and_the_error_analysis_as_they_are(tmp_path):
     executed = execute("05_ensemble", tmp_path / "05.ipynb", tmp_path, out=str(tmp_path / "ensemble"))
     assert "ensemble of" in printed(executed)
-    executed = execute("04_error_analysis", tmp_path / "04.ipynb", tmp_path)  # on the first of those runs
+    quick = {
+        "folds": 2,
+        "study_epochs": 1,
+        "study_width": 0.125,
+    }  # the rest as it is, on the first of those runs
+    executed = execute("04_error_analysis", tmp_path / "04.ipynb", tmp_path, **quick)
     assert "nothing to do" in printed(executed)
 
 

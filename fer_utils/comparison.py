@@ -1,0 +1,130 @@
+"""Did it help? Two recipes side by side on the same validation pictures, over one seed or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fer_utils.faces import DataError
+from fer_utils.metrics import paired_test
+from fer_utils.predict import Run
+
+
+def answers(runs: Sequence[Run], views: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Which validation pictures each run answers rightly, bool [R, N], and the labels [N].
+
+    Raises:
+        DataError: runs with other validation pictures or labels; one of them is named.
+    """
+    labels = runs[0].saved("valid", "labels")
+    for run in runs[1:]:
+        check_same_pictures(runs[0], run)
+    return np.stack([run.saved_probs(views=views).argmax(1) == labels for run in runs]), labels
+
+
+def check_same_pictures(run: Run, other: Run) -> None:
+    """Refuse to hold runs against each other that were validated on other pictures, or answer other tests.
+
+    What they were trained on may differ: that may be the very thing to compare.
+
+    Raises:
+        DataError: names the run that differs, and in what.
+    """
+    if run.class_names != other.class_names:
+        raise DataError(f"{other.out} has other classes than {run.out}")
+    for split, name in (("valid", "ids"), ("valid", "labels"), ("test", "ids")):
+        if (
+            split == "test"
+            and not (run.out / "test.npz").is_file()
+            and not (other.out / "test.npz").is_file()
+        ):
+            continue
+        if not np.array_equal(run.saved(split, name), other.saved(split, name)):
+            raise DataError(
+                f"{other.out} has other {split} {'pictures' if name == 'ids' else name} than {run.out}: "
+                "both need the same data, split_seed, n_folds and fold"
+            )
+
+
+def compare(new: Sequence[Run], old: Sequence[Run], n_samples: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """Whether the recipe of the runs `new` beats that of the runs `old`, with views, on validation.
+
+    The interval is a bootstrap (Efron 1979) over pictures and, where there are several, over seeds: both are
+    drawn anew, so it holds for other pictures and other seeds. With one seed each it says nothing of other
+    seeds.
+
+    Returns:
+        `difference` in accuracy and its 95 % interval `ci_low`, `ci_high`; `tests`, McNemar's exact test of
+        each pair of runs, in order; `gained` and `lost`, int64, the pictures that more seeds of the one than
+        of the other answer rightly, the clearest first; `verdict`.
+
+    Raises:
+        DataError: other validation pictures or labels.
+    """
+    check_same_pictures(new[0], old[0])
+    (right, labels), (other_right, _) = answers(new), answers(old)
+    rng = np.random.default_rng(seed)
+    n, samples = len(labels), np.empty(n_samples)
+    for k in range(n_samples):
+        pictures = rng.integers(n, size=n)
+        seeds, other_seeds = (
+            rng.integers(len(right), size=len(right)),
+            rng.integers(len(other_right), size=len(other_right)),
+        )
+        share = right[seeds][:, pictures].mean(), other_right[other_seeds][:, pictures].mean()
+        samples[k] = share[0] - share[1]
+    low, high = np.quantile(samples, [0.025, 0.975])
+    margin = right.mean(0) - other_right.mean(0)
+    order = np.argsort(-np.abs(margin), kind="stable")
+    tests = [
+        paired_test(a.saved_probs().argmax(1), b.saved_probs().argmax(1), labels)
+        for a, b in zip(new, old, strict=False)
+    ]
+    result = {
+        "n": n,
+        "seeds": (len(new), len(old)),
+        "difference": float(right.mean() - other_right.mean()),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "tests": tests,
+        "gained": order[margin[order] > 0],
+        "lost": order[margin[order] < 0],
+    }
+    return result | {"verdict": _verdict(result)}
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    """One seed each is judged by McNemar's test, several by the interval over seeds."""
+    if result["seeds"] == (1, 1):
+        sure = result["tests"][0]["p"] < 0.05
+    else:
+        sure = result["ci_low"] > 0 or result["ci_high"] < 0
+    if not sure:
+        return "no evidence of a difference"
+    return "evidence of a gain" if result["difference"] > 0 else "evidence of a loss"
+
+
+def describe_comparison(result: dict[str, Any]) -> str:
+    """The outcome of `compare` in words."""
+    seeds = " against ".join(f"{count} seed{'s' * (count > 1)}" for count in result["seeds"])
+    text = (
+        f"{100 * result['difference']:+.2f} points (95 % bootstrap interval {100 * result['ci_low']:+.2f} to "
+        f"{100 * result['ci_high']:+.2f}, n = {result['n']:,}, {seeds}): {result['verdict']}"
+    )
+    if result["seeds"] == (1, 1):
+        test = result["tests"][0]
+        return f"{text}; gained {test['gained']}, lost {test['lost']}, exact McNemar p = {test['p']:.3g}"
+    return text
+
+
+def comparison_table(result: dict[str, Any], new: Sequence[Run], old: Sequence[Run]) -> pd.DataFrame:
+    """A row per pair of runs: their accuracies (%), pictures gained and lost, McNemar's exact p."""
+    rows = []
+    for a, b, test in zip(new, old, result["tests"], strict=False):
+        pair = [100 * run.metrics["valid"]["views"]["accuracy"] for run in (a, b)]
+        rows.append((a.out.name, b.out.name, *pair, test["gained"], test["lost"], test["p"]))
+    columns = ["run", "against", "accuracy", "accuracy of the other", "gained", "lost", "p"]
+    return pd.DataFrame(rows, columns=columns)

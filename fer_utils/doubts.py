@@ -1,0 +1,167 @@
+"""Doubtful labels: found by confident learning, written down for a person to judge, and what they cost."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fer_utils.audit import picture_table
+from fer_utils.faces import Competition, Split
+from fer_utils.files import atomic_write
+from fer_utils.metrics import wilson_interval
+from fer_utils.resemblance import near_copies
+
+
+def can_doubt() -> bool:
+    """Whether cleanlab is installed; Kaggle's image lacks it."""
+    return importlib.util.find_spec("cleanlab") is not None
+
+
+def doubtful_labels(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> pd.DataFrame:
+    """Labels that are probably wrong, the most doubtful first (confident learning, Northcutt et al. 2021).
+
+    Of each class, as many are taken as the confident joint says, and ranked by how much more probable
+    another class is than the given one.
+
+    Args:
+        probs: [N, C], of networks that did not learn from these pictures.
+        labels: int64 [N].
+
+    Returns:
+        A row per doubtful picture: `row` in `labels`; `given` and `suggested`, class names; their
+        probabilities `given_probability` and `suggested_probability`.
+    """
+    from cleanlab.filter import find_label_issues
+
+    _, codes, known = _present(probs, labels)
+    rows = find_label_issues(
+        codes, known, return_indices_ranked_by="normalized_margin", filter_by="prune_by_noise_rate", n_jobs=1
+    ).astype(np.int64)
+    suggested = probs[rows].argmax(1)
+    rows, suggested = rows[suggested != labels[rows]], suggested[suggested != labels[rows]]
+    names = np.array(class_names)
+    return pd.DataFrame(
+        {
+            "row": rows,
+            "given": names[labels[rows]],
+            "suggested": names[suggested],
+            "given_probability": probs[rows, labels[rows]],
+            "suggested_probability": probs[rows, suggested],
+        }
+    )
+
+
+def _present(probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The classes that occur, and labels and probabilities of these alone: others would have no threshold."""
+    present = np.unique(labels)
+    return (
+        present,
+        np.searchsorted(present, labels),
+        probs[:, present] / probs[:, present].sum(1, keepdims=True),
+    )
+
+
+def noise_table(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> pd.DataFrame:
+    """Per class, how many of its labels the confident joint holds for wrong, and what they mostly are.
+
+    What the networks get wrong with confidence counts as a wrong label too, so these shares are upper bounds:
+    the better the networks, the closer. `copy_conflicts` bounds them without a network.
+
+    Args:
+        probs: [N, C], of networks that did not learn from these pictures.
+        labels: int64 [N].
+
+    Returns:
+        A row per class that occurs: `n`, `wrong` (share), `mostly` (the commonest other class).
+    """
+    from cleanlab.count import compute_confident_joint
+
+    present, codes, known = _present(probs, labels)
+    joint = compute_confident_joint(codes, known)
+    counts = np.bincount(codes)
+    wrong = 1 - np.diag(joint) / joint.sum(1).clip(min=1)
+    others = joint * (1 - np.eye(len(present)))
+    names = np.array(class_names)[present]
+    mostly = np.where(others.sum(1) > 0, names[others.argmax(1)], "-")
+    return pd.DataFrame({"n": counts, "wrong": wrong, "mostly": mostly}, index=names)
+
+
+def copy_conflicts(competition: Competition) -> dict[str, float]:
+    """How often two labels of one photograph differ, and what share of wrong labels that means.
+
+    Near copies (another crop or light of the same photograph) were labelled apart from each other. If a label
+    is wrong with probability e, whichever copy it is, two of them agree with probability (1 - e)^2, or a
+    little more where both are wrong alike.
+
+    Returns:
+        `pairs`, `differing`; `wrong`, the estimate of e, with its 95 % interval `low` and `high`.
+    """
+    table = picture_table(competition)
+    pairs = near_copies(competition, table)
+    first, second = (table.label[pairs[name]].reset_index(drop=True) for name in ("first", "second"))
+    labelled = first.notna() & second.notna()
+    n, differing = int(labelled.sum()), int((first.astype(str) != second.astype(str))[labelled].sum())
+    low, high = wilson_interval(differing, n)
+    wrong = [1 - math.sqrt(1 - share) for share in (differing / n if n else math.nan, low, high)]
+    return {"pairs": n, "differing": differing, "wrong": wrong[0], "low": wrong[1], "high": wrong[2]}
+
+
+def finding_quality(
+    found: np.ndarray, wrong: np.ndarray, steps: tuple[int, ...] = (25, 50, 100)
+) -> pd.DataFrame:
+    """Precision and recall of a ranked finding where the truth is known, as in the demo data.
+
+    Args:
+        found: row numbers, the most doubtful first.
+        wrong: bool [N], the labels that are wrong indeed.
+        steps: how many of the first to judge, beside all of them.
+
+    Returns:
+        A row per number of labels looked at: `hits`, `precision` with its 95 % interval, `recall`.
+    """
+    rows = []
+    for n in [*[step for step in steps if step < len(found)], len(found)]:
+        hits = int(wrong[found[:n]].sum())
+        low, high = wilson_interval(hits, n)
+        precision = hits / n if n else math.nan
+        rows.append((n, hits, precision, low, high, hits / max(1, wrong.sum())))
+    return pd.DataFrame(rows, columns=["looked at", "hits", "precision", "ci_low", "ci_high", "recall"])
+
+
+def write_suggestions(path: Path, doubts: pd.DataFrame, split: Split) -> str:
+    """Write a CSV for `label_fixes`: one row per doubtful label, its column `label` to be edited.
+
+    A file that is there already may hold a person's decisions, so it is kept.
+
+    Returns:
+        A line that says what was done.
+    """
+    if path.exists():
+        return f"{path} is kept as it is, since it may be edited; remove it to have it written anew"
+    table = doubts.assign(id=split.ids[doubts.row], label=doubts.suggested)
+    columns = ["id", "given", "label", "given_probability", "suggested_probability"]
+    with atomic_write(path) as temporary:
+        table[columns].round(3).to_csv(temporary, index=False)
+    return f"{path}: {len(table):,} suggestions"
+
+
+def ceiling(noise: pd.DataFrame) -> float:
+    """The accuracy of one who always sees the true class, against labels with the errors of `noise_table`."""
+    return float(1 - (noise.n * noise.wrong).sum() / noise.n.sum())
+
+
+def describe_conflicts(conflicts: dict[str, Any]) -> str:
+    """The outcome of `copy_conflicts` in words."""
+    if not conflicts["pairs"]:
+        return "no near copies with two labels: nothing to estimate wrong labels from without a network"
+    share = conflicts["differing"] / conflicts["pairs"]
+    return (
+        f"{conflicts['differing']:,} of {conflicts['pairs']:,} pairs of near copies have two labels that "
+        f"differ ({100 * share:.1f} %): about {100 * conflicts['wrong']:.1f} % of labels are wrong "
+        f"(95 % interval {100 * conflicts['low']:.1f} to {100 * conflicts['high']:.1f})"
+    )

@@ -1,0 +1,171 @@
+"""The figures of the error analysis: as in `plots`, each function draws on the `ax` it is given and returns
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.patches import Rectangle
+
+from fer_utils.galleries import face_grid
+from fer_utils.plots import class_colors
+
+BLUE, RED, GREY = "#30638e", "#d1495b", "#8d99ae"
+
+
+def intervals(
+    names: Sequence[str],
+    table: pd.DataFrame,
+    ax: Axes,
+    value: str,
+    low: str,
+    high: str,
+    reference: float = 0.0,
+) -> Axes:
+    """A dot with its interval for each row, the first on top; those that leave out `reference` are
+    coloured."""
+    places = np.arange(len(table))
+    sure = ((table[low] > reference) | (table[high] < reference)).to_numpy()
+    colors = np.where(sure, np.where(table[value] > reference, BLUE, RED), GREY)
+    ax.axvline(reference, color="#444444", lw=1, ls=":")
+    ax.hlines(places, table[low], table[high], colors=colors, lw=2)
+    ax.scatter(table[value], places, color=colors, zorder=3)
+    ax.set(yticks=places, yticklabels=list(names))
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def precision_and_recall(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Both for each class with their 95 % intervals, from `metrics.per_class_table`."""
+    for name, color, offset in (("recall", BLUE, -0.15), ("precision", RED, 0.15)):
+        places = np.arange(len(table)) + offset
+        ax.hlines(places, 100 * table[f"{name}_low"], 100 * table[f"{name}_high"], color=color, lw=2)
+        ax.scatter(100 * table[name], places, color=color, zorder=3, label=name)
+    labels = [f"{name} (n = {n:,})" for name, n in zip(table.index, table.n, strict=True)]
+    ax.set(
+        yticks=range(len(table)), yticklabels=labels, xlabel="%, 95 % interval", title="Precision and recall"
+    )
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.legend(frameon=False, loc="lower left")
+    return ax
+
+
+def coverage(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Accuracy by the share of answers kept, from `metrics.coverage_table`."""
+    ax.fill_between(
+        100 * table.coverage, 100 * table.ci_low, 100 * table.ci_high, color=BLUE, alpha=0.2, lw=0
+    )
+    ax.plot(100 * table.coverage, 100 * table.accuracy, "o-", ms=4, color=BLUE)
+    ax.set(
+        xlabel="surest answers kept (%)", ylabel="accuracy among them (%)", title="Accuracy against coverage"
+    )
+    return ax
+
+
+def face_map(plane: np.ndarray, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], ax: Axes,
+             clusters: np.ndarray, size: float = 0.7) -> Axes:  # fmt: skip
+    """Pictures as dots in the plane [N, 2], coloured by class, with the most typical face of each cluster."""
+    colors = class_colors(class_names)
+    for k, name in enumerate(class_names):
+        ax.scatter(*plane[labels == k].T, 5, color=colors[k], label=name, alpha=0.7, lw=0)
+    for cluster in np.unique(clusters):
+        members = np.flatnonzero(clusters == cluster)
+        middle = np.median(plane[members], axis=0)
+        nearest = members[((plane[members] - middle) ** 2).sum(1).argmin()]
+        picture = OffsetImage(
+            images[nearest, 0], zoom=size * 48 / images.shape[-1], cmap="gray", clim=(0, 255)
+        )
+        box = AnnotationBbox(picture, middle, pad=0.1, bboxprops={"lw": 0.5})
+        ax.add_artist(box)
+        ax.annotate(str(cluster), middle, xytext=(0, 27 * size), textcoords="offset points", ha="center",
+        zorder=9,
+                    fontsize=8, bbox={"facecolor": "white", "lw": 0, "pad": 0.5})  # fmt: skip
+    ax.set(xticks=[], yticks=[], title="Last layer, by t-SNE")
+    ax.legend(frameon=False, markerscale=3, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def region_boxes(mean_face: np.ndarray, regions: Mapping[str, tuple[slice, slice]], ax: Axes) -> Axes:
+    """The boxes of `saliency.face_regions` on the mean face [H, W]."""
+    ax.imshow(mean_face, cmap="gray")
+    for name, (rows, columns) in regions.items():
+        place, width, height = (
+            (columns.start - 0.5, rows.start - 0.5),
+            columns.stop - columns.start,
+            rows.stop - rows.start,
+        )
+        ax.add_patch(Rectangle(place, width, height, fill=False, color="#edae49", lw=1.5))
+        ax.text(place[0] + 0.5, place[1] + 0.5, name, color="#edae49", fontsize=8, va="top")
+    ax.set(xticks=[], yticks=[], title="What is hidden")
+    ax.grid(visible=False)
+    return ax
+
+
+def heat_faces(
+    images: np.ndarray, maps: np.ndarray, ax: Axes, captions: Sequence[str], columns: int = 8
+) -> Axes:
+    """Pictures [N, 1, H, W] in a grid with their maps [N, H, W] laid over them, a caption under each."""
+    face_grid(images, ax, columns, captions)
+    height, width = images.shape[2:]
+    gap, foot = max(2, width // 16), height // 3  # as `face_grid` lays them out
+    for i, heat in enumerate(maps):
+        left, top = (i % columns) * (width + gap), (i // columns) * (height + foot + gap)
+        extent = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
+        ax.imshow(
+            heat, cmap="inferno", alpha=0.45, vmin=0, vmax=max(1e-6, np.quantile(maps, 0.99)), extent=extent
+        )
+    rows = max(1, -(-len(images) // columns))
+    ax.set(xlim=(-0.5, columns * (width + gap) - 0.5), ylim=(rows * (height + foot + gap) - 0.5, -0.5))
+    return ax
+
+
+def mean_maps(
+    images: np.ndarray, maps: np.ndarray, labels: np.ndarray, class_names: Sequence[str], ax: Axes
+) -> Axes:
+    """The mean map [N, H, W] of each class over its mean face."""
+    rows = [labels == k for k in range(len(class_names))]
+    present = [k for k, mine in enumerate(rows) if mine.any()]
+    faces = np.stack([images[rows[k]].mean(0) for k in present]).astype(np.uint8)
+    means = np.stack([maps[rows[k]].mean(0) for k in present])
+    captions = [f"{class_names[k]}\nn = {rows[k].sum():,}" for k in present]
+    return heat_faces(faces, means, ax, captions, columns=len(present))
+
+
+def loss_bars(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Points of accuracy lost with each part of the face, from `saliency.occlusion_table`."""
+    errors = np.stack([table.lost - table.low, table.high - table.lost])
+    ax.barh(table.index, table.lost, xerr=errors, color=BLUE, ecolor="#444444")
+    ax.axvline(0, color="#444444", lw=1)
+    ax.set(xlabel="points of accuracy lost, 95 % interval", title=f"Without it (n = {table.n.iloc[0]:,})")
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def learning_curve(n: Sequence[int], scores: Sequence[dict], gain: Mapping[str, float], ax: Axes) -> Axes:
+    """Accuracy by the number of training pictures, and where twice as many would lead.
+
+    Args:
+        scores: of `metrics.evaluate`, one for each number.
+        gain: from `levers.next_doubling`.
+    """
+    accuracy = np.array([100 * score["accuracy"] for score in scores])
+    low, high = (np.array([100 * score[key] for score in scores]) for key in ("ci_low", "ci_high"))
+    ax.errorbar(
+        n, accuracy, [accuracy - low, high - accuracy], fmt="o-", color=BLUE, capsize=3, label="measured"
+    )
+    ahead = accuracy[-1] + 100 * np.array([gain["difference"], gain["ci_low"], gain["ci_high"]])
+    ax.errorbar([2 * n[-1]], ahead[:1], [[ahead[0] - ahead[1]], [ahead[2] - ahead[0]]], fmt="o", color=RED,
+                capsize=3, label="twice the pictures, estimated")  # fmt: skip
+    ax.plot([n[-1], 2 * n[-1]], [accuracy[-1], ahead[0]], ls=":", color=RED)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks([*n, 2 * n[-1]], [f"{count:,}" for count in [*n, 2 * n[-1]]])
+    ax.set(xlabel="training pictures", ylabel="valid accuracy (%)", title="Learning curve")
+    ax.legend(frameon=False, loc="lower right")
+    return ax

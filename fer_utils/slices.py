@@ -1,0 +1,208 @@
+"""When a run fails: slices of the validation pictures by how they look, tested with a correction for how many
+were tried."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from fer_utils.audit import light
+from fer_utils.augment import to_float, view
+from fer_utils.metrics import wilson_interval
+
+ATTRIBUTES = ("brightness", "contrast", "sharpness", "face size", "asymmetry")
+# A slice of fewer pictures can say nothing: its interval is 35 points wide.
+FEWEST = 30
+_ZOOMS = np.linspace(0.75, 1.35, 13)
+
+
+def attribute_table(images: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
+    """How each picture of uint8 [N, 1, H, W] looks, by measures that need no labels.
+
+    `brightness` and `contrast`: mean and standard deviation of the grey levels. `sharpness`: the standard
+    deviation of the Laplacian over that of the picture (Pech-Pacheco et al. 2000, without the contrast).
+    `face size`: the zoom at which the mean face of `reference` [M, 1, H, W] fits best. `asymmetry`: 1 minus
+    the correlation with the mirrored picture at the best shift, which a turned head raises (and light from a
+    side).
+
+    Returns:
+        A row per picture, columns `ATTRIBUTES`.
+    """
+    brightness, contrast = light(images)
+    grey = images[:, 0].astype(np.float32)
+    middle = grey[:, 1:-1, 1:-1]
+    laplacian = 4 * middle - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
+    values = {
+        "brightness": brightness,
+        "contrast": contrast,
+        "sharpness": laplacian.std((1, 2)) / middle.std((1, 2)).clip(min=1),
+        "face size": _face_size(grey, reference),
+        "asymmetry": 1 - _mirror_correlation(grey),
+    }
+    return pd.DataFrame(values)
+
+
+def _unit(pictures: np.ndarray) -> np.ndarray:
+    vectors = pictures.reshape(len(pictures), -1)
+    vectors = vectors - vectors.mean(1, keepdims=True)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-6)
+
+
+def _face_size(grey: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    mean = torch.tensor(reference.mean(0, keepdims=True, dtype=np.float64), dtype=torch.float32)
+    faces = [view(mean, False, 0.0, 0.0, float(zoom))[0, 0].numpy() for zoom in _ZOOMS]
+    return _ZOOMS[(_unit(grey) @ _unit(np.stack(faces)).T).argmax(1)]
+
+
+def _mirror_correlation(grey: np.ndarray) -> np.ndarray:
+    reach = max(1, grey.shape[-1] // 12)
+    best = np.full(len(grey), -1.0, np.float32)
+    for shift in range(-reach, reach + 1):  # a face beside the middle is not asymmetric
+        part = grey[:, :, max(0, shift) : grey.shape[-1] + min(0, shift)]
+        best = np.maximum(best, np.einsum("ij,ij->i", _unit(part), _unit(part[:, :, ::-1])))
+    return best
+
+
+def last_features(model: nn.Module, images: np.ndarray, batch_size: int = 512) -> np.ndarray:
+    """What the last linear layer is given for uint8 [N, 1, H, W]: float32 [N, F]."""
+    layer = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    kept: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].flatten(1).cpu()))
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad():
+            for batch in torch.tensor(images).split(batch_size):
+                model.eval()(to_float(batch.to(device)))
+    finally:
+        hook.remove()
+    return torch.cat(kept).numpy()
+
+
+def clusters_of(features: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Groups of pictures that lie together in features [N, F]: int64 [N], by k-means on the first 30
+    principal components, one for every 150 pictures, 2 to 12 in all."""
+    from sklearn.cluster import KMeans
+
+    n_clusters = int(np.clip(len(features) // 150, 2, 12))
+    return KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(_components(features, seed))
+
+
+def plane_of(features: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A map of features [N, F]: float32 [N, 2], t-SNE (van der Maaten and Hinton 2008) of the first 30
+    principal components. It takes some 10 ms a picture."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30, (len(features) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+        _components(features, seed)
+    )
+
+
+def _components(features: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.decomposition import PCA
+
+    return PCA(min(30, *features.shape), random_state=seed).fit_transform(features)
+
+
+def slice_masks(
+    attributes: pd.DataFrame, clusters: np.ndarray, known: np.ndarray
+) -> dict[tuple[str, str], np.ndarray]:
+    """The slices to test, (what, which) -> bool [N]: fifths of each attribute, clusters, near copies of
+    training pictures and the others."""
+    masks = {}
+    for name in attributes:
+        fifths = pd.qcut(attributes[name], 5, duplicates="drop")
+        for k, interval in enumerate(fifths.cat.categories):
+            place = {0: "lowest", len(fifths.cat.categories) - 1: "highest"}.get(k, "from")
+            which = f"{place} {max(interval.left, attributes[name].min()):.2f} to {interval.right:.2f}"
+            masks[name, which] = (fifths == interval).to_numpy()
+    masks |= {("cluster", str(k)): clusters == k for k in np.unique(clusters)}
+    masks |= {("copy in train", "yes"): known, ("copy in train", "no"): ~known}
+    return {key: mask for key, mask in masks.items() if mask.sum() >= FEWEST}
+
+
+def score_slices(
+    masks: dict[tuple[str, str], np.ndarray], correct: np.ndarray, labels: np.ndarray
+) -> pd.DataFrame:
+    """Hold the accuracy of each slice against what its mix of classes would give.
+
+    A slice full of the easiest class is no finding. So each picture is expected to be answered rightly as
+    often as its class is; the sum of such chances has a known spread, from which p follows (normal
+    approximation). Holm's correction (1979) makes up for how many slices were tried.
+
+    Args:
+        masks: as from `slice_masks`.
+        correct: bool [N].
+        labels: int64 [N].
+
+    Returns:
+        A row per slice, the worst gap first: `n`, `accuracy` with its 95 % interval, `expected`, `gap` (both
+        as shares), `p` and `p_corrected`.
+    """
+    from scipy.stats import norm
+
+    recall = pd.Series(correct).groupby(labels).transform("mean").to_numpy(np.float64)
+    rows = []
+    for (what, which), mask in masks.items():
+        n, hits = int(mask.sum()), int(correct[mask].sum())
+        low, high = wilson_interval(hits, n)
+        # The slice is part of what its classes' recall was taken from, which narrows the spread of the gap.
+        spread = np.sqrt((recall * (1 - recall))[mask].sum() * max(1 - n / len(correct), 1e-9))
+        gap = hits - recall[mask].sum()
+        p = float(2 * norm.sf(abs(gap) / spread)) if spread > 0 else 1.0
+        rows.append((what, which, n, hits / n, low, high, recall[mask].mean(), gap / n, p))
+    columns = ["what", "which", "n", "accuracy", "ci_low", "ci_high", "expected", "gap", "p"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(p_corrected=holm(table.p.to_numpy())).sort_values("gap", ignore_index=True)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values [N] corrected for their number (Holm 1979)."""
+    order = np.argsort(p)
+    corrected = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))).clip(max=1)
+    result = np.empty(len(p))
+    result[order] = corrected
+    return result
+
+
+def found_slices(
+    attributes: pd.DataFrame, correct: np.ndarray, labels: np.ndarray, seed: int = 0
+) -> pd.DataFrame:
+    """Slices that nobody thought of: a small tree looks in one half of the pictures for combinations of
+    attributes with more errors than their classes explain; the other half, which it did not see, tests them.
+
+    (The idea of automated data slicing, Chung et al. 2019; the honest halves of Athey and Imbens 2016.)
+
+    Returns:
+        As `score_slices`, on the testing half; empty where the tree finds nothing.
+    """
+    from sklearn.tree import DecisionTreeRegressor
+
+    half = np.random.default_rng(seed).permutation(len(correct)) < len(correct) // 2
+    recall = pd.Series(correct[half]).groupby(labels[half]).mean().reindex(range(labels.max() + 1)).fillna(0)
+    surprise = correct[half] - recall.to_numpy()[labels[half]]
+    tree = DecisionTreeRegressor(
+        max_depth=2, min_samples_leaf=max(FEWEST, half.sum() // 20), random_state=seed
+    )
+    tree.fit(attributes[half].to_numpy(), surprise)
+    leaves = tree.apply(attributes.to_numpy())
+    rules = _rules(tree.tree_, list(attributes))
+    masks = {("found", rules[leaf]): (leaves == leaf)[~half] for leaf in np.unique(leaves)}
+    masks = {key: mask for key, mask in masks.items() if mask.sum() >= FEWEST and key[1]}
+    return score_slices(masks, correct[~half], labels[~half])
+
+
+def _rules(tree: object, names: list[str]) -> dict[int, str]:
+    """Each leaf of a fitted tree -> the conditions that lead there."""
+    rules, ahead = {}, [(0, [])]
+    while ahead:
+        node, conditions = ahead.pop()
+        if tree.children_left[node] < 0:
+            rules[node] = " and ".join(conditions)
+            continue
+        name, threshold = names[tree.feature[node]], tree.threshold[node]
+        ahead.append((tree.children_left[node], [*conditions, f"{name} <= {threshold:.2f}"]))
+        ahead.append((tree.children_right[node], [*conditions, f"{name} > {threshold:.2f}"]))
+    return rules
