@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.audit import picture_table
+from fer_utils.demo import demo_truth
 from fer_utils.faces import Competition, Split
 from fer_utils.files import atomic_write
 from fer_utils.metrics import wilson_interval
@@ -131,6 +132,13 @@ def finding_quality(
         precision = hits / n if n else math.nan
         rows.append((n, hits, precision, low, high, hits / max(1, wrong.sum())))
     return pd.DataFrame(rows, columns=["looked at", "hits", "precision", "ci_low", "ci_high", "recall"])
+
+
+def demo_quality(found: pd.DataFrame, competition: Competition, seed: int = 0) -> pd.DataFrame:
+    """`finding_quality` of doubtful training labels of the demo data, drawn with `seed`, whose truth is
+    known."""
+    truth = demo_truth(seed=seed)["train"].set_index("id").loc[competition.train.ids]
+    return finding_quality(found.row.to_numpy(), (truth.label != truth.truth).to_numpy())
 
 
 def write_suggestions(path: Path, doubts: pd.DataFrame, split: Split) -> str:

@@ -148,24 +148,29 @@ def loss_bars(table: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def learning_curve(n: Sequence[int], scores: Sequence[dict], gain: Mapping[str, float], ax: Axes) -> Axes:
-    """Accuracy by the number of training pictures, and where twice as many would lead.
-
-    Args:
-        scores: of `metrics.evaluate`, one for each number.
-        gain: from `levers.next_doubling`.
-    """
-    accuracy = np.array([100 * score["accuracy"] for score in scores])
-    low, high = (np.array([100 * score[key] for score in scores]) for key in ("ci_low", "ci_high"))
-    ax.errorbar(
-        n, accuracy, [accuracy - low, high - accuracy], fmt="o-", color=BLUE, capsize=3, label="measured"
-    )
-    ahead = accuracy[-1] + 100 * np.array([gain["difference"], gain["ci_low"], gain["ci_high"]])
-    ax.errorbar([2 * n[-1]], ahead[:1], [[ahead[0] - ahead[1]], [ahead[2] - ahead[0]]], fmt="o", color=RED,
-                capsize=3, label="twice the pictures, estimated")  # fmt: skip
-    ax.plot([n[-1], 2 * n[-1]], [accuracy[-1], ahead[0]], ls=":", color=RED)
+def learning_curve(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Accuracy by the number of training pictures, from `levers.curve_table`; its last row is an estimate."""
+    points = 100 * table[["accuracy", "low", "high"]]
+    errors = np.stack([points.accuracy - points.low, points.high - points.accuracy])
+    measured, ahead = slice(0, -1), slice(-1, None)
+    for rows, style, color, label in (
+        (measured, "o-", BLUE, "measured"),
+        (ahead, "o", RED, "twice the pictures, estimated"),
+    ):
+        ax.errorbar(table.n[rows], points.accuracy[rows], errors[:, rows], fmt=style, color=color, capsize=3,
+                    label=label)  # fmt: skip
+    ax.plot(table.n[-2:], points.accuracy[-2:], ls=":", color=RED)
     ax.set_xscale("log", base=2)
-    ax.set_xticks([*n, 2 * n[-1]], [f"{count:,}" for count in [*n, 2 * n[-1]]])
+    ax.set_xticks(table.n, [f"{n:,}" for n in table.n])
     ax.set(xlabel="training pictures", ylabel="valid accuracy (%)", title="Learning curve")
     ax.legend(frameon=False, loc="lower right")
+    return ax
+
+
+def slice_gaps(table: pd.DataFrame, ax: Axes) -> Axes:
+    """The gap of every slice, from `slices.score_slices`."""
+    names = [f"{row.what} {row.which} (n = {row.n:,})" for row in table.itertuples()]
+    intervals(names, 100 * table[["gap", "low", "high"]], ax, "gap", "low", "high")
+    ax.set(xlabel="points of accuracy against the same classes elsewhere, 95 % interval", title="Slices")
+    ax.tick_params(axis="y", labelsize=8)
     return ax

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -130,3 +131,12 @@ def face_gallery(images: np.ndarray, captions: Sequence[str], columns: int = 8) 
         ax.set_axis_off()
         ax.text(0.5, 0.5, "none", ha="center", transform=ax.transAxes)
     return fig
+
+
+def table_gallery(images: np.ndarray, rows: pd.DataFrame, caption: str, columns: int = 8) -> Figure:
+    """`face_gallery` of the pictures that the index of `rows` names among [N, 1, H, W].
+
+    `caption` is a format string of the columns, for instance "is {true}, said {predicted} {confidence:.0%}".
+    """
+    captions = [caption.format(**row) for row in rows.to_dict("records")]
+    return face_gallery(images[rows.index], captions, columns)

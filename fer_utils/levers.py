@@ -101,6 +101,19 @@ def next_doubling(
     return {"difference": gain(np.arange(n)), "ci_low": float(low), "ci_high": float(high)}
 
 
+def curve_table(variants: Mapping[str, Run], labels: np.ndarray, n_train: int) -> pd.DataFrame:
+    """The learning curve of the small net, and where it leads: `n` pictures learned from, `accuracy` with its
+    95 % interval `low` and `high`; the last row, twice the pictures, is estimated by `next_doubling`."""
+    rows = []
+    for name, share in (("quarter", 4), ("half", 2), ("base", 1)):
+        scores = variants[name].metrics["valid"]["views"]
+        rows.append((n_train // share, *(scores[key] for key in ("accuracy", "ci_low", "ci_high"))))
+    half, whole = (variants[key].saved_probs().argmax(1) == labels for key in ("half", "base"))
+    gain = next_doubling(half, whole)
+    ahead = [rows[-1][1] + gain[key] for key in ("difference", "ci_low", "ci_high")]
+    return pd.DataFrame([*rows, (2 * n_train, *ahead)], columns=["n", "accuracy", "low", "high"])
+
+
 def _more_pictures(labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
     lever = "twice the pictures"
     if "half" not in variants:

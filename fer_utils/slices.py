@@ -3,6 +3,8 @@ were tried."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import torch
@@ -10,7 +12,10 @@ from torch import Tensor, nn
 
 from fer_utils.audit import light
 from fer_utils.augment import to_float, view
+from fer_utils.faces import Competition
 from fer_utils.metrics import wilson_interval
+from fer_utils.predict import Run
+from fer_utils.resemblance import near_copies_of
 
 ATTRIBUTES = ("brightness", "contrast", "sharpness", "face size", "asymmetry")
 # A slice of fewer pictures can say nothing: its interval is 35 points wide.
@@ -138,8 +143,8 @@ def score_slices(
         labels: int64 [N].
 
     Returns:
-        A row per slice, the worst gap first: `n`, `accuracy` with its 95 % interval, `expected`, `gap` (both
-        as shares), `p` and `p_corrected`.
+        A row per slice, the worst gap first: `n`, `accuracy` and `expected`, `gap` with its 95 % interval
+        `low` and `high` (all as shares), `p` and `p_corrected`.
     """
     from scipy.stats import norm
 
@@ -147,13 +152,13 @@ def score_slices(
     rows = []
     for (what, which), mask in masks.items():
         n, hits = int(mask.sum()), int(correct[mask].sum())
-        low, high = wilson_interval(hits, n)
         # The slice is part of what its classes' recall was taken from, which narrows the spread of the gap.
         spread = np.sqrt((recall * (1 - recall))[mask].sum() * max(1 - n / len(correct), 1e-9))
         gap = hits - recall[mask].sum()
         p = float(2 * norm.sf(abs(gap) / spread)) if spread > 0 else 1.0
-        rows.append((what, which, n, hits / n, low, high, recall[mask].mean(), gap / n, p))
-    columns = ["what", "which", "n", "accuracy", "ci_low", "ci_high", "expected", "gap", "p"]
+        low, high = (float(bound) - recall[mask].mean() for bound in wilson_interval(hits, n))
+        rows.append((what, which, n, hits / n, recall[mask].mean(), gap / n, low, high, p))
+    columns = ["what", "which", "n", "accuracy", "expected", "gap", "low", "high", "p"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_corrected=holm(table.p.to_numpy())).sort_values("gap", ignore_index=True)
 
@@ -206,3 +211,36 @@ def _rules(tree: object, names: list[str]) -> dict[int, str]:
         ahead.append((tree.children_left[node], [*conditions, f"{name} <= {threshold:.2f}"]))
         ahead.append((tree.children_right[node], [*conditions, f"{name} > {threshold:.2f}"]))
     return rules
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What `examine` found out about the validation pictures.
+
+    Attributes:
+        attributes: from `attribute_table`.
+        known: bool [N], which have a copy or near copy in the training split.
+        features: float32 [N, F], from `last_features`.
+        clusters: int64 [N], from `clusters_of`.
+        table: every slice with its score, from `score_slices`.
+    """
+
+    attributes: pd.DataFrame
+    known: np.ndarray
+    features: np.ndarray
+    clusters: np.ndarray
+    table: pd.DataFrame
+
+
+def examine(run: Run, competition: Competition, correct: np.ndarray, seed: int = 0) -> Looks:
+    """Measure how the validation pictures look to people and to the run, and score all slices by it.
+
+    Args:
+        correct: bool [N], which of them the run answers rightly.
+    """
+    valid, train = competition.valid, competition.train.images
+    attributes, known = attribute_table(valid.images, train), near_copies_of(valid.images, train)
+    features = last_features(run.model, valid.images)
+    clusters = clusters_of(features, seed)
+    masks = slice_masks(attributes, clusters, known)
+    return Looks(attributes, known, features, clusters, score_slices(masks, correct, valid.labels))

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from fer_utils import doubts
+from fer_utils.demo import demo_truth
 from fer_utils.faces import Competition, Split
 from fer_utils.fixes import apply_fixes
 
@@ -94,3 +95,16 @@ def test_conflicts_of_near_copies_are_counted_by_pair():
     assert found["low"] < found["wrong"] < found["high"]
     assert "8 of 20 pairs" in doubts.describe_conflicts(found)
     assert "no near copies" in doubts.describe_conflicts({"pairs": 0})
+
+
+def test_the_finding_is_judged_by_what_the_demo_drew():
+    """All labels that are wrong on purpose, and as many others: half of them hits, none missed."""
+    truth = demo_truth()["train"]
+    wrong = np.flatnonzero(truth.label != truth.truth)
+    right = np.flatnonzero(truth.label == truth.truth)[: len(wrong)]
+    rows = np.arange(5000)
+    train = Split(np.zeros((5000, 1, 2, 2), np.uint8), truth.label.to_numpy(), truth.id.to_numpy(str))
+    demo = Competition(train.take(rows[::-1]), train.take(rows[:2]), None, tuple("abcdefg"), tuple(range(7)))
+    found = pd.DataFrame({"row": 4999 - np.concatenate([wrong, right])})
+    quality = doubts.demo_quality(found, demo).iloc[-1]
+    assert (quality.hits, quality.precision, quality.recall) == (len(wrong), 0.5, 1.0)

@@ -101,7 +101,22 @@ def test_lost_points_are_bars_with_their_interval(ax):
 
 
 def test_the_curve_goes_on_to_twice_the_pictures(ax):
-    scores = [{"accuracy": a, "ci_low": a - 0.02, "ci_high": a + 0.02} for a in (0.4, 0.5, 0.6)]
-    plots.learning_curve([25, 50, 100], scores, {"difference": 0.05, "ci_low": 0.03, "ci_high": 0.06}, ax)
+    accuracy = np.array([0.4, 0.5, 0.6, 0.65])
+    table = {"n": [25, 50, 100, 200], "accuracy": accuracy, "low": accuracy - 0.02, "high": accuracy + 0.02}
+    plots.learning_curve(pd.DataFrame(table), ax)
     assert [text.get_text() for text in ax.get_xticklabels()] == ["25", "50", "100", "200"]
     assert any(line.get_xydata().tolist() == [[100, 60], [200, 65]] for line in ax.lines)
+
+
+def test_slices_are_named_with_their_number(ax):
+    table = {
+        "what": ["brightness"],
+        "which": ["lowest"],
+        "n": [1200],
+        "gap": [-0.1],
+        "low": [-0.2],
+        "high": [0.0],
+    }
+    plots.slice_gaps(pd.DataFrame(table), ax)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["brightness lowest (n = 1,200)"]
+    assert ax.collections[-1].get_offsets()[0].tolist() == [-10, 0]

@@ -163,9 +163,9 @@ def test_slices_that_fail_for_sure_promise_what_they_lack(run):
     labels = np.arange(20) % 4
     import pandas as pd
 
-    rows = [("brightness", "lowest", 10, 0.3, 0.2, 0.4, 0.5, -0.2, 0.001, 0.01),
-            ("sharpness", "lowest", 10, 0.3, 0.2, 0.4, 0.5, -0.2, 0.1, 0.9)]  # fmt: skip
-    columns = ["what", "which", "n", "accuracy", "ci_low", "ci_high", "expected", "gap", "p", "p_corrected"]
+    rows = [("brightness", "lowest", 10, 0.3, 0.5, -0.2, -0.3, -0.1, 0.001, 0.01),
+            ("sharpness", "lowest", 10, 0.3, 0.5, -0.2, -0.3, 0.1, 0.1, 0.9)]  # fmt: skip
+    columns = ["what", "which", "n", "accuracy", "expected", "gap", "low", "high", "p", "p_corrected"]
     table = levers.lever_table(run, labels, pd.DataFrame(rows, columns=columns))
     row = table[table.lever.str.startswith("imitate")].iloc[0]
     assert row.lever == "imitate brightness in augmentation"
