@@ -39,6 +39,7 @@ def study_config(
     same += ("clean", "label_fixes", "allow_rejected")
     knobs = {name: getattr(config, name) for name in same}
     knobs |= {"out": str(out), "n_devices": "1", "epochs": epochs, "width": width}
+    knobs["precision"] = "fp32"  # small differences are to be told apart, so all are computed alike
     if n_train < 10_000:
         knobs["batch_size"] = 64  # more steps for the few pictures
     if config.image_size < 28:
