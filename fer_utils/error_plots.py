@@ -34,8 +34,7 @@ def intervals(
     ax.axvline(reference, color="#444444", lw=1, ls=":")
     ax.hlines(places, table[low], table[high], colors=colors, lw=2)
     ax.scatter(table[value], places, color=colors, zorder=3)
-    ax.set(yticks=places, yticklabels=list(names))
-    ax.invert_yaxis()
+    ax.set(yticks=places, yticklabels=list(names), ylim=(len(table) - 0.5, -0.5))
     ax.grid(axis="y", visible=False)
     return ax
 
@@ -101,7 +100,14 @@ def region_boxes(mean_face: np.ndarray, regions: Mapping[str, tuple[slice, slice
             rows.stop - rows.start,
         )
         ax.add_patch(Rectangle(place, width, height, fill=False, color="#edae49", lw=1.5))
-        ax.text(place[0] + 0.5, place[1] + 0.5, name, color="#edae49", fontsize=8, va="top")
+        ax.text(
+            place[0] + 0.5,
+            place[1] + 0.5,
+            name,
+            fontsize=7,
+            va="top",
+            bbox={"facecolor": "#edae49", "pad": 0.5, "lw": 0},
+        )
     ax.set(xticks=[], yticks=[], title="What is hidden")
     ax.grid(visible=False)
     return ax
@@ -171,6 +177,6 @@ def slice_gaps(table: pd.DataFrame, ax: Axes) -> Axes:
     """The gap of every slice, from `slices.score_slices`."""
     names = [f"{row.what} {row.which} (n = {row.n:,})" for row in table.itertuples()]
     intervals(names, 100 * table[["gap", "low", "high"]], ax, "gap", "low", "high")
-    ax.set(xlabel="points of accuracy against the same classes elsewhere, 95 % interval", title="Slices")
+    ax.set(xlabel="points of accuracy against what its classes reach, 95 % interval", title="Slices")
     ax.tick_params(axis="y", labelsize=8)
     return ax

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from fer_utils.metrics import calibration_error, cross_calibrated, log_loss, paired_test, wilson_interval
+from fer_utils.metrics import calibration_error, cross_calibrated, log_loss, paired_test
 from fer_utils.predict import Run
 
 # The lever, the variant of `studies.variant_runs` that measures it, and what was changed there.
@@ -163,17 +163,12 @@ def _weak_slices(slices: pd.DataFrame, n: int) -> tuple:
     looks = slices[~slices.what.isin(["cluster", "copy in train"])]
     weak = looks[(looks.p_corrected < 0.05) & (looks.gap < 0)]
     if weak.empty:
-        return (
-            "help where pictures look unusual",
-            0.0,
-            0.0,
-            0.0,
-            "no slice by looks fails for sure on this run",
-        )
-    worst = weak.assign(points=-100 * weak.gap * weak.n / n).groupby("what").points.sum()
-    name, points = worst.idxmax(), float(worst.max())
+        basis = "no slice by looks fails for sure on this run"
+        return ("help where pictures look unusual", 0.0, 0.0, 0.0, basis)
+    share = 100 * weak.n / n
+    weak = weak.assign(points=-weak.gap * share, reach=((weak.high - weak.low) / 2 * share) ** 2)
+    name = weak.groupby("what").points.sum().idxmax()
     rows = weak[weak.what == name]
-    low, high = wilson_interval(round((rows.accuracy * rows.n).sum()), int(rows.n.sum()))
-    spread = 100 * (high - low) / 2 * rows.n.sum() / n
+    points, reach = rows.points.sum(), np.sqrt(rows.reach.sum())
     basis = f"at most: if {name} {', '.join(rows.which)} did as the same classes elsewhere; on this run"
-    return (f"imitate {name} in augmentation", points, points - spread, points + spread, basis)
+    return (f"imitate {name} in augmentation", points, points - reach, points + reach, basis)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from fer_utils.audit import light
 from fer_utils.augment import to_float, view
 from fer_utils.faces import Competition
-from fer_utils.metrics import wilson_interval
 from fer_utils.predict import Run
 from fer_utils.resemblance import near_copies_of
 
@@ -121,7 +120,7 @@ def slice_masks(
         fifths = pd.qcut(attributes[name], 5, duplicates="drop")
         for k, interval in enumerate(fifths.cat.categories):
             place = {0: "lowest", len(fifths.cat.categories) - 1: "highest"}.get(k, "from")
-            which = f"{place} {max(interval.left, attributes[name].min()):.2f} to {interval.right:.2f}"
+            which = f"{place} {max(interval.left, attributes[name].min()):.3g} to {interval.right:.3g}"
             masks[name, which] = (fifths == interval).to_numpy()
     masks |= {("cluster", str(k)): clusters == k for k in np.unique(clusters)}
     masks |= {("copy in train", "yes"): known, ("copy in train", "no"): ~known}
@@ -134,8 +133,9 @@ def score_slices(
     """Hold the accuracy of each slice against what its mix of classes would give.
 
     A slice full of the easiest class is no finding. So each picture is expected to be answered rightly as
-    often as its class is; the sum of such chances has a known spread, from which p follows (normal
-    approximation). Holm's correction (1979) makes up for how many slices were tried.
+    often as its class is, and the gap is judged class by class (the test of
+    Cochran 1954 and of Mantel and Haenszel 1959, normal approximation). Holm's correction (1979) makes up for
+    how many slices were tried.
 
     Args:
         masks: as from `slice_masks`.
@@ -148,16 +148,18 @@ def score_slices(
     """
     from scipy.stats import norm
 
-    recall = pd.Series(correct).groupby(labels).transform("mean").to_numpy(np.float64)
+    classes = pd.get_dummies(labels).to_numpy(np.int64)  # [N, C], those that occur
+    sizes, hits = classes.sum(0), classes[correct].sum(0)
+    recall = hits / sizes
     rows = []
     for (what, which), mask in masks.items():
-        n, hits = int(mask.sum()), int(correct[mask].sum())
-        # The slice is part of what its classes' recall was taken from, which narrows the spread of the gap.
-        spread = np.sqrt((recall * (1 - recall))[mask].sum() * max(1 - n / len(correct), 1e-9))
-        gap = hits - recall[mask].sum()
+        counts = classes[mask].sum(0)
+        n, accuracy, expected = int(mask.sum()), correct[mask].mean(), (counts * recall).sum() / mask.sum()
+        # Of its class's hits, a slice gets as many as a draw without return would give (hypergeometric).
+        variance = counts * recall * (1 - recall) * (sizes - counts) / (sizes - 1).clip(min=1)
+        spread, gap = np.sqrt(variance.sum()) / n, accuracy - expected
         p = float(2 * norm.sf(abs(gap) / spread)) if spread > 0 else 1.0
-        low, high = (float(bound) - recall[mask].mean() for bound in wilson_interval(hits, n))
-        rows.append((what, which, n, hits / n, recall[mask].mean(), gap / n, low, high, p))
+        rows.append((what, which, n, accuracy, expected, gap, gap - 1.96 * spread, gap + 1.96 * spread, p))
     columns = ["what", "which", "n", "accuracy", "expected", "gap", "low", "high", "p"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_corrected=holm(table.p.to_numpy())).sort_values("gap", ignore_index=True)

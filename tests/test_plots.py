@@ -325,3 +325,17 @@ def test_histogram_by_split_has_a_line_for_each_split_that_occurs(ax):
     plots.histogram_by_split(table, "brightness", ax)
     assert len(ax.lines) == 2
     assert [text.get_text() for text in ax.get_legend().texts] == ["train", "test"]
+
+
+def test_a_gallery_of_a_table_shows_the_pictures_of_its_index():
+    split = split_of([3, 3])
+    rows = pd.DataFrame({"true": ["sad", "happy"], "confidence": [0.876, 0.5]}, index=[4, 1])
+    fig = galleries.table_gallery(split.images, rows, "is {true}\n{confidence:.0%}", columns=2)
+    (ax,) = fig.axes
+    assert [text.get_text() for text in ax.texts] == ["is sad\n88%", "is happy\n50%"]
+    canvas = ax.images[0].get_array()
+    assert (canvas[:16, :16] == 20).all() and (canvas[:16, 18:34] == 10).all()
+    plt.close(fig)
+    empty = galleries.table_gallery(split.images, rows[:0], "{true}")
+    assert empty.axes[0].texts[0].get_text() == "none"
+    plt.close(empty)

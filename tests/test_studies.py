@@ -159,6 +159,18 @@ def test_the_next_doubling_lowers_the_error_by_the_same_factor():
     assert levers.next_doubling(perfect, perfect)["difference"] == 0
 
 
+def test_the_curve_has_the_three_parts_and_the_next_doubling(competition, study):
+    labels = competition.valid.labels
+    table = levers.curve_table(study.variants, labels, 60)
+    assert table.n.tolist() == [15, 30, 60, 120]
+    for row, name in enumerate(("quarter", "half", "base")):
+        assert table.accuracy[row] == study.variants[name].metrics["valid"]["views"]["accuracy"]
+    half, base = (study.variants[name].saved_probs().argmax(1) == labels for name in ("half", "base"))
+    assert table.accuracy[3] - table.accuracy[2] == pytest.approx(
+        levers.next_doubling(half, base)["difference"]
+    )
+
+
 def test_slices_that_fail_for_sure_promise_what_they_lack(run):
     labels = np.arange(20) % 4
     import pandas as pd
