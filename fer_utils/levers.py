@@ -17,7 +17,7 @@ from fer_utils.predict import Run
 
 # The lever, the variant of `studies.variant_runs` that measures it, and what was changed there.
 _MEASURED = (
-    ("correct the doubtful labels", "fixed", "trained on the suggested labels"),
+    ("correct the doubtful labels", "fixed", "trained on the clear suggestions"),
     ("stronger augmentation", "augmented", "default strengths instead of light ones"),
     ("longer training", "longer", "twice the epochs"),
 )

@@ -35,6 +35,7 @@ def test_wrong_labels_are_found_and_ranked():
     assert (found.given == np.array(NAMES)[labels[found.row]]).all()
     margin = found.suggested_probability - found.given_probability
     assert margin.is_monotonic_decreasing
+    assert found.clear.equals(margin >= doubts.CLEAR) and 0 < found.clear.sum() < len(found)
 
 
 def test_quality_counts_by_hand():
@@ -68,12 +69,13 @@ def test_classes_without_pictures_are_left_out():
 
 
 def test_suggestions_are_what_training_reads_and_are_never_overwritten(tiny, tmp_path):
-    rows = {"row": [4, 7], "given": ["angry", "neutral"], "suggested": ["sad", "happy"]}
-    table = pd.DataFrame(rows | {"given_probability": 0.1, "suggested_probability": 0.8})
+    rows = {"row": [4, 7, 0], "given": ["angry", "neutral", "angry"], "suggested": ["sad", "happy", "sad"]}
+    odds = {"given_probability": [0.1, 0.1, 0.3], "suggested_probability": [0.8, 0.7, 0.4]}
+    table = pd.DataFrame(rows | odds | {"clear": [True, True, False]})
     path = tmp_path / "label_fixes.csv"
-    assert "2 suggestions" in doubts.write_suggestions(path, table, tiny.train)
+    assert "3 suggestions, 2 of them clear" in doubts.write_suggestions(path, table, tiny.train)
     train, _ = apply_fixes(tiny, path)
-    assert [tiny.class_names[train.labels[row]] for row in (4, 7)] == ["sad", "happy"]
+    assert [tiny.class_names[train.labels[row]] for row in (4, 7, 0)] == ["sad", "happy", "angry"]
     path.write_text("id,given,label\n4,angry,drop\n")
     assert "is kept as it is" in doubts.write_suggestions(path, table, tiny.train)
     assert path.read_text() == "id,given,label\n4,angry,drop\n"
@@ -105,6 +107,9 @@ def test_the_finding_is_judged_by_what_the_demo_drew():
     rows = np.arange(5000)
     train = Split(np.zeros((5000, 1, 2, 2), np.uint8), truth.label.to_numpy(), truth.id.to_numpy(str))
     demo = Competition(train.take(rows[::-1]), train.take(rows[:2]), None, tuple("abcdefg"), tuple(range(7)))
-    found = pd.DataFrame({"row": 4999 - np.concatenate([wrong, right])})
-    quality = doubts.demo_quality(found, demo).iloc[-1]
-    assert (quality.hits, quality.precision, quality.recall) == (len(wrong), 0.5, 1.0)
+    rows = 4999 - np.concatenate([wrong, right])
+    found = pd.DataFrame({"row": rows, "clear": np.arange(len(rows)) < len(wrong)})
+    quality = doubts.demo_quality(found, demo).set_index("looked at")
+    assert quality.index.tolist() == [50, len(wrong), 2 * len(wrong)]
+    assert quality.precision.tolist() == [1, 1, 0.5]
+    assert quality.recall.tolist() == pytest.approx([50 / len(wrong), 1, 1])
