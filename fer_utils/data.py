@@ -111,10 +111,11 @@ def _check_options(image_size: int, n_folds: int, fold: int, seed: int) -> None:
 
 def _mended(competition: Competition, label_fixes: str | Path, clean: bool) -> Competition:
     """The competition with its training split corrected and cleaned, where that is asked for."""
-    if str(label_fixes) != "none":
-        competition = _with_train(competition, *apply_fixes(competition, label_fixes))
+    ids = set(competition.train.ids)
     if clean:
         competition = _with_train(competition, *clean_training(competition.train))
+    if str(label_fixes) != "none":
+        competition = _with_train(competition, *apply_fixes(competition, label_fixes, ids))
     return competition
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from fer_utils.audit import picture_table
-from fer_utils.demo import demo_truth
 from fer_utils.faces import Competition, Split
 from fer_utils.files import atomic_write
 from fer_utils.metrics import wilson_interval
@@ -45,10 +46,11 @@ def doubtful_labels(probs: np.ndarray, labels: np.ndarray, class_names: tuple[st
     """
     from cleanlab.filter import find_label_issues
 
-    _, codes, known = _present(probs, labels)
-    rows = find_label_issues(
-        codes, known, return_indices_ranked_by="normalized_margin", filter_by="prune_by_noise_rate", n_jobs=1
-    ).astype(np.int64)
+    present, codes, known = _present(probs, labels)
+    rows = np.zeros(0, np.int64)
+    if len(present) > 1:
+        options = {"return_indices_ranked_by": "normalized_margin", "filter_by": "prune_by_noise_rate"}
+        rows = find_label_issues(codes, known, n_jobs=1, **options).astype(np.int64)
     suggested = probs[rows].argmax(1)
     rows, suggested = rows[suggested != labels[rows]], suggested[suggested != labels[rows]]
     names = np.array(class_names)
@@ -67,18 +69,16 @@ def doubtful_labels(probs: np.ndarray, labels: np.ndarray, class_names: tuple[st
 def _present(probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The classes that occur, and labels and probabilities of these alone: others would have no threshold."""
     present = np.unique(labels)
-    return (
-        present,
-        np.searchsorted(present, labels),
-        probs[:, present] / probs[:, present].sum(1, keepdims=True),
-    )
+    known = probs[:, present].clip(min=1e-12)
+    return present, np.searchsorted(present, labels), known / known.sum(1, keepdims=True)
 
 
 def noise_table(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> pd.DataFrame:
     """Per class, how many of its labels the confident joint holds for wrong, and what they mostly are.
 
-    What the networks get wrong with confidence counts as a wrong label too, so these shares are upper bounds:
-    the better the networks, the closer. `copy_conflicts` bounds them without a network.
+    What the networks get wrong with confidence counts as a wrong label too, so the weaker they are, the more
+    these shares overstate; what they learned to see as wrongly as the annotators is missed. `copy_conflicts`
+    asks without a network.
 
     Args:
         probs: [N, C], of networks that did not learn from these pictures.
@@ -102,9 +102,9 @@ def noise_table(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, .
 def copy_conflicts(competition: Competition) -> dict[str, float]:
     """How often two labels of one photograph differ, and what share of wrong labels that means.
 
-    Near copies (another crop or light of the same photograph) were labelled apart from each other. If a label
-    is wrong with probability e, whichever copy it is, two of them agree with probability (1 - e)^2, or a
-    little more where both are wrong alike.
+    If a label is wrong with probability e, whichever copy of a photograph it is, two of them agree with
+    probability (1 - e)^2. Copies that were not labelled apart from each other, or in one batch, agree more
+    often, so e is a lower bound. The interval is a bootstrap over photographs, which may have many copies.
 
     Returns:
         `pairs`, `differing`; `wrong`, the estimate of e, with its 95 % interval `low` and `high`.
@@ -112,11 +112,18 @@ def copy_conflicts(competition: Competition) -> dict[str, float]:
     table = picture_table(competition)
     pairs = near_copies(competition, table)
     first, second = (table.label[pairs[name]].reset_index(drop=True) for name in ("first", "second"))
-    labelled = first.notna() & second.notna()
-    n, differing = int(labelled.sum()), int((first.astype(str) != second.astype(str))[labelled].sum())
-    low, high = wilson_interval(differing, n)
-    wrong = [1 - math.sqrt(1 - share) for share in (differing / n if n else math.nan, low, high)]
-    return {"pairs": n, "differing": differing, "wrong": wrong[0], "low": wrong[1], "high": wrong[2]}
+    labelled = (first.notna() & second.notna()).to_numpy()
+    differs = (first.astype(str) != second.astype(str)).to_numpy()[labelled]
+    if not len(differs):
+        return {"pairs": 0, "differing": 0, "wrong": math.nan, "low": math.nan, "high": math.nan}
+    links = coo_matrix((np.ones(len(pairs)), (pairs["first"], pairs["second"])), (len(table), len(table)))
+    photograph = connected_components(links)[1][pairs["first"]][labelled]
+    counts = pd.DataFrame({"differs": differs, "n": 1}).groupby(photograph).sum().to_numpy()
+    draws = np.random.default_rng(0).integers(len(counts), size=(1000, len(counts)))
+    sums = counts[draws].sum(1)
+    shares = [differs.mean(), *np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])]
+    wrong, low, high = (1 - math.sqrt(1 - share) for share in shares)
+    return {"pairs": len(differs), "differing": int(differs.sum()), "wrong": wrong, "low": low, "high": high}
 
 
 def finding_quality(
@@ -144,8 +151,10 @@ def finding_quality(
 def demo_quality(found: pd.DataFrame, competition: Competition, seed: int = 0) -> pd.DataFrame:
     """`finding_quality` of doubtful training labels of the demo data, drawn with `seed`, whose truth is
     known: of the first 50, the clear ones and all."""
-    truth = demo_truth(seed=seed)["train"].set_index("id").loc[competition.train.ids]
-    wrong = (truth.label != truth.truth).to_numpy()
+    from fer_utils.demo import demo_truth  # drawing is needed only here
+
+    truth = demo_truth(seed=seed)["train"].set_index("id").truth.loc[competition.train.ids]
+    wrong = truth.to_numpy() != competition.train.labels
     return finding_quality(found.row.to_numpy(), wrong, (50, int(found.clear.sum())))
 
 
@@ -162,14 +171,18 @@ def write_suggestions(path: Path, doubts: pd.DataFrame, split: Split) -> str:
         return f"{path} is kept as it is, since it may be edited; remove it to have it written anew"
     label = np.where(doubts.clear, doubts.suggested, doubts.given)
     table = doubts.assign(id=split.ids[doubts.row], label=label)
+    unique = ~pd.Series(split.ids).duplicated(keep=False)[doubts.row].to_numpy()
     columns = ["id", "given", "label", "suggested", "given_probability", "suggested_probability"]
     with atomic_write(path) as temporary:
-        table[columns].round(3).to_csv(temporary, index=False)
-    return f"{path}: {len(table):,} suggestions, {doubts.clear.sum():,} of them clear enough to be taken"
+        table.loc[unique, columns].round(3).to_csv(temporary, index=False)
+    clear = doubts.clear[unique].sum()
+    line = f"{path}: {unique.sum():,} suggestions, {clear:,} of them clear enough to be taken"
+    return line if unique.all() else f"{line}; {(~unique).sum():,} left out, whose id names several pictures"
 
 
 def ceiling(noise: pd.DataFrame) -> float:
-    """The accuracy of one who always sees the true class, against labels with the errors of `noise_table`."""
+    """The accuracy of one who always sees the true class, if the shares of wrong labels in `noise_table`
+    hold."""
     return float(1 - (noise.n * noise.wrong).sum() / noise.n.sum())
 
 
@@ -180,6 +193,6 @@ def describe_conflicts(conflicts: dict[str, Any]) -> str:
     share = conflicts["differing"] / conflicts["pairs"]
     return (
         f"{conflicts['differing']:,} of {conflicts['pairs']:,} pairs of near copies have two labels that "
-        f"differ ({100 * share:.1f} %): about {100 * conflicts['wrong']:.1f} % of labels are wrong "
+        f"differ ({100 * share:.1f} %): at least about {100 * conflicts['wrong']:.1f} % of labels are wrong "
         f"(95 % interval {100 * conflicts['low']:.1f} to {100 * conflicts['high']:.1f})"
     )

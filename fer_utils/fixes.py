@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,21 @@ import pandas as pd
 
 from fer_utils.faces import Competition, DataError, Split
 from fer_utils.files import find_path
+from fer_utils.labels import canonical
+from fer_utils.tables import open_table
 
 LEAVE_OUT = "drop"
 
 
-def apply_fixes(competition: Competition, path: str | Path) -> tuple[Split, str]:
+def apply_fixes(
+    competition: Competition, path: str | Path, left_out: Collection[str] = ()
+) -> tuple[Split, str]:
     """Give training pictures the labels that a CSV names; validation and test labels never change.
 
     The file has the columns `id` (as in the competition), `given` (the label it has now, which guards against
     a file made for other data) and `label` (the one it gets: a class name, or "drop" to leave the picture
     out); others are ignored. Votes of such a picture become votes for the new label alone. A picture that is
-    in the validation split now is skipped.
+    in the validation split now, or among the ids `left_out` before, is skipped.
 
     Returns:
         the training split, and a line that says what was changed.
@@ -28,52 +33,66 @@ def apply_fixes(competition: Competition, path: str | Path) -> tuple[Split, str]
         DataError: no such file, a column is missing, or a row does not fit; the row is named.
     """
     path = find_path(path)
-    train, class_names = competition.train, list(competition.class_names)
-    fixes = _read(path)
+    train, names = competition.train, list(competition.class_names)
     rows = pd.Series(np.arange(len(train)), index=train.ids).groupby(level=0).agg(list)
     labels, votes = train.labels.copy(), None if train.votes is None else train.votes.copy()
-    left_out, skipped = np.zeros(len(train), bool), 0
-    elsewhere = set(competition.valid.ids)
-    for line, fix in zip(range(2, len(fixes) + 2), fixes.itertuples(), strict=True):
+    bare = {id_.lstrip("0"): str(id_) for id_ in train.ids if id_.startswith("0")}
+    dropped, skipped, elsewhere = np.zeros(len(train), bool), 0, {*competition.valid.ids, *left_out}
+    for line, fix in _read(path).iterrows():
         where = f"{path}, row {line}"
+        given, label = (_class_name(fix[column], names) for column in ("given", "label"))
+        if label not in [*names, LEAVE_OUT]:
+            raise DataError(f"{where}: unknown label {label!r}; known are {', '.join([*names, LEAVE_OUT])}")
         if fix.id not in rows.index:
-            if fix.id not in elsewhere:
-                raise DataError(f"{where}: no training picture has the id {fix.id!r}")
+            padded = bare.get(fix.id)
+            if fix.id not in elsewhere or padded is not None:
+                hint = (
+                    f" (there is {padded!r}: spreadsheets drop leading zeros)" if padded is not None else ""
+                )
+                raise DataError(f"{where}: no training picture has the id {fix.id!r}{hint}")
             skipped += 1
             continue
-        if fix.label not in [*class_names, LEAVE_OUT]:
-            raise DataError(
-                f"{where}: unknown label {fix.label!r}; known are {', '.join([*class_names, LEAVE_OUT])}"
-            )
         if len(rows[fix.id]) > 1:
             raise DataError(f"{where}: the id {fix.id!r} names {len(rows[fix.id])} training pictures")
         (row,) = rows[fix.id]
-        if class_names[train.labels[row]] != fix.given:
+        if names[train.labels[row]] != given:
             raise DataError(
-                f"{where}: the label of {fix.id!r} is {class_names[train.labels[row]]!r} and not "
-                f"{fix.given!r}: the file was made for other data"
+                f"{where}: the label of {fix.id!r} is {names[train.labels[row]]!r} and not {given!r}: "
+                "the file was made for other data"
             )
-        if fix.label == LEAVE_OUT:
-            left_out[row] = True
-        elif fix.label != fix.given:
-            labels[row] = class_names.index(fix.label)
+        dropped[row] = label == LEAVE_OUT
+        if label not in (LEAVE_OUT, given):
+            labels[row] = names.index(label)
             if votes is not None:
-                votes[row] = votes[row].sum() * (np.arange(len(class_names)) == labels[row])
+                votes[row] = votes[row].sum() * (np.arange(len(names)) == labels[row])
     changed = (labels != train.labels).sum()
-    note = f"label_fixes: {changed:,} labels changed, {left_out.sum():,} pictures left out"
-    note += f", {skipped:,} of the validation split skipped" if skipped else ""
-    return Split(train.images, labels, train.ids, votes).take(~left_out), f"{note} ({path.name})"
+    note = f"label_fixes: {changed:,} labels changed, {dropped.sum():,} pictures left out"
+    note += f", {skipped:,} skipped that are not in train now" if skipped else ""
+    return Split(train.images, labels, train.ids, votes).take(~dropped), f"{note} ({path.name})"
 
 
 def _read(path: Path) -> pd.DataFrame:
+    """The rows of the file under their line numbers, as a spreadsheet may have written them."""
+    table = open_table(path)
+    options = {"sep": table.separator, "encoding": table.encoding, "skip_blank_lines": False}
     try:
-        fixes = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
+        cells = pd.read_csv(path, header=None, dtype=str, na_filter=False, index_col=False, **options)
+    except ValueError as error:
         raise DataError(f"label_fixes: {path} cannot be read ({error})") from error
+    cells = cells.fillna("").apply(lambda column: column.str.strip())
+    cells.index += 1
+    cells = cells[(cells != "").any(axis=1)]
+    fixes = cells.iloc[1:].set_axis(cells.iloc[0].str.lower().tolist(), axis=1)
     missing = [name for name in ("id", "given", "label") if name not in fixes]
     if missing:
         raise DataError(f"label_fixes: {path} lacks the column {', '.join(missing)}")
     repeated = fixes.id[fixes.id.duplicated()]
     if len(repeated):
-        raise DataError(f"{path}, row {repeated.index[0] + 2}: {repeated.iloc[0]!r} stands there twice")
+        raise DataError(f"{path}, row {repeated.index[0]}: {repeated.iloc[0]!r} stands there twice")
     return fixes[["id", "given", "label"]]
+
+
+def _class_name(text: str, names: list[str]) -> str:
+    """The class that a cell names, whatever its capitals or form; the text itself where it names none."""
+    known = {name.lower(): name for name in [*names, LEAVE_OUT]}
+    return known.get(text.lower()) or known.get(canonical(text) or "", text)

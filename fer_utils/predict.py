@@ -119,8 +119,10 @@ class Run:
         except DataError as error:
             raise DataError(f"{error}\nIf the data moved since {self.out} was trained, set data") from error
         if competition.fingerprint != self.fingerprint:
+            fixes = self.config.label_fixes
+            hint = "" if fixes == "none" else f", or {fixes} was edited since: then train again with it"
             raise DataError(
-                f"{data!r} holds other data than {self.out} was trained on: set data to where those lie"
+                f"{data!r} holds other data than {self.out} was trained on: set data to where those lie{hint}"
             )
         return competition
 

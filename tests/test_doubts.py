@@ -1,5 +1,7 @@
 """Doubtful labels are found, told and written down without losing what a person wrote."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,3 +115,17 @@ def test_the_finding_is_judged_by_what_the_demo_drew():
     assert quality.index.tolist() == [50, len(wrong), 2 * len(wrong)]
     assert quality.precision.tolist() == [1, 1, 0.5]
     assert quality.recall.tolist() == pytest.approx([50 / len(wrong), 1, 1])
+
+
+def test_one_class_gives_no_doubts():
+    found = doubts.doubtful_labels(np.full((5, 3), 1 / 3), np.zeros(5, np.int64), NAMES)
+    assert len(found) == 0 and "clear" in found
+
+
+def test_pictures_that_share_an_id_are_left_out_of_the_suggestions(tiny, tmp_path):
+    train = dataclasses.replace(tiny.train, ids=np.where(np.arange(60) == 5, "4", tiny.train.ids))
+    columns = {"row": [4, 7], "given": ["angry", "neutral"], "suggested": ["sad", "happy"]}
+    table = pd.DataFrame(columns | {"given_probability": 0.1, "suggested_probability": 0.8, "clear": True})
+    line = doubts.write_suggestions(tmp_path / "f.csv", table, train)
+    assert "1 suggestions" in line and "1 left out" in line
+    apply_fixes(dataclasses.replace(tiny, train=train), tmp_path / "f.csv")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_utils import Config, load_competition
+from fer_utils import Config, data, load_competition
 from fer_utils.faces import DataError
 from fer_utils.fixes import apply_fixes
 
@@ -60,7 +60,7 @@ def test_files_that_are_no_fixes_are_refused(tiny, tmp_path):
     with pytest.raises(DataError, match="missing.csv"):
         apply_fixes(tiny, tmp_path / "missing.csv")
     (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="empty.csv"):
         apply_fixes(tiny, tmp_path / "empty.csv")
 
 
@@ -82,7 +82,7 @@ def test_a_competition_is_read_with_its_fixes(tiny_folder, tmp_path):
     assert set(fixed.train.labels) == {1}
     assert (fixed.valid.labels == plain.valid.labels).all()
     assert fixed.fingerprint != plain.fingerprint
-    assert any(f"{len(plain.valid)} of the validation split skipped" in note for note in fixed.notes)
+    assert any(f"{len(plain.valid)} skipped that are not in train now" in note for note in fixed.notes)
 
 
 def _all(competition):
@@ -90,13 +90,46 @@ def _all(competition):
     return np.concatenate([s.ids for s in splits]), np.concatenate([s.labels for s in splits])
 
 
-def test_fixes_come_before_cleaning(tiny, tmp_path, monkeypatch):
-    """Copies with two labels are left out by `clean`, unless a fix made them agree."""
-    from fer_utils import data
+def test_what_cleaning_left_out_is_skipped_and_what_it_kept_is_fixed(tiny, tmp_path):
+    """Exact copies with one label: clean keeps the first; a fix of either is no conflict between them."""
+    train = dataclasses.replace(tiny.train, images=tiny.train.images[np.r_[0, 1, 2, 3, 0, 5:60]])
+    doubled = dataclasses.replace(tiny, train=train)  # 4 is a copy of 0, both angry
+    path = write(tmp_path / "f.csv", ("0", "angry", "sad"), ("4", "angry", "sad"))
+    cleaned = data._mended(doubled, path, clean=True)
+    assert len(cleaned.train) == 59 and cleaned.train.labels[0] == 2
+    assert any("1 labels changed, 0 pictures left out, 1 skipped" in note for note in cleaned.notes)
 
-    train = tiny.train
-    twin = dataclasses.replace(train, images=train.images[np.r_[0, 0, 2:60]])  # 0 angry, 1 the same, happy
-    conflicting = dataclasses.replace(tiny, train=twin)
-    path = write(tmp_path / "f.csv", ("1", "happy", "angry"))
-    assert len(data._mended(conflicting, "none", clean=True).train) == 58
-    assert len(data._mended(conflicting, path, clean=True).train) == 59
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffid;given;label\r\n1;happy;sad\r\n",  # a German Excel
+        "Id, Given, Label\n1, Happy , SAD\n",
+        "id,given,label,suggested\n\n1,happy,sad,sad\n,,,\n",
+        "id\tgiven\tlabel\n1\tjoy\tsadness\n",
+        'id,given,label\n"1","happy","sad"\n',
+    ],
+)
+def test_files_are_read_as_spreadsheets_write_them(tiny, tmp_path, text):
+    path = tmp_path / "f.csv"
+    path.write_text(text, encoding="utf-8")
+    train, _ = apply_fixes(tiny, path)
+    assert train.labels[1] == 2 and (np.delete(train.labels, 1) == np.delete(tiny.train.labels, 1)).all()
+
+
+def test_lines_are_counted_as_an_editor_does(tiny, tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("id,given,label\n\n\n99,happy,sad\n")
+    with pytest.raises(DataError, match="row 4: no training picture"):
+        apply_fixes(tiny, path)
+    path.write_text("id,given,label\n1,happy,sad\n2,sad,happy,a note\n")
+    with pytest.raises(DataError, match="line 3"):
+        apply_fixes(tiny, path)
+
+
+def test_lost_zeros_are_told(tiny, tmp_path):
+    padded = dataclasses.replace(tiny.train, ids=np.array([f"{k:05d}" for k in range(60)]))
+    with pytest.raises(DataError, match="there is '00012': spreadsheets drop leading zeros"):
+        apply_fixes(
+            dataclasses.replace(tiny, train=padded), write(tmp_path / "f.csv", ("12", "angry", "sad"))
+        )

@@ -55,7 +55,7 @@ def test_variants_differ_from_the_base_in_one_thing(study):
         for name, variant in study.variants.items()
     }
     assert changed["base"] == changed.get("fixed", set()) == set()
-    assert changed["longer"] == changed["half"] == changed["quarter"] == {"epochs"}
+    assert changed["longer"] == changed["half"] == changed["quarter"] == {"epochs"} >= changed["rarer"]
     assert changed["seed"] == {"seed"}
     assert changed["augmented"] <= set(studies.AUGMENTATION)
     same = {
@@ -73,6 +73,24 @@ def test_parts_are_nested_and_learned_from_in_as_many_steps(competition, study):
         assert variant.config.epochs == EPOCHS * 4 // share
         counts = np.bincount(part.train.labels)
         assert counts.max() - counts.min() <= 1
+
+
+def test_half_of_the_hardest_class_is_left_out(run, competition, study):
+    confusion = np.array(run.metrics["valid"]["views"]["confusion"])
+    hardest = (confusion.sum(1) - confusion.diagonal()).argmax()
+    folds, labels = studies.split_folds(competition.train, 4, 0), competition.train.labels
+    part = dataclasses.replace(competition, train=competition.train.take((labels != hardest) | (folds < 2)))
+    assert study.variants["rarer"].fingerprint == part.fingerprint
+    counts = np.bincount(part.train.labels)
+    assert counts[hardest] <= 8 and np.delete(counts, hardest).tolist() == [15, 15, 15]
+
+
+def test_no_variant_reads_test_labels(run, tmp_path):
+    told = tiny_competition(test_labels=np.arange(12) % 4)
+    config = studies.study_config(run.config, tmp_path, 60, 1, WIDTH)
+    for variant in studies.variant_runs(config, told).values():
+        assert "test" not in variant.metrics
+        assert variant.fingerprint == load_run(variant.out).fingerprint
 
 
 def test_what_is_done_is_only_read_again(run, competition, study, capsys):
@@ -99,6 +117,15 @@ def test_an_edited_file_of_fixes_is_measured_anew(run, competition, study):
     assert edited.variants["fixed"].fingerprint == rest.fingerprint
 
 
+def test_a_slip_in_the_fixes_costs_only_their_row(run, competition, tmp_path, capsys):
+    path = tmp_path / "fixes.csv"
+    path.write_text("id,given,label\n1,happy,joyfull\n")
+    config = studies.study_config(run.config, tmp_path / "out", 60, 1, WIDTH)
+    runs = studies.variant_runs(config, competition, 0, path)
+    assert "fixed" not in runs and "base" in runs
+    assert "row 2: unknown label 'joyfull'" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(not can_doubt(), reason="cleanlab is not installed, as on Kaggle")
 def test_a_run_that_learned_from_fixes_gets_no_second_file_of_them(run, competition, tmp_path):
     """Its `given` labels would be those of the first file and not of the data."""
@@ -113,7 +140,7 @@ def test_without_cleanlab_the_rest_goes_on(run, competition, tmp_path, monkeypat
     monkeypatch.setattr(studies, "can_doubt", lambda: False)
     found = studies.study(dataclasses.replace(run, out=tmp_path / "run"), competition, 2, 1, WIDTH)
     assert found.doubts is None and found.fixes is None
-    assert set(found.variants) == {"base", "quarter", "half", "longer", "augmented", "seed"}
+    assert set(found.variants) == {"base", "quarter", "half", "rarer", "longer", "augmented", "seed"}
 
 
 def test_study_nets_take_the_data_knobs_of_the_run(run):
