@@ -77,6 +77,12 @@ def accuracy_by_agreement(agreement: np.ndarray, correct: np.ndarray) -> pd.Data
     return pd.DataFrame(rows).T.astype({"n": int})
 
 
+def hardest_class(run: Run) -> int:
+    """The class with most errors on validation, with views."""
+    confusion = np.array(run.metrics["valid"]["views"]["confusion"])
+    return int((confusion.sum(1) - confusion.diagonal()).argmax())
+
+
 def headlines(run: Run, table: pd.DataFrame) -> list[str]:
     """What a person should know first, in five lines, from a run and its `prediction_table`."""
     scores, errors = run.metrics["valid"]["views"], table[~table.correct]

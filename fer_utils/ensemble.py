@@ -23,15 +23,20 @@ def load_runs(patterns: str) -> list[Run]:
     "none" names none.
 
     Raises:
-        DataError: a folder that is not a finished run.
+        DataError: a folder that is not a finished run, or a pattern that matches none.
     """
     folders: list[Path] = []
-    for pattern in filter(None, (part.strip() for part in patterns.split(",") if patterns != "none")):
-        if any(mark in pattern for mark in "*?["):
-            found = map(Path, sorted(glob.glob(pattern) or glob.glob(str(REPOSITORY / pattern))))
-            folders += [path for path in found if all((path / name).is_file() for name in RUN_FILES)]
-        else:
+    for pattern in (part.strip() for part in patterns.split(",")):
+        if pattern in ("", "none"):
+            continue
+        if not any(mark in pattern for mark in "*?["):
             folders.append(Path(pattern))
+            continue
+        found = map(Path, sorted(glob.glob(pattern) or glob.glob(str(REPOSITORY / pattern))))
+        runs = [path for path in found if all((path / name).is_file() for name in RUN_FILES)]
+        if not runs:
+            raise DataError(f"{pattern!r} matches no finished run")
+        folders += runs
     return list({run.out.resolve(): run for run in map(load_run, folders)}.values())
 
 

@@ -17,22 +17,13 @@ from fer_utils.plots import class_colors
 BLUE, RED, GREY = "#30638e", "#d1495b", "#8d99ae"
 
 
-def intervals(
-    names: Sequence[str],
-    table: pd.DataFrame,
-    ax: Axes,
-    value: str,
-    low: str,
-    high: str,
-    reference: float = 0.0,
-) -> Axes:
-    """A dot with its interval for each row, the first on top; those that leave out `reference` are
-    coloured."""
+def intervals(names: Sequence[str], table: pd.DataFrame, ax: Axes, value: str, sure: np.ndarray) -> Axes:
+    """A dot with its interval (columns `low` and `high`) for each row, the first on top; those that are
+    `sure` [N] to differ from 0 are coloured."""
     places = np.arange(len(table))
-    sure = ((table[low] > reference) | (table[high] < reference)).to_numpy()
-    colors = np.where(sure, np.where(table[value] > reference, BLUE, RED), GREY)
-    ax.axvline(reference, color="#444444", lw=1, ls=":")
-    ax.hlines(places, table[low], table[high], colors=colors, lw=2)
+    colors = np.where(sure, np.where(table[value] > 0, BLUE, RED), GREY)
+    ax.axvline(0, color="#444444", lw=1, ls=":")
+    ax.hlines(places, table.low, table.high, colors=colors, lw=2)
     ax.scatter(table[value], places, color=colors, zorder=3)
     ax.set(yticks=places, yticklabels=list(names), ylim=(len(table) - 0.5, -0.5))
     ax.grid(axis="y", visible=False)
@@ -113,34 +104,18 @@ def region_boxes(mean_face: np.ndarray, regions: Mapping[str, tuple[slice, slice
     return ax
 
 
-def heat_faces(
-    images: np.ndarray, maps: np.ndarray, ax: Axes, captions: Sequence[str], columns: int = 8
-) -> Axes:
-    """Pictures [N, 1, H, W] in a grid with their maps [N, H, W] laid over them, a caption under each."""
-    face_grid(images, ax, columns, captions)
-    height, width = images.shape[2:]
-    gap, foot = max(2, width // 16), height // 3  # as `face_grid` lays them out
-    for i, heat in enumerate(maps):
-        left, top = (i % columns) * (width + gap), (i // columns) * (height + foot + gap)
-        extent = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
-        ax.imshow(
-            heat, cmap="inferno", alpha=0.45, vmin=0, vmax=max(1e-6, np.quantile(maps, 0.99)), extent=extent
-        )
-    rows = max(1, -(-len(images) // columns))
-    ax.set(xlim=(-0.5, columns * (width + gap) - 0.5), ylim=(rows * (height + foot + gap) - 0.5, -0.5))
-    return ax
-
-
 def mean_maps(
     images: np.ndarray, maps: np.ndarray, labels: np.ndarray, class_names: Sequence[str], ax: Axes
 ) -> Axes:
     """The mean map [N, H, W] of each class over its mean face."""
     rows = [labels == k for k in range(len(class_names))]
     present = [k for k, mine in enumerate(rows) if mine.any()]
-    faces = np.stack([images[rows[k]].mean(0) for k in present]).astype(np.uint8)
-    means = np.stack([maps[rows[k]].mean(0) for k in present])
+    faces = (
+        np.array([images[rows[k]].mean(0) for k in present]).astype(np.uint8).reshape(-1, *images.shape[1:])
+    )
+    means = np.array([maps[rows[k]].mean(0) for k in present]).reshape(-1, *maps.shape[1:])
     captions = [f"{class_names[k]}\nn = {rows[k].sum():,}" for k in present]
-    return heat_faces(faces, means, ax, captions, columns=len(present))
+    return face_grid(faces, ax, max(1, len(present)), captions, maps=means)
 
 
 def loss_bars(table: pd.DataFrame, ax: Axes) -> Axes:
@@ -176,7 +151,7 @@ def learning_curve(table: pd.DataFrame, ax: Axes) -> Axes:
 def slice_gaps(table: pd.DataFrame, ax: Axes) -> Axes:
     """The gap of every slice, from `slices.score_slices`."""
     names = [f"{row.what} {row.which} (n = {row.n:,})" for row in table.itertuples()]
-    intervals(names, 100 * table[["gap", "low", "high"]], ax, "gap", "low", "high")
+    intervals(names, 100 * table[["gap", "low", "high"]], ax, "gap", (table.p_corrected < 0.05).to_numpy())
     ax.set(xlabel="points of accuracy against what its classes reach, 95 % interval", title="Slices")
     ax.tick_params(axis="y", labelsize=8)
     return ax

@@ -20,8 +20,10 @@ def face_grid(
     columns: int = 10,
     captions: Sequence[str] | None = None,
     row_labels: Sequence[str] | None = None,
+    maps: np.ndarray | None = None,
 ) -> Axes:
-    """Pictures [N, 1, H, W] side by side in rows, with an optional caption under each or label per row.
+    """Pictures [N, 1, H, W] side by side in rows, with an optional caption under each or label per row, and
+    with `maps` [N, H, W] laid over them, bright where these are high.
 
     They may be uint8 or floats in 0..1, arrays or tensors of any device.
     """
@@ -30,9 +32,13 @@ def face_grid(
     rows = max(1, -(-n // columns))
     gap, foot = max(2, width // 16), (height // 3 if captions is not None else 0)
     canvas = np.full((rows * (height + foot + gap), columns * (width + gap)), 255, np.uint8)
+    heat = np.full(canvas.shape, np.nan)
     for i, image in enumerate(images[:, 0]):
         top, left = (i // columns) * (height + foot + gap), (i % columns) * (width + gap)
-        canvas[top : top + height, left : left + width] = image
+        place = np.s_[top : top + height, left : left + width]
+        canvas[place] = image
+        if maps is not None:
+            heat[place] = maps[i]
         if captions is not None:
             ax.text(
                 left + width / 2,
@@ -44,6 +50,8 @@ def face_grid(
                 linespacing=1.1,
             )
     ax.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    if maps is not None and maps.any():
+        ax.imshow(heat, cmap="inferno", vmin=0, vmax=np.nanquantile(heat, 0.99), alpha=0.45)
     ax.set(xticks=[], yticks=[])
     if row_labels is not None:
         ax.set_yticks([r * (height + foot + gap) + height / 2 for r in range(rows)], row_labels)

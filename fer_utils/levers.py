@@ -1,8 +1,9 @@
 """What to do next: the levers there are, ranked by the accuracy each promises, with where the estimate comes
 from.
 
-No gain is assumed: each is measured on a small net with one thing changed (`studies.variant_runs`), which
-costs minutes and tells the direction for a large one, or on the run itself.
+No gain is assumed. Most are measured between two trainings of a small net with one thing changed
+(`studies.variant_runs`), which costs minutes; what holds there need not hold for a large net that learns for
+long.
 """
 
 from __future__ import annotations
@@ -12,69 +13,108 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from fer_utils.metrics import calibration_error, cross_calibrated, log_loss, paired_test
+from fer_utils.analysis import hardest_class
+from fer_utils.metrics import calibration_error, cross_calibrated, holm, log_loss, paired_test
 from fer_utils.predict import Run
 
-# The lever, the variant of `studies.variant_runs` that measures it, and what was changed there.
-_MEASURED = (
-    ("correct the doubtful labels", "fixed", "trained on the clear suggestions"),
-    ("stronger augmentation", "augmented", "default strengths instead of light ones"),
-    ("longer training", "longer", "twice the epochs"),
-)
+COLUMNS = ["lever", "gain", "low", "high", "p", "basis"]
 
 
 def lever_table(
     run: Run, labels: np.ndarray, slices: pd.DataFrame, variants: Mapping[str, Run] | None = None
 ) -> pd.DataFrame:
-    """Rank what can be done, the highest promise first; what was not measured comes last.
+    """Rank what can be done, the highest promise first; bounds come after what was measured, and last what
+    was not.
 
     Args:
         labels: int64 [N], of the validation split.
-        slices: `slices.score_slices` of the run.
+        slices: `slices.Looks.table` of the run.
         variants: from `studies.variant_runs`; without them only the run itself is asked.
 
     Returns:
-        A row per lever: `gain` in points of validation accuracy with its 95 % interval `low` and `high`
-        (nan where unknown), `sure` (the interval leaves out 0), `basis`.
+        A row per lever: `gain` in points of validation accuracy with its 95 % interval `low` and `high` over
+        pictures (nan where unknown); `sure`, whether p, corrected for the levers tried (Holm 1979), is below
+        0.05; `basis`. What two other seeds of the same trainings would differ by is in neither.
     """
-    rows = [_calibration(run, labels), _weak_slices(slices, len(labels))]
-    for lever, name, change in _MEASURED:
-        rows.append(_measured(lever, name, change, labels, variants or {}))
-    rows += [_ensemble(labels, variants or {}), _more_pictures(labels, variants or {})]
-    rows.append(_more_of_a_class(run, labels, variants or {}))
-    table = pd.DataFrame(rows, columns=["lever", "gain", "low", "high", "basis"])
-    table.insert(4, "sure", (table.low > 0) | (table.high < 0))
-    return table.sort_values("gain", ascending=False, ignore_index=True, kind="stable")
+    variants = variants or {}
+    measured = [
+        _measured(
+            "correct the doubtful labels", "fixed", "trained on the clear suggestions", labels, variants
+        ),
+        _measured("stronger augmentation", "augmented", _augmentation(run), labels, variants),
+        _measured(
+            "longer training",
+            "longer",
+            f"twice the epochs; this run had {run.config.epochs}",
+            labels,
+            variants,
+        ),
+        _ensemble(labels, variants),
+        _more_of_a_class(run, labels, variants),
+        _more_pictures(labels, variants),
+    ]
+    table = pd.DataFrame(measured, columns=COLUMNS).sort_values("gain", ascending=False, kind="stable")
+    known = table.gain.notna()
+    sure = pd.Series(False, index=table.index)
+    sure[known] = holm(table.p[known].to_numpy(np.float64)) < 0.05
+    bounds = pd.DataFrame([_calibration(run, labels), _weak_slices(slices, len(labels))], columns=COLUMNS)
+    table = table.assign(sure=sure)
+    parts = [table[known], bounds.assign(sure=False), table[~known]]
+    table = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    return table[["lever", "gain", "low", "high", "sure", "basis"]]
 
 
 def _row(lever: str, test: Mapping[str, float], basis: str) -> tuple:
-    return (lever, 100 * test["difference"], 100 * test["ci_low"], 100 * test["ci_high"], basis)
+    points = (100 * test[key] for key in ("difference", "ci_low", "ci_high"))
+    return (lever, *points, test["p"], basis)
 
 
-def _unknown(lever: str) -> tuple:
-    return (lever, np.nan, np.nan, np.nan, "not measured: switch studies on")
+def _unknown(lever: str, variants: Mapping[str, Run]) -> tuple:
+    basis = (
+        "not measured: see what the small trainings say" if variants else "not measured: switch studies on"
+    )
+    return (lever, np.nan, np.nan, np.nan, np.nan, basis)
 
 
 def _net(variants: Mapping[str, Run]) -> str:
-    base = variants["base"]
-    training = base.metrics["training"]
-    return f"measured on a net of {training['parameters'] / 1e6:.2f} M parameters, seed {training['seed']}"
+    training = variants["base"].metrics["training"]
+    return f"a net of {training['parameters'] / 1e6:.2f} M parameters, {training['epochs']} epochs"
+
+
+def _augmentation(run: Run) -> str:
+    """What "augmented" changes, and whether the run does so already."""
+    strengths = ("rotate", "scale", "shift", "brightness", "contrast", "erase")
+    defaults = type(run.config)()
+    has_it = all(getattr(run.config, name) >= getattr(defaults, name) for name in strengths)
+    return "default strengths instead of light ones" + ("; this run has them already" if has_it else "")
 
 
 def _measured(lever: str, name: str, change: str, labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
     if name not in variants:
-        return _unknown(lever)
+        return _unknown(lever, variants)
     preds, base = (variants[key].saved_probs().argmax(1) for key in (name, "base"))
-    return _row(lever, paired_test(preds, base, labels), f"{change}; {_net(variants)}")
+    return _row(lever, paired_test(preds, base, labels), f"{change}; on {_net(variants)}")
 
 
 def _ensemble(labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
     lever = "average two seeds"
     if "seed" not in variants:
-        return _unknown(lever)
+        return _unknown(lever, variants)
     base, other = (variants[key].saved_probs() for key in ("base", "seed"))
     test = paired_test(((base + other) / 2).argmax(1), base.argmax(1), labels)
-    return _row(lever, test, f"against one of them; {_net(variants)}")
+    return _row(lever, test, f"against one of them; on {_net(variants)}")
+
+
+def _more_of_a_class(run: Run, labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
+    """What the second half of the hardest class was worth, to all classes together."""
+    if "rarer" not in variants:
+        return _unknown("more of one class", variants)
+    hardest = hardest_class(run)
+    errors = ((labels == hardest) & (run.saved_probs().argmax(1) != hardest)).sum()
+    base, rarer = (variants[key].saved_probs().argmax(1) for key in ("base", "rarer"))
+    basis = f"what the second half of it gained; most errors ({errors:,}) are there; on {_net(variants)}"
+    name = run.class_names[hardest]
+    return _row(f"more of {name}", paired_test(base, rarer, labels), basis)
 
 
 def next_doubling(
@@ -88,7 +128,8 @@ def next_doubling(
         half, whole: bool [N], what a net right after learning from half and all of the pictures.
 
     Returns:
-        `difference` in accuracy, and its interval `ci_low`, `ci_high` from a bootstrap over pictures.
+        `difference` in accuracy, its interval `ci_low`, `ci_high` and `p` (two-sided) from a bootstrap over
+        pictures.
     """
 
     def gain(rows: np.ndarray) -> float:
@@ -96,9 +137,19 @@ def next_doubling(
         return now * (1 - now / before) if before > 0 else 0.0
 
     rng, n = np.random.default_rng(seed), len(half)
-    samples = [gain(rng.integers(n, size=n)) for _ in range(n_samples)]
+    samples = np.array([gain(rng.integers(n, size=n)) for _ in range(n_samples)])
     low, high = np.quantile(samples, [0.025, 0.975])
-    return {"difference": gain(np.arange(n)), "ci_low": float(low), "ci_high": float(high)}
+    p = min(1.0, 2 * (1 + min((samples <= 0).sum(), (samples >= 0).sum())) / (1 + n_samples))
+    return {"difference": gain(np.arange(n)), "ci_low": float(low), "ci_high": float(high), "p": float(p)}
+
+
+def _more_pictures(labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
+    lever = "twice the pictures"
+    if "half" not in variants:
+        return _unknown(lever, variants)
+    half, whole = (variants[key].saved_probs().argmax(1) == labels for key in ("half", "base"))
+    basis = f"estimated: the error falls by the same factor as from half to all; on {_net(variants)}"
+    return _row(lever, next_doubling(half, whole), basis)
 
 
 def curve_table(variants: Mapping[str, Run], labels: np.ndarray, n_train: int) -> pd.DataFrame:
@@ -114,61 +165,29 @@ def curve_table(variants: Mapping[str, Run], labels: np.ndarray, n_train: int) -
     return pd.DataFrame([*rows, (2 * n_train, *ahead)], columns=["n", "accuracy", "low", "high"])
 
 
-def _more_pictures(labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
-    lever = "twice the pictures"
-    if "half" not in variants:
-        return _unknown(lever)
-    half, whole = (variants[key].saved_probs().argmax(1) == labels for key in ("half", "base"))
-    return _row(
-        lever, next_doubling(half, whole), f"the same factor again as from half to all; {_net(variants)}"
-    )
-
-
-def _more_of_a_class(run: Run, labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
-    """The class whose own pictures gained most, in points of the whole, when all pictures doubled."""
-    if "half" not in variants:
-        return _unknown("more of one class")
-    half, whole = (variants[key].saved_probs().argmax(1) for key in ("half", "base"))
-    tests = {
-        name: paired_test(whole[labels == k], half[labels == k], labels[labels == k])
-        for k, name in enumerate(run.class_names)
-        if (labels == k).any()
-    }
-    name = max(tests, key=lambda name: tests[name]["gained"] - tests[name]["lost"])
-    share = tests[name]["n"] / len(labels)
-    test = {key: share * tests[name][key] for key in ("difference", "ci_low", "ci_high")}
-    # The best of several is flattered: the interval is widened for how many there were (Bonferroni).
-    from scipy.stats import norm
-
-    middle, factor = test["difference"], norm.isf(0.025 / len(tests)) / norm.isf(0.025)
-    test |= {key: middle + factor * (test[key] - middle) for key in ("ci_low", "ci_high")}
-    basis = f"its pictures gained most from half to all (n = {tests[name]['n']:,}); {_net(variants)}"
-    return _row(f"more of {name}", test, basis)
-
-
 def _calibration(run: Run, labels: np.ndarray) -> tuple:
     probs = run.saved_probs()
     calibrated, _ = cross_calibrated(probs, labels)
     errors = [100 * calibration_error(some, labels) for some in (probs, calibrated)]
+    losses = [log_loss(some, labels) for some in (probs, calibrated)]
     basis = (
-        f"keeps every answer; calibration error {errors[0]:.1f} to {errors[1]:.1f} points, "
-        f"log loss {log_loss(probs, labels):.3f} to {log_loss(calibrated, labels):.3f}, "
-        "cross-fitted on this run"
+        f"keeps every answer; calibration error {errors[0]:.1f} to {errors[1]:.1f} points, log loss "
+        f"{losses[0]:.3f} to {losses[1]:.3f}, cross-fitted on this run"
     )
-    return ("calibrate", 0.0, 0.0, 0.0, basis)
+    return ("calibrate", 0.0, 0.0, 0.0, 1.0, basis)
 
 
 def _weak_slices(slices: pd.DataFrame, n: int) -> tuple:
-    """What would be gained if the slices that fail for sure did as their classes do elsewhere."""
-    looks = slices[~slices.what.isin(["cluster", "copy in train"])]
+    """At most what would be gained if the slices by looks that fail for sure did as their classes do."""
+    looks = slices[slices.what != "copy in train"]
     weak = looks[(looks.p_corrected < 0.05) & (looks.gap < 0)]
     if weak.empty:
         basis = "no slice by looks fails for sure on this run"
-        return ("help where pictures look unusual", 0.0, 0.0, 0.0, basis)
+        return ("help where pictures look unusual", 0.0, 0.0, 0.0, 1.0, basis)
     share = 100 * weak.n / n
     weak = weak.assign(points=-weak.gap * share, reach=((weak.high - weak.low) / 2 * share) ** 2)
     name = weak.groupby("what").points.sum().idxmax()
     rows = weak[weak.what == name]
     points, reach = rows.points.sum(), np.sqrt(rows.reach.sum())
-    basis = f"at most: if {name} {', '.join(rows.which)} did as the same classes elsewhere; on this run"
-    return (f"imitate {name} in augmentation", points, points - reach, points + reach, basis)
+    basis = f"at most: if {name} {', '.join(rows.which)} did as their classes do in all; on this run"
+    return (f"imitate {name} in augmentation", points, points - reach, points + reach, np.nan, basis)

@@ -186,6 +186,15 @@ def paired_test(preds: np.ndarray, other: np.ndarray, labels: np.ndarray) -> dic
     }
 
 
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values [N] corrected for their number (Holm 1979)."""
+    order = np.argsort(p)
+    corrected = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))).clip(max=1)
+    result = np.empty(len(p))
+    result[order] = corrected
+    return result
+
+
 def describe(scores: dict[str, Any]) -> str:
     """Accuracy as people read it: '70.1 % (95 % interval 68.6 to 71.6, n = 3,589)'."""
     return (

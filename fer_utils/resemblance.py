@@ -91,14 +91,16 @@ def _standardised(images: np.ndarray, size: int) -> np.ndarray:
     correlations, which no change of brightness or contrast alters."""
     height = images.shape[-1]
     if height < size:
-        return _unit(resize(np.ascontiguousarray(images), size).reshape(len(images), -1).astype(np.float32))
+        return unit_vectors(resize(np.ascontiguousarray(images), size).astype(np.float32))
     edges = np.arange(size) * height // size
     areas = np.diff(np.append(edges, height)).astype(np.float32)
     sums = np.add.reduceat(np.add.reduceat(images[:, 0], edges, 1, np.float32), edges, 2)
-    return _unit((sums / (areas[:, None] * areas)).reshape(len(images), -1))
+    return unit_vectors(sums / (areas[:, None] * areas))
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit_vectors(pictures: np.ndarray) -> np.ndarray:
+    """Pictures [N, ...] as vectors of length 1 whose mean is 0, [N, P]: their products are correlations."""
+    vectors = pictures.reshape(len(pictures), -1)
     vectors = vectors - vectors.mean(1, keepdims=True)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-6)
 
@@ -110,12 +112,10 @@ def _best_correlation(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     inner = [slice(reach + shift, images.shape[-1] - reach + shift) for shift in range(-reach, reach + 1)]
     for start in range(0, len(images), _BLOCK):
         some = slice(start, start + _BLOCK)
-        middle = _unit(
-            images[some, 0, inner[reach], inner[reach]].reshape(len(images[some]), -1).astype(np.float32)
-        )
+        middle = unit_vectors(images[some, 0, inner[reach], inner[reach]].astype(np.float32))
         for rows in inner:
             for columns in inner:
-                other = _unit(others[some, 0, rows, columns].reshape(len(middle), -1).astype(np.float32))
+                other = unit_vectors(others[some, 0, rows, columns].astype(np.float32))
                 best[some] = np.maximum(best[some], np.einsum("ij,ij->i", middle, other))
     return best
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -31,21 +32,30 @@ _PARTS = {
 }
 
 
-def can_explain() -> bool:
-    """Whether captum is installed; Kaggle's image lacks it."""
-    return importlib.util.find_spec("captum") is not None
+def why_not(run: Run) -> str:
+    """Why Grad-CAM cannot be had of a run, in words; empty where it can. (Kaggle's image lacks captum.)"""
+    if importlib.util.find_spec("captum") is None:
+        return "captum is not installed: Grad-CAM is left out (pip install captum)"
+    try:
+        last_maps(run.model, run.config.image_size)
+    except DataError as error:
+        return f"Grad-CAM is left out: {error}"
+    return ""
 
 
 def last_maps(model: nn.Module, image_size: int) -> nn.Module:
-    """The last module whose output still is a map [N, C, h, w] of 3 x 3 places or more.
+    """The last module of a convolutional network whose output still is a map [N, C, h, h] of 3 x 3 places or
+    more.
 
     Raises:
-        DataError: the network has none, as vision transformers.
+        DataError: the network has none, or works by attention, whose outputs may look like maps but are none.
     """
+    if any("attention" in type(module).__name__.lower() for module in model.modules()):
+        raise DataError("Grad-CAM is for convolutional networks, and this one works by attention")
     found: list[nn.Module] = []
 
     def remember(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) >= 3:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] >= 3:
             found.append(module)
 
     hooks = [module.register_forward_hook(remember) for module in model.modules()]
@@ -78,8 +88,9 @@ def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_si
 
     device = next(model.parameters()).device
     explainer = LayerGradCam(model.eval(), last_maps(model, images.shape[-1]))
-    parts = []
-    for rows in np.array_split(np.arange(len(images)), -(-len(images) // batch_size)):
+    parts = [np.zeros((0, *images.shape[2:]), np.float32)]
+    for start in range(0, len(images), batch_size):
+        rows = slice(start, start + batch_size)
         batch = to_float(torch.tensor(images[rows]).to(device)).requires_grad_()
         maps = explainer.attribute(batch, torch.tensor(classes[rows]).to(device), relu_attributions=True)
         maps = F.interpolate(maps.detach(), images.shape[2:], mode="bilinear")[:, 0]
@@ -105,7 +116,8 @@ def shuffled(model: nn.Module, images: np.ndarray, seed: int = 0) -> nn.Module:
 
 
 def sanity_check(model: nn.Module, images: np.ndarray, classes: np.ndarray) -> dict[str, float]:
-    """Whether the maps of Grad-CAM come from what was learned (Adebayo et al. 2018).
+    """Whether the maps of Grad-CAM depend on the weights (Adebayo et al. 2018): those that do not show the
+    picture and not the network. It is necessary, not sufficient: an untrained network passes too.
 
     Returns:
         Mean rank correlations of maps: `shuffled`, of a picture's map with that of a network that has
@@ -126,7 +138,7 @@ def sanity_check(model: nn.Module, images: np.ndarray, classes: np.ndarray) -> d
 
 def describe_sanity(check: dict[str, float]) -> str:
     """The outcome of `sanity_check` in words."""
-    verdict = "passed, the maps come from what was learned"
+    verdict = "passed, the maps depend on the weights"
     if not check["shuffled"] < 0.5:
         verdict = "FAILED, do not read anything into the maps"
     return (
@@ -167,12 +179,15 @@ def hide(images: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
     return hidden
 
 
-def occlusion_table(run: Run, images: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+def occlusion_table(
+    run: Run, images: np.ndarray, labels: np.ndarray, regions: Mapping[str, tuple[slice, slice]]
+) -> pd.DataFrame:
     """The accuracy lost when a part of the face is hidden (occlusion, Zeiler and Fergus 2014), plain view.
 
     Args:
         images: uint8 [N, 1, H, W].
         labels: int64 [N].
+        regions: from `face_regions`.
 
     Returns:
         A row per part, the costliest first: `lost`, points of accuracy, with the 95 % interval of the paired
@@ -180,7 +195,7 @@ def occlusion_table(run: Run, images: np.ndarray, labels: np.ndarray) -> pd.Data
     """
     whole = run.predict(images, "plain").argmax(1)
     rows = {}
-    for name, box in face_regions(images).items():
+    for name, box in regions.items():
         test = paired_test(run.predict(hide(images, box), "plain").argmax(1), whole, labels)
         area = np.zeros(images.shape[2:], bool)
         area[box] = True

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from fer_utils.audit import light
 from fer_utils.augment import to_float, view
 from fer_utils.faces import Competition
+from fer_utils.metrics import holm
 from fer_utils.predict import Run
-from fer_utils.resemblance import near_copies_of
+from fer_utils.resemblance import near_copies_of, unit_vectors
 
 ATTRIBUTES = ("brightness", "contrast", "sharpness", "face size", "asymmetry")
 # A slice of fewer pictures can say nothing: its interval is 35 points wide.
@@ -48,16 +49,10 @@ def attribute_table(images: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(values)
 
 
-def _unit(pictures: np.ndarray) -> np.ndarray:
-    vectors = pictures.reshape(len(pictures), -1)
-    vectors = vectors - vectors.mean(1, keepdims=True)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-6)
-
-
 def _face_size(grey: np.ndarray, reference: np.ndarray) -> np.ndarray:
     mean = torch.tensor(reference.mean(0, keepdims=True, dtype=np.float64), dtype=torch.float32)
     faces = [view(mean, False, 0.0, 0.0, float(zoom))[0, 0].numpy() for zoom in _ZOOMS]
-    return _ZOOMS[(_unit(grey) @ _unit(np.stack(faces)).T).argmax(1)]
+    return _ZOOMS[(unit_vectors(grey) @ unit_vectors(np.stack(faces)).T).argmax(1)]
 
 
 def _mirror_correlation(grey: np.ndarray) -> np.ndarray:
@@ -65,7 +60,7 @@ def _mirror_correlation(grey: np.ndarray) -> np.ndarray:
     best = np.full(len(grey), -1.0, np.float32)
     for shift in range(-reach, reach + 1):  # a face beside the middle is not asymmetric
         part = grey[:, :, max(0, shift) : grey.shape[-1] + min(0, shift)]
-        best = np.maximum(best, np.einsum("ij,ij->i", _unit(part), _unit(part[:, :, ::-1])))
+        best = np.maximum(best, np.einsum("ij,ij->i", unit_vectors(part), unit_vectors(part[:, :, ::-1])))
     return best
 
 
@@ -110,11 +105,9 @@ def _components(features: np.ndarray, seed: int) -> np.ndarray:
     return PCA(min(30, *features.shape), random_state=seed).fit_transform(features)
 
 
-def slice_masks(
-    attributes: pd.DataFrame, clusters: np.ndarray, known: np.ndarray
-) -> dict[tuple[str, str], np.ndarray]:
-    """The slices to test, (what, which) -> bool [N]: fifths of each attribute, clusters, near copies of
-    training pictures and the others."""
+def slice_masks(attributes: pd.DataFrame, known: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+    """The slices to test, (what, which) -> bool [N]: fifths of each attribute, and pictures with (`known`)
+    and without a copy in the training split."""
     masks = {}
     for name in attributes:
         fifths = pd.qcut(attributes[name], 5, duplicates="drop")
@@ -122,7 +115,6 @@ def slice_masks(
             place = {0: "lowest", len(fifths.cat.categories) - 1: "highest"}.get(k, "from")
             which = f"{place} {max(interval.left, attributes[name].min()):.3g} to {interval.right:.3g}"
             masks[name, which] = (fifths == interval).to_numpy()
-    masks |= {("cluster", str(k)): clusters == k for k in np.unique(clusters)}
     masks |= {("copy in train", "yes"): known, ("copy in train", "no"): ~known}
     return {key: mask for key, mask in masks.items() if mask.sum() >= FEWEST}
 
@@ -163,15 +155,6 @@ def score_slices(
     columns = ["what", "which", "n", "accuracy", "expected", "gap", "low", "high", "p"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_corrected=holm(table.p.to_numpy())).sort_values("gap", ignore_index=True)
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """p values [N] corrected for their number (Holm 1979)."""
-    order = np.argsort(p)
-    corrected = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))).clip(max=1)
-    result = np.empty(len(p))
-    result[order] = corrected
-    return result
 
 
 def found_slices(
@@ -224,7 +207,10 @@ class Looks:
         known: bool [N], which have a copy or near copy in the training split.
         features: float32 [N, F], from `last_features`.
         clusters: int64 [N], from `clusters_of`.
-        table: every slice with its score, from `score_slices`.
+        table: the slices by looks and by copies, from `score_slices`.
+        cluster_table: the clusters, likewise, but not to be tested: they are made of what the run itself sees
+            in
+            a picture, so those near a border between classes fail by construction.
     """
 
     attributes: pd.DataFrame
@@ -232,6 +218,7 @@ class Looks:
     features: np.ndarray
     clusters: np.ndarray
     table: pd.DataFrame
+    cluster_table: pd.DataFrame
 
 
 def examine(run: Run, competition: Competition, correct: np.ndarray, seed: int = 0) -> Looks:
@@ -244,5 +231,8 @@ def examine(run: Run, competition: Competition, correct: np.ndarray, seed: int =
     attributes, known = attribute_table(valid.images, train), near_copies_of(valid.images, train)
     features = last_features(run.model, valid.images)
     clusters = clusters_of(features, seed)
-    masks = slice_masks(attributes, clusters, known)
-    return Looks(attributes, known, features, clusters, score_slices(masks, correct, valid.labels))
+    groups = {("cluster", str(k)): clusters == k for k in np.unique(clusters)}
+    table, cluster_table = (
+        score_slices(masks, correct, valid.labels) for masks in (slice_masks(attributes, known), groups)
+    )
+    return Looks(attributes, known, features, clusters, table, cluster_table)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fer_utils.analysis import hardest_class
 from fer_utils.config import Config
 from fer_utils.data import split_folds
 from fer_utils.doubts import can_doubt, doubtful_labels, write_suggestions
@@ -170,6 +171,4 @@ def study(run: Run, competition: Competition, n_folds: int = 4, epochs: int = 8,
     if doubts is not None and run.config.label_fixes == "none":
         fixes = run.out / "label_fixes.csv"
         print(write_suggestions(fixes, doubts, competition.train))
-    confusion = np.array(run.metrics["valid"]["views"]["confusion"])
-    hardest = int((confusion.sum(1) - confusion.diagonal()).argmax())
-    return Study(probs, doubts, fixes, variant_runs(config, competition, hardest, fixes))
+    return Study(probs, doubts, fixes, variant_runs(config, competition, hardest_class(run), fixes))

@@ -19,6 +19,7 @@ from fer_utils.ensemble import (
     choose_members,
     cross_fitted_probs,
     find_runs,
+    load_runs,
     save_ensemble,
     score_ensemble,
 )
@@ -152,6 +153,14 @@ def test_a_class_that_validation_lacks_is_not_the_weakest(runs, tiny):
 def test_one_run_is_no_ensemble(runs):
     with pytest.raises(DataError, match="needs two"):
         find_runs(f"{runs[0].out}, {runs[0].out}")
+
+
+def test_a_pattern_that_matches_nothing_is_an_error(runs):
+    assert load_runs("none") == load_runs("") == []
+    both = load_runs(f"{runs[0].out}, none, {runs[0].out.parent}/seed[01]")
+    assert [run.out for run in both] == [runs[0].out, runs[1].out]
+    with pytest.raises(DataError, match="matches no finished run"):
+        load_runs(str(runs[0].out.parent / "sead*"))
 
 
 def test_members_on_other_data_are_refused(runs):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from fer_utils import Config, fit
+from fer_utils import Config, ConfigError, fit
 from fer_utils.comparison import check_same_pictures, compare, comparison_table, describe_comparison
 from fer_utils.faces import DataError
 from tests.conftest import tiny_competition
@@ -30,7 +30,8 @@ def runs_like(run, folder, correct, labels):
             np.savez(out / f"{split}.npz", ids=ids, labels=labels, probs=probs, probs_views=probs)
         metrics = json.loads(json.dumps(run.metrics))
         metrics["valid"]["views"]["accuracy"] = float(hits.mean())
-        runs.append(dataclasses.replace(run, out=out, metrics=metrics))
+        config = dataclasses.replace(run.config, seed=k)
+        runs.append(dataclasses.replace(run, out=out, metrics=metrics, config=config))
     return runs
 
 
@@ -72,6 +73,8 @@ def test_the_luck_of_seeds_widens_the_interval(run, tmp_path):
     assert result["ci_low"] < 0 < result["ci_high"]
     assert result["verdict"] == "no evidence of a difference"
     assert "3 seeds against 3 seeds" in describe_comparison(result)
+    mixed = compare(new[:1], old)
+    assert mixed["verdict"].startswith("no verdict") and mixed["seeds"] == (1, 3)
     steady = compare(
         runs_like(run, tmp_path, [places < n for n in (640, 645, 650)], labels),
         runs_like(run, tmp_path, [places < n for n in (600, 605, 610)], labels),
@@ -96,3 +99,11 @@ def test_other_pictures_labels_or_classes_are_refused(run, tmp_path):
 
 def test_runs_that_learned_from_other_labels_can_be_compared(run):
     check_same_pictures(run, dataclasses.replace(run, fingerprint="trained with fixes"))
+
+
+def test_another_recipe_is_no_other_seed(run, tmp_path):
+    labels = np.arange(40) % 4
+    one, other = runs_like(run, tmp_path, [labels == 0, labels == 1], labels)
+    other = dataclasses.replace(other, config=dataclasses.replace(other.config, epochs=7))
+    with pytest.raises(ConfigError, match="is no other seed of .*epochs: 1 there, 7 now"):
+        compare([one, other], [one])

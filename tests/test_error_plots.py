@@ -29,11 +29,12 @@ def case(n=90, seed=0):
     return probs, labels, rng.integers(0, 255, (n, 1, 16, 16), dtype=np.uint8)
 
 
-def test_intervals_are_coloured_only_where_they_leave_out_zero(ax):
+def test_intervals_are_coloured_only_where_they_are_sure(ax):
     table = pd.DataFrame(
         {"gain": [2.0, 0.5, -3.0, np.nan], "low": [1, -1, -4, np.nan], "high": [3, 2, -2, np.nan]}
     )
-    assert plots.intervals(["a", "b", "c", "d"], table, ax, "gain", "low", "high") is ax
+    sure = np.array([True, False, True, False])
+    assert plots.intervals(["a", "b", "c", "d"], table, ax, "gain", sure) is ax
     dots = ax.collections[-1]
     colors = [matplotlib.colors.to_hex(color) for color in dots.get_facecolors()]
     assert colors[:3] == [plots.BLUE, plots.GREY, plots.RED]
@@ -75,15 +76,6 @@ def test_boxes_lie_where_the_regions_are(ax):
     assert [text.get_text() for text in ax.texts] == ["eyes", "mouth"]
 
 
-def test_maps_lie_exactly_on_their_faces(ax):
-    _, _, images = case()
-    plots.heat_faces(images[:5], np.ones((5, 16, 16)), ax, captions=list("abcde"), columns=3)
-    canvas = ax.images[0].get_array()
-    for image, heat in zip(images[:5], ax.images[1:], strict=True):
-        left, right, bottom, top = (round(edge + 0.5) for edge in heat.get_extent())
-        assert (canvas[top:bottom, left:right] == image[0]).all()
-
-
 def test_mean_maps_leave_out_absent_classes(ax):
     _, labels, images = case()
     present = labels != 1
@@ -114,9 +106,16 @@ def test_slices_are_named_with_their_number(ax):
         "which": ["lowest"],
         "n": [1200],
         "gap": [-0.1],
+        "p_corrected": [0.01],
         "low": [-0.2],
         "high": [0.0],
     }
     plots.slice_gaps(pd.DataFrame(table), ax)
     assert [text.get_text() for text in ax.get_yticklabels()] == ["brightness lowest (n = 1,200)"]
     assert ax.collections[-1].get_offsets()[0].tolist() == [-10, 0]
+
+
+def test_mean_maps_of_nothing_are_an_empty_figure(ax):
+    _, labels, images = case()
+    plots.mean_maps(images[:0], np.ones((0, 16, 16)), labels[:0], NAMES, ax)
+    assert not ax.texts

@@ -16,6 +16,7 @@ from fer_utils.metrics import (
     describe,
     evaluate,
     fit_temperature,
+    holm,
     log_loss,
     paired_test,
     per_class_table,
@@ -273,3 +274,8 @@ def test_precision_has_its_interval_from_what_was_predicted():
         assert row.n_predicted == (preds == k).sum()
         hits = ((preds == k) & (labels == k)).sum()
         assert (row.precision_low, row.precision_high) == wilson_interval(hits, (preds == k).sum())
+
+
+def test_holm_by_hand():
+    assert holm(np.array([0.01, 0.04, 0.03])).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert holm(np.array([0.9, 0.8])).tolist() == [1, 1]

@@ -339,3 +339,15 @@ def test_a_gallery_of_a_table_shows_the_pictures_of_its_index():
     empty = galleries.table_gallery(split.images, rows[:0], "{true}")
     assert empty.axes[0].texts[0].get_text() == "none"
     plt.close(empty)
+
+
+def test_maps_lie_exactly_on_their_faces(ax):
+    images = split_of([2, 3]).images
+    maps = np.arange(5.0)[:, None, None] * np.ones((16, 16))
+    galleries.face_grid(images, ax, columns=3, captions=list("abcde"), maps=maps)
+    canvas, heat = (image.get_array() for image in ax.images)
+    for k in range(5):
+        place = heat == k
+        assert place.sum() == 256
+        assert (canvas[place] == images[k].ravel()).all()
+    assert np.isnan(np.asarray(heat.filled(np.nan))).sum() == heat.size - 5 * 256

@@ -1,5 +1,8 @@
 """Maps lie where the evidence is, and vanish with the weights; hidden parts cost what they hold."""
 
+import dataclasses
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from fer_utils.faces import DataError
 from fer_utils.models import create_model
 from tests.conftest import tiny_competition
 
-captum = pytest.mark.skipif(not saliency.can_explain(), reason="captum is not installed, as on Kaggle")
+captum = pytest.mark.skipif(find_spec("captum") is None, reason="captum is not installed, as on Kaggle")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,28 @@ def test_a_network_without_maps_is_refused():
         saliency.last_maps(nn.Sequential(nn.Flatten(), nn.Linear(24 * 24, 4)), 24)
 
 
+@pytest.mark.parametrize("name", ["timm/vit_tiny_patch16_224", "timm/swin_tiny_patch4_window7_224"])
+def test_attention_is_refused(name):
+    model = create_model(name, 4, image_size=224)
+    with pytest.raises(DataError, match="works by attention"):
+        saliency.last_maps(model, 224)
+
+
+def test_why_not_says_what_is_missing(run, monkeypatch):
+    monkeypatch.setattr(saliency.importlib.util, "find_spec", lambda name: None)
+    assert "pip install captum" in saliency.why_not(run)
+    monkeypatch.setattr(saliency.importlib.util, "find_spec", lambda name: "here")
+    assert saliency.why_not(run) == ""
+    flat = dataclasses.replace(run)
+    flat.__dict__["model"] = nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 4))
+    assert "3 x 3" in saliency.why_not(flat)
+
+
+@captum
+def test_no_pictures_have_no_maps(run, valid):
+    assert saliency.grad_cam(run.model, valid.images[:0], valid.labels[:0]).shape == (0, 48, 48)
+
+
 def test_the_parts_of_drawn_faces_lie_in_order():
     images = make_demo(300, 10, 10).train.images
     regions = saliency.face_regions(images)
@@ -114,11 +139,10 @@ def test_hiding_replaces_the_box_by_its_mean_alone():
     assert (np.ptp(hidden[:, 0][:, inside], axis=1) == 0).all()
 
 
-def test_hiding_what_tells_the_class_costs_accuracy(run, valid, monkeypatch):
+def test_hiding_what_tells_the_class_costs_accuracy(run, valid):
     """All squares, or a corner that holds none."""
     boxes = {"all": (slice(0, 48), slice(0, 48)), "corner": (slice(40, 48), slice(0, 8))}
-    monkeypatch.setattr(saliency, "face_regions", lambda images: boxes)
-    table = saliency.occlusion_table(run, valid.images, valid.labels)
+    table = saliency.occlusion_table(run, valid.images, valid.labels, boxes)
     assert table.index[0] == "all"
     assert table.lost["all"] == pytest.approx(75)
     assert table.low["all"] > 0
