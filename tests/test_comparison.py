@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from conftest import tiny_competition
 
 from fer_utils import Config, ConfigError, fit
 from fer_utils.comparison import check_same_pictures, compare, comparison_table, describe_comparison
 from fer_utils.faces import DataError
-from tests.conftest import tiny_competition
 
 
 @pytest.fixture(scope="module")

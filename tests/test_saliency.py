@@ -6,13 +6,13 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_competition
 from torch import nn
 
 from fer_utils import Config, fit, saliency
 from fer_utils.demo import make_demo
 from fer_utils.faces import DataError
 from fer_utils.models import create_model
-from tests.conftest import tiny_competition
 
 captum = pytest.mark.skipif(find_spec("captum") is None, reason="captum is not installed, as on Kaggle")
 

@@ -5,13 +5,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import tiny_competition
 
 from fer_utils import Config, fit, levers, studies
 from fer_utils.analysis import hardest_class
 from fer_utils.doubts import can_doubt
 from fer_utils.predict import load_run
 from fer_utils.slices import score_slices
-from tests.conftest import tiny_competition
 
 EPOCHS, WIDTH = 2, 0.125
 
