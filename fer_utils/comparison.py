@@ -15,16 +15,9 @@ from fer_utils.metrics import paired_test
 from fer_utils.predict import Run
 
 
-def answers(runs: Sequence[Run], views: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Which validation pictures each run answers rightly, bool [R, N], and the labels [N].
-
-    Raises:
-        DataError: runs with other validation pictures or labels; one of them is named.
-    """
-    labels = runs[0].saved("valid", "labels")
-    for run in runs[1:]:
-        check_same_pictures(runs[0], run)
-    return np.stack([run.saved_probs(views=views).argmax(1) == labels for run in runs]), labels
+def right_answers(runs: Sequence[Run]) -> np.ndarray:
+    """Which validation pictures each run answers rightly, with views: bool [R, N]."""
+    return np.stack([run.saved_probs().argmax(1) == run.saved("valid", "labels") for run in runs])
 
 
 def check_same_pictures(run: Run, other: Run) -> None:
@@ -37,13 +30,10 @@ def check_same_pictures(run: Run, other: Run) -> None:
     """
     if run.class_names != other.class_names:
         raise DataError(f"{other.out} has other classes than {run.out}")
-    for split, name in (("valid", "ids"), ("valid", "labels"), ("test", "ids")):
-        if (
-            split == "test"
-            and not (run.out / "test.npz").is_file()
-            and not (other.out / "test.npz").is_file()
-        ):
-            continue
+    told = [("valid", "ids"), ("valid", "labels")]
+    if (run.out / "test.npz").is_file() or (other.out / "test.npz").is_file():
+        told.append(("test", "ids"))
+    for split, name in told:
         if not np.array_equal(run.saved(split, name), other.saved(split, name)):
             raise DataError(
                 f"{other.out} has other {split} {'pictures' if name == 'ids' else name} than {run.out}: "
@@ -67,8 +57,7 @@ def compare(new: Sequence[Run], old: Sequence[Run], n_samples: int = 2000, seed:
     """Whether the recipe of the runs `new` beats that of the runs `old`, with views, on validation.
 
     The interval is a bootstrap (Efron 1979) over pictures and, where there are several, over seeds: both are
-    drawn anew. With one seed each it says nothing of other
-    seeds.
+    drawn anew. With one seed each it says nothing of other seeds.
 
     Returns:
         `difference` in accuracy and its 95 % interval `ci_low`, `ci_high`; `tests`, McNemar's exact test of
@@ -81,29 +70,23 @@ def compare(new: Sequence[Run], old: Sequence[Run], n_samples: int = 2000, seed:
     """
     check_same_recipe(new)
     check_same_recipe(old)
-    check_same_pictures(new[0], old[0])
-    (right, labels), (other_right, _) = answers(new), answers(old)
-    rng = np.random.default_rng(seed)
-    n, samples = len(labels), np.empty(n_samples)
-    for k in range(n_samples):
+    for run in (*new[1:], *old):
+        check_same_pictures(new[0], run)
+    right, other = right_answers(new), right_answers(old)
+    rng, n, samples = np.random.default_rng(seed), right.shape[1], []
+    for _ in range(n_samples):
         pictures = rng.integers(n, size=n)
-        seeds, other_seeds = (
-            rng.integers(len(right), size=len(right)),
-            rng.integers(len(other_right), size=len(other_right)),
-        )
-        share = right[seeds][:, pictures].mean(), other_right[other_seeds][:, pictures].mean()
-        samples[k] = share[0] - share[1]
+        means = [part[rng.integers(len(part), size=len(part))][:, pictures].mean() for part in (right, other)]
+        samples.append(means[0] - means[1])
     low, high = np.quantile(samples, [0.025, 0.975])
-    margin = right.mean(0) - other_right.mean(0)
+    margin = right.mean(0) - other.mean(0)
     order = np.argsort(-np.abs(margin), kind="stable")
-    tests = [
-        paired_test(a.saved_probs().argmax(1), b.saved_probs().argmax(1), labels)
-        for a, b in zip(new, old, strict=False)
-    ]
+    truth = np.ones(n, bool)  # of being right
+    tests = [paired_test(mine, theirs, truth) for mine, theirs in zip(right, other, strict=False)]
     result = {
         "n": n,
         "seeds": (len(new), len(old)),
-        "difference": float(right.mean() - other_right.mean()),
+        "difference": float(right.mean() - other.mean()),
         "ci_low": float(low),
         "ci_high": float(high),
         "tests": tests,

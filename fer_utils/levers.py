@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.analysis import hardest_class
+from fer_utils.config import Config
 from fer_utils.metrics import calibration_error, cross_calibrated, holm, log_loss, paired_test
 from fer_utils.predict import Run
+from fer_utils.studies import AUGMENTATION
 
 COLUMNS = ["lever", "gain", "low", "high", "p", "basis"]
 
@@ -83,9 +85,8 @@ def _net(variants: Mapping[str, Run]) -> str:
 
 def _augmentation(run: Run) -> str:
     """What "augmented" changes, and whether the run does so already."""
-    strengths = ("rotate", "scale", "shift", "brightness", "contrast", "erase")
-    defaults = type(run.config)()
-    has_it = all(getattr(run.config, name) >= getattr(defaults, name) for name in strengths)
+    defaults = Config()
+    has_it = all(getattr(run.config, name) >= getattr(defaults, name) for name in AUGMENTATION)
     return "default strengths instead of light ones" + ("; this run has them already" if has_it else "")
 
 
