@@ -52,16 +52,25 @@ def lever_table(
             variants,
         ),
         _ensemble(labels, variants),
-        _more_of_a_class(run, labels, variants),
         _more_pictures(labels, variants),
     ]
     table = pd.DataFrame(measured, columns=COLUMNS).sort_values("gain", ascending=False, kind="stable")
     known = table.gain.notna()
     sure = pd.Series(False, index=table.index)
     sure[known] = holm(table.p[known].to_numpy(np.float64)) < 0.05
-    bounds = pd.DataFrame([_calibration(run, labels), _weak_slices(slices, len(labels))], columns=COLUMNS)
+    bounds = [
+        _more_of_a_class(run, labels, variants),
+        _weak_slices(slices, len(labels)),
+        _calibration(run, labels),
+    ]
+    bounds = pd.DataFrame(bounds, columns=COLUMNS).assign(sure=False)
     table = table.assign(sure=sure)
-    parts = [table[known], bounds.assign(sure=False), table[~known]]
+    parts = [
+        table[known],
+        bounds[bounds.gain.notna()],
+        table[~known],
+        bounds[bounds.gain.isna()],
+    ]
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
     return table[["lever", "gain", "low", "high", "sure", "basis"]]
 
@@ -107,13 +116,14 @@ def _ensemble(labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
 
 
 def _more_of_a_class(run: Run, labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
-    """What the second half of the hardest class was worth, to all classes together."""
+    """At most what more of the hardest class would gain: what it costs all classes together to leave out a
+    half of it, which also makes it rarer in training than it is in truth, as more of it would not mend."""
     if "rarer" not in variants:
         return _unknown("more of one class", variants)
     hardest = hardest_class(run)
     errors = ((labels == hardest) & (run.saved_probs().argmax(1) != hardest)).sum()
     base, rarer = (variants[key].saved_probs().argmax(1) for key in ("base", "rarer"))
-    basis = f"what the second half of it gained; most errors ({errors:,}) are there; on {_net(variants)}"
+    basis = f"at most: what leaving out a half of it costs; {errors:,} errors are there; on {_net(variants)}"
     name = run.class_names[hardest]
     return _row(f"more of {name}", paired_test(base, rarer, labels), basis)
 
