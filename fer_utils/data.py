@@ -111,11 +111,12 @@ def _check_options(image_size: int, n_folds: int, fold: int, seed: int) -> None:
 
 def _mended(competition: Competition, label_fixes: str | Path, clean: bool) -> Competition:
     """The competition with its training split corrected and cleaned, where that is asked for."""
-    ids = set(competition.train.ids)
+    whole = competition
     if clean:
         competition = _with_train(competition, *clean_training(competition.train))
     if str(label_fixes) != "none":
-        competition = _with_train(competition, *apply_fixes(competition, label_fixes, ids))
+        fixed = apply_fixes(competition, label_fixes, left_out=whole.train.ids)
+        competition = _with_train(competition, *fixed)
     return competition
 
 
