@@ -94,7 +94,8 @@ CHANGED = {
     "cutmix": 0.4, "views": "shift",
 }  # fmt: skip
 ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "compile_mode", "image_size"}
-ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "allow_rejected", "pretrained"}
+ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected"}
+ELSEWHERE |= {"pretrained"}
 
 
 def test_every_knob_has_a_changed_value_here():
