@@ -167,8 +167,9 @@ def test_every_lever_is_ranked_with_its_basis(run, competition, study):
         "help where pictures look unusual",
         "calibrate",
     ]
-    assert table.lever[5:].tolist() == bounds
-    assert table.gain[:5].is_monotonic_decreasing and not table.sure[5:].any()
+    measured = 5 if can_doubt() else 4
+    assert table.lever[measured : measured + 3].tolist() == bounds
+    assert table.gain[:measured].is_monotonic_decreasing and not table.sure[measured:].any()
     assert table.basis.str.len().min() > 20
     by_hand = {
         name: 5 * int(sum(variant.saved_probs().argmax(1) == labels))
