@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.faces import Competition, DataError
-from fer_utils.metrics import describe, per_class_table, wilson_interval
+from fer_utils.metrics import accuracy_of, describe, per_class_table
 from fer_utils.predict import Run, view_probs
 
 
@@ -69,11 +69,7 @@ def view_agreement(run: Run, images: np.ndarray) -> np.ndarray:
 def accuracy_by_agreement(agreement: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
     """n and accuracy with its 95 % interval, where all views agree, most do or fewer, from [N] of each."""
     kinds = np.select([agreement == 1, agreement > 0.75], ["all agree", "most agree"], "they differ")
-    rows = {}
-    for kind in ("all agree", "most agree", "they differ"):
-        n, hits = int((kinds == kind).sum()), int(correct[kinds == kind].sum())
-        low, high = wilson_interval(hits, n)
-        rows[kind] = {"n": n, "accuracy": hits / n if n else np.nan, "ci_low": low, "ci_high": high}
+    rows = {kind: accuracy_of(correct[kinds == kind]) for kind in ("all agree", "most agree", "they differ")}
     return pd.DataFrame(rows).T.astype({"n": int})
 
 

@@ -13,6 +13,9 @@ from typing import Any, Self
 
 from fer_utils.presets import PRESETS
 
+# What `load_competition` is told beside `data` and the seed of its splits, under the same names.
+DATA_KNOBS = ("image_size", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected")
+
 
 class ConfigError(ValueError):
     """A parameter is unknown, of the wrong type or out of range; the message names it and the mend."""
@@ -163,17 +166,7 @@ class Config:
     @property
     def data_options(self) -> dict[str, Any]:
         """What `load_competition` needs to know beside `data`."""
-        same = (
-            "image_size",
-            "n_folds",
-            "fold",
-            "layout",
-            "columns",
-            "clean",
-            "label_fixes",
-            "allow_rejected",
-        )
-        return {"seed": self.split_seed} | {name: getattr(self, name) for name in same}
+        return {"seed": self.split_seed} | {name: getattr(self, name) for name in DATA_KNOBS}
 
     @property
     def evaluation_batch(self) -> int:

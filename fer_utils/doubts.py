@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from fer_utils.audit import picture_table
 from fer_utils.faces import Competition, Split
@@ -109,6 +107,9 @@ def copy_conflicts(competition: Competition) -> dict[str, float]:
     Returns:
         `pairs`, `differing`; `wrong`, the estimate of e, with its 95 % interval `low` and `high`.
     """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     table = picture_table(competition)
     pairs = near_copies(competition, table)
     first, second = (table.label[pairs[name]].reset_index(drop=True) for name in ("first", "second"))

@@ -44,7 +44,7 @@ def find_runs(patterns: str) -> list[Run]:
     """The runs that `load_runs` finds, two at least.
 
     Raises:
-        DataError: a folder that is not a finished run, or fewer than two runs in all.
+        DataError: as `load_runs` does, or fewer than two runs in all.
     """
     runs = load_runs(patterns)
     if len(runs) < 2:

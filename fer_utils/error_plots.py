@@ -73,9 +73,8 @@ def face_map(plane: np.ndarray, images: np.ndarray, labels: np.ndarray, class_na
         )
         box = AnnotationBbox(picture, middle, pad=0.1, bboxprops={"lw": 0.5})
         ax.add_artist(box)
-        ax.annotate(str(cluster), middle, xytext=(0, 27 * size), textcoords="offset points", ha="center",
-        zorder=9,
-                    fontsize=8, bbox={"facecolor": "white", "lw": 0, "pad": 0.5})  # fmt: skip
+        label = {"ha": "center", "fontsize": 8, "bbox": {"facecolor": "white", "lw": 0, "pad": 0.5}}
+        ax.annotate(str(cluster), middle, (0, 27 * size), textcoords="offset points", zorder=9, **label)
     ax.set(xticks=[], yticks=[], title="Last layer, by t-SNE")
     ax.legend(frameon=False, markerscale=3, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
@@ -85,20 +84,11 @@ def region_boxes(mean_face: np.ndarray, regions: Mapping[str, tuple[slice, slice
     """The boxes of `saliency.face_regions` on the mean face [H, W]."""
     ax.imshow(mean_face, cmap="gray")
     for name, (rows, columns) in regions.items():
-        place, width, height = (
-            (columns.start - 0.5, rows.start - 0.5),
-            columns.stop - columns.start,
-            rows.stop - rows.start,
-        )
-        ax.add_patch(Rectangle(place, width, height, fill=False, color="#edae49", lw=1.5))
-        ax.text(
-            place[0] + 0.5,
-            place[1] + 0.5,
-            name,
-            fontsize=7,
-            va="top",
-            bbox={"facecolor": "#edae49", "pad": 0.5, "lw": 0},
-        )
+        left, top = columns.start - 0.5, rows.start - 0.5
+        size = columns.stop - columns.start, rows.stop - rows.start
+        ax.add_patch(Rectangle((left, top), *size, fill=False, color="#edae49", lw=1.5))
+        box = {"facecolor": "#edae49", "pad": 0.5, "lw": 0}
+        ax.text(left + 0.5, top + 0.5, name, fontsize=7, va="top", bbox=box)
     ax.set(xticks=[], yticks=[], title="What is hidden")
     ax.grid(visible=False)
     return ax
@@ -110,12 +100,10 @@ def mean_maps(
     """The mean map [N, H, W] of each class over its mean face."""
     rows = [labels == k for k in range(len(class_names))]
     present = [k for k, mine in enumerate(rows) if mine.any()]
-    faces = (
-        np.array([images[rows[k]].mean(0) for k in present]).astype(np.uint8).reshape(-1, *images.shape[1:])
-    )
+    faces = np.array([images[rows[k]].mean(0) for k in present]).reshape(-1, *images.shape[1:])
     means = np.array([maps[rows[k]].mean(0) for k in present]).reshape(-1, *maps.shape[1:])
     captions = [f"{class_names[k]}\nn = {rows[k].sum():,}" for k in present]
-    return face_grid(faces, ax, max(1, len(present)), captions, maps=means)
+    return face_grid(faces.astype(np.uint8), ax, max(1, len(present)), captions, maps=means)
 
 
 def loss_bars(table: pd.DataFrame, ax: Axes) -> Axes:

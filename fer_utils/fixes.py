@@ -74,9 +74,11 @@ def apply_fixes(
 def _read(path: Path) -> pd.DataFrame:
     """The rows of the file under their line numbers, as a spreadsheet may have written them."""
     table = open_table(path)
-    options = {"sep": table.separator, "encoding": table.encoding, "skip_blank_lines": False}
+    options = {"sep": table.separator, "encoding": table.encoding, "skipinitialspace": True}
     try:
-        cells = pd.read_csv(path, header=None, dtype=str, na_filter=False, index_col=False, **options)
+        cells = pd.read_csv(
+            path, header=None, dtype=str, na_filter=False, index_col=False, skip_blank_lines=False, **options
+        )
     except ValueError as error:
         raise DataError(f"label_fixes: {path} cannot be read ({error})") from error
     cells = cells.fillna("").apply(lambda column: column.str.strip())

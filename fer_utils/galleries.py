@@ -32,12 +32,12 @@ def face_grid(
     rows = max(1, -(-n // columns))
     gap, foot = max(2, width // 16), (height // 3 if captions is not None else 0)
     canvas = np.full((rows * (height + foot + gap), columns * (width + gap)), 255, np.uint8)
-    heat = np.full(canvas.shape, np.nan)
+    heat = np.full(canvas.shape, np.nan) if maps is not None else None
     for i, image in enumerate(images[:, 0]):
         top, left = (i // columns) * (height + foot + gap), (i % columns) * (width + gap)
         place = np.s_[top : top + height, left : left + width]
         canvas[place] = image
-        if maps is not None:
+        if heat is not None:
             heat[place] = maps[i]
         if captions is not None:
             ax.text(

@@ -1,25 +1,24 @@
-"""What to do next: the levers there are, ranked by the accuracy each promises, with where the estimate comes
-from.
+"""What to do next: the levers there are, ranked by the accuracy each promises, with its basis.
 
 No gain is assumed. Most are measured between two trainings of a small net with one thing changed
-(`studies.variant_runs`), which costs minutes; what holds there need not hold for a large net that learns for
-long.
+(`studies.variant_runs`); what holds there need not hold for a large net that learns for long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
 from fer_utils.analysis import hardest_class
 from fer_utils.config import Config
-from fer_utils.metrics import calibration_error, cross_calibrated, holm, log_loss, paired_test
+from fer_utils.metrics import calibration_report, holm, paired_test
 from fer_utils.predict import Run
 from fer_utils.studies import AUGMENTATION
 
-COLUMNS = ["lever", "gain", "low", "high", "p", "basis"]
+# From the probabilities [N, C] of a variant and of the base, and labels [N]: a difference, its interval, p.
+Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], Mapping[str, float]]
 
 
 def lever_table(
@@ -38,53 +37,52 @@ def lever_table(
         pictures (nan where unknown); `sure`, whether p, corrected for the levers tried (Holm 1979), is below
         0.05; `basis`. What two other seeds of the same trainings would differ by is in neither.
     """
-    variants = variants or {}
-    measured = [
-        _measured(
-            "correct the doubtful labels", "fixed", "trained on the clear suggestions", labels, variants
-        ),
-        _measured("stronger augmentation", "augmented", _augmentation(run), labels, variants),
-        _measured(
-            "longer training",
-            "longer",
-            f"twice the epochs; this run had {run.config.epochs}",
-            labels,
-            variants,
-        ),
-        _ensemble(labels, variants),
-        _more_pictures(labels, variants),
+    hardest = run.class_names[hardest_class(run)]
+    doubling = "estimated: the error falls by the same factor as from half to all"
+    levers: list[tuple[str, str, Measure, str]] = [
+        ("correct the doubtful labels", "fixed", _gain, "trained on the clear suggestions"),
+        ("stronger augmentation", "augmented", _gain, _augmentation(run)),
+        ("longer training", "longer", _gain, f"twice the epochs; this run had {run.config.epochs}"),
+        ("average two seeds", "seed", _gain_of_average, "against one of them"),
+        ("twice the pictures", "half", _gain_of_doubling, doubling),
+        # Leaving out a half also makes the class rarer in training than it is in truth: a bound.
+        (f"more of {hardest}", "rarer", _loss, "at most: what it costs to leave out a half of it"),
     ]
-    table = pd.DataFrame(measured, columns=COLUMNS).sort_values("gain", ascending=False, kind="stable")
-    known = table.gain.notna()
-    sure = pd.Series(False, index=table.index)
-    sure[known] = holm(table.p[known].to_numpy(np.float64)) < 0.05
-    bounds = [
-        _more_of_a_class(run, labels, variants),
-        _weak_slices(slices, len(labels)),
-        _calibration(run, labels),
-    ]
-    bounds = pd.DataFrame(bounds, columns=COLUMNS).assign(sure=False)
-    table = table.assign(sure=sure)
-    parts = [
-        table[known],
-        bounds[bounds.gain.notna()],
-        table[~known],
-        bounds[bounds.gain.isna()],
-    ]
-    table = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    return table[["lever", "gain", "low", "high", "sure", "basis"]]
+    probs = {name: variant.saved_probs() for name, variant in (variants or {}).items()}
+    rows = []
+    for lever, name, measure, basis in levers:
+        if name not in probs:
+            basis = "not measured: " + ("see the small trainings" if probs else "switch studies on")
+            rows.append({"lever": lever, "basis": basis, "kind": 2})
+            continue
+        test = measure(probs[name], probs["base"], labels)
+        points = {"gain": test["difference"], "low": test["ci_low"], "high": test["ci_high"]}
+        row = {key: 100 * value for key, value in points.items()} | {"p": test["p"]}
+        kind = int(measure is _loss)
+        rows.append(row | {"lever": lever, "basis": f"{basis}; on {_net(variants)}", "kind": kind})
+    rows += [_weak_slices(slices, len(labels)), _calibration(run, labels)]
+    table = pd.DataFrame(rows, columns=["lever", "gain", "low", "high", "basis", "p", "kind"])
+    measured = table.kind == 0
+    table["sure"] = False
+    table.loc[measured, "sure"] = holm(table.p[measured].to_numpy(np.float64)) < 0.05
+    order = np.lexsort((-table.gain.where(measured, 0), table.kind))
+    return table.loc[order, ["lever", "gain", "low", "high", "sure", "basis"]].reset_index(drop=True)
 
 
-def _row(lever: str, test: Mapping[str, float], basis: str) -> tuple:
-    points = (100 * test[key] for key in ("difference", "ci_low", "ci_high"))
-    return (lever, *points, test["p"], basis)
+def _gain(probs: np.ndarray, base: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
+    return paired_test(probs.argmax(1), base.argmax(1), labels)
 
 
-def _unknown(lever: str, variants: Mapping[str, Run]) -> tuple:
-    basis = (
-        "not measured: see what the small trainings say" if variants else "not measured: switch studies on"
-    )
-    return (lever, np.nan, np.nan, np.nan, np.nan, basis)
+def _loss(probs: np.ndarray, base: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
+    return _gain(base, probs, labels)
+
+
+def _gain_of_average(probs: np.ndarray, base: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
+    return _gain((probs + base) / 2, base, labels)
+
+
+def _gain_of_doubling(probs: np.ndarray, base: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
+    return next_doubling(probs.argmax(1) == labels, base.argmax(1) == labels)
 
 
 def _net(variants: Mapping[str, Run]) -> str:
@@ -97,35 +95,6 @@ def _augmentation(run: Run) -> str:
     defaults = Config()
     has_it = all(getattr(run.config, name) >= getattr(defaults, name) for name in AUGMENTATION)
     return "default strengths instead of light ones" + ("; this run has them already" if has_it else "")
-
-
-def _measured(lever: str, name: str, change: str, labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
-    if name not in variants:
-        return _unknown(lever, variants)
-    preds, base = (variants[key].saved_probs().argmax(1) for key in (name, "base"))
-    return _row(lever, paired_test(preds, base, labels), f"{change}; on {_net(variants)}")
-
-
-def _ensemble(labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
-    lever = "average two seeds"
-    if "seed" not in variants:
-        return _unknown(lever, variants)
-    base, other = (variants[key].saved_probs() for key in ("base", "seed"))
-    test = paired_test(((base + other) / 2).argmax(1), base.argmax(1), labels)
-    return _row(lever, test, f"against one of them; on {_net(variants)}")
-
-
-def _more_of_a_class(run: Run, labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
-    """At most what more of the hardest class would gain: what it costs all classes together to leave out a
-    half of it, which also makes it rarer in training than it is in truth, as more of it would not mend."""
-    if "rarer" not in variants:
-        return _unknown("more of one class", variants)
-    hardest = hardest_class(run)
-    errors = ((labels == hardest) & (run.saved_probs().argmax(1) != hardest)).sum()
-    base, rarer = (variants[key].saved_probs().argmax(1) for key in ("base", "rarer"))
-    basis = f"at most: what leaving out a half of it costs; {errors:,} errors are there; on {_net(variants)}"
-    name = run.class_names[hardest]
-    return _row(f"more of {name}", paired_test(base, rarer, labels), basis)
 
 
 def next_doubling(
@@ -154,15 +123,6 @@ def next_doubling(
     return {"difference": gain(np.arange(n)), "ci_low": float(low), "ci_high": float(high), "p": float(p)}
 
 
-def _more_pictures(labels: np.ndarray, variants: Mapping[str, Run]) -> tuple:
-    lever = "twice the pictures"
-    if "half" not in variants:
-        return _unknown(lever, variants)
-    half, whole = (variants[key].saved_probs().argmax(1) == labels for key in ("half", "base"))
-    basis = f"estimated: the error falls by the same factor as from half to all; on {_net(variants)}"
-    return _row(lever, next_doubling(half, whole), basis)
-
-
 def curve_table(variants: Mapping[str, Run], labels: np.ndarray, n_train: int) -> pd.DataFrame:
     """The learning curve of the small net, and where it leads: `n` pictures learned from, `accuracy` with its
     95 % interval `low` and `high`; the last row, twice the pictures, is estimated by `next_doubling`."""
@@ -170,35 +130,36 @@ def curve_table(variants: Mapping[str, Run], labels: np.ndarray, n_train: int) -
     for name, share in (("quarter", 4), ("half", 2), ("base", 1)):
         scores = variants[name].metrics["valid"]["views"]
         rows.append((n_train // share, *(scores[key] for key in ("accuracy", "ci_low", "ci_high"))))
-    half, whole = (variants[key].saved_probs().argmax(1) == labels for key in ("half", "base"))
-    gain = next_doubling(half, whole)
+    gain = _gain_of_doubling(variants["half"].saved_probs(), variants["base"].saved_probs(), labels)
     ahead = [rows[-1][1] + gain[key] for key in ("difference", "ci_low", "ci_high")]
     return pd.DataFrame([*rows, (2 * n_train, *ahead)], columns=["n", "accuracy", "low", "high"])
 
 
-def _calibration(run: Run, labels: np.ndarray) -> tuple:
-    probs = run.saved_probs()
-    calibrated, _ = cross_calibrated(probs, labels)
-    errors = [100 * calibration_error(some, labels) for some in (probs, calibrated)]
-    losses = [log_loss(some, labels) for some in (probs, calibrated)]
+def _bound(lever: str, basis: str, points: float = 0.0, reach: float = 0.0) -> dict:
+    low, high = points - reach, points + reach
+    return {"lever": lever, "gain": points, "low": low, "high": high, "basis": basis, "kind": 1}
+
+
+def _calibration(run: Run, labels: np.ndarray) -> dict:
+    report = calibration_report(run.saved_probs(), labels)
+    errors, losses = (list(report[name]) for name in ("calibration_error", "log_loss"))
     basis = (
-        f"keeps every answer; calibration error {errors[0]:.1f} to {errors[1]:.1f} points, log loss "
-        f"{losses[0]:.3f} to {losses[1]:.3f}, cross-fitted on this run"
+        f"keeps every answer; calibration error {100 * errors[0]:.1f} to {100 * errors[1]:.1f} points, "
+        f"log loss {losses[0]:.3f} to {losses[1]:.3f}, cross-fitted on this run"
     )
-    return ("calibrate", 0.0, 0.0, 0.0, 1.0, basis)
+    return _bound("calibrate", basis)
 
 
-def _weak_slices(slices: pd.DataFrame, n: int) -> tuple:
+def _weak_slices(slices: pd.DataFrame, n: int) -> dict:
     """At most what would be gained if the slices by looks that fail for sure did as their classes do."""
     looks = slices[slices.what != "copy in train"]
     weak = looks[(looks.p_corrected < 0.05) & (looks.gap < 0)]
     if weak.empty:
-        basis = "no slice by looks fails for sure on this run"
-        return ("help where pictures look unusual", 0.0, 0.0, 0.0, 1.0, basis)
+        return _bound("help where pictures look unusual", "no slice by looks fails for sure on this run")
     share = 100 * weak.n / n
     weak = weak.assign(points=-weak.gap * share, reach=((weak.high - weak.low) / 2 * share) ** 2)
     name = weak.groupby("what").points.sum().idxmax()
     rows = weak[weak.what == name]
-    points, reach = rows.points.sum(), np.sqrt(rows.reach.sum())
     basis = f"at most: if {name} {', '.join(rows.which)} did as their classes do in all; on this run"
-    return (f"imitate {name} in augmentation", points, points - reach, points + reach, np.nan, basis)
+    lever = f"imitate {name} in augmentation"
+    return _bound(lever, basis, float(rows.points.sum()), float(np.sqrt(rows.reach.sum())))

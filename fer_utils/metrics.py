@@ -21,6 +21,13 @@ def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float,
     return float(interval.low), float(interval.high)
 
 
+def accuracy_of(correct: np.ndarray) -> dict[str, float]:
+    """n and accuracy of bool [N] with its 95 % Wilson interval, `ci_low` and `ci_high`; nan where N is 0."""
+    n, hits = len(correct), int(correct.sum())
+    low, high = wilson_interval(hits, n)
+    return {"n": n, "accuracy": hits / n if n else math.nan, "ci_low": low, "ci_high": high}
+
+
 def evaluate(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Every number about class probabilities [N, C] against labels [N].
 
@@ -33,16 +40,10 @@ def evaluate(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
 
     preds = probs.argmax(1)
     classes = np.arange(len(class_names))
-    hits, n = int((preds == labels).sum()), len(labels)
-    low, high = wilson_interval(hits, n)
     precision, recall, f1, support = sk.precision_recall_fscore_support(
         labels, preds, labels=classes, zero_division=0
     )
-    return {
-        "n": n,
-        "accuracy": hits / n,
-        "ci_low": low,
-        "ci_high": high,
+    return accuracy_of(preds == labels) | {
         "macro_f1": float(f1[np.union1d(labels, preds)].mean()),
         "balanced_accuracy": float(recall[support > 0].mean()),
         "log_loss": log_loss(probs, labels),
@@ -82,18 +83,26 @@ def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = CALIBRA
     return float(((table.confidence - table.accuracy).abs() * table.n).sum() / table.n.sum())
 
 
+def _fit_sharpness(probs: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """The inverse of the temperature that makes the log loss of [N, C] least, and that loss."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    logits = np.log(probs.clip(1e-12)).astype(np.float64)
+    rows = np.arange(len(labels))
+
+    def loss(sharpness: float) -> float:
+        scaled = logits * sharpness
+        return float((logsumexp(scaled, axis=1) - scaled[rows, labels]).mean())
+
+    result = minimize_scalar(loss, bounds=(0.1, 10), method="bounded")
+    return float(result.x), float(result.fun)
+
+
 def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> float:
     """The one temperature that makes the log loss of [N, C] least (Guo et al. 2017): above 1 it makes them
     less sure, below 1 more."""
-    from scipy.optimize import minimize_scalar
-
-    # Log loss is convex in the inverse, and so has one minimum.
-    result = minimize_scalar(
-        lambda sharpness: log_loss(at_temperature(probs, 1 / sharpness), labels),
-        bounds=(0.1, 10),
-        method="bounded",
-    )
-    return float(1 / result.x)
+    return 1 / _fit_sharpness(probs, labels)[0]
 
 
 def at_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
@@ -114,7 +123,7 @@ def calibrated_log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
     It judges what the probabilities tell apart, not how sure they are: label smoothing and averaging both
     make a run less sure, which plain log loss would punish.
     """
-    return log_loss(at_temperature(probs, fit_temperature(probs, labels)), labels)
+    return _fit_sharpness(probs, labels)[1]
 
 
 def cross_calibrated(probs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, list[float]]:
@@ -151,14 +160,11 @@ def coverage_table(
     """
     confidence, hit = probs.max(1), probs.argmax(1) == labels
     order = np.argsort(-confidence, kind="stable")
-    rows = []
-    for share in shares:
-        kept = order[: max(1, round(share * len(order)))]
-        hits = int(hit[kept].sum())
-        rows.append(
-            (share, len(kept), hits / len(kept), *wilson_interval(hits, len(kept)), confidence[kept[-1]])
-        )
-    return pd.DataFrame(rows, columns=["coverage", "n", "accuracy", "ci_low", "ci_high", "threshold"])
+    kept = [order[: max(1, round(share * len(order)))] for share in shares]
+    rows = [accuracy_of(hit[rows]) | {"threshold": confidence[rows[-1]]} for rows in kept]
+    return pd.DataFrame(rows).assign(coverage=shares)[
+        ["coverage", "n", "accuracy", "ci_low", "ci_high", "threshold"]
+    ]
 
 
 def paired_test(preds: np.ndarray, other: np.ndarray, labels: np.ndarray) -> dict[str, float]:

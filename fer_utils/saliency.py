@@ -10,8 +10,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import torch
-from scipy.ndimage import gaussian_filter1d
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -115,16 +113,22 @@ def shuffled(model: nn.Module, images: np.ndarray, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def sanity_check(model: nn.Module, images: np.ndarray, classes: np.ndarray) -> dict[str, float]:
+def sanity_check(
+    model: nn.Module, images: np.ndarray, classes: np.ndarray, maps: np.ndarray
+) -> dict[str, float]:
     """Whether the maps of Grad-CAM depend on the weights (Adebayo et al. 2018): those that do not show the
     picture and not the network. It is necessary, not sufficient: an untrained network passes too.
+
+    Args:
+        maps: `grad_cam(model, images, classes)`.
 
     Returns:
         Mean rank correlations of maps: `shuffled`, of a picture's map with that of a network that has
         unlearned everything; `others`, with the map of another picture, which tells how much all maps have in
         common (faces stand in the middle). `n` pictures, those with an empty map left out.
     """
-    maps = grad_cam(model, images, classes)
+    from scipy.stats import spearmanr
+
     blind = grad_cam(shuffled(model, images), images, classes)
     partner = np.roll(maps, 1, axis=0)
     seen = [i for i in range(len(maps)) if maps[i].any() and blind[i].any() and partner[i].any()]
@@ -153,6 +157,8 @@ def face_regions(images: np.ndarray) -> dict[str, tuple[slice, slice]]:
     The eyes and the mouth are the bands of the mean face, in its upper and lower half, that are darkest
     against what lies above and below; the other parts follow from these two.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     mean = images.mean((0, 1))
     size = len(mean)
     bands = mean[:, size // 5 : -size // 5].mean(1)

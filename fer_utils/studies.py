@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.analysis import hardest_class
-from fer_utils.config import Config
+from fer_utils.config import DATA_KNOBS, Config
 from fer_utils.data import split_folds
 from fer_utils.doubts import can_doubt, doubtful_labels, write_suggestions
 from fer_utils.faces import Competition, DataError
@@ -36,9 +36,7 @@ def study_config(
     Raises:
         ConfigError: epochs or width out of range.
     """
-    same = ("data", "seed", "device", "image_size", "split_seed", "n_folds", "fold", "layout", "columns")
-    same += ("clean", "label_fixes", "allow_rejected")
-    knobs = {name: getattr(config, name) for name in same}
+    knobs = {name: getattr(config, name) for name in ("data", "seed", "device", "split_seed", *DATA_KNOBS)}
     knobs |= {"out": str(out), "n_devices": "1", "epochs": epochs, "width": width}
     knobs["precision"] = "fp32"  # small differences are to be told apart, so all are computed alike
     if n_train < 10_000:

@@ -61,7 +61,8 @@ def test_the_evidence_lies_where_the_network_looks():
 
 @captum
 def test_shuffled_weights_change_the_maps(run, valid):
-    check = saliency.sanity_check(run.model, valid.images, valid.labels)
+    maps = saliency.grad_cam(run.model, valid.images, valid.labels)
+    check = saliency.sanity_check(run.model, valid.images, valid.labels, maps)
     assert check["n"] > 5
     assert check["shuffled"] < 0.5
     assert "passed" in saliency.describe_sanity(check)
