@@ -149,6 +149,7 @@ def _state(learner: Learner) -> dict[str, Any]:
         "step": learner.step,
         "seconds": learner.seconds,
         "epoch_seconds": learner.epoch_seconds,
+        "validation_seconds": learner.validation_seconds,
         "resumed": learner.resumed,
         "history": learner.history,
         "best": learner.best,
@@ -190,6 +191,7 @@ def _restore(learner: Learner, state: dict[str, Any], path: Path) -> None:
     else:  # another number of devices than it was written on
         learner.totals = totals.sum(0) * float(learner.team.leads)
     learner.seconds, learner.epoch_seconds = state["seconds"], state["epoch_seconds"]
+    learner.validation_seconds = state.get("validation_seconds", 0.0)  # older ones lack it
     learner.history, learner.best = state["history"], state["best"]
     learner.resumed = state["resumed"] + 1
 

@@ -41,6 +41,7 @@ class Config:
     device: str = "auto"
     n_devices: str = "auto"
     checkpoint_seconds: float = _knob(60.0, 0, 1e6)
+    max_hours: float = _knob(0.0, 0, 1e4)
     # the data
     image_size: int = _knob(48, 16, 512)
     split_seed: int = _knob(0, 0, 2**31)
@@ -155,10 +156,10 @@ class Config:
     def differing(self, other: Config) -> str:
         """What sets a run of `other` apart from one of this config, in words; empty if they are the same run.
 
-        Where the files lie, which device computes and how often it is saved may change between a start and
-        its continuation.
+        Where the files lie, which device computes, how often it is saved and how long a session lasts may
+        change between a start and its continuation.
         """
-        same = ("data", "out", "device", "n_devices", "checkpoint_seconds")
+        same = ("data", "out", "device", "n_devices", "checkpoint_seconds", "max_hours")
         there, now = other.to_dict(), self.to_dict()
         names = [name for name in now if name not in same and there[name] != now[name]]
         return "; ".join(f"{name}: {there[name]!r} there, {now[name]!r} now" for name in names)

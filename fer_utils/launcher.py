@@ -32,8 +32,9 @@ from fer_utils.interruption import Interruption
 from fer_utils.learner import TrainingError, new_learner, place, train_epoch
 from fer_utils.predict import Run, load_run, resolve_out
 from fer_utils.processes import Processes, follow_parent
-from fer_utils.record import check_repetition, config_from_file
+from fer_utils.record import check_repetition, config_from_file, is_out_of_time
 from fer_utils.results import print_results
+from fer_utils.time_limit import OutOfTime, hours_left
 from fer_utils.train import check_fingerprint, fit, run_command
 
 # A shorter training is over before processes on several devices have started and been measured.
@@ -52,15 +53,18 @@ def launch(config: Config, competition: Competition) -> Run:
         ConfigError: more GPUs than there are, or a batch too small to share.
         TrainingError: a process failed; the message holds its traceback.
     """
-    if (resolve_out(config.out) / "metrics.json").is_file():  # finished, or another run's: `fit` sees to it
+    out, start = resolve_out(config.out), time.monotonic()
+    if (out / "metrics.json").is_file() and not is_out_of_time(out):
+        # Finished, or another run's: `fit` sees to it.
         return fit(dataclasses.replace(config, n_devices="1"), competition)
     n_devices = choose_n_devices(config, competition)
     if n_devices == 1:
         return fit(config, competition)
     print(f"training on {n_devices} devices", flush=True)
+    config = dataclasses.replace(config, max_hours=hours_left(config.max_hours, start))
     with tempfile.TemporaryDirectory() as folder:
         _run_team(config, competition, n_devices, Path(folder), ["fer_utils.train"])
-    return load_run(resolve_out(config.out))
+    return load_run(out)
 
 
 def choose_n_devices(config: Config, competition: Competition) -> int:
@@ -135,7 +139,8 @@ def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> 
     """Train several runs side by side, each on a device of its own, the next when one is free.
 
     All are tried; the first failure is raised when the others have ended. "auto" takes every GPU, or without
-    one trains run by run; on a CPU `n_devices` processes get an equal share of the cores each.
+    one trains run by run; on a CPU `n_devices` processes get an equal share of the cores each. The hours
+    begin with the call: those that had no time for an epoch are left out of what is returned.
 
     Raises:
         ConfigError: two runs with the same out, or more GPUs than there are.
@@ -148,24 +153,26 @@ def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> 
     if n_devices == "auto":
         n_devices = torch.cuda.device_count() if kind == "cuda" else 1
     _check_available(int(n_devices), kind)
-    processes = Processes()
+    processes, start = Processes(), time.monotonic()
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for index in range(int(n_devices)):
         free.put(index)
 
     def train(config: Config) -> None:
-        index = free.get()
+        index, label = free.get(), f"{Path(config.out).name}: "
         # A process that sees one GPU only calls it plain "cuda", and so does the config that it leaves.
         variables = (
             {"CUDA_VISIBLE_DEVICES": visible_gpu(index)} if kind == "cuda" else _threads(int(n_devices))
         )
         try:
             with tempfile.TemporaryDirectory() as folder:
-                alone = dataclasses.replace(config, n_devices="1")
+                hours = hours_left(config.max_hours, start)
+                alone = dataclasses.replace(config, n_devices="1", max_hours=hours)
                 path = write_json(Path(folder) / "config.json", alone.to_dict())
                 command = [sys.executable, "-m", "fer_utils.train", str(path)]
-                label = f"{Path(config.out).name}: "
                 processes.run(command, Path(folder), variables=variables, label=label)
+        except OutOfTime as error:
+            print(error, flush=True)
         finally:
             free.put(index)
 
@@ -181,7 +188,7 @@ def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> 
     pool.shutdown()
     for future in started:
         future.result()
-    return [load_run(out) for out in outs]
+    return [load_run(out) for out in outs if (Path(out) / "metrics.json").is_file()]
 
 
 def _check_available(n_devices: int, kind: str) -> None:

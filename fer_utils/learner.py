@@ -53,6 +53,7 @@ class Learner:
     seconds: float = 0.0
     epoch_seconds: list[float] = field(default_factory=list)  # `seconds` at the end of each epoch
     compile_seconds: float = 0.0
+    validation_seconds: float = 0.0  # of the last validation
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=lambda: {"accuracy": -1.0, "loss": math.inf, "epoch": 0})
 

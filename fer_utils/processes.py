@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fer_utils.files import REPOSITORY
 from fer_utils.learner import TrainingError
+from fer_utils.time_limit import OutOfTime
 
 
 class Processes:
@@ -88,7 +89,8 @@ class Processes:
                     "try a smaller batch_size with another out, or the same call, which goes on from the "
                     "last checkpoint"
                 )
-            raise TrainingError(f"{label}{_first_error(folder) or last_words[-3000:]}")
+            message = _first_error(folder) or last_words[-3000:]
+            raise (OutOfTime if message.startswith("OutOfTime: ") else TrainingError)(label + message)
 
     def stop(self) -> None:
         """Ask all that run to end, and those that are just being started."""
@@ -98,7 +100,7 @@ class Processes:
 
 
 # Errors that say all there is to say: a traceback would only hide it.
-_SPEAKING = ("ConfigError: ", "DataError: ", "OutputError: ", "TrainingError: ")
+_SPEAKING = ("ConfigError: ", "DataError: ", "OutputError: ", "TrainingError: ", "OutOfTime: ")
 
 
 def follow_parent() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,24 @@ def is_finished(out: Path, config: Config, competition: Competition) -> bool:
         raise ConfigError(f"{out} holds a run with another config ({differing}): choose another out")
     if record.get("fingerprint") != competition.fingerprint:
         raise DataError(f"{out} holds a run on other data (from {other.data!r}): choose another out")
-    return finished
+    return finished and not is_out_of_time(out)
+
+
+def is_out_of_time(out: Path) -> bool:
+    """Whether `out` holds the results of a run that `max_hours` ended and that can go on.
+
+    Raises:
+        DataError: metrics.json is damaged.
+    """
+    path = out / "metrics.json"
+    if not (path.is_file() and CheckpointFile(out).exists):
+        return False
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["training"].get("out_of_time"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}): remove it, and the run goes on from its checkpoint"
+        ) from error
 
 
 def config_from_file(path: str | Path, out: str | None = None) -> Config:

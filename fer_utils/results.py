@@ -18,7 +18,7 @@ from fer_utils.predict import Run, save_probs
 from fer_utils.submission import write_submission
 
 
-def write_results(learner: Learner, competition: Competition, out: Path) -> None:
+def write_results(learner: Learner, competition: Competition, out: Path, out_of_time: bool = False) -> None:
     """Write the chosen weights, the predictions, the submission and, last, the metrics."""
     config, best = learner.config, learner.best
     # Matrices are kept in float16, half the size; everything below is predicted with the weights as kept.
@@ -42,6 +42,7 @@ def write_results(learner: Learner, competition: Competition, out: Path) -> None
         "n_devices": learner.team.size,
         "seed": config.seed,
         "views": config.views,
+        "out_of_time": out_of_time,
     }
     scores: dict[str, Any] = {"training": training}
     for name in ("valid", "test"):
@@ -77,6 +78,10 @@ def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: s
 
 def print_results(run: Run) -> None:
     """The lines a person wants at the end: where the submission is and how good it should be."""
+    training = run.metrics["training"]
+    if training.get("out_of_time"):
+        done = f"{training['epochs']} of {run.config.epochs} epochs"
+        print(f"OUT OF TIME after {done}: the same run again goes on from there")
     for name in ("valid", "test"):
         if name not in run.metrics:
             continue

@@ -17,11 +17,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
 
+from fer_utils.augment import VIEWS
 from fer_utils.checkpoint import CheckpointFile
 from fer_utils.compiling import compile_forward, try_compiling, worth_compiling
 from fer_utils.config import Config, ConfigError
@@ -54,6 +55,7 @@ from fer_utils.record import (
     write_record,
 )
 from fer_utils.results import print_results, write_results
+from fer_utils.time_limit import OutOfTime, TimeIsUp, TimeLimit
 
 # In a team a checkpoint within an epoch costs a meeting: it is thought of only after so many steps.
 TEAM_STEPS = 20
@@ -63,12 +65,14 @@ def fit(config: Config, competition: Competition) -> Run:
     """Train as `config` says and leave a finished run folder; go on from its checkpoint if there is one.
 
     A folder that holds a finished run of the same config and data is only read again. Ctrl-C and SIGTERM
-    leave a run that the same call goes on with; so does a killed process.
+    leave a run that the same call goes on with; so does a killed process. Where `max_hours` end it, the
+    results are those of the best epoch so far, and the same call goes on from there too.
 
     Raises:
         ConfigError: the folder holds a run with another config.
         DataError: the folder holds a run on other data, or the data cannot be trained on.
         TrainingError: the loss stopped being a number, or memory or the device failed.
+        OutOfTime: `max_hours` were over before the first epoch.
         OutputError: the folder cannot be written, or another process trains there.
         Interrupted: it was told to stop (a KeyboardInterrupt).
     """
@@ -108,6 +112,7 @@ def _fit(
     interruption: Interruption,
 ) -> None:
     checkpoint = CheckpointFile(out)
+    limit = TimeLimit(config.max_hours, team.size * _predictions(config, competition))
     precision = recorded_precision(out, config, competition.fingerprint, device)
     learner = new_learner(config, competition, device, team, precision)
     if team.leads:
@@ -121,12 +126,19 @@ def _fit(
         warn_of_another_machine(record, environment(device, learner.dtype))
     if team.leads and not (resumed and record):
         write_record(out, learner, competition)
-    _train(learner, competition.train, competition.valid, checkpoint, interruption)
+    done = _train(learner, competition.train, competition.valid, checkpoint, interruption, limit)
     interruption.message = "stopped while writing the results; the same command goes on from there"
     if team.leads:
-        write_results(learner, competition, out)
-        checkpoint.remove()
+        write_results(learner, competition, out, out_of_time=not done)
+        if done:
+            checkpoint.remove()
     team.agree("written")  # the others wait until the run is whole
+
+
+def _predictions(config: Config, competition: Competition) -> float:
+    """What the results ask for, in passes over the validation split: every picture in every view."""
+    valid, test = len(competition.valid), len(competition.splits.get("test", ()))
+    return len(VIEWS[config.views]) * (valid + test) / valid
 
 
 def _position(learner: Learner) -> str:
@@ -156,9 +168,15 @@ def _check_trainable(config: Config, competition: Competition) -> None:
 
 
 def _train(
-    learner: Learner, train: Split, valid: Split, checkpoint: CheckpointFile, interruption: Interruption
-) -> None:
-    """Run the epochs that are left. Only these two splits are in reach: test labels cannot be read here."""
+    learner: Learner,
+    train: Split,
+    valid: Split,
+    checkpoint: CheckpointFile,
+    interruption: Interruption,
+    limit: TimeLimit,
+) -> bool:
+    """Run the epochs that are left; tells whether there was time for all. Only these two splits are in reach:
+    test labels cannot be read here."""
     config, team = learner.config, learner.team
     images = place(train.images, learner.device)
     labels = torch.tensor(train.labels, device=learner.device)
@@ -173,20 +191,25 @@ def _train(
         with interruption.whole():
             yield
             learner.seconds = time.perf_counter() - start
-            if _save_within_epoch(learner, checkpoint, next(steps), interruption.received is not None):
+            stopping = interruption.received is not None or limit.is_over(learner)
+            saved = _save_within_epoch(learner, checkpoint, next(steps), stopping)
+            if saved:
                 interruption.message = (
                     f"stopped after {_position(learner)}; the same command goes on from there"
                 )
         interruption.stop_if_asked()
+        if saved and team.agree(limit.is_over(learner)):
+            raise TimeIsUp
 
-    with Progress(config.epochs, learner.epoch, silent=not team.leads) as progress:
+    with Progress(config.epochs, learner.epoch, silent=not team.leads) as progress, suppress(TimeIsUp):
         for epoch in range(learner.epoch, config.epochs):
             if _patience_is_over(learner):
                 progress.say(f"stopped early: no better validation accuracy in {config.patience} epochs")
                 break
             train_loss, train_accuracy = train_epoch(learner, images, labels, epoch, whole_step, soft)
             row = {"epoch": epoch + 1, "train_loss": train_loss, "train_accuracy": train_accuracy}
-            row |= validate(learner, valid)
+            with limit.timing(learner):
+                row |= validate(learner, valid)
             row |= {
                 "learning_rate": learner.optimizer.param_groups[0]["lr"],
                 "size": size_of_epoch(config, epoch),
@@ -203,6 +226,13 @@ def _train(
             before = learner.epoch_seconds[-2] if len(learner.epoch_seconds) > 1 else 0.0
             if worth_compiling(learner, (learner.seconds - before) * (config.epochs - learner.epoch)):
                 try_compiling(learner, len(train))
+        return True
+    over = f"max_hours ({config.max_hours:g}) ended after {_position(learner)}"
+    if not learner.best["epoch"]:
+        raise OutOfTime(f"{over}, too soon for a result; the same command goes on from there")
+    if team.leads:
+        print(f"{over}: the results are those of the best epoch so far", flush=True)
+    return False
 
 
 def soft_labels(train: Split) -> torch.Tensor:
@@ -210,21 +240,20 @@ def soft_labels(train: Split) -> torch.Tensor:
     return torch.tensor(train.votes / train.votes.sum(1, keepdims=True))
 
 
-def _save_within_epoch(learner: Learner, checkpoint: CheckpointFile, step: int, asked_to_stop: bool) -> bool:
+def _save_within_epoch(learner: Learner, checkpoint: CheckpointFile, step: int, stopping: bool) -> bool:
     """Write a checkpoint after the `step`-th step of this process, if one is due; tells whether it did.
 
-    A team decides together, now and then, since it has to gather its totals; told to stop, it does not meet
-    again but goes on later from what was saved last.
+    A team decides together, now and then, since it has to gather its totals.
     """
     team, config = learner.team, learner.config
     if team.size == 1:
-        if not asked_to_stop and not checkpoint.due(config, epoch_over=False):
+        if not stopping and not checkpoint.due(config, epoch_over=False):
             return False
         checkpoint.save(learner)
         return True
     if config.checkpoint_seconds and step % TEAM_STEPS:
         return False
-    if not team.agree(checkpoint.due(config, epoch_over=False)):
+    if not team.agree(stopping or checkpoint.due(config, epoch_over=False)):
         return False
     totals = team.gather(learner.totals)
     if team.leads:

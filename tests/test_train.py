@@ -94,6 +94,7 @@ CHANGED = {
     "cutmix": 0.4, "views": "shift",
 }  # fmt: skip
 ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "compile_mode", "image_size"}
+ELSEWHERE |= {"max_hours"}
 ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected"}
 ELSEWHERE |= {"pretrained"}
 
