@@ -22,10 +22,12 @@ LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 # What Kaggle's image lacks, and what comes with it alone.
 NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor)
 
-.PHONY: help submission test test-long test-kaggle lint lab bench lock clean
+.PHONY: help submission report kaggle test test-long test-kaggle lint lab bench lock clean
 
 help:
 	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']   train and write a submission"
+	@echo "make report RUN=outputs/name      one HTML page of a run: results, curves, errors"
+	@echo "make kaggle ARGS='--user NAME --competition SLUG -p epochs 30'      notebooks to upload to Kaggle"
 	@echo "make bench [ARGS='--quick' or ARGS='--data path time_to_accuracy']      speed against peers and limits"
 	@echo "make test | test-kaggle [ARGS='-k NAME']      every test, with our versions or with Kaggle's"
 	@echo "make test-long      the trials that take hours"
@@ -47,6 +49,13 @@ submission: $(READY)
 	@mkdir -p "$(OUT)"
 	$(BIN)/papermill notebooks/03_training.ipynb "$(OUT)/03_training.ipynb" --cwd . --no-progress-bar --log-output \
 		-r data "$(DATA)" -r out "$(OUT)" $(ARGS)
+
+report: $(READY)
+	@test -n "$(RUN)" || { echo "name a run: make report RUN=outputs/demo"; exit 2; }
+	$(BIN)/python -m fer_utils.report "$(RUN)" $(ARGS)
+
+kaggle: $(READY)
+	$(BIN)/python -m fer_utils.kaggle $(ARGS)
 
 test: $(READY)
 	$(PYTEST)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from fer_utils.comparison import check_same_pictures
+from fer_utils.config import Config, ConfigError
 from fer_utils.faces import Competition, DataError
 from fer_utils.files import REPOSITORY, atomic_write, write_json
 from fer_utils.metrics import calibrated_log_loss, evaluate, paired_test
@@ -52,6 +54,27 @@ def find_runs(patterns: str) -> list[Run]:
             f"an ensemble needs two finished runs, {patterns!r} names {len(runs)}: train more seeds"
         )
     return runs
+
+
+def member_configs(recipe: str, n: int, shared: Mapping[str, Any]) -> list[Config]:
+    """Configs of `n` members to train, with one seed after the other and folders within `shared`'s out.
+
+    Args:
+        recipe: knobs of Config and `preset`, as in "model: medium, epochs: 24"; several, behind semicolons,
+            take turns.
+        shared: out, the first seed, and further knobs of all members.
+
+    Raises:
+        ConfigError: the recipe cannot be read, or names an unknown knob or a bad value.
+    """
+    try:
+        recipes = [yaml.safe_load(f"{{{part}}}") for part in recipe.split(";")]
+    except yaml.YAMLError:
+        recipes = [{recipe: None}]
+    if any(value is None for knobs in recipes for value in knobs.values()):
+        raise ConfigError(f"recipe must be like 'model: medium, epochs: 24', got {recipe!r}")
+    own = [{"out": f"{shared['out']}/member{k}", "seed": shared["seed"] + k} for k in range(n)]
+    return [Config.from_dict({**recipes[k % len(recipes)], **shared, **own[k]}) for k in range(n)]
 
 
 def check_members(runs: Sequence[Run]) -> None:

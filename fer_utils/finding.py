@@ -102,7 +102,7 @@ def search_data() -> str | Path:
         print(f"data: {path} (from the environment variable FER_DATA)")
         return path
     for root in (KAGGLE_INPUT, REPOSITORY_DATA):
-        found = _candidates(root, set()) if root.is_dir() else []
+        found = _candidates(root, set(), run_folders(root)) if root.is_dir() else []
         if found:
             others = f"; also there, not used: {', '.join(map(str, found[1:]))}" if found[1:] else ""
             print(f"data: {found[0]} (found below {root}{others})")
@@ -114,12 +114,26 @@ def search_data() -> str | Path:
     return "demo"
 
 
-def _candidates(folder: Path, visited: set[str]) -> list[Path]:
-    """Folders and archives below `folder` that hold data, sorted, each as high up as it is one set."""
+def run_folders(folder: Path) -> list[Path]:
+    """Folders of trainings, finished or not, at most five floors below `folder`, sorted: a notebook's output
+    that is mounted as input holds some."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        if "config.json" in files and {"checkpoint.pt", "metrics.json"} & set(files):
+            found.append(Path(parent))
+        if len(Path(parent).relative_to(folder).parts) >= 5:
+            folders.clear()
+    return sorted(found)
+
+
+def _candidates(folder: Path, visited: set[str], runs: list[Path]) -> list[Path]:
+    """Folders and archives below `folder` that hold data, sorted, each as high up as it is one set. What
+    trainings have left (an earlier notebook's output among the inputs) is none."""
     if (real := os.path.realpath(folder)) in visited:  # a loop of links
         return []
     visited.add(real)
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    shown = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    entries = sorted(entry for entry in shown if not _is_output(entry, runs))
     folders = [entry for entry in entries if entry.is_dir()]
     archives = [entry for entry in entries if is_archive(entry) and entry.is_file()]
     has_tables = any(entry.name.lower().endswith(TEXT_SUFFIXES[:2]) for entry in entries)
@@ -129,5 +143,13 @@ def _candidates(folder: Path, visited: set[str]) -> list[Path]:
     # A folder whose own entries tell splits is one set; otherwise each folder in it may be one.
     if (has_tables or has_splits) and (archives or recognise(scan(folder))):
         return [folder]
-    found = [candidate for entry in folders for candidate in _candidates(entry, visited)] + archives
-    return found or ([folder] if recognise(scan(folder)) else [])
+    found = [found for entry in folders for found in _candidates(entry, visited, runs)] + archives
+    if found or any(folder in run.parents for run in runs):
+        return found
+    return [folder] if recognise(scan(folder)) else []
+
+
+def _is_output(folder: Path, runs: list[Path]) -> bool:
+    """Whether a notebook left this folder: a run, or what lies above runs beside their submission."""
+    above = any(folder in run.parents for run in runs)
+    return folder in runs or (above and (folder / "submission.csv").is_file())
