@@ -1,0 +1,284 @@
+"""A run as one HTML page: results first, then curves, confusion, calibration, errors and the config.
+
+python -m fer_utils.report outputs/demo      writes outputs/demo/report.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from jinja2 import Environment
+from matplotlib.axes import Axes
+
+from fer_utils import error_plots, plots
+from fer_utils.analysis import confused_pairs, prediction_table
+from fer_utils.config import ConfigError
+from fer_utils.faces import Competition, DataError
+from fer_utils.files import OutputError, atomic_write
+from fer_utils.galleries import face_grid
+from fer_utils.metrics import calibration_table, coverage_table, per_class_table
+from fer_utils.predict import Run, load_run, read_record
+from fer_utils.report_page import PAGE
+
+N_FACES, COLUMNS = 20, 4
+# In inches: so narrow that the words in a figure are large enough where a phone makes it as narrow as itself.
+WIDTH, DPI = 5.6, 150
+
+
+def write_report(run: Run, competition: Competition | None, path: Path, note: str = "") -> Path:
+    """Write the page of `run` to `path`; it needs no network and holds no script.
+
+    Args:
+        competition: the run's data, for the faces; None leaves these out.
+        note: why there are no faces.
+    """
+    with plt.rc_context():
+        plots.set_style()
+        sections = [
+            _classes(run), _curves(run), _confusion(run), _calibration(run),
+            _errors(run, competition, note), _config(run),
+        ]  # fmt: skip
+    page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
+    text = page.render(
+        name=run.out.name,
+        headline=_headline(run),
+        warnings=_warnings(run),
+        facts=_facts(run),
+        sections=sections,
+    )
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def _percent(scores: dict[str, Any], key: str = "accuracy") -> str:
+    return f"{100 * scores[key]:.1f} %"
+
+
+def _interval(scores: dict[str, Any]) -> str:
+    return f"{100 * scores['ci_low']:.1f} to {100 * scores['ci_high']:.1f} (95 %), n = {scores['n']:,}"
+
+
+def _headline(run: Run) -> str:
+    return f"{_percent(run.metrics['valid']['views'])} of the validation pictures are named rightly"
+
+
+def _warnings(run: Run) -> list[str]:
+    training, lines = run.metrics["training"], []
+    if run.config.data == "demo":
+        lines.append("Drawn demo faces, not a competition: no number here says anything of real faces.")
+    if training.get("out_of_time"):
+        lines.append(
+            f"Stopped by max_hours after {training['epochs']} of {run.config.epochs} epochs: these are the "
+            "results of the best epoch so far; the same run again goes on."
+        )
+    return lines
+
+
+def _facts(run: Run) -> list[dict[str, str]]:
+    """The numbers of the top, each as `what`, `value` and `more`."""
+    training, facts = run.metrics["training"], []
+    for split in (name for name in ("valid", "test") if name in run.metrics):
+        scores = run.metrics[split]
+        for what, key in ((f"views: {run.config.views}", "views"), ("plain", "plain")):
+            facts.append((f"{split} accuracy, {what}", _percent(scores[key]), _interval(scores[key])))
+        if without := scores["without_copies"]:
+            what = f"{split} accuracy without copies of earlier pictures"
+            facts.append((what, _percent(without), _interval(without)))
+    record = read_record(run.out / "config.json") or {}
+    environment = record.get("environment", {})
+    size = f"{training['parameters'] / 1e6:.2f} M parameters"
+    facts += [
+        ("network", f"{run.config.model}, width {run.config.width:g}", size),
+        ("epochs", f"{training['epochs']}, kept {training['chosen_epoch']}", f"seed {run.config.seed}"),
+        ("training", _duration(training["seconds"]), str(environment.get("hardware", ""))),
+        ("data", _last(run.config.data), str(record.get("layout", ""))),
+    ]
+    return [dict(zip(("what", "value", "more"), fact, strict=True)) for fact in facts]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _last(path: str) -> str:
+    """The last part of a path: the rest says where it lay on somebody's machine."""
+    return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or path
+
+
+def _figure(draw: Callable[..., Any], height: float, rows: int = 1) -> str:
+    """What `draw` draws on its axes, as a PNG in base64."""
+    fig, axs = plt.subplots(rows, figsize=(WIDTH, height))
+    draw(axs)
+    buffer = io.BytesIO()
+    # Without the version of matplotlib in it, the same picture is the same bytes.
+    fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    plt.close(fig)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _rows(frame: pd.DataFrame) -> list[list[str]]:
+    return [list(map(str, frame.columns)), *(list(map(str, row)) for row in frame.to_numpy())]
+
+
+def _classes(run: Run) -> dict[str, Any]:
+    table = per_class_table(run.metrics["valid"]["views"])
+
+    def share(name: str) -> list[str]:
+        bounds = zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
+        return [f"{100 * v:.0f} % ({100 * low:.0f} to {100 * high:.0f})" for v, low, high in bounds]
+
+    frame = pd.DataFrame({"class": table.index, "recall": share("recall"), "precision": share("precision")})
+    frame["F1"], frame["n"] = [f"{f1:.3f}" for f1 in table.f1], [f"{n:,}" for n in table.n]
+    line = "The weakest first, with 95 % intervals. Recall: the share of a class that is found. Precision: "
+    line += "the share of the answers that are right."
+    return {"title": "By class", "lines": [line], "rows": _rows(frame)}
+
+
+def _curves(run: Run) -> dict[str, Any]:
+    training, history = run.metrics["training"], run.history
+    last = history.iloc[-1]
+    return {
+        "title": "How it learned",
+        "image": _figure(
+            lambda axs: plots.learning_curves(history, axs, training["chosen_epoch"]), 6.5, rows=2
+        ),
+        "alt": f"Loss and accuracy over {len(history)} epochs. At the end the training loss is "
+        f"{last.train_loss:.2f} and the validation accuracy {100 * last.valid_accuracy:.1f} %; epoch "
+        f"{training['chosen_epoch']} was kept.",
+        "caption": "Loss and accuracy by epoch; the dotted line marks the epoch that was kept. Training is "
+        "measured on augmented pictures, so it may lie below validation.",
+    }
+
+
+def _confusion(run: Run) -> dict[str, Any]:
+    counts, names = np.array(run.metrics["valid"]["views"]["confusion"]), run.class_names
+    wrong = counts - np.diag(counts.diagonal())
+    true, said = np.unravel_index(wrong.argmax(), wrong.shape)
+    alt = "Confusion matrix; there is no error."
+    if wrong.any():
+        alt = f"Confusion matrix: most often {names[true]} is taken for {names[said]}, in "
+        alt += f"{wrong[true, said]:,} of {counts[true].sum():,} pictures."
+    return {
+        "title": "What is taken for what",
+        "image": _figure(lambda ax: plots.confusion(counts, names, ax), 5.6),
+        "alt": alt,
+        "caption": "Of the pictures of each true class (row), the share that is answered with each class "
+        "(column), with counts below.",
+    }
+
+
+def _calibration(run: Run) -> dict[str, Any]:
+    probs, labels = run.saved_probs("valid"), run.saved("valid", "labels")
+    coverage = coverage_table(probs, labels)
+    half = coverage.iloc[0]
+    error = 100 * run.metrics["valid"]["views"]["calibration_error"]
+
+    def draw(axs: np.ndarray) -> None:
+        plots.reliability(calibration_table(probs, labels), axs[0])
+        error_plots.coverage(coverage, axs[1])
+
+    return {
+        "title": "How sure it is",
+        "image": _figure(draw, 8.0, rows=2),
+        "alt": f"Accuracy against confidence, which are {error:.1f} points apart on average; and accuracy "
+        f"where only the surest answers are kept, {_percent(half)} for the surer half.",
+        "caption": "Above: accuracy against confidence; on the dotted line, 80 % sure means right in 80 %. "
+        f"They are {error:.1f} points apart on average (expected calibration error). Below: accuracy where "
+        "only the surest answers are kept, with its 95 % interval.",
+    }
+
+
+def _errors(run: Run, competition: Competition | None, note: str) -> dict[str, Any]:
+    section: dict[str, Any] = {"title": "Where it errs"}
+    if competition is None:
+        return section | {"lines": [f"The faces are left out: {note}"]}
+    table = prediction_table(run, competition)
+    worst = table[~table.correct].sort_values("confidence", ascending=False).head(N_FACES)
+    if not len(worst):
+        return section | {"lines": ["It makes no error on the validation split."]}
+    pairs = confused_pairs(table).head(5)
+    pairs["share"] = [f"{100 * share:.0f} %" for share in pairs.share]
+    captions = [f"{row.true}\nsaid {row.predicted}\n{row.confidence:.0%}" for row in worst.itertuples()]
+    faces = competition.valid.images[worst.index]
+
+    def draw(ax: Axes) -> None:
+        face_grid(faces, ax, COLUMNS, captions)
+
+    return section | {
+        "lines": ["The pairs of classes that are taken for each other most, both ways together."],
+        "rows": _rows(pairs[["pair", "errors", "share", "mostly"]]),
+        "image": _figure(draw, 1.5 * -(-len(worst) // COLUMNS) * WIDTH / COLUMNS),
+        "alt": f"{len(worst)} faces that are answered wrongly with most confidence; the first is "
+        f"{worst.true.iloc[0]}, said to be {worst.predicted.iloc[0]}.",
+        "caption": "The most confident errors: the label, the answer and its confidence. Look for wrong "
+        "labels here first. These are faces of the competition's data: mind its licence before you share "
+        "this page.",
+    }
+
+
+def _config(run: Run) -> dict[str, Any]:
+    def rows(knobs: dict[str, Any]) -> list[list[str]]:
+        places = ("data", "out", "label_fixes")
+        shown = {name: _last(str(value)) if name in places else value for name, value in knobs.items()}
+        return [["knob", "value"], *([name, str(value)] for name, value in shown.items())]
+
+    record = read_record(run.out / "config.json") or {}
+    made_with = [["what", "value"], *([k, str(v)] for k, v in record.get("environment", {}).items())]
+    return {
+        "title": "How it was made",
+        "lines": [
+            "The validation split chose the epoch, which flatters its accuracy a little; a test split "
+            "chooses nothing. Intervals are Wilson's at 95 %, for this one seed: another seed moves the "
+            "result as well.",
+            "What differs from the defaults:",
+        ],
+        "rows": rows(run.config.changed()),
+        "folded": [
+            {"title": "Every knob", "rows": rows(run.config.to_dict())},
+            {"title": "Versions and hardware", "rows": made_with},
+        ],
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("--data", default="run", help="where its data lies now; left out, where it lay then")
+    parser.add_argument(
+        "--out", type=Path, help="the file to write; left out, report.html in the run's folder"
+    )
+    parser.add_argument("--no-faces", action="store_true", help="for a page that others may see")
+    options = parser.parse_args(arguments)
+    matplotlib.use("Agg")  # no window, wherever this runs
+    competition, note = None, "--no-faces."
+    try:
+        run = load_run(options.run)
+        try:
+            competition = None if options.no_faces else run.load_data(options.data)
+        except DataError as error:
+            note = "the run's data was not found; name its place with --data."
+            print(f"no faces on the page: {error}", file=sys.stderr)
+        path = write_report(run, competition, options.out or run.out / "report.html", note)
+    except (ConfigError, DataError, OutputError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
