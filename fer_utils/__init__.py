@@ -28,6 +28,7 @@ _HOME = {
     "read_parameters": "notebook",
     "galleries": None,
     "plots": None,
+    "widgets": None,
 }
 __all__ = list(_HOME)
 

@@ -66,10 +66,18 @@ def view_agreement(run: Run, images: np.ndarray) -> np.ndarray:
     return (views.argmax(2) == views.mean(0).argmax(1)).mean(0, dtype=np.float32)
 
 
+AGREEMENT = ("all agree", "most agree", "they differ")
+
+
+def agreement_kinds(agreement: np.ndarray) -> np.ndarray:
+    """One of `AGREEMENT` for each share [N] of `view_agreement`; more than three quarters are most."""
+    return np.select([agreement == 1, agreement > 0.75], AGREEMENT[:2], AGREEMENT[2])
+
+
 def accuracy_by_agreement(agreement: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
     """n and accuracy with its 95 % interval, where all views agree, most do or fewer, from [N] of each."""
-    kinds = np.select([agreement == 1, agreement > 0.75], ["all agree", "most agree"], "they differ")
-    rows = {kind: accuracy_of(correct[kinds == kind]) for kind in ("all agree", "most agree", "they differ")}
+    kinds = agreement_kinds(agreement)
+    rows = {kind: accuracy_of(correct[kinds == kind]) for kind in AGREEMENT}
     return pd.DataFrame(rows).T.astype({"n": int})
 
 

@@ -96,6 +96,14 @@ def compare(new: Sequence[Run], old: Sequence[Run], n_samples: int = 2000, seed:
     return result | {"verdict": _verdict(result)}
 
 
+def outcomes(result: dict[str, Any], correct: np.ndarray) -> np.ndarray:
+    """What became of each picture in a `compare`, in words [N]: "gained", "lost", or where no side has more
+    right answers, whether the one run of `correct` [N] is right."""
+    words = np.where(correct, "both right", "both wrong").astype(object)
+    words[result["gained"]], words[result["lost"]] = "gained", "lost"
+    return words
+
+
 def _verdict(result: dict[str, Any]) -> str:
     """One seed each is judged by McNemar's test, several by the interval over seeds; one against several by
     neither, since the luck of the one is in no interval."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,14 @@ def save_figure(fig: Figure, out: str | Path, name: str) -> Path:
     with atomic_write(path) as temporary:
         fig.savefig(temporary, bbox_inches="tight")
     return path
+
+
+def png_bytes(fig: Figure, dpi: int) -> bytes:
+    """The figure as a PNG, the same bytes for the same picture; it is closed."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    plt.close(fig)
+    return buffer.getvalue()
 
 
 def class_colors(class_names: Sequence[str]) -> list[str]:

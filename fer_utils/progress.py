@@ -1,4 +1,4 @@
-"""How a long training speaks: a bar with the time left in JupyterLab, one plain line per epoch elsewhere.
+"""How long work speaks: a bar with the time left in JupyterLab; elsewhere a plain line per epoch, or nothing.
 
 Under papermill every refresh of a bar would become a record in the saved notebook.
 """
@@ -6,7 +6,24 @@ Under papermill every refresh of a bar would become a record in the saved notebo
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Self
+
+
+def interactive() -> bool:
+    """Whether somebody looks at this notebook: Jupyter's server names it in a variable, which papermill and
+    the shell do not set."""
+    return bool(os.environ.get("JPY_SESSION_NAME")) and find_spec("ipywidgets") is not None
+
+
+def bar(work: Sequence[Any], what: str) -> Sequence[Any]:
+    """`work` to iterate over, behind a bar with the time left where somebody looks."""
+    if not interactive():
+        return work
+    from tqdm.auto import tqdm
+
+    return tqdm(work, desc=what, leave=False)
 
 
 class Progress:
@@ -18,8 +35,7 @@ class Progress:
         self.silent = silent
         if silent:
             return
-        # Jupyter's server names the notebook in this variable; papermill and the shell do not set it.
-        if os.environ.get("JPY_SESSION_NAME"):
+        if interactive():
             from tqdm.auto import tqdm
 
             self.bar = tqdm(total=epochs, initial=done, unit="epoch")

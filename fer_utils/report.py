@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -120,11 +119,7 @@ def _figure(draw: Callable[..., Any], height: float, rows: int = 1) -> str:
     """What `draw` draws on its axes, as a PNG in base64."""
     fig, axs = plt.subplots(rows, figsize=(WIDTH, height))
     draw(axs)
-    buffer = io.BytesIO()
-    # Without the version of matplotlib in it, the same picture is the same bytes.
-    fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
-    plt.close(fig)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(plots.png_bytes(fig, DPI)).decode()
 
 
 def _rows(frame: pd.DataFrame) -> list[list[str]]:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from fer_utils.faces import Competition, copies_of
 from fer_utils.pictures import resize
+from fer_utils.progress import bar
 
 # Correlation of two pictures at their best shift. On FER2013, of 100 pairs above it that were looked at, 99
 # were the same photograph (other crop, light, compression or watermark); of the 34 mirrored ones above
@@ -68,7 +69,7 @@ def _near(
     """Rows of both that are near copies, and how much alike; `within` one set each pair once."""
     pairs = []
     queries, targets = _standardised(images, _THUMBNAIL), _standardised(others, _THUMBNAIL)
-    for start in range(0, len(queries), _BLOCK):
+    for start in bar(range(0, len(queries), _BLOCK), "near copies"):
         offset = start if within else 0  # what lies before was compared already
         alike = queries[start : start + _BLOCK] @ targets[offset:].T
         if within:
