@@ -20,8 +20,8 @@ LOCKS = {
 }
 
 
-# The error analysis goes on without these; Kaggle's image lacks them.
-NOT_ON_KAGGLE = {"captum", "cleanlab"}
+# The error analysis goes on without the first two, and the tests skip the browser; Kaggle's image lacks them.
+NOT_ON_KAGGLE = {"captum", "cleanlab", "playwright"}
 
 
 def read(name: str) -> str:
