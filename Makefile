@@ -20,7 +20,7 @@ LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 	--no-emit-package fer-utils --custom-compile-command "make lock" $(ARGS)
 
 # What Kaggle's image lacks, and what comes with it alone.
-NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor playwright greenlet pyee)
+NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor playwright greenlet)
 
 .PHONY: help submission report kaggle test test-long test-kaggle lint lab bench lock clean
 

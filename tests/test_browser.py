@@ -27,7 +27,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
          "--disable-background-networking", "--disable-sync"]  # fmt: skip
 TOKEN = "only-for-this-test"
 # In milliseconds: a page that needs them is broken, or the machine is very busy.
-PATIENCE = 90_000
+PATIENCE = 240_000
 # All cells of a notebook in the page, also those out of sight; no questions and no news.
 SETTINGS = {
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},

@@ -3,19 +3,27 @@
 import json
 import math
 import re
+import shlex
 
+import numpy as np
+import papermill
 import pytest
 import torch
+from PIL import Image
 
 import fer_utils
 from benchmarks.timing import Row
-from fer_utils import load_run
+from fer_utils import kaggle, load_run
 from fer_utils.demo import make_demo
 from fer_utils.files import REPOSITORY
+from fer_utils.layouts import Layout
 from fer_utils.models import MODELS, FaceNet, ModelOptions, _unit
+from fer_utils.parts import Listed, Raw, read_listed
+from fer_utils.trees import Tree, scan
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 REFERENCE = REPOSITORY / "outputs" / "reference"
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(REFERENCE.rglob("*.md"))]
 RUNS = sorted(path.parent for path in REFERENCE.glob("*/metrics.json"))
 
 
@@ -63,7 +71,7 @@ def test_the_speed_table_equals_the_measurements():
 def test_the_table_of_trials_equals_the_report():
     """What was tried, and that nothing was lost, section by section, with date and machine."""
     report = json.loads((REFERENCE / "trials" / "results.json").read_text())
-    table = README.split("## Nothing lost")[1].split("\n## ")[0]
+    table = (REFERENCE / "trials" / "README.md").read_text(encoding="utf-8")
     told = {name: (int(tried), int(lost)) for name, tried, lost in re.findall(
         r"^\| `(\w+)`: .* \| ([\d,]+) \| (\d+) \|$", table, re.M
     )}  # fmt: skip
@@ -75,6 +83,7 @@ def test_the_table_of_trials_equals_the_report():
     for section in report.values():
         assert not section["quick"]
         assert section["date"] in table and section["environment"]["hardware"] in table
+    assert f"[{sum(tried for tried, _ in told.values())} trials, nothing lost]" in README
 
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
@@ -96,10 +105,11 @@ def test_faces_of_people_are_kept_out_of_git():
 
 
 def test_links_lead_somewhere():
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert links
-    for link in links:
-        assert link.startswith("https://") or (REPOSITORY / link).exists(), link
+    for path in PAGES:
+        links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
+        assert links or path != REPOSITORY / "README.md"
+        for link in links:
+            assert link.startswith("https://") or (path.parent / link).exists(), f"{path}: {link}"
 
 
 def test_make_targets_exist():
@@ -153,6 +163,69 @@ def test_the_network_snippet_builds_a_network():
     assert set(MODELS)
     model = scope["tiny"](ModelOptions(num_classes=7, width=1.0, dropout=0.1))
     assert model(torch.rand(2, 1, 48, 48)).shape == (2, 7)
+
+
+def test_the_layout_snippet_reads_pictures(tmp_path):
+    for k in range(12):
+        path = tmp_path / ("glad", "gloomy")[k % 2] / f"{k}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((20, 20), 9 * k, np.uint8)).save(path)
+    scope = {"Layout": Layout, "Listed": Listed, "read_listed": read_listed, "Raw": Raw, "Tree": Tree}
+    exec(compile(snippets()[2], "README.md", "exec"), scope)
+    tree, layout = scan(tmp_path, {}), scope["MOODS"]
+    assert layout.recognise(tree)
+    part = layout.read(tree, 20).parts["train"]
+    assert part.images.shape == (12, 1, 20, 20) and sorted(part.labels) == ["glad"] * 6 + ["gloomy"] * 6
+
+
+def test_the_transform_snippet_blurs_and_is_nothing_at_zero():
+    scope = {"Tensor": torch.Tensor, "torch": torch, "F": torch.nn.functional}
+    exec(compile(snippets()[3], "README.md", "exec"), scope)
+    images, generator = torch.rand(4, 1, 48, 48), torch.Generator().manual_seed(0)
+    assert torch.equal(scope["random_blur"](images, 0.0, generator), images)
+    blurred = scope["random_blur"](images, 1.0, generator)
+    assert blurred.shape == images.shape and (blurred.std((1, 2, 3)) < images.std((1, 2, 3))).all()
+
+
+def test_snippets_are_short():
+    assert len(snippets()) == 4 and max(len(snippet.splitlines()) for snippet in snippets()) < 10
+
+
+def test_the_kaggle_line_writes_what_the_next_one_uploads(tmp_path):
+    line = re.search(r'`make kaggle ARGS="([^"]+)"`', README)[1]
+    assert kaggle.main([*shlex.split(line), "--folder", str(tmp_path)]) == 0
+    folder = re.search(r"kaggle kernels push -p outputs/kaggle/([\w-]+)", README)[1]
+    metadata = json.loads((tmp_path / folder / "kernel-metadata.json").read_text())
+    assert metadata["id"] == re.search(r"kaggle kernels output (\S+)", README)[1]
+    assert metadata["competition_sources"] == [re.search(r"competitions submit (\S+)", README)[1]]
+
+
+def test_commands_of_make_pass_parameters_that_exist():
+    """Every `-p name` of the README is a parameter of some notebook, every option of a module one of it."""
+    names = set()
+    for path in (REPOSITORY / "notebooks").glob("*.ipynb"):
+        names |= set(papermill.inspect_notebook(path))
+    assert set(re.findall(r"-[pr] (\w+) ", README)) - {"outputs"} <= names
+    for option in set(re.findall(r"(?<=[\s`=\"])--[a-z-]+", README)):
+        sources = [*(REPOSITORY / "fer_utils").glob("*.py"), *(REPOSITORY / "benchmarks").glob("*.py")]
+        known = any(f'"{option}"' in path.read_text(encoding="utf-8") for path in sources)
+        known |= option[2:] in ("competition", "dataset", "kernel")  # of fer_utils.kaggle, made in a loop
+        known |= option in ("--require-hashes", "--no-deps", "--no-build-isolation", "--help-notebook")
+        assert known, option
+
+
+def test_the_model_card_says_what_the_files_say():
+    card = (REFERENCE / "fer2013-cpu" / "README.md").read_text(encoding="utf-8")
+    metrics = json.loads((REFERENCE / "fer2013-cpu" / "metrics.json").read_text())
+    views, training = metrics["valid"]["views"], metrics["training"]
+    said = " ".join(card.split())
+    assert f"it names {accuracy_cell(views).replace(')', ', Wilson 95 %)')} as the label says" in said
+    assert f"{100 * metrics['valid']['plain']['accuracy']:.1f} % without them" in said
+    assert f"{training['parameters'] / 1e6:.2f} M parameters" in said
+    assert f"{training['epochs']} epochs, {training['seconds'] / 60:.0f} minutes" in said
+    assert f"off by {100 * views['calibration_error']:.1f} points" in said
+    for name in ("fear", "disgust", "happy"):
+        assert f"{100 * views['per_class'][name]['recall']:.0f} %" in said
 
 
 def test_the_readme_is_short_enough_to_read():
