@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -89,7 +90,7 @@ class Processes:
                     "try a smaller batch_size with another out, or the same call, which goes on from the "
                     "last checkpoint"
                 )
-            message = _first_error(folder) or last_words[-3000:]
+            message = _first_error(folder) or _crash(last_words)
             raise (OutOfTime if message.startswith("OutOfTime: ") else TrainingError)(label + message)
 
     def stop(self) -> None:
@@ -114,6 +115,12 @@ def _stop_with_parent() -> None:
     while os.read(0, 1):  # not sys.stdin, whose lock a waiting thread would hold when Python ends
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _crash(words: str) -> str:
+    """What a process says that died without a Python error: from the cause on, else the end."""
+    cause = re.search("terminate called|Fatal Python error", words)
+    return words[cause.start() :][:3000] if cause else words[-3000:]
 
 
 def _first_error(folder: Path) -> str:

@@ -22,6 +22,7 @@ from fer_utils import (
     load_competition,
 )
 from fer_utils.files import REPOSITORY, write_json
+from fer_utils.processes import _crash
 
 KNOBS = {
     "image_size": 20, "width": 0.25, "epochs": 3, "batch_size": 27, "precision": "fp32", "device": "cpu",
@@ -247,3 +248,9 @@ def test_the_command_line_trains_and_reports_errors(folder, tmp_path, capsys):
     bad = write_json(tmp_path / "bad.json", {"epoch": 1})
     assert launcher.main([str(bad)]) == 1
     assert "did you mean 'epochs'" in capsys.readouterr().err
+
+
+def test_a_crash_is_told_from_its_cause_on():
+    words = "warning\nterminate called after throwing an instance of 'c10::Error'\n" + "frame\n" * 2000
+    assert _crash(words).startswith("terminate called after") and len(_crash(words)) == 3000
+    assert _crash("a\n" * 4000 + "the end") == ("a\n" * 4000 + "the end")[-3000:]
