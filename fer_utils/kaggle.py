@@ -201,11 +201,20 @@ def continue_session(out: str | Path, inputs: Path = KAGGLE_INPUT) -> list[Path]
         taken[place] = run
     for place, run in taken.items():
         if not place.exists():
-            shutil.copytree(run, place, ignore=shutil.ignore_patterns(".*"))
+            _copy_files(run, place)
             print(f"an earlier session's run goes on: {run} copied to {place}")
     if not taken:
         print(f"no earlier session's {out.name} among the inputs: a new one begins")
     return list(taken)
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy the files below `source`, without its permissions: what is mounted as input is read-only."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def publish_submission(out: str | Path, competition: Competition, folder: Path = WORKING) -> Path | None:

@@ -145,6 +145,7 @@ def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> 
     Raises:
         ConfigError: two runs with the same out, or more GPUs than there are.
         TrainingError: a run failed; the message names it and holds its traceback.
+        OutOfTime: there was time for none.
     """
     outs = [str(resolve_out(config.out)) for config in configs]
     if len(set(outs)) < len(outs):
@@ -188,7 +189,10 @@ def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> 
     pool.shutdown()
     for future in started:
         future.result()
-    return [load_run(out) for out in outs if (Path(out) / "metrics.json").is_file()]
+    runs = [load_run(out) for out in outs if (Path(out) / "metrics.json").is_file()]
+    if configs and not runs:
+        raise OutOfTime("max_hours ended before any member had a result; the same call goes on from there")
+    return runs
 
 
 def _check_available(n_devices: int, kind: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,23 +30,30 @@ from fer_utils.metrics import calibration_table, coverage_table, per_class_table
 from fer_utils.predict import Run, load_run, read_record
 from fer_utils.report_page import PAGE
 
-N_FACES, COLUMNS = 20, 4
+N_FACES, COLUMNS = 15, 3
 # In inches: so narrow that the words in a figure are large enough where a phone makes it as narrow as itself.
-WIDTH, DPI = 5.6, 150
+WIDTH, DPI = 4.0, 200
 
 
-def write_report(run: Run, competition: Competition | None, path: Path, note: str = "") -> Path:
+def write_report(
+    run: Run, competition: Competition | None, path: Path, note: str = "the run's data was not given."
+) -> Path:
     """Write the page of `run` to `path`; it needs no network and holds no script.
 
     Args:
         competition: the run's data, for the faces; None leaves these out.
         note: why there are no faces.
+
+    Raises:
+        DataError: the saved predictions are damaged, or are not those of the competition.
+        OutputError: the page cannot be written.
     """
     with plt.rc_context():
         plots.set_style()
+        plt.rcParams["text.parse_math"] = False  # a class may have dollar signs in its name
         sections = [
             _classes(run), _curves(run), _confusion(run), _calibration(run),
-            _errors(run, competition, note), _config(run),
+            _pairs(run) | _faces(run, competition, note), _config(run),
         ]  # fmt: skip
     page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
     text = page.render(
@@ -72,14 +80,23 @@ def _headline(run: Run) -> str:
     return f"{_percent(run.metrics['valid']['views'])} of the validation pictures are named rightly"
 
 
+def _record(run: Run) -> dict[str, Any]:
+    return read_record(run.out / "config.json") or {}
+
+
 def _warnings(run: Run) -> list[str]:
     training, lines = run.metrics["training"], []
-    if run.config.data == "demo":
+    if "demo" in (run.config.data, _record(run).get("layout")):  # "auto" may have fallen back on it
         lines.append("Drawn demo faces, not a competition: no number here says anything of real faces.")
     if training.get("out_of_time"):
         lines.append(
             f"Stopped by max_hours after {training['epochs']} of {run.config.epochs} epochs: these are the "
             "results of the best epoch so far; the same run again goes on."
+        )
+    elif training["epochs"] < run.config.epochs:
+        lines.append(
+            f"Stopped early after {training['epochs']} of {run.config.epochs} epochs: validation accuracy had "
+            f"not risen in {run.config.patience}."
         )
     return lines
 
@@ -94,7 +111,7 @@ def _facts(run: Run) -> list[dict[str, str]]:
         if without := scores["without_copies"]:
             what = f"{split} accuracy without copies of earlier pictures"
             facts.append((what, _percent(without), _interval(without)))
-    record = read_record(run.out / "config.json") or {}
+    record = _record(run)
     environment = record.get("environment", {})
     size = f"{training['parameters'] / 1e6:.2f} M parameters"
     facts += [
@@ -118,6 +135,7 @@ def _last(path: str) -> str:
 def _figure(draw: Callable[..., Any], height: float, rows: int = 1) -> str:
     """What `draw` draws on its axes, as a PNG in base64."""
     fig, axs = plt.subplots(rows, figsize=(WIDTH, height))
+    fig.get_layout_engine().set(hspace=0.06)
     draw(axs)
     return base64.b64encode(plots.png_bytes(fig, DPI)).decode()
 
@@ -131,7 +149,10 @@ def _classes(run: Run) -> dict[str, Any]:
 
     def share(name: str) -> list[str]:
         bounds = zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
-        return [f"{100 * v:.0f} % ({100 * low:.0f} to {100 * high:.0f})" for v, low, high in bounds]
+        return [
+            "none" if math.isnan(low) else f"{100 * v:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+            for v, low, high in bounds
+        ]
 
     frame = pd.DataFrame({"class": table.index, "recall": share("recall"), "precision": share("precision")})
     frame["F1"], frame["n"] = [f"{f1:.3f}" for f1 in table.f1], [f"{n:,}" for n in table.n]
@@ -146,7 +167,7 @@ def _curves(run: Run) -> dict[str, Any]:
     return {
         "title": "How it learned",
         "image": _figure(
-            lambda axs: plots.learning_curves(history, axs, training["chosen_epoch"]), 6.5, rows=2
+            lambda axs: plots.learning_curves(history, axs, training["chosen_epoch"]), 5.6, rows=2
         ),
         "alt": f"Loss and accuracy over {len(history)} epochs. At the end the training loss is "
         f"{last.train_loss:.2f} and the validation accuracy {100 * last.valid_accuracy:.1f} %; epoch "
@@ -166,7 +187,7 @@ def _confusion(run: Run) -> dict[str, Any]:
         alt += f"{wrong[true, said]:,} of {counts[true].sum():,} pictures."
     return {
         "title": "What is taken for what",
-        "image": _figure(lambda ax: plots.confusion(counts, names, ax), 5.6),
+        "image": _figure(lambda ax: plots.confusion(counts, names, ax), 4.2),
         "alt": alt,
         "caption": "Of the pictures of each true class (row), the share that is answered with each class "
         "(column), with counts below.",
@@ -185,7 +206,7 @@ def _calibration(run: Run) -> dict[str, Any]:
 
     return {
         "title": "How sure it is",
-        "image": _figure(draw, 8.0, rows=2),
+        "image": _figure(draw, 6.8, rows=2),
         "alt": f"Accuracy against confidence, which are {error:.1f} points apart on average; and accuracy "
         f"where only the surest answers are kept, {_percent(half)} for the surer half.",
         "caption": "Above: accuracy against confidence; on the dotted line, 80 % sure means right in 80 %. "
@@ -194,25 +215,37 @@ def _calibration(run: Run) -> dict[str, Any]:
     }
 
 
-def _errors(run: Run, competition: Competition | None, note: str) -> dict[str, Any]:
+def _pairs(run: Run) -> dict[str, Any]:
+    """From the confusion counts, so that it is there without the data too."""
+    counts, names = np.array(run.metrics["valid"]["views"]["confusion"]), np.array(run.class_names)
+    true, said = np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
     section: dict[str, Any] = {"title": "Where it errs"}
-    if competition is None:
-        return section | {"lines": [f"The faces are left out: {note}"]}
-    table = prediction_table(run, competition)
-    worst = table[~table.correct].sort_values("confidence", ascending=False).head(N_FACES)
-    if not len(worst):
+    if (true == said).all():
         return section | {"lines": ["It makes no error on the validation split."]}
-    pairs = confused_pairs(table).head(5)
+    answers = pd.DataFrame({"true": names[true], "predicted": names[said], "correct": true == said})
+    pairs = confused_pairs(answers).head(5)
     pairs["share"] = [f"{100 * share:.0f} %" for share in pairs.share]
-    captions = [f"{row.true}\nsaid {row.predicted}\n{row.confidence:.0%}" for row in worst.itertuples()]
+    return section | {
+        "lines": ["The pairs of classes that are taken for each other most, both ways together."],
+        "rows": _rows(pairs[["pair", "errors", "share", "mostly"]]),
+    }
+
+
+def _faces(run: Run, competition: Competition | None, note: str) -> dict[str, Any]:
+    """The figure of the most confident errors, or why there is none."""
+    if competition is None:
+        return {"after": f"The faces are left out: {note}"}
+    table = prediction_table(run, competition)
+    worst = table[~table.correct].sort_values("confidence", ascending=False, kind="stable").head(N_FACES)
+    if not len(worst):
+        return {}
+    captions = [f"{row.true}\nsaid {row.predicted}\n{100 * row.confidence:.0f} %" for row in worst.itertuples()]
     faces = competition.valid.images[worst.index]
 
     def draw(ax: Axes) -> None:
         face_grid(faces, ax, COLUMNS, captions)
 
-    return section | {
-        "lines": ["The pairs of classes that are taken for each other most, both ways together."],
-        "rows": _rows(pairs[["pair", "errors", "share", "mostly"]]),
+    return {
         "image": _figure(draw, 1.5 * -(-len(worst) // COLUMNS) * WIDTH / COLUMNS),
         "alt": f"{len(worst)} faces that are answered wrongly with most confidence; the first is "
         f"{worst.true.iloc[0]}, said to be {worst.predicted.iloc[0]}.",
@@ -228,8 +261,8 @@ def _config(run: Run) -> dict[str, Any]:
         shown = {name: _last(str(value)) if name in places else value for name, value in knobs.items()}
         return [["knob", "value"], *([name, str(value)] for name, value in shown.items())]
 
-    record = read_record(run.out / "config.json") or {}
-    made_with = [["what", "value"], *([k, str(v)] for k, v in record.get("environment", {}).items())]
+    environment = _record(run).get("environment", {})
+    made_with = [["what", "value"], *([k, str(v)] for k, v in environment.items())]
     return {
         "title": "How it was made",
         "lines": [
@@ -259,13 +292,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--no-faces", action="store_true", help="for a page that others may see")
     options = parser.parse_args(arguments)
     matplotlib.use("Agg")  # no window, wherever this runs
-    competition, note = None, "--no-faces."
+    competition, note = None, "the page was made with --no-faces."
     try:
         run = load_run(options.run)
         try:
             competition = None if options.no_faces else run.load_data(options.data)
         except DataError as error:
-            note = "the run's data was not found; name its place with --data."
+            note = "the data was not found, or is not the run's; name its place with --data."
             print(f"no faces on the page: {error}", file=sys.stderr)
         path = write_report(run, competition, options.out or run.out / "report.html", note)
     except (ConfigError, DataError, OutputError) as error:

@@ -11,7 +11,7 @@ PAGE = """<!doctype html>
 <style>
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1c2733; --soft: #56616d; --line: #d9dee3;
         --card: #f5f7f9; --accent: #23527c; --loud: #a4161a; }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root { --paper: #14181d; --ink: #e8ebee; --soft: #a9b3bd; --line: #38424c; --card: #1d232a;
           --accent: #8ec1ee; --loud: #ff8d8f; }
 }
@@ -28,13 +28,14 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid var(--l
 .facts dd { margin: 0; font-size: 1.1rem; font-weight: 600; }
 .facts dd small { display: block; font-size: .875rem; font-weight: 400; color: var(--soft); }
 figure { margin: 1rem 0; }
-img { display: block; max-width: 100%; height: auto; background: #ffffff; border-radius: .5rem; padding: .4rem; }
+figcaption { margin-top: .5rem; max-width: 40rem; }
+img { display: block; max-width: min(100%, 40rem); height: auto; background: #ffffff; border-radius: .5rem; padding: .4rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 summary { cursor: pointer; color: var(--accent); padding: .3rem 0; }
-@media print { :root { color-scheme: light; --paper: #ffffff; --ink: #000000; --soft: #444444; } }
+@media print { figure, tr, .facts div { break-inside: avoid; } h2 { break-after: avoid; } }
 </style>
 </head>
 <body>
@@ -48,7 +49,7 @@ summary { cursor: pointer; color: var(--accent); padding: .3rem 0; }
 <dl class="facts">
 {% for fact in facts %}<div><dt>{{ fact.what }}</dt><dd>{{ fact.value }}<small>{{ fact.more }}</small></dd></div>
 {% endfor %}</dl>
-{% macro table(frame) %}<div class="wide"><table>
+{% macro table(frame, title) %}<div class="wide" role="region" tabindex="0" aria-label="{{ title }}"><table>
 <thead><tr>{% for cell in frame[0] %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in frame[1:] %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endmacro %}
@@ -57,10 +58,11 @@ summary { cursor: pointer; color: var(--accent); padding: .3rem 0; }
 <h2>{{ section.title }}</h2>
 {% for line in section.lines %}<p>{{ line }}</p>
 {% endfor %}
-{% if section.rows %}{{ table(section.rows) }}{% endif %}
+{% if section.rows %}{{ table(section.rows, section.title) }}{% endif %}
 {% if section.image %}<figure><img src="data:image/png;base64,{{ section.image }}" alt="{{ section.alt }}">
 <figcaption>{{ section.caption }}</figcaption></figure>{% endif %}
-{% for more in section.folded %}<details><summary>{{ more.title }}</summary>{{ table(more.rows) }}</details>
+{% if section.after %}<p>{{ section.after }}</p>{% endif %}
+{% for more in section.folded %}<details><summary>{{ more.title }}</summary>{{ table(more.rows, more.title) }}</details>
 {% endfor %}
 </section>
 {% endfor %}

@@ -86,7 +86,7 @@ def browse_faces(
         images: uint8 [N, 1, H, W]; the table's index names the rows.
         table: columns `confidence`, those of `by` and those of the caption.
         caption: as for `table_gallery`.
-        start: what the menus show at first; those left out show "any".
+        start: what the menus show at first; those left out, or that no face has, show "any".
 
     Returns:
         The widget to show, or None where nobody looks.
@@ -95,15 +95,13 @@ def browse_faces(
         return None
     import ipywidgets as w
 
-    menus = {
-        column: w.Dropdown(
-            options=[ANY, *sorted(table[column].astype(str).unique())],
-            value=start.get(column, ANY),
-            description=column,
-            layout={"width": "260px"},
+    menus = {}
+    for column in by:
+        options = [ANY, *sorted(table[column].astype(str).unique())]
+        value = start.get(column, ANY) if start.get(column) in options else ANY
+        menus[column] = w.Dropdown(
+            options=options, value=value, description=column, layout={"width": "260px"}
         )
-        for column in by
-    }
     confidence = w.FloatRangeSlider(
         value=(0, 1), min=0, max=1, step=0.05, description="confidence", continuous_update=False
     )

@@ -60,6 +60,7 @@ def parameters(notebook) -> dict:
 @pytest.mark.parametrize("bundle", [TRAINING, ENSEMBLE], ids=lambda bundle: bundle.name)
 def test_the_cells_write_the_package_byte_for_byte(bundle):
     notebook = bundled_notebook(bundle)
+    assert len(json.dumps(notebook)) < 1e6  # what Kaggle takes as the source of a notebook
     nbformat.validate(nbformat.from_dict(notebook))
     written = {}
     for cell in notebook["cells"]:

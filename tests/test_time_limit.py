@@ -129,4 +129,6 @@ def test_members_without_time_are_left_out(tiny_folder, tmp_path, capfd):
     late = [dataclasses.replace(config, max_hours=1e-9) for config in configs]
     assert launch_members([configs[0], late[1]])[0].config.seed == 0
     assert "s1: OutOfTime: max_hours" in capfd.readouterr().out
+    with pytest.raises(OutOfTime, match="before any member had a result"):
+        launch_members(late[1:])
     assert [run.config.seed for run in launch_members(configs)] == [0, 1]

@@ -80,6 +80,12 @@ def test_menus_and_pages_change_the_picture(looking, images, table):
     assert menus["answer"].options == ("any", "right", "wrong")
 
 
+def test_a_start_that_no_face_has_is_passed_over(looking, images, table):
+    widget = browse_faces(images, table[table.answer == "right"], ["answer"], "{true}", answer="wrong")
+    menus, *_ = parts(widget)
+    assert menus["answer"].value == "any"
+
+
 def test_sliders_change_the_draws(looking):
     faces = torch.rand(12, 1, 20, 20)
     generator = torch.Generator().manual_seed(0)
