@@ -95,8 +95,8 @@ def _warnings(run: Run) -> list[str]:
         )
     elif training["epochs"] < run.config.epochs:
         lines.append(
-            f"Stopped early after {training['epochs']} of {run.config.epochs} epochs: validation accuracy had "
-            f"not risen in {run.config.patience}."
+            f"Stopped early after {training['epochs']} of {run.config.epochs} epochs: validation accuracy "
+            f"had not risen in {run.config.patience}."
         )
     return lines
 
@@ -239,7 +239,10 @@ def _faces(run: Run, competition: Competition | None, note: str) -> dict[str, An
     worst = table[~table.correct].sort_values("confidence", ascending=False, kind="stable").head(N_FACES)
     if not len(worst):
         return {}
-    captions = [f"{row.true}\nsaid {row.predicted}\n{100 * row.confidence:.0f} %" for row in worst.itertuples()]
+    caption = "{true}\nsaid {predicted}\n{percent:.0f} %"
+    captions = [
+        caption.format(**row) for row in worst.assign(percent=100 * worst.confidence).to_dict("records")
+    ]
     faces = competition.valid.images[worst.index]
 
     def draw(ax: Axes) -> None:
