@@ -17,6 +17,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from jinja2 import Environment
 from matplotlib.axes import Axes
 
@@ -33,6 +34,7 @@ from fer_utils.report_page import PAGE
 N_FACES, COLUMNS = 15, 3
 # In inches: so narrow that the words in a figure are large enough where a phone makes it as narrow as itself.
 WIDTH, DPI = 4.0, 200
+LONGEST = 18  # letters of a class name in a figure
 
 
 def write_report(
@@ -95,8 +97,8 @@ def _warnings(run: Run) -> list[str]:
         )
     elif training["epochs"] < run.config.epochs:
         lines.append(
-            f"Stopped early after {training['epochs']} of {run.config.epochs} epochs: validation accuracy "
-            f"had not risen in {run.config.patience}."
+            f"Stopped early after {training['epochs']} of {run.config.epochs} epochs, as patience "
+            f"({run.config.patience}) said: validation accuracy rose no more."
         )
     return lines
 
@@ -132,9 +134,14 @@ def _last(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or path
 
 
-def _figure(draw: Callable[..., Any], height: float, rows: int = 1) -> str:
+def _short(name: str) -> str:
+    """A class name as a figure has room for it."""
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+
+
+def _figure(draw: Callable[..., Any], height: float, rows: int = 1, width: float = WIDTH) -> str:
     """What `draw` draws on its axes, as a PNG in base64."""
-    fig, axs = plt.subplots(rows, figsize=(WIDTH, height))
+    fig, axs = plt.subplots(rows, figsize=(width, height))
     fig.get_layout_engine().set(hspace=0.06)
     draw(axs)
     return base64.b64encode(plots.png_bytes(fig, DPI)).decode()
@@ -164,11 +171,17 @@ def _classes(run: Run) -> dict[str, Any]:
 def _curves(run: Run) -> dict[str, Any]:
     training, history = run.metrics["training"], run.history
     last = history.iloc[-1]
+
+    def draw(axs: np.ndarray) -> None:
+        plots.learning_curves(history, axs, training["chosen_epoch"])
+        # Below, since so narrow a figure has no room for it among the lines.
+        sns.move_legend(
+            axs[1], "upper center", bbox_to_anchor=(0.5, -0.3), ncol=2, columnspacing=1, fontsize=9
+        )
+
     return {
         "title": "How it learned",
-        "image": _figure(
-            lambda axs: plots.learning_curves(history, axs, training["chosen_epoch"]), 5.6, rows=2
-        ),
+        "image": _figure(draw, 6.0, rows=2),
         "alt": f"Loss and accuracy over {len(history)} epochs. At the end the training loss is "
         f"{last.train_loss:.2f} and the validation accuracy {100 * last.valid_accuracy:.1f} %; epoch "
         f"{training['chosen_epoch']} was kept.",
@@ -185,9 +198,16 @@ def _confusion(run: Run) -> dict[str, Any]:
     if wrong.any():
         alt = f"Confusion matrix: most often {names[true]} is taken for {names[said]}, in "
         alt += f"{wrong[true, said]:,} of {counts[true].sum():,} pictures."
+    short = [_short(name) for name in names]
+    width = max(WIDTH, 0.4 + 0.42 * len(short) + 0.085 * max(map(len, short)))  # room in every cell
+
+    def draw(ax: Axes) -> None:
+        plots.confusion(counts, short, ax)
+        plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+
     return {
         "title": "What is taken for what",
-        "image": _figure(lambda ax: plots.confusion(counts, names, ax), 4.2),
+        "image": _figure(draw, width + 0.2, width=width),
         "alt": alt,
         "caption": "Of the pictures of each true class (row), the share that is answered with each class "
         "(column), with counts below.",
@@ -239,9 +259,9 @@ def _faces(run: Run, competition: Competition | None, note: str) -> dict[str, An
     worst = table[~table.correct].sort_values("confidence", ascending=False, kind="stable").head(N_FACES)
     if not len(worst):
         return {}
-    caption = "{true}\nsaid {predicted}\n{percent:.0f} %"
     captions = [
-        caption.format(**row) for row in worst.assign(percent=100 * worst.confidence).to_dict("records")
+        f"{_short(row.true)}\nsaid {_short(row.predicted)}\n{100 * row.confidence:.0f} %"
+        for row in worst.itertuples()
     ]
     faces = competition.valid.images[worst.index]
 

@@ -172,7 +172,7 @@ def test_the_layout_snippet_reads_pictures(tmp_path):
         Image.fromarray(np.full((20, 20), 9 * k, np.uint8)).save(path)
     scope = {"Layout": Layout, "Listed": Listed, "read_listed": read_listed, "Raw": Raw, "Tree": Tree}
     exec(compile(snippets()[2], "README.md", "exec"), scope)
-    tree, layout = scan(tmp_path, {}), scope["MOODS"]
+    tree, layout = scan(tmp_path, {}), eval(re.search(r'`(Layout\("moods".*?\))`', README)[1], scope)
     assert layout.recognise(tree)
     part = layout.read(tree, 20).parts["train"]
     assert part.images.shape == (12, 1, 20, 20) and sorted(part.labels) == ["glad"] * 6 + ["gloomy"] * 6

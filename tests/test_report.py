@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fer_utils import Config, fit, load_competition
+from fer_utils.metrics import evaluate
 from fer_utils.report import main, write_report
 
 
@@ -105,21 +106,77 @@ def test_the_same_run_gives_the_same_bytes(page, run, competition, tmp_path):
     assert write_report(run, competition, tmp_path / "again.html").read_text(encoding="utf-8") == page.text
 
 
-def test_without_data_the_page_says_why(run, tmp_path):
-    page = Page(write_report(run, None, tmp_path / "report.html", "name its place with --data."))
-    assert "The faces are left out: name its place with --data." in page.said
-    assert len(page.all("img")) == 3
-
-
-def test_demo_and_time_limit_are_said_loudly(run, competition, tmp_path):
-    training = run.metrics["training"] | {"out_of_time": True, "epochs": 1}
-    stopped = dataclasses.replace(
-        run, config=dataclasses.replace(run.config, data="demo"), metrics=run.metrics | {"training": training}
+def test_without_data_the_page_says_why(run, page, tmp_path):
+    bare = Page(write_report(run, None, tmp_path / "report.html", "name its place with --data."))
+    assert "The faces are left out: name its place with --data." in bare.said
+    assert len(bare.all("img")) == 3
+    assert "mind its licence" in page.said and "mind its licence" not in bare.said
+    assert (
+        "The faces are left out: the run's data was not given."
+        in Page(write_report(run, None, tmp_path / "silent.html")).said
     )
-    page = Page(write_report(stopped, competition, tmp_path / "report.html"))
+
+
+def with_metrics(run, out, data="elsewhere", layout="tiny", **training):
+    """The run in another folder, with some of its record and of its training changed."""
+    out.mkdir()
+    for path in run.out.glob("*.npz"):
+        (out / path.name).write_bytes(path.read_bytes())
+    kept = json.loads((run.out / "config.json").read_text())
+    kept["record"]["layout"] = layout
+    (out / "config.json").write_text(json.dumps(kept))
+    metrics = run.metrics | {"training": run.metrics["training"] | training}
+    return dataclasses.replace(
+        run, out=out, config=dataclasses.replace(run.config, data=data), metrics=metrics
+    )
+
+
+def with_views(run, **changed):
+    """The run with other numbers of the validation split."""
+    valid = run.metrics["valid"] | {"views": run.metrics["valid"]["views"] | changed}
+    return dataclasses.replace(run, metrics=run.metrics | {"valid": valid})
+
+
+def test_confused_pairs_need_no_faces(run, tmp_path):
+    confusion = 3 * np.eye(4, dtype=int)
+    confusion[1, 3], confusion[3, 1], confusion[0, 2] = 3, 4, 1
+    page = Page(write_report(with_views(run, confusion=confusion.tolist()), None, tmp_path / "report.html"))
+    assert "/ neutral 7 88 % neutral taken for <script>alert(1)</script>" in page.said
+    assert (
+        "Confusion matrix: most often neutral is taken for <script>alert(1)</script>, in 4 of 7 pictures."
+        in [image["alt"] for image in page.all("img")]
+    )
+
+
+def test_the_test_split_is_told_where_its_labels_are_known(run, page, tmp_path):
+    assert "test accuracy" not in page.said
+    scores = {key: run.metrics["valid"][key] | {"accuracy": 0.321} for key in ("views", "plain")}
+    told = dataclasses.replace(run, metrics=run.metrics | {"test": scores | {"without_copies": None}})
+    assert "test accuracy, plain 32.1 %" in Page(write_report(told, None, tmp_path / "report.html")).said
+
+
+@pytest.mark.parametrize("data, layout", [("demo", "tiny"), ("auto", "demo")])
+def test_demo_and_time_limit_are_said_loudly(run, tmp_path, data, layout):
+    stopped = with_metrics(run, tmp_path / "run", data, layout, out_of_time=True, epochs=1)
+    page = Page(write_report(stopped, None, tmp_path / "report.html"))
     assert "Drawn demo faces, not a competition" in page.said
     assert "Stopped by max_hours after 1 of 2 epochs" in page.said
     assert len([tag for tag in page.all("p") if tag.get("class") == "loud"]) == 2
+
+
+def test_a_run_that_lost_patience_says_so_and_a_whole_one_is_not_loud(run, page, tmp_path):
+    early = Page(write_report(with_metrics(run, tmp_path / "run", epochs=1), None, tmp_path / "report.html"))
+    assert "Stopped early after 1 of 2 epochs" in early.said
+    assert not [tag for tag in page.all("p") if tag.get("class") == "loud"]
+
+
+def test_names_that_are_no_formulas_and_classes_that_never_occur(run, tmp_path):
+    names = ("cash$", "x$\\frac$y", "a" * 60, "never")
+    views = evaluate(np.eye(4)[[0, 1, 2, 2]], np.array([0, 1, 2, 0]), names)
+    odd = dataclasses.replace(with_views(run, **views), class_names=names)
+    said = Page(write_report(odd, None, tmp_path / "report.html")).said
+    assert "never none none 0.000 0" in said and "nan" not in said.split()
+    assert "x$\\frac$y" in said and "a" * 60 in said
 
 
 def test_a_run_without_errors_has_a_page_too(run, competition, tmp_path):
@@ -148,7 +205,10 @@ def test_the_command_writes_beside_the_run_or_names_what_is_wrong(tiny_folder, t
     )
     assert "no faces on the page" in capsys.readouterr().err
     assert "name its place with --data" in Page(tmp_path / "x.html").said
+    assert main([str(tmp_path / "run"), "--data", "demo", "--out", str(tmp_path / "x.html")]) == 0  # another
+    assert "is not the run's; name its place with --data" in Page(tmp_path / "x.html").said
     assert main([str(tmp_path / "run"), "--no-faces"]) == 0
+    assert len(Page(tmp_path / "run" / "report.html").all("img")) == 3
     assert main([str(tmp_path / "none")]) == 1
     assert "none" in capsys.readouterr().err
     (tmp_path / "run" / "metrics.json").unlink()
