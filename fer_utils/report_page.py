@@ -34,7 +34,6 @@ img { display: block; max-width: min(100%, 40rem); height: auto; background: #ff
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-td:first-child { max-width: 12rem; white-space: normal; }
 @media (max-width: 30rem) { table { font-size: .875rem; } th, td { padding-right: .5rem; } }
 summary { cursor: pointer; color: var(--accent); padding: .3rem 0; }
 @media print { figure, tr, .facts div { break-inside: avoid; } h2 { break-after: avoid; } }
