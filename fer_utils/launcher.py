@@ -154,7 +154,7 @@ def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> 
     if n_devices == "auto":
         n_devices = torch.cuda.device_count() if kind == "cuda" else 1
     _check_available(int(n_devices), kind)
-    processes, start = Processes(), time.monotonic()
+    processes, start, late = Processes(), time.monotonic(), set()
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for index in range(int(n_devices)):
         free.put(index)
@@ -173,6 +173,7 @@ def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> 
                 command = [sys.executable, "-m", "fer_utils.train", str(path)]
                 processes.run(command, Path(folder), variables=variables, label=label)
         except OutOfTime as error:
+            late.add(str(resolve_out(config.out)))
             print(error, flush=True)
         finally:
             free.put(index)
@@ -189,10 +190,9 @@ def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> 
     pool.shutdown()
     for future in started:
         future.result()
-    runs = [load_run(out) for out in outs if (Path(out) / "metrics.json").is_file()]
-    if configs and not runs:
+    if late and late == set(outs):
         raise OutOfTime("max_hours ended before any member had a result; the same call goes on from there")
-    return runs
+    return [load_run(out) for out in outs if out not in late]
 
 
 def _check_available(n_devices: int, kind: str) -> None:
