@@ -25,7 +25,7 @@ import torch
 from fer_utils.config import Config, ConfigError
 from fer_utils.data import load_competition
 from fer_utils.device import choose_device, visible_gpu
-from fer_utils.distributed import in_team, join_team, leads_team, leave_team, own_device
+from fer_utils.distributed import end_process, in_team, join_team, leads_team, leave_team, own_device
 from fer_utils.faces import Competition
 from fer_utils.files import write_json
 from fer_utils.interruption import Interruption
@@ -258,4 +258,4 @@ def _launch_file(path: str, out: str | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_process(main(sys.argv[1:]))

@@ -28,7 +28,7 @@ from fer_utils.compiling import compile_forward, try_compiling, worth_compiling
 from fer_utils.config import Config, ConfigError
 from fer_utils.data import load_competition
 from fer_utils.device import environment
-from fer_utils.distributed import Team, join_team, leads_team, leave_team, own_device
+from fer_utils.distributed import Team, end_process, join_team, leads_team, leave_team, own_device
 from fer_utils.faces import Competition, DataError, Split
 from fer_utils.faults import explained
 from fer_utils.files import OutputError, locked
@@ -322,4 +322,4 @@ def check_fingerprint(config: Config, competition: Competition) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_process(main(sys.argv[1:]))
