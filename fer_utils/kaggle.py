@@ -196,7 +196,7 @@ def continue_session(out: str | Path, inputs: Path = KAGGLE_INPUT) -> list[Path]
         place = out.joinpath(*names[last + 1 :])
         if place in taken:
             raise DataError(
-                f"{taken[place]} and {run} both hold a {out.name} to go on with: detach one of them"
+                f"{taken[place]} and {run} both hold {out.name!r} to go on with: detach one"
             )
         taken[place] = run
     for place, run in taken.items():
