@@ -195,9 +195,7 @@ def continue_session(out: str | Path, inputs: Path = KAGGLE_INPUT) -> list[Path]
         last = len(names) - 1 - names[::-1].index(out.name)  # a kernel may be called so as well
         place = out.joinpath(*names[last + 1 :])
         if place in taken:
-            raise DataError(
-                f"{taken[place]} and {run} both hold {out.name!r} to go on with: detach one"
-            )
+            raise DataError(f"{taken[place]} and {run} both hold {out.name!r} to go on with: detach one")
         taken[place] = run
     for place, run in taken.items():
         if not place.exists():
