@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from PIL import Image
 from fer_utils.decoding import Decoder, Form, decode_block, decoders
 from fer_utils.faces import DataError
 from fer_utils.formats import as_text
+from fer_utils.progress import bar
 
 PARSED_TOGETHER = 32  # rows whose characters and digits stay in the cache of a core
 _LIST_MARKS = str.maketrans("[](),;", " " * 6)
@@ -199,22 +201,28 @@ def read_files(
         for rows in blocks:
             keep(rows, decode_block(sources[rows.start : rows.stop], images[rows.start : rows.stop]))
     else:
-        waiting = iter(blocks)  # a generator's next is not for several threads, an iterator's over a list is
-        with (
-            decoders(min(os.cpu_count() or 1, len(blocks)), size) as processes,
-            ThreadPoolExecutor(len(processes)) as pool,
-        ):
+        free: SimpleQueue[Decoder] = SimpleQueue()
 
-            def work(decoder: Decoder) -> None:
-                for rows in waiting:
-                    some = slice(rows.start, rows.stop)
-                    try:
-                        keep(rows, decoder.decode_block(sources[some], images[some]))
-                    except OSError as error:
-                        names = f"{sources[rows.start]} and the {len(rows) - 1} files after it"
-                        raise DataError(f"{error} at {names}: is there memory enough?") from error
+        def work(rows: range) -> tuple[dict[int, str], list[Form]]:
+            some, decoder = slice(rows.start, rows.stop), free.get()
+            try:
+                return decoder.decode_block(sources[some], images[some])
+            except OSError as error:
+                names = f"{sources[rows.start]} and the {len(rows) - 1} files after it"
+                raise DataError(f"{error} at {names}: is there memory enough?") from error
+            finally:
+                free.put(decoder)
 
-            list(pool.map(work, processes))
+        with decoders(min(os.cpu_count() or 1, len(blocks)), size) as processes:
+            for decoder in processes:
+                free.put(decoder)
+            pool = ThreadPoolExecutor(len(processes))
+            try:
+                answers = bar(pool.map(work, blocks), "decoding", len(blocks))
+                for rows, answer in zip(blocks, answers, strict=True):
+                    keep(rows, answer)
+            finally:
+                pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C some still wait
     return images, dict(sorted(broken.items())), _notes(forms, size)
 
 

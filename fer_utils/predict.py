@@ -23,6 +23,7 @@ from fer_utils.device import choose_device
 from fer_utils.faces import Competition, DataError, Split
 from fer_utils.files import REPOSITORY, atomic_write, find_path
 from fer_utils.models import create_model
+from fer_utils.progress import bar
 
 # A run is complete when all of these stand in its folder; metrics.json is written last.
 RUN_FILES = ("config.json", "history.csv", "model.safetensors", "valid.npz", "metrics.json")
@@ -45,7 +46,7 @@ def view_probs(
     was_training = model.training
     model.eval()
     rows = []
-    for batch in torch.tensor(np.asarray(images)).split(batch_size):
+    for batch in bar(torch.tensor(np.asarray(images)).split(batch_size), "predicting"):
         batch = to_float(batch.to(device))
         rows.append(torch.stack([model(view(batch, *one)).float().softmax(1) for one in VIEWS[views]]).cpu())
     model.train(was_training)

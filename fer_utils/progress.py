@@ -6,9 +6,12 @@ Under papermill every refresh of a bar would become a record in the saved notebo
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any, Self
+
+# Seconds: work that is done by then shows none.
+WORTH_A_BAR = 2.0
 
 
 def interactive() -> bool:
@@ -17,13 +20,18 @@ def interactive() -> bool:
     return bool(os.environ.get("JPY_SESSION_NAME")) and find_spec("ipywidgets") is not None
 
 
-def bar(work: Sequence[Any], what: str) -> Sequence[Any]:
-    """`work` to iterate over, behind a bar with the time left where somebody looks."""
+def bar(work: Iterable[Any], what: str, total: int | None = None) -> Iterable[Any]:
+    """`work` to iterate over, behind a bar with the time left where somebody looks.
+
+    Args:
+        what: in a word or two.
+        total: how much work there is, where its length does not tell.
+    """
     if not interactive():
         return work
     from tqdm.auto import tqdm
 
-    return tqdm(work, desc=what, leave=False)
+    return tqdm(work, desc=what, total=total, leave=False, delay=WORTH_A_BAR)
 
 
 class Progress:

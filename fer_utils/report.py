@@ -15,10 +15,10 @@ from jinja2 import Environment
 
 from fer_utils.config import ConfigError
 from fer_utils.faces import Competition, DataError
-from fer_utils.files import OutputError, atomic_write
+from fer_utils.files import OutputError, write_text
 from fer_utils.predict import Run, load_run
 from fer_utils.report_page import PAGE
-from fer_utils.report_sections import last_part, percent, record_of, sections
+from fer_utils.report_sections import is_demo, last_part, percent, record_of, sections, together
 
 
 def write_report(
@@ -42,13 +42,12 @@ def write_report(
         facts=_facts(run),
         sections=sections(run, competition, note),
     )
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
+    return write_text(path, text)
 
 
 def _interval(scores: dict[str, Any]) -> str:
-    return f"{100 * scores['ci_low']:.1f} to {100 * scores['ci_high']:.1f} (95 %), n = {scores['n']:,}"
+    n = together(f"n = {scores['n']:,}")
+    return f"{100 * scores['ci_low']:.1f} to {100 * scores['ci_high']:.1f} {together('(95 %),')} {n}"
 
 
 def _headline(run: Run) -> str:
@@ -57,7 +56,7 @@ def _headline(run: Run) -> str:
 
 def _warnings(run: Run) -> list[str]:
     training, lines = run.metrics["training"], []
-    if "demo" in (run.config.data, record_of(run).get("layout")):  # "auto" may have fallen back on it
+    if is_demo(run):
         lines.append("Drawn demo faces, not a competition: no number here says anything of real faces.")
     if training.get("out_of_time"):
         lines.append(
@@ -95,7 +94,9 @@ def _facts(run: Run) -> list[dict[str, str]]:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def main(arguments: list[str]) -> int:

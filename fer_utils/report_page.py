@@ -33,8 +33,13 @@ img { display: block; max-width: min(100%, 40rem); height: auto; background: #ff
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-@media (max-width: 30rem) { table { font-size: .875rem; } th, td { padding-right: .5rem; } }
+th:first-child, .words :is(th, td):last-child { text-align: left; }
+tbody th { font-weight: 400; }
+@media (max-width: 30rem) {
+  .facts { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  table { font-size: .875rem; }
+  th, td { padding-right: .5rem; white-space: normal; }
+}
 summary { cursor: pointer; color: var(--accent); padding: .3rem 0; }
 @media print { figure, tr, .facts div { break-inside: avoid; } h2 { break-after: avoid; } }
 </style>
@@ -50,20 +55,20 @@ summary { cursor: pointer; color: var(--accent); padding: .3rem 0; }
 <dl class="facts">
 {% for fact in facts %}<div><dt>{{ fact.what }}</dt><dd>{{ fact.value }}<small>{{ fact.more }}</small></dd></div>
 {% endfor %}</dl>
-{% macro table(frame, title) %}<div class="wide" role="region" tabindex="0" aria-label="{{ title }}"><table>
+{% macro table(frame, title, words) %}<div class="wide{{ ' words' if words }}" role="region" tabindex="0" aria-label="{{ title }}"><table>
 <thead><tr>{% for cell in frame[0] %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in frame[1:] %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+<tbody>{% for row in frame[1:] %}<tr><th scope="row">{{ row[0] }}</th>{% for cell in row[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endmacro %}
 {% for section in sections %}
 <section>
 <h2>{{ section.title }}</h2>
 {% for line in section.lines %}<p>{{ line }}</p>
 {% endfor %}
-{% if section.rows %}{{ table(section.rows, section.title) }}{% endif %}
+{% if section.rows %}{{ table(section.rows, section.title, section.words) }}{% endif %}
 {% if section.image %}<figure><img src="data:image/png;base64,{{ section.image }}" alt="{{ section.alt }}">
 <figcaption>{{ section.caption }}</figcaption></figure>{% endif %}
 {% if section.after %}<p>{{ section.after }}</p>{% endif %}
-{% for more in section.folded %}<details><summary>{{ more.title }}</summary>{{ table(more.rows, more.title) }}</details>
+{% for more in section.folded %}<details><summary>{{ more.title }}</summary>{{ table(more.rows, more.title, True) }}</details>
 {% endfor %}
 </section>
 {% endfor %}

@@ -23,12 +23,13 @@ from fer_utils.predict import Run, read_record
 N_FACES, COLUMNS = 15, 3
 # In inches: so narrow that the words in a figure are large enough where a phone makes it as narrow as itself.
 WIDTH, DPI = 4.0, 200
-LONGEST = 18  # letters of a class name in a figure
+LONGEST = 18  # letters of a class name in a figure; under a face there is room for fewer
+LONGEST_UNDER_FACE, FACE_FONT = 14, 9
 
 
 def sections(run: Run, competition: Competition | None, note: str) -> list[dict[str, Any]]:
     """The sections of the page in order, as its template takes them: title, lines, rows, image with alt and
-    caption, after, folded.
+    caption, after, folded, and whether the last column of the rows holds words.
 
     Args:
         competition: the run's data, for the faces; None leaves these out.
@@ -51,6 +52,11 @@ def record_of(run: Run) -> dict[str, Any]:
     return read_record(run.out / "config.json") or {}
 
 
+def is_demo(run: Run) -> bool:
+    """Whether its faces are drawn ones; data "auto" may have fallen back on them."""
+    return "demo" in (run.config.data, record_of(run).get("layout"))
+
+
 def percent(scores: dict[str, Any], key: str = "accuracy") -> str:
     """A share among scores as people read it: "70.1 %"."""
     return f"{100 * scores[key]:.1f} %"
@@ -61,9 +67,14 @@ def last_part(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or path
 
 
-def _short(name: str) -> str:
+def together(text: str) -> str:
+    """Text that stays on one line, however narrow its column is on a phone."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _short(name: str, longest: int = LONGEST) -> str:
     """A class name as a figure has room for it."""
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def _figure(draw: Callable[..., Any], height: float, rows: int = 1, width: float = WIDTH) -> str:
@@ -78,17 +89,19 @@ def _rows(frame: pd.DataFrame) -> list[list[str]]:
     return [list(map(str, frame.columns)), *(list(map(str, row)) for row in frame.to_numpy())]
 
 
+def _share(value: float, low: float, high: float) -> str:
+    if math.isnan(low):
+        return "none"
+    return f"{together(f'{100 * value:.0f} %')} {together(f'({100 * low:.0f} to {100 * high:.0f})')}"
+
+
 def _classes(run: Run) -> dict[str, Any]:
     table = per_class_table(run.metrics["valid"]["views"])
 
-    def share(name: str) -> list[str]:
-        bounds = zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
-        return [
-            "none" if math.isnan(low) else f"{100 * v:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
-            for v, low, high in bounds
-        ]
+    def shares(name: str) -> list[str]:
+        return list(map(_share, table[name], table[f"{name}_low"], table[f"{name}_high"]))
 
-    frame = pd.DataFrame({"class": table.index, "recall": share("recall"), "precision": share("precision")})
+    frame = pd.DataFrame({"class": table.index, "recall": shares("recall"), "precision": shares("precision")})
     frame["F1"], frame["n"] = [f"{f1:.3f}" for f1 in table.f1], [f"{n:,}" for n in table.n]
     line = "The weakest first, with 95 % intervals. Recall: the share of a class that is found. Precision: "
     line += "the share of the answers that are right."
@@ -171,10 +184,11 @@ def _pairs(run: Run) -> dict[str, Any]:
         return section | {"lines": ["It makes no error on the validation split."]}
     answers = pd.DataFrame({"true": names[true], "predicted": names[said], "correct": true == said})
     pairs = confused_pairs(answers).head(5)
-    pairs["share"] = [f"{100 * share:.0f} %" for share in pairs.share]
+    pairs["share"] = [together(f"{100 * share:.0f} %") for share in pairs.share]
     return section | {
         "lines": ["The pairs of classes that are taken for each other most, both ways together."],
         "rows": _rows(pairs[["pair", "errors", "share", "mostly"]]),
+        "words": True,
     }
 
 
@@ -187,21 +201,23 @@ def _faces(run: Run, competition: Competition | None, note: str) -> dict[str, An
     if not len(worst):
         return {}
     captions = [
-        f"{_short(row.true)}\nsaid {_short(row.predicted)}\n{100 * row.confidence:.0f} %"
+        f"{_short(row.true, LONGEST_UNDER_FACE)}\nsaid {_short(row.predicted, LONGEST_UNDER_FACE)}\n"
+        f"{100 * row.confidence:.0f} %"
         for row in worst.itertuples()
     ]
     faces = competition.valid.images[worst.index]
+    licence = " These are faces of the competition's data: mind its licence before you share this page."
 
     def draw(ax: Axes) -> None:
         face_grid(faces, ax, COLUMNS, captions)
+        plt.setp(ax.texts, fontsize=FACE_FONT)
 
     return {
         "image": _figure(draw, 1.5 * -(-len(worst) // COLUMNS) * WIDTH / COLUMNS),
         "alt": f"{len(worst)} faces that are answered wrongly with most confidence; the first is "
         f"{worst.true.iloc[0]}, said to be {worst.predicted.iloc[0]}.",
         "caption": "The most confident errors: the label, the answer and its confidence. Look for wrong "
-        "labels here first. These are faces of the competition's data: mind its licence before you share "
-        "this page.",
+        "labels here first." + ("" if is_demo(run) else licence),
     }
 
 
@@ -221,6 +237,7 @@ def _config(run: Run) -> dict[str, Any]:
             "What differs from the defaults:",
         ],
         "rows": rows(run.config.changed()),
+        "words": True,
         "folded": [
             {"title": "Every knob", "rows": rows(run.config.to_dict())},
             {"title": "Versions and hardware", "rows": made_with},

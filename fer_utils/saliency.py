@@ -17,6 +17,7 @@ from fer_utils.augment import to_float
 from fer_utils.faces import DataError
 from fer_utils.metrics import paired_test
 from fer_utils.predict import Run
+from fer_utils.progress import bar
 
 # Rows and columns of a face part: rows in units of the distance from the eyes to the mouth, counted from
 # either, columns as shares of the width.
@@ -201,7 +202,7 @@ def occlusion_table(
     """
     whole = run.predict(images, "plain").argmax(1)
     rows = {}
-    for name, box in regions.items():
+    for name, box in bar(regions.items(), "hiding parts"):
         test = paired_test(run.predict(hide(images, box), "plain").argmax(1), whole, labels)
         area = np.zeros(images.shape[2:], bool)
         area[box] = True

@@ -15,6 +15,7 @@ from fer_utils.augment import to_float, view
 from fer_utils.faces import Competition
 from fer_utils.metrics import holm
 from fer_utils.predict import Run
+from fer_utils.progress import bar
 from fer_utils.resemblance import near_copies_of, unit_vectors
 
 ATTRIBUTES = ("brightness", "contrast", "sharpness", "face size", "asymmetry")
@@ -72,7 +73,7 @@ def last_features(model: nn.Module, images: np.ndarray, batch_size: int = 512) -
     device = next(model.parameters()).device
     try:
         with torch.no_grad():
-            for batch in torch.tensor(images).split(batch_size):
+            for batch in bar(torch.tensor(images).split(batch_size), "last layer"):
                 model.eval()(to_float(batch.to(device)))
     finally:
         hook.remove()

@@ -22,6 +22,7 @@ from fer_utils.faces import Competition, DataError
 from fer_utils.fixes import apply_fixes
 from fer_utils.metrics import describe, evaluate
 from fer_utils.predict import Run, resolve_out
+from fer_utils.progress import bar
 from fer_utils.submission import default_format
 from fer_utils.train import fit
 
@@ -59,7 +60,7 @@ def out_of_fold_probs(config: Config, competition: Competition, n_folds: int = 4
     train = competition.train
     folds = split_folds(train, n_folds, config.split_seed)
     probs = np.empty((len(train), len(competition.class_names)), np.float32)
-    for fold in range(n_folds):
+    for fold in bar(range(n_folds), "nets out of fold"):
         held_out = folds == fold
         asked = train.take(held_out).without_labels()
         part = replace(
@@ -113,7 +114,7 @@ def variant_runs(
         except DataError as error:
             print(f"the fixes are not measured: {error}")
     runs = {}
-    for name, (variant, split) in variants.items():
+    for name, (variant, split) in bar(variants.items(), "small trainings"):
         part = replace(competition, train=split)
         # Another edition of the fixes, or another hardest class, is another run.
         folder = name if name not in ("fixed", "rarer") else f"{name}-{part.fingerprint[:8]}"

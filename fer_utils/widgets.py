@@ -24,7 +24,7 @@ from fer_utils.progress import interactive
 ANY = "any"
 PAGE = 24
 # Fine enough for a screen, and quick enough to draw while somebody turns pages.
-DPI = 80
+DPI = 110
 FULL_WIDTH = {"width": "100%", "max_width": "960px"}
 
 
@@ -103,7 +103,14 @@ def browse_faces(
             options=options, value=value, description=column, layout={"width": "260px"}
         )
     confidence = w.FloatRangeSlider(
-        value=(0, 1), min=0, max=1, step=0.05, description="confidence", continuous_update=False
+        value=(0, 1),
+        min=0,
+        max=1,
+        step=0.05,
+        description="confidence",
+        readout_format=".0%",
+        continuous_update=False,
+        layout={"width": "360px"},
     )
     back, forth = w.Button(description="previous"), w.Button(description="next")
     place, picture = w.Label(), w.Image(format="png", layout=FULL_WIDTH)

@@ -102,7 +102,13 @@ def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
 
 
 def open_notebook(page, name: str, **parameters) -> None:
-    """A copy of a notebook with other parameters, as papermill would set them, opened in the browser."""
+    """A copy of a notebook with other parameters, as papermill would set them, opened in the browser.
+
+    The kernels of those before are shut down: each keeps a gigabyte.
+    """
+    page.goto("about:blank")  # which would be told of its kernel's end
+    for session in sessions(page):
+        ask(page, f"sessions/{session['id']}", "DELETE").close()
     source = load_notebook_node(str(REPOSITORY / "notebooks" / f"{name}.ipynb"))
     notebook = parameterize_notebook(source, parameters)
     for cell in notebook.cells:
@@ -115,15 +121,23 @@ def open_notebook(page, name: str, **parameters) -> None:
     idle(page)
 
 
+def ask(page, path: str, method: str = "GET"):
+    """The answer of Jupyter's server to a request."""
+    address = f"{page.address.removesuffix('/lab')}/api/{path}?token={TOKEN}"
+    return urllib.request.urlopen(urllib.request.Request(address, method=method), timeout=60)
+
+
+def sessions(page) -> list[dict]:
+    """The notebooks that have a kernel."""
+    with ask(page, "sessions") as answer:
+        return json.load(answer)
+
+
 def idle(page) -> None:
     """Wait until the kernel of the notebook that was opened last is there, and JupyterLab knows it."""
     deadline = time.monotonic() + PATIENCE / 1000
     while True:
-        with urllib.request.urlopen(
-            f"{page.address.removesuffix('/lab')}/api/sessions?token={TOKEN}"
-        ) as answer:
-            sessions = json.load(answer)
-        kernels = [session["kernel"] for session in sessions if session["path"] == page.notebook]
+        kernels = [session["kernel"] for session in sessions(page) if session["path"] == page.notebook]
         if kernels and kernels[0]["execution_state"] == "idle":
             last = datetime.datetime.fromisoformat(kernels[0]["last_activity"].replace("Z", "+00:00"))
             if (datetime.datetime.now(datetime.UTC) - last).total_seconds() > QUIET:
@@ -147,7 +161,7 @@ def run_all(page) -> None:
 def finish(page, name: str) -> None:
     """Wait until every cell has run, and see that none complains."""
     page.locator(f"{END}, {ERROR}").first.wait_for()
-    picture(page, name)
+    whole_picture(page, name)
     assert not page.locator(ERROR).all_inner_texts()
     said = page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts()
     assert not [text for text in said if "Warning" in text or "Error" in text], said
@@ -156,6 +170,16 @@ def finish(page, name: str) -> None:
 def picture(page, name: str) -> None:
     if folder := os.environ.get("FER_SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def whole_picture(page, name: str) -> None:
+    """A picture of the notebook from its title to its end: the window is made as tall as that."""
+    if os.environ.get("FER_SCREENSHOTS"):
+        usual, cells = page.viewport_size, page.locator(".jp-NotebookPanel:visible .jp-WindowedPanel-outer")
+        page.set_viewport_size(usual | {"height": cells.evaluate("e => e.scrollHeight") + 150})
+        page.locator(".jp-NotebookPanel:visible .jp-Cell").first.scroll_into_view_if_needed()
+        picture(page, name)
+        page.set_viewport_size(usual)
 
 
 def changes(page, image, act) -> None:
@@ -213,10 +237,8 @@ def test_stopped_training_goes_on_when_all_is_run_again(page, tmp_path):
     knobs = SMALL | {"data": "demo", "out": str(tmp_path / "run"), "epochs": 15, "checkpoint_seconds": 0.0}
     open_notebook(page, "03_training", **knobs)
     run_all(page)
-    page.locator(
-        ".jp-OutputArea-output .widget-hprogress, .jp-OutputArea-output .jupyter-widget-hprogress"
-    ).wait_for()
-    picture(page, "03_bar")
+    bar = page.locator(".jp-OutputArea-output .widget-hprogress")
+    bar.scroll_into_view_if_needed()
     page.wait_for_function(
         "() => /[1-9]\\d*\\/15\\s/.test(document.body.innerText)"
     )  # the bar, with time left
@@ -229,6 +251,7 @@ def test_stopped_training_goes_on_when_all_is_run_again(page, tmp_path):
         '[data-mime-type="application/vnd.jupyter.stdout"]', has_text="the same command goes on"
     )
     assert "stopped after epoch" in stopped.inner_text()
+    stopped.scroll_into_view_if_needed()
     picture(page, "03_stopped")
     run_all(page)
     page.locator(

@@ -70,6 +70,13 @@ def test_results_come_first_and_equal_the_metrics(page, run):
     assert f"neutral {recall:.0f} % (" in page.said
     assert "width 0.125" in page.said  # the config
     assert "first & only" in page.said
+    assert len([head for head in page.all("th") if head["scope"] == "row"]) > 60  # each class and each knob
+
+
+@pytest.mark.parametrize("seconds, said", [(119.4, "119 s"), (2580, "43 min"), (9000, "2.5 h")])
+def test_the_training_time_is_told_in_a_fitting_unit(run, tmp_path, seconds, said):
+    slow = with_metrics(run, tmp_path / "run", seconds=seconds)
+    assert f"training {said}" in Page(write_report(slow, None, tmp_path / "report.html")).said
 
 
 def test_every_figure_is_within_and_described_in_words(page):
@@ -156,10 +163,11 @@ def test_the_test_split_is_told_where_its_labels_are_known(run, page, tmp_path):
 
 
 @pytest.mark.parametrize("data, layout", [("demo", "tiny"), ("auto", "demo")])
-def test_demo_and_time_limit_are_said_loudly(run, tmp_path, data, layout):
+def test_demo_and_time_limit_are_said_loudly(run, competition, tmp_path, data, layout):
     stopped = with_metrics(run, tmp_path / "run", data, layout, out_of_time=True, epochs=1)
-    page = Page(write_report(stopped, None, tmp_path / "report.html"))
+    page = Page(write_report(stopped, competition, tmp_path / "report.html"))
     assert "Drawn demo faces, not a competition" in page.said
+    assert "The most confident errors" in page.said and "licence" not in page.said
     assert "Stopped by max_hours after 1 of 2 epochs" in page.said
     assert len([tag for tag in page.all("p") if tag.get("class") == "loud"]) == 2
 
