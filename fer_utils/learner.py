@@ -94,7 +94,7 @@ def new_learner(
         num_classes=len(competition.class_names),
         model=model,
         forward=team.wrap(model),
-        optimizer=make_optimizer(model, config),
+        optimizer=make_optimizer(model, config, dtype),
         average=MovingAverage(model, config.ema_decay) if config.ema_decay else None,
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         dtype=dtype,
