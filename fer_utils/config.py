@@ -111,9 +111,8 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """A Config from names and values; names left out take their defaults.
-
-        A `preset` among the names fills knobs that are left out or stand at their default.
+        """A Config from names and values; what is left out takes the value of the `preset`, if one is named,
+        and else the default.
 
         Raises:
             ConfigError: an unknown name (the nearest known one is suggested) or a bad value.
@@ -126,9 +125,7 @@ class Config:
             near = difflib.get_close_matches(preset, PRESETS, n=1)
             hint = f": did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}{hint}")
-        defaults = {field.name: field.default for field in fields}
-        changed = {name: value for name, value in values.items() if value != defaults[name]}
-        return cls(**(values | PRESETS[preset] | changed))
+        return cls(**(PRESETS[preset] | values))
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:

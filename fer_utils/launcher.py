@@ -135,12 +135,15 @@ def seconds_per_step(config: Config, competition: Competition, steps: int = 8) -
     return seconds / math.ceil(n / config.batch_size)
 
 
-def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> list[Run]:
+def launch_members(
+    configs: Sequence[Config], n_devices: int | str = "auto", per_device: int = 1
+) -> list[Run]:
     """Train several runs side by side, each on a device of its own, the next when one is free.
 
     All are tried; the first failure is raised when the others have ended. "auto" takes every GPU, or without
-    one trains run by run; on a CPU `n_devices` processes get an equal share of the cores each. The hours
-    begin with the call: those that had no time for an epoch are left out of what is returned.
+    one trains run by run; on a CPU `n_devices` processes get an equal share of the cores each. `per_device`
+    runs share a device. The hours begin with the call: those that had no time for an epoch are left out of
+    what is returned.
 
     Raises:
         ConfigError: two runs with the same out, or more GPUs than there are.
@@ -156,15 +159,14 @@ def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> 
     _check_available(int(n_devices), kind)
     processes, start, late = Processes(), time.monotonic(), set()
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for index in range(int(n_devices)):
-        free.put(index)
+    places = per_device * int(n_devices)
+    for number in range(places):
+        free.put(number % int(n_devices))
 
     def train(config: Config) -> None:
         index, label = free.get(), f"{Path(config.out).name}: "
         # A process that sees one GPU only calls it plain "cuda", and so does the config that it leaves.
-        variables = (
-            {"CUDA_VISIBLE_DEVICES": visible_gpu(index)} if kind == "cuda" else _threads(int(n_devices))
-        )
+        variables = {"CUDA_VISIBLE_DEVICES": visible_gpu(index)} if kind == "cuda" else _threads(places)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 hours = hours_left(config.max_hours, start)
@@ -178,7 +180,7 @@ def launch_members(configs: Sequence[Config], n_devices: int | str = "auto") -> 
         finally:
             free.put(index)
 
-    pool = ThreadPoolExecutor(int(n_devices))
+    pool = ThreadPoolExecutor(places)
     started = [pool.submit(train, config) for config in configs]
     with Interruption(defer=False):
         try:

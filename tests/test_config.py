@@ -232,8 +232,9 @@ def test_every_preset_is_a_valid_config():
 
 def test_a_preset_fills_what_was_not_set(monkeypatch):
     monkeypatch.setitem(PRESETS, "mine", {"epochs": 3, "batch_size": 256})
-    config = Config.from_dict({"preset": "mine", "epochs": 5, "batch_size": 128, "seed": 4})
-    assert (config.epochs, config.batch_size, config.seed) == (5, 256, 4)  # 128 is the default: not set
+    config = Config.from_dict({"preset": "mine", "epochs": 5, "seed": 4})
+    assert (config.epochs, config.batch_size, config.seed) == (5, 256, 4)
+    assert Config.from_dict({"preset": "mine", "batch_size": 128}).batch_size == 128  # the default, but set
 
 
 def test_an_unknown_preset_names_the_nearest():

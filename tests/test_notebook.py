@@ -7,8 +7,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from papermill.translators import translate_parameters
 from traitlets.config import Config as IPythonConfig
 
-from fer_utils.config import ConfigError
+from fer_utils.config import Config, ConfigError
 from fer_utils.notebook import read_parameters
+from fer_utils.presets import PRESETS
 
 IMPORTS = "import math\nfrom pathlib import Path\n%matplotlib inline\nclass Box: pass"
 PARAMETERS = """\
@@ -170,3 +171,15 @@ def test_ipython_keeps_its_cells_as_expected(shell):
     for cell in ("%time import math", PARAMETERS, injected(seed=4), "1 + 1", reading):
         shell.run_cell(cell, store_history=True).raise_error()
     assert shell.user_ns["parameters"] == DEFAULTS | {"seed": 4}
+
+
+def test_with_a_preset_only_what_was_set_is_given(monkeypatch):
+    monkeypatch.setitem(PRESETS, "mine", {"epochs": 3, "batch_size": 256, "seed": 1})
+    cells = run_cells(
+        "preset: str = 'none'\nseed: int = 0\nepochs: int = 8\nbatch_size: int = 64",
+        injected(preset="mine", epochs=8),
+    )
+    config = Config.from_dict(read_parameters(cells))
+    assert config.epochs == 8  # the default, but injected
+    assert config.batch_size == 64  # edited in the parameters' own cell
+    assert config.seed == 1

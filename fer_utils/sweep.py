@@ -1,0 +1,226 @@
+"""Find a recipe by measurement: many short trainings, each with one thing changed, judged over several seeds.
+
+python -m fer_utils.sweep FILE [--data PATH] [--out FOLDER] [--at-once N] [--minutes M]
+
+FILE is YAML: `base`, the knobs of all runs (and a `preset`); `seeds`; `arms`, each a name and the knobs it
+changes. Every arm is held against the base on the same validation pictures and seeds. The seeds take turns,
+so a sweep that runs out of `--minutes` has whole comparisons to show; the same command goes on from there,
+and finished runs are only read again. On a GPU `--at-once` runs share each card (a small network leaves most
+of it idle), on a CPU they share the cores. The rows are kept in results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from fer_utils.comparison import compare
+from fer_utils.config import Config, ConfigError, check_names
+from fer_utils.device import choose_device, environment
+from fer_utils.faces import DataError
+from fer_utils.files import OutputError, find_path, write_json
+from fer_utils.interruption import Interrupted
+from fer_utils.launcher import launch_members
+from fer_utils.learner import TrainingError
+from fer_utils.predict import RUN_FILES, Run, load_run, resolve_out
+from fer_utils.record import is_out_of_time
+from fer_utils.time_limit import OutOfTime
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to try.
+
+    Attributes:
+        base: the knobs of all runs, as `Config.from_dict` takes them.
+        seeds: each arm is trained with each.
+        arms: name -> the knobs that differ from the base; "base" itself is among them, with none.
+    """
+
+    base: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    arms: Mapping[str, Mapping[str, Any]]
+
+    def config(self, arm: str, seed: int, out: str | Path) -> Config:
+        """The config of one run, in a folder of its own within `out`."""
+        return Config.from_dict(
+            {**self.base, **self.arms[arm], "seed": seed, "out": f"{out}/{arm}-seed{seed}"}
+        )
+
+
+def read_sweep(path: str | Path, **shared: Any) -> Sweep:
+    """The sweep in a YAML file; `shared` are further knobs of all runs.
+
+    Raises:
+        ConfigError: the file cannot be read, or names an unknown knob or a bad value; it says for which arm.
+    """
+    path = find_path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
+    if not isinstance(content, dict) or not {"base", "seeds", "arms"} <= set(content):
+        raise ConfigError(f"{path}: must hold base (knobs), seeds (a list) and arms (names with knobs)")
+    check_names(content, ["base", "seeds", "arms"])
+    base, seeds, arms = content["base"], content["seeds"], content["arms"]
+    if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds):
+        raise ConfigError(f"{path}: seeds must be a list of different whole numbers, got {seeds!r}")
+    groups = {"base": base, "arms": arms, **(arms if isinstance(arms, dict) else {})}
+    for name, knobs in groups.items():
+        if not isinstance(knobs, dict):
+            raise ConfigError(f"{path}: {name} must hold names and values, got {knobs!r}")
+    sweep = Sweep({**base, **shared}, tuple(seeds), {BASE: {}, **arms})
+    for arm in sweep.arms:
+        if not re.fullmatch(r"[\w.-]+", str(arm)):  # it names a folder
+            raise ConfigError(f"{path}: arm {arm!r} may hold letters, digits, dots, dashes alone")
+        try:
+            for seed in seeds:
+                config = sweep.config(arm, seed, "sweep")
+        except ConfigError as error:
+            raise ConfigError(f"{path}: arm {arm!r}: {error}") from error
+        if arm != BASE and not config.differing(sweep.config(BASE, seed, "sweep")):
+            raise ConfigError(f"{path}: arm {arm!r} changes nothing")
+    return sweep
+
+
+def train_sweep(sweep: Sweep, out: str | Path, at_once: int = 1) -> None:
+    """Train what is not trained yet, seed by seed.
+
+    Args:
+        at_once: how many runs share a GPU, or the cores of a CPU.
+
+    Raises:
+        TrainingError: a run failed, as one that diverges does; raised when all others have been tried.
+        OutOfTime: there was no time for any.
+    """
+    configs = [sweep.config(arm, seed, out) for seed in sweep.seeds for arm in sweep.arms]
+    on_gpu = choose_device(configs[0].device).type == "cuda"
+    launch_members(configs, *(("auto", at_once) if on_gpu else (at_once,)))
+
+
+def finished_runs(sweep: Sweep, out: str | Path) -> dict[str, list[Run]]:
+    """The runs of every arm that reached their end, in the order of the seeds."""
+    return {
+        arm: [run for seed in sweep.seeds if (run := _finished(out, f"{arm}-seed{seed}"))]
+        for arm in sweep.arms
+    }
+
+
+def _finished(out: str | Path, name: str) -> Run | None:
+    folder = resolve_out(out) / name
+    whole = all((folder / part).is_file() for part in RUN_FILES)
+    return load_run(folder) if whole and not is_out_of_time(folder) else None
+
+
+def sweep_rows(sweep: Sweep, runs: Mapping[str, list[Run]]) -> list[dict[str, Any]]:
+    """A row per arm, the base first, then from the greatest gain to the greatest loss.
+
+    Returns:
+        `arm`, its `knobs`, `seeds` (how many are finished), `mean` and `sd` of the validation accuracy with
+        views, `seconds` of a run, `parameters`; of the arms but the base `difference`, `ci_low`, `ci_high`
+        and `verdict` from `comparison.compare` over the seeds that both have.
+    """
+    base = {run.config.seed: run for run in runs[BASE]}
+    rows = []
+    for arm, some in runs.items():
+        accuracies = [run.metrics["valid"]["views"]["accuracy"] for run in some]
+        training = [run.metrics["training"] for run in some]
+        row = {"arm": arm, "knobs": dict(sweep.arms[arm]), "seeds": len(some)}
+        if some:
+            row["mean"] = float(np.mean(accuracies))
+            row["sd"] = float(np.std(accuracies, ddof=1)) if len(some) > 1 else None
+            row["seconds"] = float(np.mean([part["seconds"] for part in training]))
+            row["parameters"] = training[0]["parameters"]
+        pairs = [(run, base[run.config.seed]) for run in some if run.config.seed in base]
+        if arm != BASE and pairs:
+            result = compare(*map(list, zip(*pairs, strict=True)))
+            row |= {key: result[key] for key in ("difference", "ci_low", "ci_high", "verdict")}
+        rows.append(row)
+    return sorted(rows, key=lambda row: (row["arm"] != BASE, -row.get("difference", -1)))
+
+
+def sweep_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `sweep_rows` as a Markdown table."""
+    lines = [
+        "| arm | changed | seeds | valid accuracy, % | sd | against the base | 95 % interval | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        changed = ", ".join(f"{name} {value}" for name, value in row["knobs"].items())
+        if not row["seeds"]:
+            lines.append(f"| {row['arm']} | {changed} | 0 | | | not finished | | |")
+            continue
+        spread = "" if row["sd"] is None else f"{100 * row['sd']:.2f}"
+        gain = interval = ""
+        if "difference" in row:
+            gain = f"{100 * row['difference']:+.2f}"
+            interval = f"{100 * row['ci_low']:+.2f} to {100 * row['ci_high']:+.2f}"
+            if row["verdict"].startswith("evidence"):
+                gain = f"**{gain}**"
+        lines.append(
+            f"| {row['arm']} | {changed} | {row['seeds']} | {100 * row['mean']:.2f} | {spread} | {gain} "
+            f"| {interval} | {row['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Run a sweep from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", help="what to try, as YAML")
+    parser.add_argument("--data", default="auto", help="as in the notebooks")
+    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
+    parser.add_argument("--out", help="folder of the runs; default: outputs/sweeps/ and the file's name")
+    parser.add_argument("--at-once", type=int, default=1, help="runs that share a GPU, or a CPU's cores")
+    parser.add_argument("--minutes", type=float, default=0.0, help="stop in time; 0: no limit")
+    options = parser.parse_args(arguments)
+    if options.at_once < 1:
+        parser.error(f"--at-once must be at least 1, got {options.at_once}")
+    try:
+        shared = {"data": options.data, "device": options.device, "max_hours": options.minutes / 60}
+        sweep = read_sweep(options.file, **shared)
+        out = resolve_out(options.out or f"outputs/sweeps/{Path(options.file).stem}")
+        failure = _train(sweep, out, options.at_once)
+        rows = sweep_rows(sweep, finished_runs(sweep, out))
+        made_with = environment(choose_device(options.device), torch.float32) | {"at_once": options.at_once}
+        made_with.pop("precision")  # each run decides it, or its config names it
+        path = write_json(out / "results.json", {"rows": rows, "environment": made_with})
+    except Interrupted:
+        print("stopped; the same command goes on from there", file=sys.stderr)
+        return 130
+    except (ConfigError, DataError, OutputError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(sweep_table(rows))
+    print(f"written to {path}")
+    if failure:
+        print(failure, file=sys.stderr)
+    return int(bool(failure))
+
+
+def _train(sweep: Sweep, out: Path, at_once: int) -> str:
+    """What went wrong, in words; what is finished is worth a table all the same."""
+    try:
+        train_sweep(sweep, out, at_once)
+    except OutOfTime:
+        return ""
+    except TrainingError as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
