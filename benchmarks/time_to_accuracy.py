@@ -36,7 +36,6 @@ from fer_utils.faces import Competition
 from fer_utils.launcher import seconds_per_step
 from fer_utils.learner import batches, size_of_epoch
 from fer_utils.metrics import describe, evaluate
-from fer_utils.models import create_model
 from fer_utils.train import fit
 
 GOALS = (0.60, 0.65, 0.70, 0.7116)  # the last is the score of the contest's winner in 2013 (Tang 2013)
@@ -152,14 +151,7 @@ def peer_run(
     clock = time.perf_counter()
     competition = load_competition(settings.data)
     torch.manual_seed(0)
-    model = create_model(recipe.model, len(competition.class_names), dropout=recipe.dropout).to(device)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        recipe.learning_rate,
-        momentum=0.9,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-    )
+    model, optimizer = recipe.build(len(competition.class_names), device)
     workers = os.cpu_count() or 0 if device.type == "cuda" else 0  # on a CPU they would take the net's cores
     train = competition.train
     loader = peers.loader(train.images, train.labels, recipe.transform, recipe.batch_size, workers)

@@ -5,11 +5,12 @@ import math
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import peers, time_to_accuracy, training_step
+from benchmarks import peers, time_to_accuracy, train_peer, training_step
 from benchmarks.timing import Row, Settings, take_turns
 from fer_utils import Config
 from fer_utils.learner import size_of_epoch
@@ -49,7 +50,9 @@ def test_the_peers_pipelines_give_what_their_networks_take(transform, shape):
 
 def test_a_peer_trains_for_its_minutes_and_is_looked_at_after_each(tiny, monkeypatch):
     monkeypatch.setattr(time_to_accuracy, "load_competition", lambda data: tiny)
-    recipe = peers.Recipe("tiny", "resnet18", 0.0, peers.per_image(Config()), 20, 8, 0.01, 1e-4, True)
+    recipe = peers.Recipe(
+        "tiny", "resnet18", 0.0, peers.per_image(Config()), 20, 8, 0.01, 1e-4, True, 1, "steps"
+    )
     looks = list(time_to_accuracy.peer_run(recipe, Settings(True, "tiny", CPU, 1, ()), [0.005, 0.02]))
     assert [minutes for minutes, _, _ in looks] == [0.005, 0.02]
     assert all(0 <= accuracy <= 1 for _, accuracy, _ in looks)
@@ -110,3 +113,60 @@ def test_pictures_are_cut_for_timing(tiny):
     cut = time_to_accuracy.at_size(tiny, 16)
     assert cut.train.images.shape[1:] == (1, 16, 16) and cut.train.images.flags["C_CONTIGUOUS"]
     assert np.array_equal(cut.train.images[0], tiny.train.images[0, :, :16, :16])
+
+
+# --- peers retrained ---
+
+
+def small_peer(schedule="steps", **changes):
+    return peers.Recipe(
+        "tiny", "resnet18", 0.0, peers.per_image(Config()), 16, 20, 0.01, 1e-4, True, 3, schedule, **changes
+    )
+
+
+def test_a_peer_is_chosen_by_validation_and_answers_the_test(tiny, tmp_path):
+    assert train_peer.train_peer(small_peer(clip=0.1), tiny, tmp_path, CPU)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert len(history) == metrics["training"]["epochs"] == 3
+    best = history.valid_accuracy.idxmax()
+    assert metrics["training"]["chosen_epoch"] == best + 1
+    assert metrics["valid"]["plain"]["accuracy"] == pytest.approx(history.valid_accuracy[best])
+    assert len((tmp_path / "submission.csv").read_text().splitlines()) == 13
+
+
+def test_an_interrupted_peer_goes_on_to_the_same_end(tiny, tmp_path):
+    for schedule in ("steps", "plateau"):
+        whole, cut = tmp_path / f"{schedule}-whole", tmp_path / f"{schedule}-cut"
+        train_peer.train_peer(small_peer(schedule), tiny, whole, CPU)
+        while not train_peer.train_peer(small_peer(schedule), tiny, cut, CPU, minutes=1e-6):
+            assert not (cut / "metrics.json").exists()
+        assert (cut / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
+        assert (cut / "submission.csv").read_bytes() == (whole / "submission.csv").read_bytes()
+
+
+def test_the_published_rates_fall_as_published():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.01)
+    schedule, rates = train_peer.make_schedule(small_peer(), optimizer), []
+    for _ in range(90):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[79] == 0.01 and rates[80] == pytest.approx(0.009) and rates[85] == pytest.approx(0.0081)
+
+
+def test_ten_crops_see_the_corners_and_their_mirror_images():
+    class Corner(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            return torch.stack([images[:, 0, 0, 0], images[:, 0, -1, -1]], 1) * self.weight
+
+    images = np.zeros((1, 1, 6, 6), np.uint8)
+    images[0, 0, 0, 0] = 255  # seen by one of the ten crops at its first pixel
+    ten = train_peer.crop_probs(Corner(), images, 4)
+    logits = np.log(ten[0])
+    assert logits[0] - logits[1] == pytest.approx(0.1, abs=1e-5)
+    assert np.allclose(train_peer.crop_probs(Corner(), images, 4, 1), 0.5)

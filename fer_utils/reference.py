@@ -1,0 +1,239 @@
+"""The committed results: how they are trained, the way to repeat them, their networks for your own pictures.
+
+python -m fer_utils.reference NAME --data PATH [--out FOLDER] [--at-once N]     trains it anew and compares
+python -m fer_utils.reference NAME --data PATH --score                          scores what is committed
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_utils.config import ConfigError, check_names
+from fer_utils.device import choose_device
+from fer_utils.ensemble import member_configs, save_ensemble, score_ensemble
+from fer_utils.faces import Competition, DataError
+from fer_utils.files import REPOSITORY, OutputError, walk
+from fer_utils.interruption import Interrupted
+from fer_utils.launcher import launch_members
+from fer_utils.learner import TrainingError
+from fer_utils.metrics import describe, describe_gain, evaluate, paired_test
+from fer_utils.pictures import read_files
+from fer_utils.predict import Run, load_run, resolve_out
+
+FOLDER = REPOSITORY / "outputs" / "reference"
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a reference is trained.
+
+    Attributes:
+        recipe: knobs of its members, as `ensemble.member_configs` takes them.
+        members: how many are trained, with the seeds 0, 1, 2 ...
+        at_once: how many share a GPU, or the cores of a CPU.
+    """
+
+    recipe: str
+    members: int
+    at_once: int = 1
+
+
+PLANS = {
+    # The most accurate that 40 minutes of two CPU cores gave.
+    "fer2013-cpu": Plan("preset: standard", members=4, at_once=2),
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A committed result.
+
+    Attributes:
+        folder: where it lies.
+        runs: its members, whose probabilities are averaged.
+    """
+
+    folder: Path
+    runs: tuple[Run, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the probabilities' columns."""
+        return self.runs[0].class_names
+
+    def predict(self, files: str | Path | Sequence[str | Path], views: str | None = None) -> np.ndarray:
+        """Class probabilities float32 [N, C] of picture files, of all in a folder (by name), or of one file.
+
+        A picture should show one upright face, cropped as in FER2013: from the brow to below the chin and
+        little beside. It may have any size and colours; it is made grey and square.
+
+        Raises:
+            DataError: no picture there, or one that cannot be read; it names the file.
+        """
+        paths = picture_files(files)
+        images, broken, _ = read_files(paths, self.runs[0].config.image_size)
+        if broken:
+            row, reason = next(iter(broken.items()))
+            raise DataError(f"{paths[row]}: {reason} ({len(broken)} of {len(paths)} files cannot be read)")
+        return np.mean([run.predict(images, views) for run in self.runs], axis=0)
+
+
+def load_reference(name: str) -> Reference:
+    """A committed result by the name of its folder in outputs/reference.
+
+    Raises:
+        ConfigError: no such name; the nearest is suggested.
+        DataError: its files are damaged.
+    """
+    known = sorted(path.parent.name for path in FOLDER.glob("*/metrics.json"))
+    if name not in known:
+        check_names([name], known)
+    folder = FOLDER / name
+    if (folder / "config.json").is_file():
+        return Reference(folder, (load_run(folder),))
+    members = _metrics(folder)["members"]
+    return Reference(folder, tuple(load_run(folder / member) for member in members))
+
+
+def picture_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The paths that `Reference.predict` was given, or those of the pictures in a folder, by name.
+
+    Raises:
+        DataError: a path that is not there, or a folder without pictures.
+    """
+    paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(path) for path in files]
+    if len(paths) == 1 and paths[0].is_dir():
+        folder = paths[0]
+        paths = sorted(folder / name for name, _ in walk(folder) if name.lower().endswith(PICTURES))
+    if not paths:
+        raise DataError(f"{files}: no pictures there ({', '.join(PICTURES)})")
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path}: no such picture")
+    return paths
+
+
+def train_reference(name: str, out: str | Path, **knobs: Any) -> Path:
+    """Train the members of a plan and write what `outputs/reference` holds of it into `out`: the runs, each
+    with its submission, and of their average valid.npz, test.npz, metrics.json and submission.csv.
+
+    The same call goes on where it was interrupted.
+
+    Args:
+        knobs: of all members: data, device, and what shortens them in tests; `at_once` for the plan's.
+    """
+    plan, out = PLANS[name], resolve_out(out)
+    at_once = knobs.pop("at_once", plan.at_once)
+    configs = member_configs(plan.recipe, plan.members, {"out": str(out), "seed": 0, **knobs})
+    on_gpu, start = choose_device(configs[0].device).type == "cuda", time.monotonic()
+    runs = launch_members(configs, *(("auto", at_once) if on_gpu else (at_once,)))
+    minutes = (time.monotonic() - start) / 60
+    competition = runs[0].load_data()
+    scores = reference_scores(runs, competition)
+    chosen = [runs[k] for k in scores["chosen"]]
+    save_ensemble(chosen, competition, out, scores | {"minutes": minutes, "at_once": at_once})
+    for run in runs:
+        if competition.test is not None:
+            shutil.copyfile(run.out / "submission.csv", out / f"submission_seed{run.config.seed}.csv")
+    return out
+
+
+def reference_scores(runs: Sequence[Run], competition: Competition) -> dict[str, Any]:
+    """`score_ensemble` of the runs, and the mean and standard deviation over them, on validation."""
+    labels = competition.valid.labels
+    members = np.stack([run.saved_probs("valid") for run in runs])
+    scores = score_ensemble(members, labels, competition.class_names)
+    for kind in ("plain", "views"):
+        accuracies = [run.metrics["valid"][kind]["accuracy"] for run in runs]
+        scores[f"{kind}_mean"] = float(np.mean(accuracies))
+        scores[f"{kind}_sd"] = float(np.std(accuracies, ddof=1)) if len(runs) > 1 else None
+    return scores
+
+
+def score_reference(reference: Reference, competition: Competition) -> str:
+    """Predict the validation pictures with the committed weights and hold the answers against the committed
+    ones: in words."""
+    valid = competition.valid
+    probs = np.mean([run.predict(valid.images) for run in reference.runs], axis=0)
+    committed = np.mean([run.saved_probs("valid") for run in reference.runs], axis=0)
+    same = (probs.argmax(1) == committed.argmax(1)).mean()
+    scores = evaluate(probs, valid.labels, competition.class_names)
+    return (
+        f"{reference.folder.name} from its weights: {describe(scores)}; {100 * same:.2f} % of the answers as "
+        f"committed, probabilities differ by at most {np.abs(probs - committed).max():.1e}"
+    )
+
+
+def compare_with_committed(folder: Path, name: str) -> list[str]:
+    """Lines that hold a repetition in `folder` against the committed reference `name`."""
+    committed = FOLDER / name
+    if not (committed / "metrics.json").is_file():
+        return [f"{name} is not committed yet: nothing to compare with"]
+    lines = []
+    for run in map(load_run, sorted(folder.glob("member*"))):
+        line = f"{run.out.name}: {describe(run.metrics['valid']['views'])}"
+        if (committed / run.out.name).is_dir():
+            other = load_run(committed / run.out.name)
+            weights = [(part.out / "model.safetensors").read_bytes() for part in (run, other)]
+            preds, theirs = (part.saved_probs("valid").argmax(1) for part in (run, other))
+            gain = describe_gain(paired_test(preds, theirs, run.saved("valid", "labels")))
+            line += "; the same bytes" if weights[0] == weights[1] else f"; against the committed one {gain}"
+        lines.append(line)
+    for said, part in (("anew", folder), ("committed", committed)):
+        scores = _metrics(part)
+        lines.append(f"ensemble, {said}: {describe(scores['ensemble'])}, {scores['minutes']:.0f} min")
+    return lines
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    path = folder / "metrics.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error})") from error
+
+
+def main(arguments: list[str]) -> int:
+    """Repeat or score a reference from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", help=", ".join(PLANS))
+    parser.add_argument("--data", default="auto", help="FER2013, as in the notebooks")
+    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
+    parser.add_argument("--out", help="folder of the runs; default: outputs/reproduced/NAME")
+    parser.add_argument("--at-once", type=int, help="runs that share a GPU, or a CPU's cores")
+    parser.add_argument("--score", action="store_true", help="train nothing, score the committed weights")
+    options = parser.parse_args(arguments)
+    try:
+        if options.score:
+            reference = load_reference(options.name)
+            print(score_reference(reference, reference.runs[0].load_data(options.data)))
+            return 0
+        check_names([options.name], list(PLANS))
+        knobs = {"data": options.data, "device": options.device}
+        knobs |= {"at_once": options.at_once} if options.at_once else {}
+        folder = train_reference(options.name, options.out or f"outputs/reproduced/{options.name}", **knobs)
+        print("\n".join(compare_with_committed(folder, options.name)))
+    except Interrupted:
+        print("stopped; the same command goes on from there", file=sys.stderr)
+        return 130
+    except (ConfigError, DataError, OutputError, TrainingError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
