@@ -22,12 +22,14 @@ LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 # What Kaggle's image lacks, and what comes with it alone.
 NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor playwright greenlet)
 
-.PHONY: help submission report kaggle test test-long test-kaggle lint lab bench lock clean
+.PHONY: help submission report kaggle reproduce sweep test test-long test-kaggle lint lab bench lock clean
 
 help:
 	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']   train and write a submission"
 	@echo "make report RUN=outputs/name      one HTML page of a run: results, curves, errors"
 	@echo "make kaggle ARGS='--user NAME --competition SLUG -p epochs 30'      notebooks to upload to Kaggle"
+	@echo "make reproduce [RUN=fer2013-cpu DATA=path ARGS=--score]      a committed result anew, or its weights scored"
+	@echo "make sweep FILE=sweep.yaml [DATA=path ARGS='--at-once 2']     which change of a recipe helps, over seeds"
 	@echo "make bench [ARGS='--quick' or ARGS='--data path time_to_accuracy']      speed against peers and limits"
 	@echo "make test | test-kaggle [ARGS='-k NAME']      every test, with our versions or with Kaggle's"
 	@echo "make test-long      the trials that take hours"
@@ -56,6 +58,13 @@ report: $(READY)
 
 kaggle: $(READY)
 	$(BIN)/python -m fer_utils.kaggle $(ARGS)
+
+reproduce: $(READY)
+	$(BIN)/python -m fer_utils.reference "$(or $(RUN),fer2013-cpu)" --data "$(or $(filter-out demo,$(DATA)),auto)" $(ARGS)
+
+sweep: $(READY)
+	@test -n "$(FILE)" || { echo "name what to try: make sweep FILE=outputs/reference/sweep-cpu/sweep.yaml"; exit 2; }
+	$(BIN)/python -m fer_utils.sweep "$(FILE)" --data "$(DATA)" $(ARGS)
 
 test: $(READY)
 	$(PYTEST)

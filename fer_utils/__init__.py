@@ -22,6 +22,7 @@ _HOME = {
     "print_results": "results",
     "Run": "predict",
     "load_run": "predict",
+    "load_reference": "reference",
     "write_submission": "submission",
     "validate_submission": "submission",
     "demo_run": "notebook",

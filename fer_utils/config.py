@@ -69,6 +69,8 @@ class Config:
     start_size: int = _knob(0, 0, 512)
     label_smoothing: float = _knob(0.1, 0, 0.9)
     soft_labels: bool = False
+    teacher: str = "none"
+    teacher_weight: float = _knob(0.5, 0, 1)
     class_weight: float = _knob(0.0, 0, 1)
     ema_decay: float = _knob(0.998, 0, 0.99999)
     clip_norm: float = _knob(0.0, 0, 1e6)

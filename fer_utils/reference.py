@@ -10,7 +10,6 @@ import argparse
 import json
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,8 @@ from fer_utils.learner import TrainingError
 from fer_utils.metrics import describe, describe_gain, evaluate, paired_test
 from fer_utils.pictures import read_files
 from fer_utils.predict import Run, load_run, resolve_out
+from fer_utils.record import is_out_of_time
+from fer_utils.time_limit import OutOfTime
 
 FOLDER = REPOSITORY / "outputs" / "reference"
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
@@ -124,25 +125,34 @@ def picture_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
     return paths
 
 
-def train_reference(name: str, out: str | Path, **knobs: Any) -> Path:
+def train_reference(name: str, out: str | Path, at_once: int = 0, **knobs: Any) -> Path:
     """Train the members of a plan and write what `outputs/reference` holds of it into `out`: the runs, each
     with its submission, and of their average valid.npz, test.npz, metrics.json and submission.csv.
 
     The same call goes on where it was interrupted.
 
     Args:
-        knobs: of all members: data, device, and what shortens them in tests; `at_once` for the plan's.
+        at_once: how many members share a GPU, or the cores of a CPU; 0 takes the plan's number.
+        knobs: of all members, as data, device and max_hours.
+
+    Raises:
+        TrainingError: a member failed.
+        OutOfTime: `max_hours` ended before all members were done.
     """
     plan, out = PLANS[name], resolve_out(out)
-    at_once = knobs.pop("at_once", plan.at_once)
+    at_once = at_once or plan.at_once
     configs = member_configs(plan.recipe, plan.members, {"out": str(out), "seed": 0, **knobs})
-    on_gpu, start = choose_device(configs[0].device).type == "cuda", time.monotonic()
+    on_gpu = choose_device(configs[0].device).type == "cuda"
     runs = launch_members(configs, *(("auto", at_once) if on_gpu else (at_once,)))
-    minutes = (time.monotonic() - start) / 60
+    done = [run for run in runs if not is_out_of_time(run.out)]
+    if len(done) < len(configs):
+        raise OutOfTime(
+            f"{len(done)} of {len(configs)} members are done; the same command goes on from there"
+        )
     competition = runs[0].load_data()
     scores = reference_scores(runs, competition)
     chosen = [runs[k] for k in scores["chosen"]]
-    save_ensemble(chosen, competition, out, scores | {"minutes": minutes, "at_once": at_once})
+    save_ensemble(chosen, competition, out, scores | {"at_once": at_once})
     for run in runs:
         if competition.test is not None:
             shutil.copyfile(run.out / "submission.csv", out / f"submission_seed{run.config.seed}.csv")
@@ -192,7 +202,7 @@ def compare_with_committed(folder: Path, name: str) -> list[str]:
         lines.append(line)
     for said, part in (("anew", folder), ("committed", committed)):
         scores = _metrics(part)
-        lines.append(f"ensemble, {said}: {describe(scores['ensemble'])}, {scores['minutes']:.0f} min")
+        lines.append(f"ensemble, {said}: {describe(scores['ensemble'])}")
     return lines
 
 
@@ -213,7 +223,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", default="auto", help="FER2013, as in the notebooks")
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--out", help="folder of the runs; default: outputs/reproduced/NAME")
-    parser.add_argument("--at-once", type=int, help="runs that share a GPU, or a CPU's cores")
+    parser.add_argument("--at-once", type=int, default=0, help="runs that share a GPU, or a CPU's cores")
+    parser.add_argument("--minutes", type=float, default=0.0, help="stop in time; 0: no limit")
     parser.add_argument("--score", action="store_true", help="train nothing, score the committed weights")
     options = parser.parse_args(arguments)
     try:
@@ -222,9 +233,11 @@ def main(arguments: list[str]) -> int:
             print(score_reference(reference, reference.runs[0].load_data(options.data)))
             return 0
         check_names([options.name], list(PLANS))
-        knobs = {"data": options.data, "device": options.device}
-        knobs |= {"at_once": options.at_once} if options.at_once else {}
-        folder = train_reference(options.name, options.out or f"outputs/reproduced/{options.name}", **knobs)
+        if (FOLDER / options.name / "metrics.json").is_file():  # is this the data it was made from?
+            load_reference(options.name).runs[0].load_data(options.data)
+        out = options.out or f"outputs/reproduced/{options.name}"
+        knobs = {"data": options.data, "device": options.device, "max_hours": options.minutes / 60}
+        folder = train_reference(options.name, out, options.at_once, **knobs)
         print("\n".join(compare_with_committed(folder, options.name)))
     except Interrupted:
         print("stopped; the same command goes on from there", file=sys.stderr)

@@ -55,6 +55,7 @@ from fer_utils.record import (
     write_record,
 )
 from fer_utils.results import print_results, write_results
+from fer_utils.targets import check_targets, training_targets
 from fer_utils.time_limit import OutOfTime, TimeIsUp, TimeLimit
 
 # In a team a checkpoint within an epoch costs a meeting: it is thought of only after so many steps.
@@ -126,7 +127,8 @@ def _fit(
         warn_of_another_machine(record, environment(device, learner.dtype))
     if team.leads and not (resumed and record):
         write_record(out, learner, competition)
-    done = _train(learner, competition.train, competition.valid, checkpoint, interruption, limit)
+    targets = training_targets(config, competition)
+    done = _train(learner, competition.train, competition.valid, targets, checkpoint, interruption, limit)
     interruption.message = "stopped while writing the results; the same command goes on from there"
     if team.leads:
         write_results(learner, competition, out, out_of_time=not done)
@@ -155,22 +157,20 @@ def _introduce(learner: Learner) -> None:
 
 
 def _check_trainable(config: Config, competition: Competition) -> None:
-    if config.soft_labels and competition.train.votes is None:
-        raise DataError(
-            f"soft_labels: {competition.source} has one label for each picture and no votes; leave it off"
-        )
     for name in ("train", "valid"):
         split = competition.splits[name]
         if split.labels is None or len(split) == 0:
             raise DataError(
                 f"the {name} split of {competition.source} has no labelled pictures to learn from"
             )
+    check_targets(config, competition)
 
 
 def _train(
     learner: Learner,
     train: Split,
     valid: Split,
+    targets: torch.Tensor | None,
     checkpoint: CheckpointFile,
     interruption: Interruption,
     limit: TimeLimit,
@@ -180,7 +180,7 @@ def _train(
     config, team = learner.config, learner.team
     images = place(train.images, learner.device)
     labels = torch.tensor(train.labels, device=learner.device)
-    soft = soft_labels(train).to(learner.device) if config.soft_labels else None
+    soft = None if targets is None else targets.to(learner.device)
     if config.compile_mode not in ("auto", "off"):
         compile_forward(learner, config.compile_mode, len(train))
     start, steps = time.perf_counter() - learner.seconds, itertools.count(1)
@@ -233,11 +233,6 @@ def _train(
     if team.leads:
         print(f"{over}: the results are those of the best epoch so far", flush=True)
     return False
-
-
-def soft_labels(train: Split) -> torch.Tensor:
-    """The share of votes for each class, float32 [N, C] (Barsoum et al. 2016)."""
-    return torch.tensor(train.votes / train.votes.sum(1, keepdims=True))
 
 
 def _save_within_epoch(learner: Learner, checkpoint: CheckpointFile, step: int, stopping: bool) -> bool:

@@ -12,7 +12,7 @@ import torch
 from conftest import tiny_competition
 from safetensors.torch import load_file
 
-from fer_utils import checkpoint, compiling, learner, train
+from fer_utils import checkpoint, compiling, learner, targets, train
 from fer_utils.checkpoint import read_checkpoint
 from fer_utils.config import Config, ConfigError
 from fer_utils.faces import DataError
@@ -96,7 +96,7 @@ CHANGED = {
 ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "compile_mode", "image_size"}
 ELSEWHERE |= {"max_hours"}
 ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected"}
-ELSEWHERE |= {"pretrained"}
+ELSEWHERE |= {"pretrained", "teacher", "teacher_weight"}
 
 
 def test_every_knob_has_a_changed_value_here():
@@ -120,7 +120,7 @@ def test_every_knob_changes_something(knob, tmp_path):
 
 def test_soft_labels_are_the_shares_of_the_votes(tiny, tmp_path):
     votes = np.array([[3, 1, 0, 0], [0, 0, 0, 2]], np.float32)
-    shares = train.soft_labels(dataclasses.replace(tiny.train.take(np.arange(2)), votes=votes))
+    shares = targets.soft_labels(dataclasses.replace(tiny.train.take(np.arange(2)), votes=votes))
     assert shares.tolist() == [[0.75, 0.25, 0, 0], [0, 0, 0, 1]]
     with pytest.raises(DataError, match="soft_labels: tiny has one label for each picture and no votes"):
         run_of(tmp_path, tiny, soft_labels=True)
