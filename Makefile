@@ -63,7 +63,7 @@ reproduce: $(READY)
 	$(BIN)/python -m fer_utils.reference "$(or $(RUN),fer2013-cpu)" --data "$(or $(filter-out demo,$(DATA)),auto)" $(ARGS)
 
 sweep: $(READY)
-	@test -n "$(FILE)" || { echo "name what to try: make sweep FILE=outputs/reference/sweep-cpu/sweep.yaml"; exit 2; }
+	@test -n "$(FILE)" || { echo "name what to try: make sweep FILE=outputs/reference/sweeps/cpu.yaml"; exit 2; }
 	$(BIN)/python -m fer_utils.sweep "$(FILE)" --data "$(DATA)" $(ARGS)
 
 test: $(READY)

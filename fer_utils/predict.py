@@ -194,6 +194,8 @@ def load_run(out: str | Path) -> Run:
         history = pd.read_csv(folder / "history.csv")
     except ValueError as error:  # of JSON and of pandas
         raise DataError(f"{folder}: metrics.json or history.csv is damaged ({error})") from error
+    if not (isinstance(metrics, dict) and {"training", "valid"} <= set(metrics)):
+        raise DataError(f"{folder / 'metrics.json'} is damaged: it lacks the scores of a run")
     return Run(
         out=folder,
         config=Config.from_json(folder / "config.json"),

@@ -32,7 +32,7 @@ AUGMENTATION = ("flip", "rotate", "scale", "shift", "shear", "brightness", "cont
 def study_config(
     config: Config, out: str | Path, n_train: int, epochs: int = 8, width: float = 0.5
 ) -> Config:
-    """A quick net on the data of `config`, `n_train` pictures: `small`, with the knobs of the preset `speed`.
+    """A quick net on the data of `config`, `n_train` pictures: `small`, with the knobs of the preset `quick`.
 
     Raises:
         ConfigError: epochs or width out of range.
@@ -44,7 +44,7 @@ def study_config(
         knobs["batch_size"] = 64  # more steps for the few pictures
     if config.image_size < 28:
         knobs["start_size"] = 0
-    return replace(Config.from_dict({"preset": "speed"}), **knobs)
+    return replace(Config.from_dict({"preset": "quick"}), **knobs)
 
 
 def out_of_fold_probs(config: Config, competition: Competition, n_folds: int = 4) -> np.ndarray:

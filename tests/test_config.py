@@ -238,12 +238,12 @@ def test_a_preset_fills_what_was_not_set(monkeypatch):
 
 
 def test_an_unknown_preset_names_the_nearest():
-    with pytest.raises(ConfigError, match="did you mean 'speed'"):
-        Config.from_dict({"preset": "sped"})
+    with pytest.raises(ConfigError, match="did you mean 'quick'"):
+        Config.from_dict({"preset": "quik"})
 
 
 def test_a_saved_config_needs_no_preset(tmp_path):
-    config = Config.from_dict({"preset": "speed", "epochs": 9})
+    config = Config.from_dict({"preset": "quick", "epochs": 9})
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config.to_dict()))
     assert Config.from_json(path) == config

@@ -111,7 +111,7 @@ def test_training_parameters_are_the_config():
 def test_training_shared_by_two_processes(competition_folder, tmp_path):
     executed = execute(
         "03_training", tmp_path / "03.ipynb", tmp_path, data=str(competition_folder),
-        out=str(tmp_path / "run"), device="cpu", n_devices=2, preset="speed", **QUICK,
+        out=str(tmp_path / "run"), device="cpu", n_devices=2, preset="quick", **QUICK,
     )  # fmt: skip
     text = printed(executed)
     assert "training on 2 devices" in text and text.count("epoch   1/1") == 1

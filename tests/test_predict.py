@@ -1,5 +1,7 @@
 """Predictions of a finished run."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -82,3 +84,11 @@ def test_a_relative_out_counts_from_the_repository(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert predict.resolve_out("outputs/x") == predict.REPOSITORY / "outputs" / "x"
     assert predict.resolve_out(tmp_path / "x") == tmp_path / "x"
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"training": {}}', "3"])
+def test_metrics_without_scores_are_refused(run, tmp_path, content):
+    shutil.copytree(run.out, tmp_path / "copy")
+    (tmp_path / "copy" / "metrics.json").write_text(content)
+    with pytest.raises(DataError, match="metrics.json is damaged: it lacks the scores of a run"):
+        load_run(tmp_path / "copy")

@@ -19,12 +19,16 @@ from fer_utils.files import REPOSITORY
 from fer_utils.layouts import Layout
 from fer_utils.models import MODELS, FaceNet, ModelOptions, _unit
 from fer_utils.parts import Listed, Raw, read_listed
+from fer_utils.sweep import sweep_table
 from fer_utils.trees import Tree, scan
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 REFERENCE = REPOSITORY / "outputs" / "reference"
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(REFERENCE.rglob("*.md"))]
-RUNS = sorted(path.parent for path in REFERENCE.glob("*/metrics.json"))
+RUNS = sorted(
+    path.parent for path in REFERENCE.rglob("metrics.json") if (path.parent / "config.json").exists()
+)
+AVERAGES = sorted(path.parent for path in REFERENCE.glob("*/metrics.json") if path.parent not in RUNS)
 
 
 def accuracy_cell(scores: dict) -> str:
@@ -50,9 +54,55 @@ def table_row(folder) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
+def average_rows(folder) -> list[str]:
+    """The README's two lines for several runs and their average, from the files alone."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    runs = [load_run(path) for path in sorted(folder.glob("member*"))]
+    training = [run.metrics["training"] for run in runs]
+    record = json.loads((runs[0].out / "config.json").read_text())["record"]
+    minutes = sum(part["seconds"] for part in training) / 60
+    seeds = sorted(run.config.seed for run in runs)
+    split = f"PublicTest (validation), n = {metrics['ensemble']['n']:,}"
+    mean = {
+        kind: f"{100 * metrics[f'{kind}_mean']:.1f} % (sd {100 * metrics[f'{kind}_sd']:.1f})"
+        for kind in ("plain", "views")
+    }
+    views, known, count = training[0]["views"], metrics["without_copies"], len(metrics["members"])
+    average = accuracy_cell(metrics["ensemble"])
+    last = ["", f"0 to {seeds[-1]}", f"{minutes / len(runs):.0f} min on one core"]
+    together = [
+        f"{accuracy_cell(known)}, n = {known['n']:,}",
+        last[1],
+        f"{minutes / metrics['at_once']:.0f} min",
+    ]
+    assert seeds == list(range(len(runs)))
+    name = f"[`{folder.name}`](outputs/reference/{folder.name}), mean of {len(runs)}"
+    cells = [
+        [name, split, mean["plain"], f"{mean['views']}, `{views}`", *last],
+        [f"the average of {count} of them", split, "", f"{average}, `{views}`", *together],
+    ]  # fmt: skip
+    for row in cells:
+        row.append(record["environment"]["hardware"])
+    return ["| " + " | ".join(row) + " |" for row in cells]
+
+
+@pytest.mark.parametrize(
+    "folder", [path for path in (*RUNS, *AVERAGES) if path.parent == REFERENCE], ids=lambda path: path.name
+)
 def test_the_results_table_equals_the_files(folder):
-    assert table_row(folder) in README, f"the README should hold:\n{table_row(folder)}"
+    for row in [table_row(folder)] if folder in RUNS else average_rows(folder):
+        assert row in README, f"the README should hold:\n{row}"
+
+
+def test_the_tables_of_sweeps_equal_their_rows():
+    page = (REFERENCE / "README.md").read_text(encoding="utf-8")
+    results = sorted((REFERENCE / "sweeps").glob("*.json"))
+    assert results
+    for path in results:
+        content = json.loads(path.read_text())
+        table = sweep_table(content["rows"])
+        assert table in page, f"outputs/reference/README.md should hold:\n{table}"
+        assert content["environment"]["hardware"] in page
 
 
 def test_the_speed_table_equals_the_measurements():

@@ -13,6 +13,8 @@ from fer_utils.sweep import read_sweep, sweep_rows, sweep_table
 
 TINY = {"image_size": 20, "width": 0.125, "epochs": 1, "batch_size": 30, "device": "cpu", "precision": "fp32"}
 
+SWEEPS = REPOSITORY / "outputs" / "reference" / "sweeps"
+
 
 def write(path, base=TINY, seeds=(0, 1), **arms):
     path.write_text(yaml.safe_dump({"base": dict(base), "seeds": list(seeds), "arms": arms}))
@@ -117,16 +119,14 @@ def test_a_bad_file_is_refused_before_any_work(tmp_path, text, message):
 
 
 def test_an_arm_may_go_back_to_a_default(tmp_path):
-    plan = read_sweep(write(tmp_path / "try.yaml", base={"preset": "speed"}, sgd={"optimizer": "sgd"}))
+    plan = read_sweep(write(tmp_path / "try.yaml", base={"preset": "quick"}, sgd={"optimizer": "sgd"}))
     assert plan.config("base", 0, "x").optimizer == "muon"
     assert plan.config("sgd", 0, "x").optimizer == Config().optimizer == "sgd"
 
 
-@pytest.mark.parametrize(
-    "folder", sorted((REPOSITORY / "outputs" / "reference").glob("sweep-*")), ids=lambda path: path.name
-)
-def test_committed_sweeps_are_valid(folder):
-    read_sweep(folder / "sweep.yaml")
+@pytest.mark.parametrize("name", sorted(path.name for path in SWEEPS.glob("*.yaml")))
+def test_committed_sweeps_are_valid(name):
+    read_sweep(SWEEPS / name)
 
 
 def test_devices_take_turns_among_those_that_share_them(tmp_path, monkeypatch):
