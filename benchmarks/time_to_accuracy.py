@@ -88,7 +88,7 @@ def our_run(settings: Settings, budget: float, seed: int) -> dict:
     """Load, train, validate within `budget` seconds; what came of it and how long it took."""
     with tempfile.TemporaryDirectory() as out:
         knobs = {"preset": "quick", "data": settings.data, "out": out, "seed": seed, "views": "plain"}
-        config = Config.from_dict(knobs | {"device": settings.device.type})
+        config = Config.from_dict(knobs | {"device": settings.device.type, "width": 1.0})
         start = time.perf_counter()
         competition = load_competition(config.data, **config.data_options)
         loading = time.perf_counter() - start

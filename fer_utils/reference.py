@@ -7,6 +7,7 @@ python -m fer_utils.reference NAME --data PATH --score                          
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import shutil
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_utils.config import ConfigError, check_names
+from fer_utils.config import ConfigError
 from fer_utils.device import choose_device
 from fer_utils.ensemble import member_configs, save_ensemble, score_ensemble
 from fer_utils.faces import Competition, DataError, copies_of
@@ -106,17 +107,25 @@ def load_reference(name: str) -> Reference:
     """A committed result by the name of its folder in outputs/reference.
 
     Raises:
-        ConfigError: no such name; the nearest is suggested.
+        ConfigError: no such name (the nearest is suggested), or one that is planned only.
         DataError: its files are damaged.
     """
     known = sorted(path.parent.name for path in FOLDER.glob("*/metrics.json"))
     if name not in known:
-        check_names([name], known)
+        raise _unknown(name, known)
     folder = FOLDER / name
     if (folder / "config.json").is_file():
         return Reference(folder, (load_run(folder),))
     members = _metrics(folder)["members"]
     return Reference(folder, tuple(load_run(folder / member) for member in members))
+
+
+def _unknown(name: str, known: Sequence[str]) -> ConfigError:
+    if name in PLANS:
+        return ConfigError(f"{name} is not trained yet: python -m fer_utils.reference {name} does that")
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none here'}"
+    return ConfigError(f"no reference is called {name!r}: {hint}")
 
 
 def picture_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -251,7 +260,8 @@ def main(arguments: list[str]) -> int:
             reference = load_reference(options.name)
             print(score_reference(reference, reference.runs[0].load_data(options.data)))
             return 0
-        check_names([options.name], list(PLANS))
+        if options.name not in PLANS:
+            raise _unknown(options.name, list(PLANS))
         if (FOLDER / options.name / "metrics.json").is_file():  # is this the data it was made from?
             load_reference(options.name).runs[0].load_data(options.data)
         out = options.out or f"outputs/reproduced/{options.name}"

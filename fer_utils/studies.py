@@ -38,7 +38,7 @@ def study_config(
         ConfigError: epochs or width out of range.
     """
     knobs = {name: getattr(config, name) for name in ("data", "seed", "device", "split_seed", *DATA_KNOBS)}
-    knobs |= {"out": str(out), "n_devices": "1", "epochs": epochs, "width": width}
+    knobs |= {"out": str(out), "n_devices": "1", "model": "small", "epochs": epochs, "width": width}
     knobs["precision"] = "fp32"  # small differences are to be told apart, so all are computed alike
     if n_train < 10_000:
         knobs["batch_size"] = 64  # more steps for the few pictures

@@ -102,7 +102,9 @@ def test_the_defaults_are_the_knobs_given():
 
 
 def test_recipes_take_turns():
-    configs = member_configs("model: medium; preset: quick, epochs: 5", 3, {"out": "x", "seed": 0})
+    configs = member_configs(
+        "model: medium; preset: quick, model: small, epochs: 5", 3, {"out": "x", "seed": 0}
+    )
     assert [config.model for config in configs] == ["medium", "small", "medium"]
     assert configs[1].epochs == 5 and configs[2].out == "x/member2"
     for recipe, message in (

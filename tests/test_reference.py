@@ -74,6 +74,8 @@ def test_a_mistyped_reference_names_the_nearest(folder):
     with pytest.raises(ConfigError, match="did you mean 'tiny'"):
         load_reference("tini")
     assert reference.main(["tini"]) == 1
+    with pytest.raises(ConfigError, match="fer2013-single is not trained yet: python -m fer_utils.reference"):
+        load_reference("fer2013-single")
 
 
 def test_a_single_run_is_a_reference_too(folder):
