@@ -160,7 +160,7 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **knobs: Any) 
         TrainingError: a member failed.
         OutOfTime: `max_hours` ended before all members were done.
     """
-    plan, out = PLANS[name], resolve_out(out)
+    plan, folder = PLANS[name], resolve_out(out)
     at_once = at_once or plan.at_once
     configs = member_configs(plan.recipe, plan.members, {"out": str(out), "seed": 0, **knobs})
     on_gpu = choose_device(configs[0].device).type == "cuda"
@@ -173,11 +173,11 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **knobs: Any) 
     competition = runs[0].load_data()
     scores = reference_scores(runs, competition)
     chosen = [runs[k] for k in scores["chosen"]]
-    save_ensemble(chosen, competition, out, scores | {"at_once": at_once})
+    save_ensemble(chosen, competition, folder, scores | {"at_once": at_once})
     for run in runs:
         if competition.test is not None:
-            shutil.copyfile(run.out / "submission.csv", out / f"submission_seed{run.config.seed}.csv")
-    return out
+            shutil.copyfile(run.out / "submission.csv", folder / f"submission_seed{run.config.seed}.csv")
+    return folder
 
 
 def reference_scores(runs: Sequence[Run], competition: Competition) -> dict[str, Any]:
