@@ -135,7 +135,7 @@ class Recipe:
 RECIPES = (
     Recipe("usef-kh", "vgg_bn", 0.2, usef_kh(), 40, 64, 0.01, 1e-4, True, 300, "plateau"),
     Recipe(
-        "WuJie1010 (ResNet18)", "resnet18", 0.0, wujie1010(), 44, 128, 0.01, 5e-4, False, 250, "steps", 0.1
+        "WuJie1010 (ResNet18)", "resnet18", 0.5, wujie1010(), 44, 128, 0.01, 5e-4, False, 250, "steps", 0.1
     ),
 )
 

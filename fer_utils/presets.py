@@ -40,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # Of each on FER2013: accuracy on PublicTest (n = 3,589) with views, and the time on one of two cores of an
 # AMD EPYC with bfloat16; tests/test_readme.py holds these equal to the files in outputs/reference.
 EXPECTED: dict[str, str] = {
-    "quick": "",
-    "standard": "",
-    "best": "",
+    "quick": "65.5 % (sd 0.9, 2 seeds) in 6 min",
+    "standard": "67.8 % (one seed) in 12 min",
+    "best": "68.6 % (sd 0.5, 4 seeds) in 23 min",
 }

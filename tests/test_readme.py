@@ -14,12 +14,14 @@ from PIL import Image
 import fer_utils
 from benchmarks.timing import Row
 from fer_utils import kaggle, load_run
+from fer_utils.config import Config
 from fer_utils.demo import make_demo
 from fer_utils.files import REPOSITORY
 from fer_utils.layouts import Layout
 from fer_utils.models import MODELS, FaceNet, ModelOptions, _unit
 from fer_utils.parts import Listed, Raw, read_listed
-from fer_utils.sweep import sweep_table
+from fer_utils.presets import EXPECTED, PRESETS
+from fer_utils.sweep import read_sweep, sweep_table
 from fer_utils.trees import Tree, scan
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -92,6 +94,31 @@ def average_rows(folder) -> list[str]:
 def test_the_results_table_equals_the_files(folder):
     for row in [table_row(folder)] if folder in RUNS else average_rows(folder):
         assert row in README, f"the README should hold:\n{row}"
+
+
+def test_what_presets_promise_equals_the_files():
+    """In the code and in 03_training: the mean over seeds, and the time of one of them."""
+    rows = {row["arm"]: row for row in json.loads((REFERENCE / "sweeps" / "cpu.json").read_text())["rows"]}
+    average = json.loads((REFERENCE / "fer2013-cpu" / "metrics.json").read_text())
+    runs = [load_run(path) for path in sorted((REFERENCE / "fer2013-cpu").glob("member*"))]
+    seconds = float(np.mean([run.metrics["training"]["seconds"] for run in runs]))
+    best = {"mean": average["views_mean"], "sd": average["views_sd"], "seeds": len(runs), "seconds": seconds}
+    notebook = (REPOSITORY / "notebooks" / "03_training.ipynb").read_text(encoding="utf-8")
+    for preset, row in {"quick": rows["base"], "standard": rows["longer"], "best": best}.items():
+        several = row["sd"] is not None
+        spread = f"sd {100 * row['sd']:.1f}, {row['seeds']} seeds" if several else "one seed"
+        said = f"{100 * row['mean']:.1f} % ({spread}) in {row['seconds'] / 60:.0f} min"
+        assert EXPECTED[preset] == said
+        assert f"- `{preset}`: {said}" in notebook
+    changed = runs[0].config.changed()
+    elsewhere = ("data", "out", "seed", "n_devices")
+    assert {name: value for name, value in changed.items() if name not in elsewhere} == Config(
+        **PRESETS["best"]
+    ).changed()
+    plan = read_sweep(REFERENCE / "sweeps" / "cpu.yaml")
+    for preset, arm in (("quick", "base"), ("standard", "longer")):
+        now = Config(**PRESETS[preset], precision="bf16")
+        assert not now.differing(plan.config(arm, 0, "x"))
 
 
 def test_the_tables_of_sweeps_equal_their_rows():
@@ -265,17 +292,18 @@ def test_commands_of_make_pass_parameters_that_exist():
 
 
 def test_the_model_card_says_what_the_files_say():
-    card = (REFERENCE / "fer2013-cpu" / "README.md").read_text(encoding="utf-8")
-    metrics = json.loads((REFERENCE / "fer2013-cpu" / "metrics.json").read_text())
-    views, training = metrics["valid"]["views"], metrics["training"]
-    said = " ".join(card.split())
-    assert f"it names {accuracy_cell(views).replace(')', ', Wilson 95 %)')} as the label says" in said
-    assert f"{100 * metrics['valid']['plain']['accuracy']:.1f} % without them" in said
+    folder = REFERENCE / "fer2013-cpu"
+    said = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    metrics = json.loads((folder / "metrics.json").read_text())
+    average, runs = metrics["ensemble"], [load_run(path) for path in sorted(folder.glob("member*"))]
+    training = runs[0].metrics["training"]
+    assert f"it names {accuracy_cell(average).replace(')', ', Wilson 95 %)')} as the label says" in said
+    assert f"reaches {100 * metrics['views_mean']:.1f} % (sd {100 * metrics['views_sd']:.1f})" in said
     assert f"{training['parameters'] / 1e6:.2f} M parameters" in said
-    assert f"{training['epochs']} epochs, {training['seconds'] / 60:.0f} minutes" in said
-    assert f"off by {100 * views['calibration_error']:.1f} points" in said
+    assert f"{len(runs)} seeds, {training['epochs']} epochs each" in said
+    assert f"off by {100 * average['calibration_error']:.1f} points" in said
     for name in ("fear", "disgust", "happy"):
-        assert f"{100 * views['per_class'][name]['recall']:.0f} %" in said
+        assert f"{100 * average['per_class'][name]['recall']:.0f} %" in said
 
 
 def test_the_readme_is_short_enough_to_read():
