@@ -57,7 +57,7 @@ _GPU = (
     "scale: 0.16, shift: 0.1, brightness: 0.0, contrast: 0.0, erase: 0.3"
 )
 PLANS = {
-    # The most accurate that 40 minutes of two CPU cores gave.
+    # For about 40 minutes of two CPU cores.
     "fer2013-cpu": Plan("preset: best", members=4, at_once=2),
     "fer2013-single": Plan(f"model: large, epochs: 60, {_GPU}", members=3, at_once=3),
     "fer2013-ensemble": Plan(
