@@ -71,10 +71,11 @@ def average_rows(folder) -> list[str]:
     }
     views, known, count = training[0]["views"], metrics["without_copies"], len(metrics["members"])
     average = accuracy_cell(metrics["ensemble"])
+    chosen = sorted(load_run(folder / member).config.seed for member in metrics["members"])
     last = ["", f"0 to {seeds[-1]}", f"{minutes / len(runs):.0f} min on one core"]
     together = [
         f"{accuracy_cell(known)}, n = {known['n']:,}",
-        last[1],
+        ", ".join(map(str, chosen)),
         f"{minutes / metrics['at_once']:.0f} min",
     ]
     assert seeds == list(range(len(runs)))
@@ -300,6 +301,9 @@ def test_the_model_card_says_what_the_files_say():
     assert f"it names {accuracy_cell(average).replace(')', ', Wilson 95 %)')} as the label says" in said
     assert f"reaches {100 * metrics['views_mean']:.1f} % (sd {100 * metrics['views_sd']:.1f})" in said
     assert f"{training['parameters'] / 1e6:.2f} M parameters" in said
+    words = ("", "One", "Two", "Three", "Four")
+    assert f"{words[len(metrics['members'])]} residual nets" in said
+    assert f"{words[len(runs)]} were trained" in said
     assert f"{len(runs)} seeds, {training['epochs']} epochs each" in said
     assert f"off by {100 * average['calibration_error']:.1f} points" in said
     for name in ("fear", "disgust", "happy"):
