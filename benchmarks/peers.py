@@ -103,7 +103,7 @@ class Recipe:
         crop: side in pixels of what the network sees.
         epochs: as published.
         schedule: of the learning rate: "plateau" (three quarters of it after 5 epochs without a better
-            validation accuracy) or "steps" (nine tenths of it every 5 epochs, from the 80th on).
+            validation accuracy) or "steps" (nine tenths of it every 5 epochs, first after 85).
         clip: the greatest value of a gradient; 0: any.
     """
 

@@ -2,9 +2,11 @@
 
 python -m benchmarks.train_peer NAME --data PATH [--epochs N] [--seed S] [--out FOLDER] [--minutes M]
 
-Its pictures go through its own transforms, one by one, its learning rate falls by its own schedule, and its
-test-time augmentation is its own: ten crops, averaged. Interrupted, the same command goes on after the last
-whole epoch. It leaves history.csv, valid.npz, test.npz, metrics.json and submission.csv, as our runs do.
+Its pictures go through its own transforms, one by one, its learning rate falls by its own schedule, and the
+epoch is chosen by its own ten crops, averaged. What differs from the published code: pictures are scaled as
+our networks have them, a GPU computes in bfloat16, and the last, smaller batch of an epoch is left out.
+Interrupted, the same command goes on after the last whole epoch. It leaves history.csv, valid.npz, test.npz,
+metrics.json and submission.csv.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +31,7 @@ from fer_utils.data import load_competition
 from fer_utils.device import choose_device, environment
 from fer_utils.faces import Competition, DataError
 from fer_utils.files import OutputError, atomic_write, write_json
-from fer_utils.metrics import describe, evaluate
+from fer_utils.metrics import accuracy_of, describe, evaluate
 from fer_utils.predict import resolve_out
 from fer_utils.submission import write_submission
 
@@ -43,36 +46,40 @@ def train_peer(
     workers: int = 0,
     minutes: float = 0.0,
 ) -> bool:
-    """Train, keep the best epoch by plain validation accuracy, and write what came of it.
+    """Train, keep the best epoch by the validation accuracy of ten crops, and write what came of it.
 
     Args:
         epochs: 0 takes the published number.
         workers: processes that transform pictures.
-        minutes: begin no epoch that would not end within these; 0: no limit.
+        minutes: after the first, begin no epoch that would not end within these; 0: no limit.
 
     Returns:
         Whether all epochs are done; if not, the same call goes on.
+
+    Raises:
+        ConfigError: `out` holds another peer's training, or one with another seed.
+        DataError: `out` holds a training on other data, or its checkpoint is damaged.
     """
     epochs, start, checkpoint = epochs or recipe.epochs, time.monotonic(), out / "checkpoint.pt"
     torch.manual_seed(seed)
     model, optimizer = recipe.build(len(competition.class_names), device)
     schedule = make_schedule(recipe, optimizer)
     state = {"seconds": 0.0, "history": [], "accuracy": -1.0, "epoch": 0, "best": {}}
+    run = {"peer": recipe.name, "seed": seed, "data": competition.fingerprint}
     if checkpoint.is_file():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        saved = _read(checkpoint, run, device)
         model.load_state_dict(saved.pop("model"))
         optimizer.load_state_dict(saved.pop("optimizer"))
         schedule.load_state_dict(saved.pop("schedule"))
-        state = saved
+        state = {name: saved[name] for name in state}
     train, valid = competition.train, competition.valid
     loader = peers.loader(train.images, train.labels, recipe.transform, recipe.batch_size, workers)
     for epoch in range(len(state["history"]), epochs):
         begun = time.monotonic()
         torch.manual_seed(seed * 1_000_003 + epoch)  # the order and the transforms of this epoch
         loss = _epoch(recipe, model, optimizer, loader, device)
-        accuracy = evaluate(
-            crop_probs(model, valid.images, recipe.crop, 1), valid.labels, competition.class_names
-        )["accuracy"]
+        answers = crop_probs(model, valid.images, recipe.crop).argmax(1)
+        accuracy = accuracy_of(answers == valid.labels)["accuracy"]
         schedule.step(*([accuracy] if recipe.schedule == "plateau" else []))
         if accuracy > state["accuracy"]:
             best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
@@ -81,7 +88,7 @@ def train_peer(
         state["history"].append({"epoch": epoch + 1, "train_loss": loss, "valid_accuracy": accuracy})
         parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
         with atomic_write(checkpoint) as temporary:
-            torch.save({name: part.state_dict() for name, part in parts.items()} | state, temporary)
+            torch.save({name: part.state_dict() for name, part in parts.items()} | state | run, temporary)
         print(f"epoch {epoch + 1:3}/{epochs}  train loss {loss:.3f}  valid accuracy {100 * accuracy:.1f} %  "
               f"{state['seconds']:.0f} s", flush=True)  # fmt: skip
         longest = 1.1 * (time.monotonic() - begun)
@@ -92,11 +99,27 @@ def train_peer(
     return True
 
 
+def _read(checkpoint: Path, run: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """What a checkpoint holds, if it is one of `run`."""
+    try:
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        then = {name: saved[name] for name in run}
+    except Exception as error:  # torch raises whatever the bytes lead it to
+        raise DataError(
+            f"{checkpoint} is damaged ({type(error).__name__}): remove it to begin anew"
+        ) from error
+    if then["data"] != run["data"]:
+        raise DataError(f"{checkpoint} is of other data: choose another --out")
+    if then != run:
+        raise ConfigError(f"{checkpoint} is of {then['peer']}, seed {then['seed']}: choose another --out")
+    return saved
+
+
 def make_schedule(recipe: peers.Recipe, optimizer: torch.optim.Optimizer):
     """The schedule that the recipe names, stepped once an epoch."""
     if recipe.schedule == "plateau":
         return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.75, patience=5)
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.9 ** max(0, (epoch - 75) // 5))
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.9 ** max(0, (epoch - 80) // 5))
 
 
 def _epoch(recipe: peers.Recipe, model: nn.Module, optimizer, loader, device: torch.device) -> float:
@@ -143,7 +166,8 @@ def _write(
             continue
         plain, views = (crop_probs(model, split.images, recipe.crop, crops) for crops in (1, 10))
         with atomic_write(out / f"{name}.npz") as temporary:
-            np.savez(temporary, ids=split.ids.astype(np.str_), probs=plain, probs_views=views)
+            known = {} if split.labels is None else {"labels": split.labels}
+            np.savez(temporary, ids=split.ids.astype(np.str_), probs=plain, probs_views=views, **known)
         if name == "valid":
             for kind, probs in (("plain", plain), ("views", views)):
                 scores[kind] = evaluate(probs, split.labels, competition.class_names)
@@ -181,6 +205,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", help="default: outputs/peers/NAME-seedS")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop in time; 0: no limit")
     options = parser.parse_args(arguments)
+    if min(options.epochs, options.seed, options.minutes) < 0:
+        parser.error("--epochs, --seed and --minutes must not be negative")
     try:
         device, competition = choose_device(options.device), load_competition(options.data)
         out = resolve_out(options.out or f"outputs/peers/{options.name}-seed{options.seed}")

@@ -127,7 +127,12 @@ class Config:
             near = difflib.get_close_matches(preset, PRESETS, n=1)
             hint = f": did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}{hint}")
-        return cls(**(PRESETS[preset] | values))
+        try:
+            return cls(**(PRESETS[preset] | values))
+        except ConfigError as error:
+            raise ConfigError(
+                f"with preset {preset!r}: {error}" if PRESETS[preset] else str(error)
+            ) from error
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:

@@ -39,6 +39,8 @@ from fer_utils.train import check_fingerprint, fit, run_command
 
 # A shorter training is over before processes on several devices have started and been measured.
 SHARING_WORTH_SECONDS = 60
+# Of max_hours: a process that has less left would end before it has learned anything.
+LEAST_HOURS = 5 / 3600
 # Starting takes seconds, reading a large competition a minute; GPUs that cannot talk to each other hang.
 TRIAL_SECONDS = 300
 
@@ -142,8 +144,8 @@ def launch_members(
 
     All are tried; the first failure is raised when the others have ended. "auto" takes every GPU, or without
     one trains run by run; on a CPU `n_devices` processes get an equal share of the cores each. `per_device`
-    runs share a device. The hours begin with the call: those that had no time for an epoch are left out of
-    what is returned.
+    runs share a device, on a CPU its cores. The hours begin with the call: those that had no time for an
+    epoch are left out of what is returned.
 
     Raises:
         ConfigError: two runs with the same out, or more GPUs than there are.
@@ -165,11 +167,14 @@ def launch_members(
 
     def train(config: Config) -> None:
         index, label = free.get(), f"{Path(config.out).name}: "
-        # A process that sees one GPU only calls it plain "cuda", and so does the config that it leaves.
-        variables = {"CUDA_VISIBLE_DEVICES": visible_gpu(index)} if kind == "cuda" else _threads(places)
+        variables = _threads(places)
+        if kind == "cuda":  # a process that sees one GPU only calls it plain "cuda", and so does its config
+            variables["CUDA_VISIBLE_DEVICES"] = visible_gpu(index)
         try:
+            hours = hours_left(config.max_hours, start)
+            if config.max_hours and hours < LEAST_HOURS and not _has_results(config):
+                raise OutOfTime(f"{label}OutOfTime: max_hours ended before it began")
             with tempfile.TemporaryDirectory() as folder:
-                hours = hours_left(config.max_hours, start)
                 alone = dataclasses.replace(config, n_devices="1", max_hours=hours)
                 path = write_json(Path(folder) / "config.json", alone.to_dict())
                 command = [sys.executable, "-m", "fer_utils.train", str(path)]
@@ -195,6 +200,10 @@ def launch_members(
     if late and late == set(outs):
         raise OutOfTime("max_hours ended before any member had a result; the same call goes on from there")
     return [load_run(out) for out in outs if out not in late]
+
+
+def _has_results(config: Config) -> bool:
+    return (resolve_out(config.out) / "metrics.json").is_file()
 
 
 def _check_available(n_devices: int, kind: str) -> None:

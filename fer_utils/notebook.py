@@ -24,21 +24,22 @@ def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     executed (IPython keeps them in `In`): the cell of annotated values declares names and types, papermill's
     injected cell may only set those. A scratch cell may set some of them again, annotated or not.
 
-    Where a `preset` is named, knobs that nobody set are left out, for it to fill: those that papermill did
-    not inject and that stand at their default (in their own cell, a default that a person wrote looks alike).
+    Where a `preset` is named, knobs that nobody set are left out, for it to fill: those at their default that
+    neither papermill nor a later cell assigned (a default that a person wrote in their own cell looks alike).
 
     Raises:
         ConfigError: an unknown name (the nearest known one is suggested) or a wrong type.
     """
     declared: dict[str, type] = {}
-    injected: list[str] = []
+    later: set[str] = set()
     for source in namespace.get("In", []):
         found = _declared(source)
         if found and len(found) >= len(declared):  # their cell, or its latest edition; no scratch cell
-            declared = found
-        elif source.startswith("# Parameters"):  # papermill writes this line above what it injects
-            injected = _assigned(source)
-            check_names(injected, list(declared))
+            declared, later = found, set()
+            continue
+        if source.startswith("# Parameters"):  # papermill writes this line above what it injects
+            check_names(_assigned(source), list(declared))
+        later |= {*_assigned(source), *found}
     if not declared:
         raise ConfigError("no parameters found: first run their cell, which holds lines `name: type = value`")
     values = {name: checked_value(name, namespace[name], kind) for name, kind in declared.items()}
@@ -48,7 +49,7 @@ def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in values.items()
-        if name in injected or name not in at_rest or value != at_rest[name]
+        if name in later or name not in at_rest or value != at_rest[name]
     }
 
 

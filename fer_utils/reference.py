@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from fer_utils.config import ConfigError
-from fer_utils.device import choose_device
 from fer_utils.ensemble import member_configs, save_ensemble, score_ensemble
 from fer_utils.faces import Competition, DataError, copies_of
 from fer_utils.files import REPOSITORY, OutputError, walk
@@ -116,8 +115,10 @@ def load_reference(name: str) -> Reference:
     folder = FOLDER / name
     if (folder / "config.json").is_file():
         return Reference(folder, (load_run(folder),))
-    members = _metrics(folder)["members"]
-    return Reference(folder, tuple(load_run(folder / member) for member in members))
+    members = _metrics(folder).get("members")
+    if not isinstance(members, list) or not members:
+        raise DataError(f"{folder / 'metrics.json'} is damaged: it names no members")
+    return Reference(folder, tuple(load_run(folder / str(member)) for member in members))
 
 
 def _unknown(name: str, known: Sequence[str]) -> ConfigError:
@@ -163,8 +164,7 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **knobs: Any) 
     plan, folder = PLANS[name], resolve_out(out)
     at_once = at_once or plan.at_once
     configs = member_configs(plan.recipe, plan.members, {"out": str(out), "seed": 0, **knobs})
-    on_gpu = choose_device(configs[0].device).type == "cuda"
-    runs = launch_members(configs, *(("auto", at_once) if on_gpu else (at_once,)))
+    runs = launch_members(configs, per_device=at_once)
     done = [run for run in runs if not is_out_of_time(run.out)]
     if len(done) < len(configs):
         raise OutOfTime(
@@ -237,8 +237,8 @@ def compare_with_committed(folder: Path, name: str) -> list[str]:
 def _metrics(folder: Path) -> dict[str, Any]:
     path = folder / "metrics.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error})") from error
 
 
@@ -255,12 +255,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=0.0, help="stop in time; 0: no limit")
     parser.add_argument("--score", action="store_true", help="train nothing, score the committed weights")
     options = parser.parse_args(arguments)
+    if options.at_once < 0 or options.minutes < 0:
+        parser.error("--at-once and --minutes must not be negative")
     try:
         if options.score:
             reference = load_reference(options.name)
             print(score_reference(reference, reference.runs[0].load_data(options.data)))
             return 0
         if options.name not in PLANS:
+            own = FOLDER / options.name / "config.json"
+            if own.is_file():
+                raise ConfigError(
+                    f"{options.name} is one run without a plan: python -m fer_utils.train {own} --out "
+                    "FOLDER repeats it, --score scores it"
+                )
             raise _unknown(options.name, list(PLANS))
         if (FOLDER / options.name / "metrics.json").is_file():  # is this the data it was made from?
             load_reference(options.name).runs[0].load_data(options.data)

@@ -9,15 +9,16 @@ from torch.nn import functional as F
 
 from fer_utils.config import Config
 from fer_utils.faces import Competition, DataError, Split
-from fer_utils.predict import load_run
+from fer_utils.predict import Run, load_run
+from fer_utils.record import is_out_of_time
 
 
 def check_targets(config: Config, competition: Competition) -> None:
     """Refuse what `training_targets` cannot give, before any work is done.
 
     Raises:
-        DataError: no votes to learn from, or a teacher that is no finished run, knows other classes, or was
-            validated on other pictures: it may have learned from those that are to judge its pupil.
+        DataError: no votes to learn from, or a teacher that is no finished run, knows other classes, or has
+            another validation or test split: it may have learned from what is to judge its pupil.
     """
     if config.soft_labels and competition.train.votes is None:
         raise DataError(
@@ -26,11 +27,23 @@ def check_targets(config: Config, competition: Competition) -> None:
     for teacher in _teachers(config):
         if teacher.class_names != competition.class_names:
             raise DataError(f"teacher: {teacher.out} knows other classes than {competition.source}")
-        if not np.array_equal(teacher.saved("valid", "ids"), competition.valid.ids.astype(np.str_)):
+        if is_out_of_time(teacher.out):
+            raise DataError(f"teacher: {teacher.out} was stopped by max_hours: train it to its end first")
+        if not _saw_the_same(teacher, competition):
             raise DataError(
-                f"teacher: {teacher.out} was validated on other pictures: it needs this run's split_seed, "
-                "n_folds and fold"
+                f"teacher: {teacher.out} was validated on other pictures or answers another test split: it "
+                "needs this run's data, split_seed, n_folds and fold"
             )
+
+
+def _saw_the_same(teacher: Run, competition: Competition) -> bool:
+    """Whether the teacher kept apart what this run keeps apart: the validation and the test pictures."""
+    valid, test = competition.valid, competition.test
+    same = np.array_equal(teacher.saved("valid", "ids"), valid.ids.astype(np.str_))
+    same &= np.array_equal(teacher.saved("valid", "labels"), valid.labels)
+    if test is not None and (teacher.out / "test.npz").is_file():
+        same &= np.array_equal(teacher.saved("test", "ids"), test.ids.astype(np.str_))
+    return bool(same)
 
 
 def training_targets(config: Config, competition: Competition) -> Tensor | None:
@@ -59,6 +72,6 @@ def soft_labels(train: Split) -> Tensor:
     return torch.tensor(train.votes / train.votes.sum(1, keepdims=True))
 
 
-def _teachers(config: Config):
+def _teachers(config: Config) -> list[Run]:
     folders = [part.strip() for part in config.teacher.split(",")]
     return [load_run(folder) for folder in folders if folder not in ("", "none")]

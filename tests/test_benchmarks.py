@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import tiny_competition
 
 from benchmarks import __main__ as command
 from benchmarks import peers, time_to_accuracy, train_peer, training_step
 from benchmarks.timing import Row, Settings, take_turns
-from fer_utils import Config
+from fer_utils import Config, ConfigError, DataError
 from fer_utils.learner import size_of_epoch
 
 CPU = torch.device("cpu")
@@ -131,7 +132,8 @@ def test_a_peer_is_chosen_by_validation_and_answers_the_test(tiny, tmp_path):
     assert len(history) == metrics["training"]["epochs"] == 3
     best = history.valid_accuracy.idxmax()
     assert metrics["training"]["chosen_epoch"] == best + 1
-    assert metrics["valid"]["plain"]["accuracy"] == pytest.approx(history.valid_accuracy[best])
+    assert metrics["valid"]["views"]["accuracy"] == pytest.approx(history.valid_accuracy[best])
+    assert (np.load(tmp_path / "valid.npz")["labels"] == tiny.valid.labels).all()
     assert len((tmp_path / "submission.csv").read_text().splitlines()) == 13
 
 
@@ -148,11 +150,28 @@ def test_an_interrupted_peer_goes_on_to_the_same_end(tiny, tmp_path):
 def test_the_published_rates_fall_as_published():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.01)
     schedule, rates = train_peer.make_schedule(small_peer(), optimizer), []
-    for _ in range(90):
+    for _ in range(91):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    assert rates[79] == 0.01 and rates[80] == pytest.approx(0.009) and rates[85] == pytest.approx(0.0081)
+    assert rates[84] == 0.01 and rates[85] == pytest.approx(0.009) and rates[90] == pytest.approx(0.0081)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.01)
+    schedule, rates = train_peer.make_schedule(small_peer("plateau"), optimizer), []
+    for accuracy in [0.1, 0.5, *[0.4] * 6, 0.6]:
+        schedule.step(accuracy)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[6] == 0.01 and rates[7] == rates[8] == pytest.approx(0.0075)
+
+
+def test_a_peer_goes_on_from_its_own_checkpoint_only(tiny, tmp_path):
+    train_peer.train_peer(small_peer(), tiny, tmp_path, CPU, epochs=1)
+    with pytest.raises(ConfigError, match="is of tiny, seed 0: choose another --out"):
+        train_peer.train_peer(small_peer(), tiny, tmp_path, CPU, epochs=1, seed=1)
+    with pytest.raises(DataError, match="is of other data"):
+        train_peer.train_peer(small_peer(), tiny_competition(5), tmp_path, CPU, epochs=1)
+    (tmp_path / "checkpoint.pt").write_bytes((tmp_path / "checkpoint.pt").read_bytes()[:1000])
+    with pytest.raises(DataError, match="checkpoint.pt is damaged .*remove it to begin anew"):
+        train_peer.train_peer(small_peer(), tiny, tmp_path, CPU, epochs=1)
 
 
 def test_ten_crops_see_the_corners_and_their_mirror_images():

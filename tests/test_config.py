@@ -237,6 +237,11 @@ def test_a_preset_fills_what_was_not_set(monkeypatch):
     assert Config.from_dict({"preset": "mine", "batch_size": 128}).batch_size == 128  # the default, but set
 
 
+def test_a_clash_with_a_preset_names_it():
+    with pytest.raises(ConfigError, match="with preset 'quick': start_size must not pass image_size"):
+        Config.from_dict({"preset": "quick", "image_size": 24})
+
+
 def test_an_unknown_preset_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'quick'"):
         Config.from_dict({"preset": "quik"})

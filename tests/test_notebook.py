@@ -183,3 +183,11 @@ def test_with_a_preset_only_what_was_set_is_given(monkeypatch):
     assert config.epochs == 8  # the default, but injected
     assert config.batch_size == 64  # edited in the parameters' own cell
     assert config.seed == 1
+
+
+def test_with_a_preset_a_later_cell_sets_too(monkeypatch):
+    monkeypatch.setitem(PRESETS, "mine", {"epochs": 3, "batch_size": 256})
+    cells = run_cells(
+        "preset: str = 'mine'\nepochs: int = 8\nbatch_size: int = 128", "epochs = 8", "batch_size: int = 128"
+    )
+    assert read_parameters(cells) == {"preset": "mine", "epochs": 8, "batch_size": 128}

@@ -78,14 +78,21 @@ def test_a_mistyped_reference_names_the_nearest(folder):
         load_reference("fer2013-single")
 
 
-def test_a_single_run_is_a_reference_too(folder):
+def test_a_single_run_is_a_reference_too(folder, capfd):
     loaded = load_reference("tiny")
     (folder.parent / "single").symlink_to(folder / "member1")
     alone = load_reference("single")
     assert isinstance(alone, Reference) and len(alone.runs) == 1
-    image = np.zeros((1, 20, 20), np.uint8)
-    assert np.allclose(alone.runs[0].predict(image), load_run(folder / "member1").predict(image))
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(folder.parent / "face.png")
+    expected = load_run(folder / "member1").predict(np.zeros((1, 20, 20), np.uint8))
+    assert np.allclose(alone.predict(folder.parent / "face.png"), expected)
     assert loaded.class_names == alone.class_names
+    assert reference.main(["single"]) == 1
+    assert "is one run without a plan" in capfd.readouterr().err
+    (folder.parent / "damaged").mkdir()
+    (folder.parent / "damaged" / "metrics.json").write_text("{}")
+    with pytest.raises(DataError, match="it names no members"):
+        load_reference("damaged")
 
 
 def test_a_repetition_is_held_against_the_committed_one(folder, tiny_folder, tmp_path, capfd):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -55,8 +56,52 @@ def test_the_same_command_only_reads_what_is_finished(swept, capfd):
     assert "| base |" in capfd.readouterr().out
 
 
-def test_unfinished_runs_are_no_evidence(swept, tmp_path):
-    plan = read_sweep(swept[0][0])
+def test_an_edited_file_does_not_show_old_runs_under_new_knobs(swept, tiny_folder, tmp_path, capfd):
+    file = write(tmp_path / "try.yaml", slow={"learning_rate": 1e-5}, long={"epochs": 4})
+    results = (swept[1] / "results.json").read_bytes()
+    assert sweep.main([str(file), *swept[0][1:]]) == 1
+    assert (
+        "slow-seed0 holds a run of another recipe (learning_rate: 1e-06 there, 1e-05 now)"
+        in capfd.readouterr().err
+    )
+    other = tmp_path / "other"
+    shutil.copytree(tiny_folder, other)
+    table = other / "train.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    moved = [str(other) if part == str(tiny_folder) else part for part in swept[0]]
+    assert sweep.main(moved) == 1
+    assert "holds other data than" in capfd.readouterr().err
+    assert (swept[1] / "results.json").read_bytes() == results
+
+
+def test_the_base_of_an_arm_is_that_of_its_own_seeds(swept, tiny_folder):
+    plan = read_sweep(swept[0][0], data=str(tiny_folder))
+    runs = sweep.finished_runs(plan, swept[1])
+    row = next(row for row in sweep_rows(plan, runs | {"long": runs["long"][1:]}) if row["arm"] == "long")
+    assert row["base_mean"] == runs["base"][1].metrics["valid"]["views"]["accuracy"]
+    assert row["difference"] == pytest.approx(row["mean"] - row["base_mean"])
+
+
+def test_few_seeds_are_not_shown_as_sure():
+    row = {"arm": "long", "knobs": {}, "mean": 0.6, "sd": 0.01, "base_mean": 0.5, "seconds": 1.0}
+    row |= {"difference": 0.1, "ci_low": 0.05, "ci_high": 0.15, "verdict": "evidence of a gain"}
+    assert "| +10.00 |" in sweep_table([row | {"seeds": 2}])
+    assert "| **+10.00** |" in sweep_table([row | {"seeds": 3}])
+
+
+def test_a_teacher_is_the_run_of_ones_own_sweep_and_seed(monkeypatch, tmp_path):
+    plan = read_sweep(
+        write(tmp_path / "try.yaml", taught={"teacher": "{out}/base-seed{seed}"}, long={"epochs": 2})
+    )
+    assert plan.config("taught", 1, "outputs/x").teacher == "outputs/x/base-seed1"
+    seen = []
+    monkeypatch.setattr(sweep, "launch_members", lambda configs, per_device: seen.extend(configs))
+    sweep.train_sweep(plan, tmp_path / "none")
+    assert ["taught" in config.out for config in seen] == [False] * 4 + [True] * 2
+
+
+def test_unfinished_runs_are_no_evidence(swept, tiny_folder):
+    plan = read_sweep(swept[0][0], data=str(tiny_folder))
     runs = sweep.finished_runs(plan, swept[1])
     rows = {row["arm"]: row for row in sweep_rows(plan, runs | {"slow": [], "long": runs["long"][1:]})}
     assert "difference" not in rows["slow"] and rows["slow"]["seeds"] == 0
@@ -77,7 +122,7 @@ def test_a_sweep_out_of_time_shows_what_there_is_and_goes_on(swept, tmp_path, ca
 
 
 def test_a_run_that_fails_is_told_and_the_others_count(tiny_folder, tmp_path, capfd):
-    file = write(tmp_path / "try.yaml", seeds=[0], lost={"columns": "label=nowhere"}, long={"epochs": 2})
+    file = write(tmp_path / "try.yaml", seeds=[0], lost={"teacher": "{out}/nowhere"}, long={"epochs": 2})
     assert sweep.main([str(file), "--data", str(tiny_folder), "--out", str(tmp_path / "runs")]) == 1
     out, err = capfd.readouterr()
     assert "lost-seed0" in err and "nowhere" in err
@@ -86,11 +131,12 @@ def test_a_run_that_fails_is_told_and_the_others_count(tiny_folder, tmp_path, ca
 
 def test_runs_share_a_card(monkeypatch, tmp_path):
     seen = {}
-    monkeypatch.setattr(sweep, "choose_device", lambda name: type("Device", (), {"type": "cuda"}))
-    monkeypatch.setattr(sweep, "launch_members", lambda configs, *how: seen.update(configs=configs, how=how))
+    monkeypatch.setattr(
+        sweep, "launch_members", lambda configs, per_device: seen.update(configs=configs, n=per_device)
+    )
     plan = read_sweep(write(tmp_path / "try.yaml", long={"epochs": 2}))
     sweep.train_sweep(plan, "outputs/x", at_once=6)
-    assert seen["how"] == ("auto", 6)
+    assert seen["n"] == 6
     names = [config.out for config in seen["configs"]]
     assert names == [
         f"outputs/x/{arm}-seed{s}" for s in (0, 1) for arm in ("base", "long")
@@ -108,6 +154,10 @@ def test_runs_share_a_card(monkeypatch, tmp_path):
         ("base: {}\nseeds: [0]\narms: {long: {epoch: 3}}", "'long': unknown .*did you mean 'epochs'"),
         ("base: {}\nseeds: [0]\narms: {a/b: {epochs: 3}}", "may hold letters"),
         ("base: {epochs: 3}\nseeds: [0]\narms: {same: {epochs: 3}}", "'same' changes nothing"),
+        ("base: {}\nseeds: [0]\narms: {base: {epochs: 3}}", "may not be called 'base'"),
+        ("base: {seed: 3}\nseeds: [0]\narms: {}", "base may not set seed"),
+        ("base: {}\nseeds: [0]\narms: {other: {fold: 1, epochs: 3}}", "other may not set fold"),
+        ("base: {1: 2}\nseeds: [0]\narms: {}", "base must hold names and values"),
         ("base: {}\nseeds: [0]\narms: {}\nsede: 1", "did you mean 'seeds'"),
         ("base: {}\nseeds: [0]\narms: {lost: {epochs: 0}}", "'lost': epochs must lie"),
     ],

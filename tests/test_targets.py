@@ -1,6 +1,8 @@
 """What is learned: votes, and the answers of teachers."""
 
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -64,4 +66,17 @@ def test_teachers_that_cannot_teach_are_refused(tiny, teachers, tmp_path):
     moved = dataclasses.replace(tiny, valid=dataclasses.replace(tiny.valid, ids=ids))
     with pytest.raises(DataError, match="validated on other pictures"):
         fit(config_of(tmp_path / "c", teacher=str(teachers[0].out)), moved)
+    other = dataclasses.replace(tiny, test=dataclasses.replace(tiny.test, ids=tiny.test.ids[::-1].copy()))
+    with pytest.raises(DataError, match="answers another test split"):
+        fit(config_of(tmp_path / "c", teacher=str(teachers[0].out)), other)
     assert not (tmp_path / "c").exists()
+
+
+def test_a_teacher_that_was_stopped_is_refused(tiny, teachers, tmp_path):
+    shutil.copytree(teachers[0].out, tmp_path / "teacher")
+    metrics = json.loads((tmp_path / "teacher" / "metrics.json").read_text())
+    metrics["training"]["out_of_time"] = True
+    (tmp_path / "teacher" / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "teacher" / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(DataError, match="stopped by max_hours"):
+        fit(config_of(tmp_path / "run", teacher=str(tmp_path / "teacher")), tiny)
