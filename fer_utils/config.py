@@ -14,7 +14,8 @@ from typing import Any, Self
 from fer_utils.presets import PRESETS
 
 # What `load_competition` is told beside `data` and the seed of its splits, under the same names.
-DATA_KNOBS = ("image_size", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected")
+DATA_KNOBS = ("image_size", "n_folds", "fold", "pool_valid", "layout", "columns")
+DATA_KNOBS += ("clean", "label_fixes", "allow_rejected")
 
 
 class ConfigError(ValueError):
@@ -47,6 +48,7 @@ class Config:
     split_seed: int = _knob(0, 0, 2**31)
     n_folds: int = _knob(10, 2, 100)
     fold: int = _knob(0, 0, 99)
+    pool_valid: bool = False
     layout: str = "auto"
     columns: str = "auto"
     clean: bool = False
@@ -56,6 +58,8 @@ class Config:
     model: str = "small"
     width: float = _knob(1.0, 0.125, 8)
     dropout: float = _knob(0.2, 0, 0.95)
+    drop_path: float = _knob(0.0, 0, 0.9)
+    whiten: bool = False
     pretrained: bool = False
     # training
     epochs: int = _knob(8, 1, 10_000)
@@ -74,6 +78,7 @@ class Config:
     class_weight: float = _knob(0.0, 0, 1)
     ema_decay: float = _knob(0.998, 0, 0.99999)
     clip_norm: float = _knob(0.0, 0, 1e6)
+    sam: float = _knob(0.0, 0, 10)
     patience: int = _knob(0, 0, 10_000)
     precision: str = _knob("auto", choices=("auto", "fp32", "bf16", "fp16"))
     compile_mode: str = _knob("auto", choices=("auto", "off", "default", "reduce-overhead", "max-autotune"))
@@ -182,7 +187,8 @@ class Config:
     @property
     def model_options(self) -> dict[str, Any]:
         """What `create_model` needs to know beside the name and the number of classes."""
-        return {name: getattr(self, name) for name in ("width", "dropout", "pretrained", "image_size")}
+        names = ("width", "dropout", "drop_path", "pretrained", "image_size")
+        return {name: getattr(self, name) for name in names}
 
     def __str__(self) -> str:
         return "\n".join(f"{name:16}{value!r}" for name, value in self.to_dict().items())

@@ -31,6 +31,7 @@ def load_competition(
     seed: int = 0,
     n_folds: int = 10,
     fold: int = 0,
+    pool_valid: bool = False,
     layout: str = "auto",
     columns: Mapping[str, str] | str = "auto",
     clean: bool = False,
@@ -45,6 +46,8 @@ def load_competition(
             /kaggle/input and data/ in the repository, and fall back on the demo.
         image_size: side of the square pictures; others are resized.
         seed, n_folds, fold: which pictures become the validation split where the data has none.
+        pool_valid: put the validation split that came with the data among the training pictures first, so
+            that all but one fold of both are learned from.
         layout: the name of one of `layouts.LAYOUTS`, where "auto" takes the wrong one.
         columns: the columns of tables by role, where their names are not recognised: a dictionary, or
             "label=mood, image=file"; the roles are label, pixels, usage, image and id.
@@ -75,7 +78,7 @@ def load_competition(
     if reading is None:
         reading = _read(path, image_size, layout, columns, allow_rejected)
         cache.save(reading)
-    return _mended(_split(reading, path, (n_folds, fold, seed)), label_fixes, clean)
+    return _mended(_split(reading, path, (n_folds, fold, seed), pool_valid), label_fixes, clean)
 
 
 def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
@@ -162,10 +165,13 @@ def _assemble(raw: Raw, tree: Tree, path: Path, layout: str, allow_rejected: boo
     )
 
 
-def _split(reading: Reading, path: Path, folds: tuple[int, int, int]) -> Competition:
-    """The competition, with a validation split made where the data has none."""
+def _split(reading: Reading, path: Path, folds: tuple[int, int, int], pool_valid: bool) -> Competition:
+    """The competition, with a validation split made where the data has none, or where it is to be pooled."""
     train = reading.splits["train"]
-    if "valid" in reading.splits:
+    if "valid" in reading.splits and pool_valid:
+        train, valid, note = _split_off(_joined(train, reading.splits["valid"]), *folds)
+        note = f"{note}; the valid split of the data is among them"
+    elif "valid" in reading.splits:
         valid, note = reading.splits["valid"], "valid split: came with the data"
     else:
         train, valid, note = _split_off(train, *folds)
@@ -183,6 +189,21 @@ def _split(reading: Reading, path: Path, folds: tuple[int, int, int]) -> Competi
         notes=(note, *reading.notes),
         rejected=reading.rejected,
     )
+
+
+def _joined(first: Split, second: Split) -> Split:
+    """The pictures of two labelled splits. Ids that both give (row numbers, for instance) are told apart."""
+    ids, more = first.ids, second.ids
+    if np.isin(more, ids).any():
+        more = np.char.add("valid/", more)
+    votes = None
+    if first.votes is not None and second.votes is not None:
+        votes = np.concatenate([first.votes, second.votes])
+    images, labels = (
+        np.concatenate(pair)
+        for pair in zip((first.images, first.labels), (second.images, second.labels), strict=True)
+    )
+    return Split(images, labels, np.concatenate([ids, more]), votes)
 
 
 def _part_labels(raw: Raw, split: str) -> list[str]:

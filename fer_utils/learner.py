@@ -23,8 +23,8 @@ from fer_utils.config import Config
 from fer_utils.device import choose_precision
 from fer_utils.distributed import ALONE, Team, share_norms
 from fer_utils.faces import Competition, Split
-from fer_utils.models import create_model
-from fer_utils.optim import MovingAverage, class_weights, learning_rate_factor, make_optimizer
+from fer_utils.models import create_model, whiten_stem
+from fer_utils.optim import MovingAverage, class_weights, climbed, learning_rate_factor, make_optimizer
 
 
 class TrainingError(RuntimeError):
@@ -84,6 +84,8 @@ def new_learner(
         torch.backends.cudnn.benchmark = True  # batches are equal, so a search for the best kernels pays
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(competition.class_names), **config.model_options)
+    if config.whiten:
+        whiten_stem(model, competition.train.images)
     model = model.to(device, memory_format=torch.channels_last)
     counts = torch.tensor(np.bincount(competition.train.labels, minlength=len(competition.class_names)))
     dtype = team.agree(choose_precision(precision or config.precision, model, config.image_size))
@@ -169,6 +171,9 @@ def _step(learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, shar
     """
     loss, hits = forward_backward(learner, batch, targets, labels, share)
     config = learner.config
+    if config.sam:
+        with climbed(learner.model, config.sam):
+            forward_backward(learner, batch, targets, labels, share)
     if config.clip_norm:
         learner.scaler.unscale_(learner.optimizer)
         nn.utils.clip_grad_norm_(learner.model.parameters(), config.clip_norm)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -107,6 +109,33 @@ def orthogonal(update: Tensor, dtype: torch.dtype = torch.float32, steps: int = 
         x = torch.addmm(x, square, x, beta=3.4445)
     x = (x.T if tall else x).float()
     return (x * max(1.0, x.shape[0] / x.shape[1]) ** 0.5).reshape(update.shape).to(update.dtype)
+
+
+@contextmanager
+def climbed(model: nn.Module, radius: float) -> Iterator[None]:
+    """Within, the weights stand `radius` further along their gradients, where the loss is about the worst
+    nearby; afterwards they are what they were. A step along the gradients found there seeks flat minima
+    (sharpness-aware minimization, Foret et al. 2021), and costs two.
+    """
+    weights = [p for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in weights]
+    before = [p.detach().clone() for p in weights]
+    norms = {m: m.momentum for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)}
+    length = torch.stack(torch._foreach_norm(gradients)).norm() + 1e-12
+    with torch.no_grad():
+        moves = torch._foreach_mul(gradients, radius / length)
+        for move in moves:  # float16's overflows: the scaler leaves such a step out
+            move.nan_to_num_(0.0, 0.0, 0.0)
+        torch._foreach_add_(weights, moves)
+    try:
+        for norm in norms:  # what they see there is not for the running statistics
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in norms.items():
+            norm.momentum = momentum
+        with torch.no_grad():
+            torch._foreach_copy_(weights, before)
 
 
 def learning_rate_factor(progress: float, config: Config) -> float:

@@ -47,6 +47,7 @@ NOT_IN_ARMS = (
     "split_seed",
     "n_folds",
     "fold",
+    "pool_valid",
     "layout",
     "columns",
     "allow_rejected",
@@ -179,7 +180,8 @@ def sweep_rows(sweep: Sweep, runs: Mapping[str, list[Run]]) -> list[dict[str, An
     Returns:
         `arm`, its `knobs`, `seeds` (how many are finished), `mean` and `sd` of the validation accuracy with
         views, `seconds` of a run, `parameters`; of the arms but the base, over the seeds that both have,
-        `base_mean` and `difference`, `ci_low`, `ci_high` and `verdict` from `comparison.compare`.
+        `base_mean`, `base_seeds` (how many those are), and `difference`, `ci_low`, `ci_high` and `verdict`
+        from `comparison.compare`.
     """
     base = {run.config.seed: run for run in runs[BASE]}
     rows = []
@@ -196,7 +198,7 @@ def sweep_rows(sweep: Sweep, runs: Mapping[str, list[Run]]) -> list[dict[str, An
         if arm != BASE and pairs:
             result = compare(*map(list, zip(*pairs, strict=True)))
             others = [other.metrics["valid"]["views"]["accuracy"] for _, other in pairs]
-            row["base_mean"] = float(np.mean(others))
+            row |= {"base_mean": float(np.mean(others)), "base_seeds": len(pairs)}
             row |= {key: result[key] for key in ("difference", "ci_low", "ci_high", "verdict")}
         rows.append(row)
     return sorted(rows, key=lambda row: (row["arm"] != BASE, -row.get("difference", -1)))
@@ -228,7 +230,7 @@ def sweep_table(rows: list[dict[str, Any]]) -> str:
 def _difference_cells(row: dict[str, Any]) -> list[str]:
     """The base on the same seeds, the difference and its interval, in points."""
     gain = f"{100 * row['difference']:+.2f}"
-    sure = row["seeds"] >= SEEDS_TO_TELL and row["verdict"].startswith("evidence")
+    sure = row["base_seeds"] >= SEEDS_TO_TELL and row["verdict"].startswith("evidence")
     interval = f"{100 * row['ci_low']:+.2f} to {100 * row['ci_high']:+.2f}"
     return [f"{100 * row['base_mean']:.2f}", f"**{gain}**" if sure else gain, interval]
 

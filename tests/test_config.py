@@ -206,7 +206,7 @@ def test_knobs_that_just_fit_together_are_allowed(values):
 
 def test_data_options_carry_what_loading_depends_on():
     knobs = {"image_size": 64, "n_folds": 5, "fold": 3, "layout": "arrays", "columns": "label=mood"}
-    knobs |= {"clean": True, "label_fixes": "fixes.csv", "allow_rejected": True}
+    knobs |= {"pool_valid": True, "clean": True, "label_fixes": "fixes.csv", "allow_rejected": True}
     assert Config(split_seed=8, seed=1, **knobs).data_options == {"seed": 8, **knobs}
     assert set(Config().data_options) < set(inspect.signature(load_competition).parameters)
 

@@ -67,6 +67,26 @@ def test_folds_of_a_competition_partition_its_training_pictures(tmp_path):
     assert sorted(map(int, seen)) == list(range(35))
 
 
+def test_the_given_validation_split_may_be_pooled_with_the_training_pictures(tmp_path):
+    fer2013_csv(tmp_path)
+    given = load_competition(tmp_path)
+    folds = [load_competition(tmp_path, pool_valid=True, n_folds=5, fold=fold) for fold in range(5)]
+    together = sorted([*given.train.ids.tolist(), *given.valid.ids.tolist()])
+    for pooled in folds:
+        assert sorted([*pooled.train.ids.tolist(), *pooled.valid.ids.tolist()]) == together
+        assert "fold" in pooled.notes[0] and "the valid split of the data is among them" in pooled.notes[0]
+        assert pooled.test.ids.tolist() == given.test.ids.tolist()
+    assert sorted(id_ for pooled in folds for id_ in pooled.valid.ids) == together
+    labels = {
+        id_: label
+        for split in (given.train, given.valid)
+        for id_, label in zip(split.ids, split.labels, strict=True)
+    }
+    assert all(
+        labels[id_] == label for id_, label in zip(folds[0].train.ids, folds[0].train.labels, strict=True)
+    )
+
+
 def test_an_empty_fold_is_an_error(tmp_path):
     for n in range(4):
         save(tmp_path / ("happy" if n % 2 else "sad") / f"{n}.png", n % 2, n)

@@ -4,6 +4,7 @@ import re
 from copy import deepcopy
 from functools import cache
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from fer_utils import models
 from fer_utils.config import ConfigError
-from fer_utils.models import MODELS, create_model, model_cost
+from fer_utils.models import MODELS, Residual, create_model, model_cost, whiten_stem
 
 TINY_TIMM = "timm/test_resnet"
 NAMES = [*MODELS, TINY_TIMM]
@@ -215,3 +216,83 @@ def test_a_timm_transformer_takes_the_size_of_the_pictures():
     with torch.device("meta"):
         model = create_model("timm/vit_tiny_patch16_224", 5, **options)
         assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 5)
+
+
+# --- stochastic depth ---
+
+
+def test_stochastic_depth_drops_whole_pictures_in_training_alone():
+    torch.manual_seed(0)
+    block = Residual(8, 8, drop_path=0.75)
+    features = torch.rand(400, 8, 4, 4)
+    block.eval()
+    with torch.no_grad():
+        expected = F.relu(block.second(F.relu(block.first(features))) + features)
+        assert torch.equal(block(features), expected)  # nothing is dropped and nothing scaled
+        block.train()
+        answers = block(features)
+        residual = block.second(F.relu(block.first(features)))
+    skipped = (answers == features).flatten(1).all(1)
+    assert 0.68 < skipped.float().mean() < 0.82
+    assert torch.allclose(answers[~skipped], F.relu(4 * residual + features)[~skipped], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["medium", "large"])
+def test_stochastic_depth_grows_with_the_depth(name):
+    chances = [m.drop_path for m in tiny(name, drop_path=0.4).modules() if isinstance(m, Residual)]
+    assert np.allclose(np.diff(chances), chances[0]) and chances[-1] == pytest.approx(0.4)
+    assert not any(m.drop_path for m in tiny(name).modules() if isinstance(m, Residual))
+
+
+@pytest.mark.parametrize("name", ["small", "vgg_bn", "resnet18"])
+def test_stochastic_depth_is_refused_without_residual_blocks(name):
+    with pytest.raises(ConfigError, match=f"drop_path must be 0 for {name}"):
+        tiny(name, drop_path=0.1)
+
+
+def test_stochastic_depth_is_asked_of_timm(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.update(options) or nn.Identity())
+    create_model(TINY_TIMM, 5, drop_path=0.2)
+    assert asked["drop_path_rate"] == 0.2
+
+
+# --- the whitened stem ---
+
+
+def correlated(n=300, size=24):
+    """Pictures whose neighbouring pixels are alike, as those of photographs are."""
+    coarse = np.random.default_rng(0).uniform(0, 255, (n, 1, size // 4, size // 4))
+    return np.kron(coarse, np.ones((1, 1, 4, 4))).astype(np.uint8)
+
+
+def test_a_whitened_stem_answers_with_equal_and_unrelated_channels():
+    images = correlated()
+    model = tiny("medium", width=1.0)
+    whiten_stem(model, images)
+    stem = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    with torch.no_grad():
+        answers = stem(models.normalise(torch.from_numpy(images).float() / 255))
+    inside = answers[:, :, 2:-2, 2:-2].transpose(0, 1).flatten(1)
+    assert torch.allclose(inside[0], -inside[1], atol=1e-5)  # each beside its opposite
+    strong = torch.corrcoef(inside[:12:2])
+    assert (strong - torch.eye(6)).abs().max() < 0.2
+    spreads = inside[:12].std(1)
+    assert spreads.max() < 1.3 * spreads.min()
+
+
+def test_a_whitened_stem_keeps_its_length_and_the_filters_it_cannot_fill():
+    plain, white = tiny("large", width=1.0), tiny("large", width=1.0)
+    whiten_stem(white, correlated())
+    before, after = (
+        next(m for m in net.modules() if isinstance(m, nn.Conv2d)).weight for net in (plain, white)
+    )
+    assert torch.equal(before[18:], after[18:])  # 3 x 3 pixels have nine components
+    assert not torch.isclose(before[:18], after[:18]).any()
+    assert after.norm().item() == pytest.approx(before.norm().item(), rel=1e-4)
+
+
+def test_pictures_without_any_contrast_whiten_to_finite_weights():
+    model = tiny("small")
+    whiten_stem(model, np.full((5, 1, 24, 24), 9, np.uint8))
+    assert all(p.isfinite().all() for p in model.parameters())

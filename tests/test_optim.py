@@ -9,7 +9,14 @@ from torch import nn
 
 from fer_utils.config import Config
 from fer_utils.models import conv_norm, create_model
-from fer_utils.optim import MovingAverage, class_weights, learning_rate_factor, make_optimizer, orthogonal
+from fer_utils.optim import (
+    MovingAverage,
+    class_weights,
+    climbed,
+    learning_rate_factor,
+    make_optimizer,
+    orthogonal,
+)
 
 OPTIMIZERS = {
     "sgd": {"optimizer": "sgd"},
@@ -232,6 +239,43 @@ def test_following_leaves_the_model_itself_alone():
     for _ in range(3):
         average.update(model)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+# --- sharpness-aware minimization ---
+
+
+def test_within_a_climb_the_weights_stand_uphill_and_then_where_they_were():
+    model = net()
+    model(torch.rand(4, 1, 16, 16)).square().sum().backward()
+    before = [p.detach().clone() for p in model.parameters()]
+    gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
+    with climbed(model, 0.25):
+        moves = [p - old for p, old in zip(model.parameters(), before, strict=True)]
+    moved = torch.cat([move.flatten() for move in moves])
+    assert moved.norm().item() == pytest.approx(0.25, rel=1e-3)
+    assert torch.cosine_similarity(moved, gradients, 0).item() == pytest.approx(1, abs=1e-3)
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+def test_a_climb_leaves_the_running_statistics_alone():
+    model = net()
+    model(torch.rand(4, 1, 16, 16)).sum().backward()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers() if "running" in name}
+    with climbed(model, 0.25):
+        model(torch.rand(4, 1, 16, 16))
+    after = dict(model.named_buffers())
+    assert before and all(torch.equal(after[name], buffer) for name, buffer in before.items())
+    model(torch.rand(4, 1, 16, 16))
+    assert not all(torch.equal(after[name], buffer) for name, buffer in before.items())
+
+
+def test_overflowing_gradients_climb_nowhere():
+    model = conv_norm(1, 2)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, float("inf"))
+    before = [p.detach().clone() for p in model.parameters()]
+    with climbed(model, 0.25):
+        assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
 
 
 # --- class weights ---

@@ -130,3 +130,4 @@ def test_every_plan_names_knobs_that_exist():
     for name, plan in reference.PLANS.items():
         configs = reference.member_configs(plan.recipe, plan.members, {"out": name, "seed": 0})
         assert all(isinstance(config, Config) for config in configs) and len(configs) == plan.members
+        assert all(config.pool_valid == (name == "fer2013-contest") for config in configs)

@@ -79,14 +79,15 @@ def test_the_base_of_an_arm_is_that_of_its_own_seeds(swept, tiny_folder):
     runs = sweep.finished_runs(plan, swept[1])
     row = next(row for row in sweep_rows(plan, runs | {"long": runs["long"][1:]}) if row["arm"] == "long")
     assert row["base_mean"] == runs["base"][1].metrics["valid"]["views"]["accuracy"]
+    assert row["base_seeds"] == 1
     assert row["difference"] == pytest.approx(row["mean"] - row["base_mean"])
 
 
 def test_few_seeds_are_not_shown_as_sure():
     row = {"arm": "long", "knobs": {}, "mean": 0.6, "sd": 0.01, "base_mean": 0.5, "seconds": 1.0}
     row |= {"difference": 0.1, "ci_low": 0.05, "ci_high": 0.15, "verdict": "evidence of a gain"}
-    assert "| +10.00 |" in sweep_table([row | {"seeds": 2}])
-    assert "| **+10.00** |" in sweep_table([row | {"seeds": 3}])
+    assert "| +10.00 |" in sweep_table([row | {"seeds": 3, "base_seeds": 2}])
+    assert "| **+10.00** |" in sweep_table([row | {"seeds": 3, "base_seeds": 3}])
 
 
 def test_a_teacher_is_the_run_of_ones_own_sweep_and_seed(monkeypatch, tmp_path):

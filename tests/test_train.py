@@ -85,7 +85,8 @@ def test_the_record_tells_versions_data_and_classes(plain_run, tiny):
 
 # One changed value for each knob that `fit` reads; those of loading and of places are tested elsewhere.
 CHANGED = {
-    "seed": 1, "model": "medium", "width": 0.25, "dropout": 0.5, "epochs": 3, "batch_size": 30,
+    "seed": 1, "model": "medium", "width": 0.25, "dropout": 0.5, "drop_path": 0.5,
+    "whiten": True, "sam": 0.5, "epochs": 3, "batch_size": 30,
     "optimizer": "adamw", "learning_rate": 0.05, "momentum": 0.5, "weight_decay": 0.1, "schedule": "cosine",
     "warmup": 0.5, "start_size": 16, "label_smoothing": 0.3, "soft_labels": True, "class_weight": 1.0,
     "ema_decay": 0.0, "clip_norm": 0.01, "patience": 1, "precision": "bf16", "flip": 0.0,
@@ -96,7 +97,7 @@ CHANGED = {
 ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "compile_mode", "image_size"}
 ELSEWHERE |= {"max_hours"}
 ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected"}
-ELSEWHERE |= {"pretrained", "teacher", "teacher_weight"}
+ELSEWHERE |= {"pool_valid", "pretrained", "teacher", "teacher_weight"}
 
 
 def test_every_knob_has_a_changed_value_here():
@@ -113,6 +114,7 @@ def test_every_knob_changes_something(knob, tmp_path):
     # AdamW needs its own rate; patience acts only when accuracy stands still
     shared = {"learning_rate": 0.02} if knob == "optimizer" else {}
     shared |= {"learning_rate": 1e-7, "ema_decay": 0.0, "epochs": 4} if knob == "patience" else {}
+    shared |= {"model": "medium", "width": 0.25} if knob == "drop_path" else {}
     base = run_of(tmp_path / "base", competition, **shared)
     other = run_of(tmp_path / "other", competition, **(shared | {knob: CHANGED[knob]}))
     assert not same(outcome(base), outcome(other))
