@@ -37,7 +37,7 @@ def check_same_pictures(run: Run, other: Run) -> None:
         if not np.array_equal(run.saved(split, name), other.saved(split, name)):
             raise DataError(
                 f"{other.out} has other {split} {'pictures' if name == 'ids' else name} than {run.out}: "
-                "both need the same data, split_seed, n_folds and fold"
+                "both need the same data, split_seed, n_folds, fold and pool_valid"
             )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fer_utils.audit import clean_training
 from fer_utils.cache import Cache, Reading
-from fer_utils.faces import Competition, DataError, Rejected, Split, SubmissionFormat, picture_groups
+from fer_utils.faces import POOLED, Competition, DataError, Rejected, Split, SubmissionFormat, picture_groups
 from fer_utils.files import find_path
 from fer_utils.finding import around, check_roles, open_data, search_data
 from fer_utils.fixes import apply_fixes
@@ -45,9 +45,10 @@ def load_competition(
             download; "demo" for drawn faces; "auto" to search the FER_DATA environment variable,
             /kaggle/input and data/ in the repository, and fall back on the demo.
         image_size: side of the square pictures; others are resized.
-        seed, n_folds, fold: which pictures become the validation split where the data has none.
+        seed, n_folds, fold: which pictures become the validation split, where the data has none or
+            `pool_valid` is on.
         pool_valid: put the validation split that came with the data among the training pictures first, so
-            that all but one fold of both are learned from.
+            that all but one fold of both are learned from (the demo's stays apart).
         layout: the name of one of `layouts.LAYOUTS`, where "auto" takes the wrong one.
         columns: the columns of tables by role, where their names are not recognised: a dictionary, or
             "label=mood, image=file"; the roles are label, pixels, usage, image and id.
@@ -195,7 +196,7 @@ def _joined(first: Split, second: Split) -> Split:
     """The pictures of two labelled splits. Ids that both give (row numbers, for instance) are told apart."""
     ids, more = first.ids, second.ids
     if np.isin(more, ids).any():
-        more = np.char.add("valid/", more)
+        more = np.char.add(POOLED, more)
     votes = None
     if first.votes is not None and second.votes is not None:
         votes = np.concatenate([first.votes, second.votes])

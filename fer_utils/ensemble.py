@@ -154,17 +154,22 @@ def save_ensemble(runs: Sequence[Run], competition: Competition, out: Path, scor
     return out
 
 
-def score_ensemble(members: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
+def score_ensemble(
+    members: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], choose: bool = True
+) -> dict[str, Any]:
     """The chosen members [M, N, C] and what their average gains over the best single one, on validation.
+
+    Without `choose` all are averaged, as where too few pictures are held out to choose by.
 
     Returns:
         chosen, best (indices), members and ensemble (`metrics.evaluate` of each), against_best (paired test),
         cross_fitted and cross_fitted_against_best (the same where the choosing is left out).
     """
     scores = [evaluate(probs, labels, class_names) for probs in members]
-    chosen = choose_members(members, labels)
+    chosen = choose_members(members, labels) if choose else list(range(len(members)))
     best = max(range(len(members)), key=lambda m: (scores[m]["accuracy"], -scores[m]["log_loss"]))
-    average, honest = members[chosen].mean(0), cross_fitted_probs(members, labels)
+    average = members[chosen].mean(0)
+    honest = cross_fitted_probs(members, labels) if choose else average
     best_preds = members[best].argmax(1)
     return {
         "chosen": chosen,

@@ -17,6 +17,9 @@ class DataError(ValueError):
     """The data cannot be used as it is; the message names the file or row and says what to do."""
 
 
+POOLED = "valid/"  # before ids that the training and the validation split both give, where they are pooled
+
+
 @dataclass(frozen=True)
 class Split:
     """Pictures that play one role in a competition.

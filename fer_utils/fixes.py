@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_utils.faces import Competition, DataError, Split
+from fer_utils.faces import POOLED, Competition, DataError, Split
 from fer_utils.files import find_path
 from fer_utils.labels import canonical
 from fer_utils.tables import open_table
@@ -38,6 +38,7 @@ def apply_fixes(
     labels, votes = train.labels.copy(), None if train.votes is None else train.votes.copy()
     bare = {id_.lstrip("0"): str(id_) for id_ in train.ids if id_.startswith("0")}
     dropped, skipped, elsewhere = np.zeros(len(train), bool), 0, {*competition.valid.ids, *left_out}
+    elsewhere |= {f"{POOLED}{id_}" for id_ in competition.valid.ids}
     for line, fix in _read(path).iterrows():
         where = f"{path}, row {line}"
         given, label = (_class_name(fix[column], names) for column in ("given", "label"))

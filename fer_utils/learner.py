@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_utils.augment import augment, mix, resize, to_float
-from fer_utils.config import Config
+from fer_utils.config import Config, ConfigError
 from fer_utils.device import choose_precision
 from fer_utils.distributed import ALONE, Team, share_norms
 from fer_utils.faces import Competition, Split
@@ -84,6 +84,10 @@ def new_learner(
         torch.backends.cudnn.benchmark = True  # batches are equal, so a search for the best kernels pays
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(competition.class_names), **config.model_options)
+    if config.whiten and config.pretrained:
+        raise ConfigError(
+            "whiten would overwrite the first layer of the pretrained weights: take one of both"
+        )
     if config.whiten:
         whiten_stem(model, competition.train.images)
     model = model.to(device, memory_format=torch.channels_last)

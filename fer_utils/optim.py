@@ -120,7 +120,9 @@ def climbed(model: nn.Module, radius: float) -> Iterator[None]:
     weights = [p for p in model.parameters() if p.grad is not None]
     gradients = [p.grad for p in weights]
     before = [p.detach().clone() for p in weights]
-    norms = {m: m.momentum for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)}
+    # What batch normalization sees there is not for its running statistics.
+    buffers = list(model.buffers())
+    kept = [buffer.clone() for buffer in buffers]
     length = torch.stack(torch._foreach_norm(gradients)).norm() + 1e-12
     with torch.no_grad():
         moves = torch._foreach_mul(gradients, radius / length)
@@ -128,14 +130,12 @@ def climbed(model: nn.Module, radius: float) -> Iterator[None]:
             move.nan_to_num_(0.0, 0.0, 0.0)
         torch._foreach_add_(weights, moves)
     try:
-        for norm in norms:  # what they see there is not for the running statistics
-            norm.momentum = 0.0
         yield
     finally:
-        for norm, momentum in norms.items():
-            norm.momentum = momentum
         with torch.no_grad():
             torch._foreach_copy_(weights, before)
+            for buffer, old in zip(buffers, kept, strict=True):
+                buffer.copy_(old)
 
 
 def learning_rate_factor(progress: float, config: Config) -> float:

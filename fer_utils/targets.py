@@ -32,7 +32,7 @@ def check_targets(config: Config, competition: Competition) -> None:
         if not _saw_the_same(teacher, competition):
             raise DataError(
                 f"teacher: {teacher.out} was validated on other pictures or answers another test split: it "
-                "needs this run's data, split_seed, n_folds and fold"
+                "needs this run's data, split_seed, n_folds, fold and pool_valid"
             )
 
 

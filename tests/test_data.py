@@ -1,5 +1,6 @@
 """Finding the data, and splitting off validation pictures."""
 
+import dataclasses
 import itertools
 import os
 import shutil
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from competitions import COMPETITIONS, face, fer2013_csv, flat_test, ntu_spring, raf_original, save
 
-from fer_utils import files, finding
+from fer_utils import data, files, finding
 from fer_utils.data import load_competition, split_folds
 from fer_utils.faces import DataError, Split, picture_groups
 
@@ -85,6 +86,17 @@ def test_the_given_validation_split_may_be_pooled_with_the_training_pictures(tmp
     assert all(
         labels[id_] == label for id_, label in zip(folds[0].train.ids, folds[0].train.labels, strict=True)
     )
+
+
+def test_pooled_pictures_keep_their_votes_and_ids_of_their_own():
+    train, valid = make_split([3, 3], n_copies=1), make_split([2, 2])
+    votes = np.eye(2, dtype=np.float32)
+    joined = data._joined(train, valid)
+    assert joined.ids.tolist() == [*train.ids, *(f"valid/{id_}" for id_ in valid.ids)]
+    assert joined.votes is None and joined.labels.tolist() == [*train.labels, *valid.labels]
+    both = [dataclasses.replace(split, votes=votes[split.labels]) for split in (train, valid)]
+    assert data._joined(*both).votes.argmax(1).tolist() == joined.labels.tolist()
+    assert data._joined(both[0], valid).votes is None
 
 
 def test_an_empty_fold_is_an_error(tmp_path):

@@ -85,6 +85,14 @@ def test_a_competition_is_read_with_its_fixes(tiny_folder, tmp_path):
     assert any(f"{len(plain.valid)} skipped that are not in train now" in note for note in fixed.notes)
 
 
+def test_fixes_of_a_pooled_run_skip_what_is_validation_now(tiny, tmp_path):
+    path = tmp_path / "fixes.csv"
+    names = tiny.class_names
+    path.write_text(f"id,given,label\nvalid/{tiny.valid.ids[0]},{names[tiny.valid.labels[0]]},{names[0]}\n")
+    fixed, note = apply_fixes(tiny, path)
+    assert fixed.labels.tolist() == tiny.train.labels.tolist() and "1 skipped" in note
+
+
 def _all(competition):
     splits = (competition.train, competition.valid)
     return np.concatenate([s.ids for s in splits]), np.concatenate([s.labels for s in splits])

@@ -39,6 +39,8 @@ def test_a_reference_holds_its_members_and_their_submissions(folder):
     probs = np.mean([run.saved_probs("valid") for run in chosen], axis=0)
     labels = runs[0].saved("valid", "labels")
     assert metrics["without_copies"]["n"] <= len(labels)
+    first = np.mean([run.saved_probs("valid") for run in runs[:2]], axis=0)
+    assert metrics["first"]["accuracy"] == pytest.approx((first.argmax(1) == labels).mean())
     assert metrics["ensemble"]["accuracy"] == pytest.approx((probs.argmax(1) == labels).mean())
 
 
@@ -130,4 +132,5 @@ def test_every_plan_names_knobs_that_exist():
     for name, plan in reference.PLANS.items():
         configs = reference.member_configs(plan.recipe, plan.members, {"out": name, "seed": 0})
         assert all(isinstance(config, Config) for config in configs) and len(configs) == plan.members
-        assert all(config.pool_valid == (name == "fer2013-contest") for config in configs)
+        for config in configs if name == "fer2013-contest" else ():
+            assert config.pool_valid and config.n_folds == 50 and not plan.choose

@@ -120,6 +120,12 @@ def test_every_knob_changes_something(knob, tmp_path):
     assert not same(outcome(base), outcome(other))
 
 
+def test_whitening_is_not_for_pretrained_networks(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(learner, "create_model", lambda *_, **__: torch.nn.Conv2d(1, 4, 3))
+    with pytest.raises(ConfigError, match="whiten would overwrite the first layer"):
+        run_of(tmp_path, tiny, model="timm/resnet18", pretrained=True, whiten=True)
+
+
 def test_soft_labels_are_the_shares_of_the_votes(tiny, tmp_path):
     votes = np.array([[3, 1, 0, 0], [0, 0, 0, 2]], np.float32)
     shares = targets.soft_labels(dataclasses.replace(tiny.train.take(np.arange(2)), votes=votes))
