@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "best": {
         **_SHORT,
         "width": 0.75,
-        "epochs": 26,
+        "epochs": 46,
         "weight_decay": 0.01,
         "rotate": 16.0,
         "scale": 0.16,
@@ -42,5 +42,5 @@ PRESETS: dict[str, dict[str, Any]] = {
 EXPECTED: dict[str, str] = {
     "quick": "65.5 % (sd 0.9, 2 seeds) in 6 min",
     "standard": "67.8 % (one seed) in 12 min",
-    "best": "68.6 % (sd 0.5, 4 seeds) in 23 min",
+    "best": "70.3 % (sd 0.7, 3 seeds) in 43 min",
 }
