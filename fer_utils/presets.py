@@ -40,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # Of each on FER2013: accuracy on PublicTest (n = 3,589) with views, and the time on one of two cores of an
 # AMD EPYC with bfloat16; tests/test_readme.py holds these equal to the files in outputs/reference.
 EXPECTED: dict[str, str] = {
-    "quick": "65.5 % (sd 0.9, 2 seeds) in 6 min",
-    "standard": "67.8 % (one seed) in 12 min",
+    "quick": "65.7 % (sd 0.7, 3 seeds) in 6 min",
+    "standard": "67.7 % (sd 0.4, 3 seeds) in 11 min",
     "best": "70.3 % (sd 0.7, 3 seeds) in 43 min",
 }
