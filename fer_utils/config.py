@@ -14,8 +14,10 @@ from typing import Any, Self
 from fer_utils.presets import PRESETS
 
 # What `load_competition` is told beside `data` and the seed of its splits, under the same names.
-DATA_KNOBS = ("image_size", "n_folds", "fold", "pool_valid", "layout", "columns")
-DATA_KNOBS += ("clean", "label_fixes", "allow_rejected")
+DATA_KNOBS = (
+    *("image_size", "n_folds", "fold", "pool_valid"),
+    *("layout", "columns", "clean", "label_fixes", "allow_rejected"),
+)
 
 
 class ConfigError(ValueError):
