@@ -54,17 +54,17 @@ submission: $(READY)
 
 report: $(READY)
 	@test -n "$(RUN)" || { echo "name a run: make report RUN=outputs/demo"; exit 2; }
-	$(BIN)/python -m fer_utils.report "$(RUN)" $(ARGS)
+	$(BIN)/python -m tools.report "$(RUN)" $(ARGS)
 
 kaggle: $(READY)
-	$(BIN)/python -m fer_utils.kaggle $(ARGS)
+	$(BIN)/python -m tools.kaggle_notebook $(ARGS)
 
 reproduce: $(READY)
-	$(BIN)/python -m fer_utils.reference "$(or $(RUN),fer2013-cpu)" --data "$(or $(filter-out demo,$(DATA)),auto)" $(ARGS)
+	$(BIN)/python -m tools.reproduce "$(or $(RUN),fer2013-cpu)" --data "$(or $(filter-out demo,$(DATA)),auto)" $(ARGS)
 
 sweep: $(READY)
 	@test -n "$(FILE)" || { echo "name what to try: make sweep FILE=outputs/reference/sweeps/cpu.yaml"; exit 2; }
-	$(BIN)/python -m fer_utils.sweep "$(FILE)" --data "$(DATA)" $(ARGS)
+	$(BIN)/python -m tools.sweep "$(FILE)" --data "$(DATA)" $(ARGS)
 
 test: $(READY)
 	$(PYTEST)

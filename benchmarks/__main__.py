@@ -18,10 +18,10 @@ import time
 import torch
 
 from benchmarks.timing import Settings, matrix_rate
+from fer_utils.competition import DataError
 from fer_utils.config import ConfigError
-from fer_utils.device import choose_device, environment
-from fer_utils.faces import DataError
 from fer_utils.files import REPOSITORY, write_json
+from fer_utils.learning.device import choose_device, environment
 
 SECTIONS = (
     "reading", "input_pipeline", "training_step", "inference", "growth", "devices", "start_up",

@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.timing import Row, Settings
 from fer_utils.config import Config
-from fer_utils.data import load_competition
-from fer_utils.launcher import launch_members, seconds_per_step, trial
+from fer_utils.data.load import load_competition
+from fer_utils.run.launch import launch_members, seconds_per_step, trial
 
 
 def rows(settings: Settings) -> Iterator[Row]:

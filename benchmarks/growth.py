@@ -18,7 +18,7 @@ import dataclasses, json, os, tempfile, time
 import numpy as np
 from benchmarks.timing import peak_memory
 from fer_utils import Config, fit, load_competition
-from fer_utils.faces import Split
+from fer_utils.competition import Split
 
 factor, n = {factor}, {n}
 competition = load_competition({data!r})

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from benchmarks.timing import Row, Settings, take_turns, timed
-from fer_utils.augment import VIEWS
-from fer_utils.models import create_model
-from fer_utils.predict import view_probs
+from fer_utils.learning.augment import VIEWS
+from fer_utils.learning.models import create_model
+from fer_utils.learning.predict import view_probs
 
 OURS = ("small", "medium", "large")
 PEERS = ("vgg_bn", "resnet18")

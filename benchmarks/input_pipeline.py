@@ -14,10 +14,10 @@ import torch
 
 from benchmarks import peers
 from benchmarks.timing import Row, Settings, take_turns
-from fer_utils.augment import augment, to_float
 from fer_utils.config import Config
-from fer_utils.data import load_competition
-from fer_utils.launcher import seconds_per_step
+from fer_utils.data.load import load_competition
+from fer_utils.learning.augment import augment, to_float
+from fer_utils.run.launch import seconds_per_step
 
 CPU = torch.device("cpu")
 

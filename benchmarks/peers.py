@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from fer_utils.config import Config
-from fer_utils.models import create_model
+from fer_utils.learning.models import create_model
 
 
 def same_operations(config: Config) -> v2.Compose:

@@ -20,13 +20,13 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks.timing import Row, Settings, python
-from fer_utils.data import load_competition
-from fer_utils.faces import Competition
+from fer_utils.competition import Competition
+from fer_utils.data.load import load_competition
 
 LOAD = """
 import json, time
 from benchmarks.timing import peak_memory
-from fer_utils.data import load_competition
+from fer_utils.data.load import load_competition
 before, start = peak_memory(), time.perf_counter()
 competition = load_competition({path!r}, allow_rejected=True)
 seconds = time.perf_counter() - start

@@ -26,14 +26,13 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from benchmarks import peers
+from fer_utils.competition import Competition, DataError
 from fer_utils.config import ConfigError
-from fer_utils.data import load_competition
-from fer_utils.device import choose_device, environment
-from fer_utils.faces import Competition, DataError
-from fer_utils.files import OutputError, atomic_write, write_json
-from fer_utils.metrics import accuracy_of, describe, evaluate
-from fer_utils.predict import resolve_out
-from fer_utils.submission import write_submission
+from fer_utils.data.load import load_competition
+from fer_utils.data.submission import write_submission
+from fer_utils.files import OutputError, atomic_write, resolve_out, write_json
+from fer_utils.learning.device import choose_device, environment
+from fer_utils.learning.metrics import accuracy_of, describe, evaluate
 
 
 def train_peer(

@@ -16,11 +16,11 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.timing import Row, Settings, matrix_rate, take_turns
-from fer_utils.compiling import compile_forward
-from fer_utils.data import load_competition
-from fer_utils.faces import Competition
-from fer_utils.learner import Learner, new_learner, place, train_epoch
-from fer_utils.models import model_cost
+from fer_utils.competition import Competition
+from fer_utils.data.load import load_competition
+from fer_utils.learning.compiling import compile_forward
+from fer_utils.learning.models import model_cost
+from fer_utils.learning.training_loop import Learner, new_learner, place, train_epoch
 
 STEPS = 4
 

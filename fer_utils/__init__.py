@@ -1,6 +1,7 @@
 """From a facial-expression competition's data to a validated submission, and why the model errs.
 
-The main names can be imported from here; each is loaded from its module when it is first used.
+The main names can be imported from here. Each is loaded from its module when it is first used (SPEC 1), so
+that importing the package costs nothing.
 """
 
 from importlib import import_module
@@ -8,37 +9,38 @@ from importlib import import_module
 _HOME = {
     "Config": "config",
     "ConfigError": "config",
-    "Competition": "faces",
-    "DataError": "faces",
+    "Competition": "competition",
+    "DataError": "competition",
+    "Split": "competition",
     "OutputError": "files",
-    "Split": "faces",
-    "load_competition": "data",
-    "create_model": "models",
-    "TrainingError": "learner",
-    "Interrupted": "interruption",
-    "fit": "train",
-    "launch": "launcher",
-    "launch_members": "launcher",
-    "print_results": "results",
-    "Run": "predict",
-    "load_run": "predict",
-    "load_reference": "reference",
-    "write_submission": "submission",
-    "validate_submission": "submission",
-    "demo_run": "notebook",
+    "load_competition": "data.load",
+    "validate_submission": "data.submission",
+    "write_submission": "data.submission",
+    "create_model": "learning.models",
+    "TrainingError": "learning.training_loop",
+    "Interrupted": "run.interruption",
+    "Run": "run.folder",
+    "load_run": "run.folder",
+    "fit": "run.train",
+    "demo_run": "run.train",
+    "launch": "run.launch",
+    "launch_members": "run.launch",
+    "print_results": "run.results",
+    "load_reference": "run.reference",
     "read_parameters": "notebook",
-    "galleries": None,
-    "plots": None,
-    "widgets": None,
 }
-__all__ = list(_HOME)
+# Modules of `figures`, under the names that the notebooks use.
+_MODULES = {"plots": "figures.plots", "galleries": "figures.faces", "widgets": "figures.widgets"}
+__all__ = [*_HOME, *_MODULES]
 
 
 def __getattr__(name: str):
-    if name not in _HOME:
+    if name in _MODULES:
+        value = import_module(f"fer_utils.{_MODULES[name]}")
+    elif name in _HOME:
+        value = getattr(import_module(f"fer_utils.{_HOME[name]}"), name)
+    else:
         raise AttributeError(f"module 'fer_utils' has no attribute {name!r}")
-    module = import_module(f"fer_utils.{_HOME[name] or name}")
-    value = module if _HOME[name] is None else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fer_utils.faces import DataError
+from fer_utils.competition import DataError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -203,3 +203,8 @@ def walk(root: str | Path) -> list[tuple[str, os.DirEntry]]:
                 elif entry.is_file():  # opening a pipe would wait for ever
                     found.append((prefix + entry.name, entry))
     return found
+
+
+def resolve_out(out: str | Path) -> Path:
+    """The folder a run writes to: a relative `out` counts from the repository, wherever it is started."""
+    return REPOSITORY / Path(out).expanduser()

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 from fer_utils.config import Config, ConfigError, check_names, checked_value
-from fer_utils.data import load_competition
-from fer_utils.faces import Competition
-from fer_utils.predict import Run
-from fer_utils.train import fit
 
 _TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
@@ -73,15 +68,3 @@ def _declared(source: str) -> dict[str, type]:
 def _assigned(source: str) -> list[str]:
     targets = [target for s in _statements(source) if isinstance(s, ast.Assign) for target in s.targets]
     return [target.id for target in targets if isinstance(target, ast.Name)]
-
-
-def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:
-    """A small run on drawn faces, trained in well under a minute, to give a notebook something to show."""
-    config = Config(data="demo", out=out, seed=seed, device=device, width=0.25, epochs=4, batch_size=48)
-    return fit(config, _demo_data(**config.data_options))
-
-
-@functools.cache
-def _demo_data(**options: int) -> Competition:
-    """The drawn faces, drawn once for all demo runs of a notebook."""
-    return load_competition("demo", **options)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fer_utils.faces import FER_CLASSES
+from fer_utils.competition import FER_CLASSES
 
 STEP = 26
 

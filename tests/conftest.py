@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fer_utils.faces import Competition, Split, SubmissionFormat
+from fer_utils.competition import Competition, Split, SubmissionFormat
 
 matplotlib.use("Agg")
 os.environ["FER_CACHE"] = "off"  # test_cache.py gives each test one of its own

@@ -14,7 +14,7 @@ from benchmarks import __main__ as command
 from benchmarks import peers, time_to_accuracy, train_peer, training_step
 from benchmarks.timing import Row, Settings, take_turns
 from fer_utils import Config, ConfigError, DataError
-from fer_utils.learner import size_of_epoch
+from fer_utils.learning.training_loop import size_of_epoch
 
 CPU = torch.device("cpu")
 
@@ -72,7 +72,7 @@ def test_the_epochs_fit_into_the_minutes_at_every_size(tiny, monkeypatch):
 
 
 def test_the_bare_step_learns_nothing_but_steps(tiny):
-    from fer_utils.learner import new_learner
+    from fer_utils.learning.training_loop import new_learner
 
     learner = new_learner(Config(width=0.125, image_size=20, precision="fp32", batch_size=8), tiny, CPU)
     before = [p.clone() for p in learner.model.parameters()]

@@ -8,9 +8,8 @@ import typing
 
 import pytest
 
-from fer_utils.config import Config, ConfigError, check_names, checked_value
-from fer_utils.data import load_competition
-from fer_utils.presets import PRESETS
+from fer_utils.config import PRESETS, Config, ConfigError, check_names, checked_value
+from fer_utils.data.load import load_competition
 
 FIELDS = dataclasses.fields(Config)
 NUMBERS = [field for field in FIELDS if type(field.default) in (int, float)]

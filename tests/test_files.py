@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_utils import archives, files
-from fer_utils.archives import opened
-from fer_utils.faces import DataError
+from fer_utils import files
+from fer_utils.competition import DataError
+from fer_utils.data.files import archives
+from fer_utils.data.files.archives import opened
 from fer_utils.files import OutputError, atomic_write, find_path, locked, write_json, write_text
 
 

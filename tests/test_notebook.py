@@ -7,9 +7,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from papermill.translators import translate_parameters
 from traitlets.config import Config as IPythonConfig
 
-from fer_utils.config import Config, ConfigError
+from fer_utils.config import PRESETS, Config, ConfigError
 from fer_utils.notebook import read_parameters
-from fer_utils.presets import PRESETS
 
 IMPORTS = "import math\nfrom pathlib import Path\n%matplotlib inline\nclass Box: pass"
 PARAMETERS = """\

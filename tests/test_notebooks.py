@@ -20,7 +20,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from fer_utils import demo_run, fit, load_competition, load_run, notebook
 from fer_utils.config import Config
-from fer_utils.demo import make_demo
+from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))

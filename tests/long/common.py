@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from fer_utils.checkpoint import read_checkpoint
-from fer_utils.demo import make_demo
-from fer_utils.faces import Split
+from fer_utils.competition import Split
+from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
+from fer_utils.run.checkpoint import read_checkpoint
 
 # What a run leaves must be these bytes, whatever happened on the way.
 RESULTS = ("model.safetensors", "history.csv", "submission.csv")
@@ -61,7 +61,7 @@ def write_competition(folder: Path, n_train: int = 1500, n_test: int = 200) -> P
 def training(
     data: Path,
     out: Path,
-    module: str = "fer_utils.train",
+    module: str = "fer_utils.run.train",
     threads: int = 1,
     config: Path | None = None,
     **knobs: Any,

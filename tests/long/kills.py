@@ -111,10 +111,10 @@ def trials(folder: Path, data: Path, quick: bool) -> Iterator[Trial]:
     )
 
     def pair(out: Path) -> Command:
-        return training(data, out, module="fer_utils.launcher", n_devices="2")
+        return training(data, out, module="fer_utils.run.launch", n_devices="2")
 
     n = 1 if quick else 5
-    act = kill_child("-m fer_utils.train")
+    act = kill_child("-m fer_utils.run.train")
     yield survives("kill -9 of one of two processes that train together", pair, act, n, folder / "pair")
     yield survives("kill -9 of the process that launched two", pair, kill_and_wait, n, folder / "launcher")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from fer_utils import train
-from fer_utils.models import create_model, model_cost
-from fer_utils.optim import make_optimizer
+from fer_utils.learning.models import create_model, model_cost
+from fer_utils.learning.optim import make_optimizer
+from fer_utils.run import train
 
 
 def limited_fit(config, competition, fit=train.fit):

@@ -1,0 +1,237 @@
+"""When a run fails: slices of the validation pictures by how they look, tested with a correction for how many
+were tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from fer_utils.analysis.near_copies import near_copies_of, unit_vectors
+from fer_utils.competition import Competition
+from fer_utils.data.images import light
+from fer_utils.learning.augment import to_float, view
+from fer_utils.learning.metrics import holm
+from fer_utils.progress import bar
+from fer_utils.run.folder import Run
+
+ATTRIBUTES = ("brightness", "contrast", "sharpness", "face size", "asymmetry")
+# A slice of fewer pictures can say nothing: at 15 hits of 30 the 95 % interval is 34 points wide (Wilson).
+FEWEST = 30
+_ZOOMS = np.linspace(0.75, 1.35, 13)
+
+
+def attribute_table(images: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
+    """How each picture of uint8 [N, 1, H, W] looks, by measures that need no labels.
+
+    `brightness` and `contrast`: mean and standard deviation of the grey levels. `sharpness`: the standard
+    deviation of the Laplacian over that of the picture (Pech-Pacheco et al. 2000, without the contrast).
+    `face size`: the zoom at which the mean face of `reference` [M, 1, H, W] fits best. `asymmetry`: 1 minus
+    the correlation with the mirrored picture at the best shift, which a turned head raises (and light from a
+    side).
+
+    Returns:
+        A row per picture, columns `ATTRIBUTES`.
+    """
+    brightness, contrast = light(images)
+    grey = images[:, 0].astype(np.float32)
+    middle = grey[:, 1:-1, 1:-1]
+    laplacian = 4 * middle - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
+    values = {
+        "brightness": brightness,
+        "contrast": contrast,
+        "sharpness": laplacian.std((1, 2)) / middle.std((1, 2)).clip(min=1),
+        "face size": _face_size(grey, reference),
+        "asymmetry": 1 - _mirror_correlation(grey),
+    }
+    return pd.DataFrame(values)
+
+
+def _face_size(grey: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    mean = torch.tensor(reference.mean(0, keepdims=True, dtype=np.float64), dtype=torch.float32)
+    faces = [view(mean, False, 0.0, 0.0, float(zoom))[0, 0].numpy() for zoom in _ZOOMS]
+    return _ZOOMS[(unit_vectors(grey) @ unit_vectors(np.stack(faces)).T).argmax(1)]
+
+
+def _mirror_correlation(grey: np.ndarray) -> np.ndarray:
+    reach = max(1, grey.shape[-1] // 12)
+    best = np.full(len(grey), -1.0, np.float32)
+    for shift in range(-reach, reach + 1):  # a face beside the middle is not asymmetric
+        part = grey[:, :, max(0, shift) : grey.shape[-1] + min(0, shift)]
+        best = np.maximum(best, np.einsum("ij,ij->i", unit_vectors(part), unit_vectors(part[:, :, ::-1])))
+    return best
+
+
+def last_features(model: nn.Module, images: np.ndarray, batch_size: int = 512) -> np.ndarray:
+    """What the last linear layer is given for uint8 [N, 1, H, W]: float32 [N, F]."""
+    layer = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    kept: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].flatten(1).cpu()))
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad():
+            for batch in bar(torch.tensor(images).split(batch_size), "last layer"):
+                model.eval()(to_float(batch.to(device)))
+    finally:
+        hook.remove()
+    return torch.cat(kept).numpy()
+
+
+def clusters_of(features: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Groups of pictures that lie together in features [N, F]: int64 [N], by k-means on the first 30
+    principal components, one for every 150 pictures, 2 to 12 in all."""
+    from sklearn.cluster import KMeans
+
+    n_clusters = int(np.clip(len(features) // 150, 2, 12))
+    return KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(_components(features, seed))
+
+
+def plane_of(features: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A map of features [N, F]: float32 [N, 2], t-SNE (van der Maaten and Hinton 2008) of the first 30
+    principal components. It takes some 17 ms a picture on two busy cores."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30, (len(features) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+        _components(features, seed)
+    )
+
+
+def _components(features: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.decomposition import PCA
+
+    return PCA(min(30, *features.shape), random_state=seed).fit_transform(features)
+
+
+def slice_masks(attributes: pd.DataFrame, known: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+    """The slices to test, (what, which) -> bool [N]: fifths of each attribute, and pictures with (`known`)
+    and without a copy in the training split."""
+    masks = {}
+    for name in attributes:
+        fifths = pd.qcut(attributes[name], 5, duplicates="drop")
+        for k, interval in enumerate(fifths.cat.categories):
+            place = {0: "lowest", len(fifths.cat.categories) - 1: "highest"}.get(k, "from")
+            which = f"{place} {max(interval.left, attributes[name].min()):.3g} to {interval.right:.3g}"
+            masks[name, which] = (fifths == interval).to_numpy()
+    masks |= {("copy in train", "yes"): known, ("copy in train", "no"): ~known}
+    return {key: mask for key, mask in masks.items() if mask.sum() >= FEWEST}
+
+
+def score_slices(
+    masks: dict[tuple[str, str], np.ndarray], correct: np.ndarray, labels: np.ndarray
+) -> pd.DataFrame:
+    """Hold the accuracy of each slice against what its mix of classes would give.
+
+    A slice full of the easiest class is no finding. So each picture is expected to be answered rightly as
+    often as its class is, and the gap is judged class by class (the test of Cochran 1954 and of Mantel and
+    Haenszel 1959, normal approximation). Holm's correction (1979) makes up for how many slices were tried.
+
+    Args:
+        masks: as from `slice_masks`.
+        correct: bool [N].
+        labels: int64 [N].
+
+    Returns:
+        A row per slice, the worst gap first: `n`, `accuracy` and `expected`, `gap` with its 95 % interval
+        `low` and `high` (all as shares), `p` and `p_corrected`.
+    """
+    from scipy.stats import norm
+
+    classes = pd.get_dummies(labels).to_numpy(np.int64)  # [N, C], those that occur
+    sizes, hits = classes.sum(0), classes[correct].sum(0)
+    recall = hits / sizes
+    rows = []
+    for (what, which), mask in masks.items():
+        counts = classes[mask].sum(0)
+        n, accuracy, expected = int(mask.sum()), correct[mask].mean(), (counts * recall).sum() / mask.sum()
+        # Of its class's hits, a slice gets as many as a draw without return would give (hypergeometric).
+        variance = counts * recall * (1 - recall) * (sizes - counts) / (sizes - 1).clip(min=1)
+        spread, gap = np.sqrt(variance.sum()) / n, accuracy - expected
+        p = float(2 * norm.sf(abs(gap) / spread)) if spread > 0 else 1.0
+        rows.append((what, which, n, accuracy, expected, gap, gap - 1.96 * spread, gap + 1.96 * spread, p))
+    columns = ["what", "which", "n", "accuracy", "expected", "gap", "low", "high", "p"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(p_corrected=holm(table.p.to_numpy())).sort_values("gap", ignore_index=True)
+
+
+def found_slices(
+    attributes: pd.DataFrame, correct: np.ndarray, labels: np.ndarray, seed: int = 0
+) -> pd.DataFrame:
+    """Slices that nobody thought of: a small tree looks in one half of the pictures for combinations of
+    attributes with more errors than their classes explain; the other half, which it did not see, tests them.
+
+    (The idea of automated data slicing, Chung et al. 2019; the honest halves of Athey and Imbens 2016.)
+
+    Returns:
+        As `score_slices`, on the testing half; empty where the tree finds nothing.
+    """
+    from sklearn.tree import DecisionTreeRegressor
+
+    half = np.random.default_rng(seed).permutation(len(correct)) < len(correct) // 2
+    recall = pd.Series(correct[half]).groupby(labels[half]).mean().reindex(range(labels.max() + 1)).fillna(0)
+    surprise = correct[half] - recall.to_numpy()[labels[half]]
+    tree = DecisionTreeRegressor(
+        max_depth=2, min_samples_leaf=max(FEWEST, half.sum() // 20), random_state=seed
+    )
+    tree.fit(attributes[half].to_numpy(), surprise)
+    leaves = tree.apply(attributes.to_numpy())
+    rules = _rules(tree.tree_, list(attributes))
+    masks = {("found", rules[leaf]): (leaves == leaf)[~half] for leaf in np.unique(leaves)}
+    masks = {key: mask for key, mask in masks.items() if mask.sum() >= FEWEST and key[1]}
+    return score_slices(masks, correct[~half], labels[~half])
+
+
+def _rules(tree: object, names: list[str]) -> dict[int, str]:
+    """Each leaf of a fitted tree -> the conditions that lead there."""
+    rules, ahead = {}, [(0, [])]
+    while ahead:
+        node, conditions = ahead.pop()
+        if tree.children_left[node] < 0:
+            rules[node] = " and ".join(conditions)
+            continue
+        name, threshold = names[tree.feature[node]], tree.threshold[node]
+        ahead.append((tree.children_left[node], [*conditions, f"{name} <= {threshold:.2f}"]))
+        ahead.append((tree.children_right[node], [*conditions, f"{name} > {threshold:.2f}"]))
+    return rules
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What `examine` found out about the validation pictures.
+
+    Attributes:
+        attributes: from `attribute_table`.
+        known: bool [N], which have a copy or near copy in the training split.
+        features: float32 [N, F], from `last_features`.
+        clusters: int64 [N], from `clusters_of`.
+        table: the slices by looks and by copies, from `score_slices`.
+        cluster_table: the clusters, likewise, but not to be tested: they are made of what the run itself sees
+            in a picture, so those near a border between classes fail by construction.
+    """
+
+    attributes: pd.DataFrame
+    known: np.ndarray
+    features: np.ndarray
+    clusters: np.ndarray
+    table: pd.DataFrame
+    cluster_table: pd.DataFrame
+
+
+def examine(run: Run, competition: Competition, correct: np.ndarray, seed: int = 0) -> Looks:
+    """Measure how the validation pictures look to people and to the run, and score all slices by it.
+
+    Args:
+        correct: bool [N], which of them the run answers rightly.
+    """
+    valid, train = competition.valid, competition.train.images
+    attributes, known = attribute_table(valid.images, train), near_copies_of(valid.images, train)
+    features = last_features(run.model, valid.images)
+    clusters = clusters_of(features, seed)
+    groups = {("cluster", str(k)): clusters == k for k in np.unique(clusters)}
+    table, cluster_table = (
+        score_slices(masks, correct, valid.labels) for masks in (slice_masks(attributes, known), groups)
+    )
+    return Looks(attributes, known, features, clusters, table, cluster_table)

@@ -1,0 +1,130 @@
+"""Archives, unpacked safely: nothing outside the folder, no links or devices, no bombs."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from fer_utils.competition import DataError
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+# Ten times ImageNet in files and more than any facial-expression competition in bytes.
+MAX_MEMBERS = 2_000_000
+MAX_BYTES = 64 * 2**30
+# Pictures hardly shrink and pixel tables shrink to a quarter: a bomb grows a thousandfold.
+MAX_GROWTH, GROWTH_MATTERS_FROM = 100, 256 * 2**20
+
+
+def is_archive(path: str | Path) -> bool:
+    """Whether the name is one of an archive that `opened` reads."""
+    return str(path).lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def archive_stem(path: str | Path) -> str:
+    """The name without its archive suffix: train for train.zip, train.csv for train.csv.zip."""
+    name = Path(path).name
+    suffix = max((s for s in ARCHIVE_SUFFIXES if name.lower().endswith(s)), key=len, default="")
+    return name[: len(name) - len(suffix)]
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Path]:
+    """Yield a readable place: a folder or file itself, an archive as a folder that is removed afterwards.
+
+    Raises:
+        DataError: the archive is broken, encrypted or too large, or holds links, devices or paths outside it.
+    """
+    path = Path(path)
+    if path.is_dir() or not is_archive(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="fer-") as folder:
+        _extract(path, Path(folder))
+        yield Path(folder)
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    try:
+        if archive.name.lower().endswith(".zip"):
+            _extract_zip(archive, folder)
+        else:
+            _extract_tar(archive, folder)
+    except DataError:
+        raise
+    # zipfile and tarfile let the errors of zlib, lzma and the file system through.
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
+        raise DataError(f"{archive} cannot be unpacked: {error}") from error
+
+
+def _extract_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        check = _budget(archive, folder)
+        for member in file.infolist():
+            check(member.filename, member.file_size, not stat.S_ISLNK(member.external_attr >> 16))
+        file.extractall(folder)
+
+
+def _extract_tar(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as file:
+        check = _budget(archive, folder)
+        for member in _members(file):
+            check(member.name, member.size, member.isfile() or member.isdir())
+            file.extract(member, folder, filter="data")
+
+
+def _members(file: tarfile.TarFile) -> Iterable[tarfile.TarInfo]:
+    """The members one by one; tarfile would keep all of them in memory."""
+    while (member := file.next()) is not None:
+        yield member
+        file.members.clear()
+
+
+def _budget(archive: Path, folder: Path) -> Callable[[str, int, bool], None]:
+    """A check to call with each member's name, size and whether it is a plain file or folder."""
+    packed, free = archive.stat().st_size, shutil.disk_usage(folder).free
+    used = {"members": 0, "bytes": 0}
+
+    def check(name: str, size: int, plain: bool) -> None:
+        used["members"] += 1
+        used["bytes"] += size
+        parts = PurePosixPath(name.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in name[:2]:
+            raise DataError(f"{archive} is not safe to unpack: {name!r} points outside the folder")
+        if not plain:
+            raise DataError(f"{archive} holds a link or device, {name!r}: pack the files themselves")
+        if used["members"] > MAX_MEMBERS:
+            raise DataError(f"{archive} holds more than {MAX_MEMBERS:,} files: unpack it yourself")
+        check_growth(archive, used["bytes"], packed)
+        if used["bytes"] > free:
+            raise DataError(f"{archive} needs more room than the {free / 2**30:,.1f} GB free in {folder}")
+
+    return check
+
+
+def check_growth(path: Path, unpacked: int, packed: int) -> None:
+    """Refuse a file of `packed` bytes that becomes `unpacked` ones as a bomb does.
+
+    Raises:
+        DataError: it is too large.
+    """
+    if unpacked > MAX_BYTES:
+        raise DataError(f"{path} unpacks to more than {MAX_BYTES / 2**30:,.1f} GB: unpack it yourself")
+    if unpacked > max(MAX_GROWTH * packed, GROWTH_MATTERS_FROM):
+        raise DataError(f"{path} grows more than {MAX_GROWTH}-fold when unpacked, as a zip bomb does")

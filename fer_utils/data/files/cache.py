@@ -1,0 +1,227 @@
+"""What was read once, kept for the next time: in outputs/cache, or wherever the environment variable
+FER_CACHE says ("off" for nowhere).
+
+An entry is found only under everything that it came from: the names, sizes and times of all files, the
+options, the code of this project and the versions of the libraries that decode. It holds plain arrays and
+JSON, never a pickle.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+import PIL
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
+
+from fer_utils.competition import Rejected, Split, SubmissionFormat
+from fer_utils.files import REPOSITORY, OutputError, atomic_write, walk
+
+MAX_CACHE_BYTES = 2 * 2**30
+# A file that changes twice within one tick of the file system's clock looks the same: what is younger is not
+# kept. No file system in use ticks slower (FAT: two seconds).
+SETTLED_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a competition's files hold, before any validation split is made of it.
+
+    Attributes:
+        splits: "train" and, where the data has them, "valid" and "test".
+        class_names, label_values, submission, layout, notes, rejected: as in `Competition`.
+    """
+
+    splits: dict[str, Split]
+    class_names: tuple[str, ...]
+    label_values: tuple[int | str, ...]
+    submission: SubmissionFormat | None
+    layout: str
+    notes: tuple[str, ...]
+    rejected: tuple[Rejected, ...]
+
+
+def cache_folder() -> Path | None:
+    """Where entries lie; None if caching is off."""
+    told = os.environ.get("FER_CACHE", "")
+    if told.lower() == "off":
+        return None
+    if told:
+        return Path(told)
+    if Path("/kaggle/working").is_dir():  # what lies there becomes the notebook's public output
+        return Path(tempfile.gettempdir()) / "fer-cache"
+    return REPOSITORY / "outputs" / "cache"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a path: a digest over the names, sizes and times of its files, and the latest of the times
+    (seconds since 1970)."""
+
+    digest: str
+    newest: float
+
+
+def snapshot(path: Path) -> Snapshot:
+    """Look at a file or at all files below a folder, without reading them."""
+    lines, newest = [], 0
+    for name, entry in walk(path) if path.is_dir() else [("", path)]:
+        try:
+            state = entry.stat()
+        except OSError:  # a link that leads nowhere
+            continue
+        # The time of the last change of content or name cannot be set back; Windows has none.
+        changed = 0 if os.name == "nt" else state.st_ctime_ns
+        newest = max(newest, state.st_mtime_ns, changed)
+        lines.append(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0{changed}\0{state.st_ino}")
+    return Snapshot(
+        hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "replace")).hexdigest(), newest / 1e9
+    )
+
+
+@functools.cache
+def _code() -> str:
+    """A digest over this project's code and the versions of what decodes."""
+    digest = hashlib.sha256(f"{np.__version__} {pd.__version__} {PIL.__version__}".encode())
+    for path in sorted((REPOSITORY / "fer_utils").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class Cache:
+    """The entry for one path and its options."""
+
+    def __init__(self, path: Path, seen: Path, options: Mapping[str, Any]):
+        """
+        Args:
+            path: what is read.
+            seen: the file or folder whose state decides, mostly the same.
+            options: all that changes what is read.
+        """
+        folder = cache_folder()
+        self.seen, self.file = seen, None
+        if folder is None:
+            return
+        self.state = snapshot(seen)
+        content = [str(path.resolve()), self.state.digest, _code(), sorted(options.items())]
+        key = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+        self.file = folder / f"{key[:40]}.npy"
+
+    def load(self) -> Reading | None:
+        """What was kept, or None if nothing was or it cannot be read."""
+        if self.file is None or not self.file.is_file():
+            return None
+        try:
+            with open(self.file, "rb") as file:
+                content = json.loads(np.load(file, allow_pickle=False).tobytes())
+                arrays = {name: _mapped(file) for name in content["arrays"]}
+            os.utime(self.file)  # the longest unused entries go first
+            return _unpacked(content, arrays)
+        except Exception:  # damaged: read again from the source, which writes it anew
+            return None
+
+    def save(self, reading: Reading) -> None:
+        """Keep a reading, unless its files changed meanwhile or a moment ago; says so if it cannot."""
+        if self.file is None or time.time() - self.state.newest < SETTLED_SECONDS:
+            return
+        content, arrays = _packed(reading)
+        size = sum(array.nbytes for array in arrays.values())
+        if size > MAX_CACHE_BYTES or snapshot(self.seen) != self.state:
+            return
+        try:
+            with atomic_write(self.file) as temporary, open(temporary, "wb") as file:
+                np.save(file, np.frombuffer(json.dumps(content).encode(), np.uint8))
+                for array in arrays.values():
+                    np.save(file, array)
+            self._make_room()
+        except OutputError as error:
+            print(f"not kept for the next time: {error}")
+
+    def _make_room(self) -> None:
+        """Remove the entries that were not used for longest while all together are too large."""
+        entries = []
+        for path in self.file.parent.glob("*.npy"):
+            if not re.fullmatch(r"[0-9a-f]{40}", path.stem):  # not ours
+                continue
+            with suppress(OSError):
+                entries.append((path.stat().st_mtime, path.stat().st_size, path))
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total <= MAX_CACHE_BYTES or path == self.file:
+                break
+            with suppress(OSError):  # Windows keeps an open file
+                path.unlink()
+                total -= size
+
+
+def _mapped(file: BinaryIO) -> np.ndarray:
+    """The next array of a file that np.save wrote to several times: read when it is looked at, and changed in
+    memory only."""
+    read = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}[read_magic(file)]
+    shape, _, dtype = read(file)
+    start, size = file.tell(), int(np.prod(shape)) * dtype.itemsize
+    if dtype.hasobject or start + size > os.fstat(file.fileno()).st_size:
+        raise ValueError("no plain array, or cut off")
+    array = np.memmap(file, dtype, "c", start, shape) if size else np.empty(shape, dtype)
+    file.seek(start + size)
+    return np.asarray(array)
+
+
+def _packed(reading: Reading) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    arrays: dict[str, np.ndarray] = {}
+    for name, split in reading.splits.items():
+        for part in ("images", "labels", "votes"):
+            if (values := getattr(split, part)) is not None:
+                arrays[f"{name}.{part}"] = values
+    form = None
+    if reading.submission is not None:
+        form = {
+            key: value for key, value in vars(reading.submission).items() if key not in ("template", "rows")
+        }
+        form["columns"] = list(reading.submission.template.columns)
+        form["cells"] = reading.submission.template.to_numpy().tolist()
+        arrays["rows"] = reading.submission.rows
+    content = {
+        "arrays": list(arrays),
+        "ids": {name: split.ids.tolist() for name, split in reading.splits.items()},
+        "class_names": reading.class_names,
+        "label_values": reading.label_values,
+        "submission": form,
+        "layout": reading.layout,
+        "notes": reading.notes,
+        "rejected": [asdict(item) for item in reading.rejected],
+    }
+    return content, arrays
+
+
+def _unpacked(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reading:
+    splits = {}
+    for name, ids in content["ids"].items():
+        parts = {part: arrays.get(f"{name}.{part}") for part in ("images", "labels", "votes")}
+        splits[name] = Split(ids=np.array(ids, dtype=str), **parts)
+    form = content["submission"]
+    if form is not None:
+        template = pd.DataFrame(form.pop("cells"), columns=form.pop("columns"), dtype=str)
+        form["label_values"] = tuple(form["label_values"])
+        form = SubmissionFormat(template=template, rows=arrays["rows"], **form)
+    return Reading(
+        splits=splits,
+        class_names=tuple(content["class_names"]),
+        label_values=tuple(content["label_values"]),
+        submission=form,
+        layout=content["layout"],
+        notes=tuple(content["notes"]),
+        rejected=tuple(Rejected(**item) for item in content["rejected"]),
+    )

@@ -1,0 +1,63 @@
+"""Competitions and data sets from Kaggle, fetched by kagglehub where it is installed.
+
+Never on the path of a submission notebook: Kaggle mounts its inputs, and the internet is off there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from pathlib import Path
+
+from fer_utils.competition import DataError
+
+_FORM = re.compile(r"kaggle:(?:competition/([\w.-]+)|dataset/([\w.-]+/[\w.-]+))/?")
+
+
+def download(data: str) -> Path:
+    """Fetch what `data` names, or find it where kagglehub kept it the last time.
+
+    Args:
+        data: "kaggle:competition/<slug>" or "kaggle:dataset/<owner>/<slug>".
+
+    Raises:
+        DataError: another form, no kagglehub, no network or token, or rules that were not accepted.
+    """
+    match = _FORM.fullmatch(data)
+    if match is None:
+        raise DataError(
+            f"{data!r} is no address: write kaggle:competition/<slug> or kaggle:dataset/<owner>/<slug>"
+        )
+    competition, dataset = match.groups()
+    if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+        raise DataError(
+            f"{data} is not downloaded within Kaggle: attach it to the notebook with Add Input, and leave "
+            "data at 'auto'"
+        )
+    try:
+        kagglehub = importlib.import_module("kagglehub")
+    except ImportError as error:
+        raise DataError(
+            f"{data} needs kagglehub: python -m pip install kagglehub; or download it from kaggle.com and "
+            "give the folder as data"
+        ) from error
+    try:
+        if competition:
+            return Path(kagglehub.competition_download(competition))
+        return Path(kagglehub.dataset_download(dataset))
+    except Exception as error:  # requests' errors and kagglehub's own, whatever its version calls them
+        page = (
+            f"kaggle.com/competitions/{competition}/rules"
+            if competition
+            else f"kaggle.com/datasets/{dataset}"
+        )
+        raise DataError(
+            f"{data} could not be downloaded ({type(error).__name__}: {_first_line(error)}). Is there a "
+            "network; a token in ~/.kaggle/kaggle.json (kaggle.com/settings, Create New Token); and did you "
+            f"accept the rules at {page}?"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")

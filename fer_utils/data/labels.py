@@ -1,0 +1,72 @@
+"""What the names in the data mean: which split a file belongs to, which expression a label stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+ALIASES = {
+    "angry": "angry anger",
+    "disgust": "disgust disgusted digust",
+    "fear": "fear fearful scared afraid",
+    "happy": "happy happiness joy",
+    "sad": "sad sadness",
+    "surprise": "surprise surprised",
+    "neutral": "neutral normal calm",
+    "contempt": "contempt contemptuous",
+    "uncertain": "uncertain unknown nf",
+}
+CANONICAL = {word: name for name, words in ALIASES.items() for word in words.split()}
+
+# RAF-DB counts from 1, in an order of its own (Li, Deng and Du 2017).
+RAF_CLASSES = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+
+# In this order: PublicTest is a validation split although its name ends in test.
+SPLIT_WORDS = {
+    "train": re.compile("train"),
+    "valid": re.compile("val$|valid|public|dev$|eval"),
+    "test": re.compile("test|private|holdout"),
+}
+STRAY_SHARE = 0.01
+
+
+@lru_cache(maxsize=4096)
+def split_of(name: str) -> str | None:
+    """The split that a file, folder or Usage value names: train, valid, test or None."""
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
+    for split, pattern in SPLIT_WORDS.items():
+        if any(pattern.match(word) for word in words):
+            return split
+    return None
+
+
+def as_int(text: str) -> int | None:
+    """The integer that a cell holds (3, 03, 3.0), else None."""
+    match = re.fullmatch(r"\s*(-?\d{1,9})(\.0*)?\s*", text)
+    return int(match[1]) if match else None
+
+
+@lru_cache(maxsize=4096)
+def canonical(label: str) -> str | None:
+    """The expression that a word stands for: happy for Happiness, 3_happy or 03 JOY; None if unknown."""
+    word = re.sub(r"^\d+[\s._-]*", "", label.strip().lower())
+    return CANONICAL.get(word)
+
+
+def is_class_name(name: str) -> bool:
+    """Whether a folder of that name holds one expression: a known word or an integer."""
+    return canonical(name) is not None or re.fullmatch(r"\d{1,2}", name) is not None
+
+
+def is_unlabelled_extra(name: str) -> bool:
+    """Whether a file is named for pictures without labels that nobody asks answers for."""
+    return bool(re.search(r"un-?_?label", name.lower()))
+
+
+def vote_label(votes: Sequence[float], names: Sequence[str]) -> str:
+    """The name with the most votes; "" where several share the lead, there are none, or most say that it is
+    no face or cannot be told (FER+ leaves those out too; Barsoum et al. 2016)."""
+    most = max(votes, default=0)
+    leaders = [name for name, count in zip(names, votes, strict=True) if count == most]
+    return leaders[0] if most > 0 and len(leaders) == 1 and canonical(leaders[0]) != "uncertain" else ""

@@ -1,0 +1,137 @@
+"""The embedded data set: drawn faces with the faults of real data, a demonstration and no competition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from fer_utils.competition import FER_CLASSES, Competition, DataError, Split, SubmissionFormat
+from fer_utils.demo.action_units import ACTION_UNITS, prototype_units
+from fer_utils.demo.drawing import draw_faces
+
+COMPANIONS = {"angry": (10,), "disgust": (10,), "fear": (25,), "happy": (25,)}
+
+# Per class: its share, about as in FER2013 (Goodfellow et al. 2013), and the classes a wrong label names.
+SHARES = dict(zip(FER_CLASSES, (0.14, 0.02, 0.14, 0.25, 0.17, 0.11, 0.17), strict=True))
+MISTAKEN_FOR = {
+    "angry": ("disgust", "sad", "neutral"),
+    "disgust": ("angry", "angry", "sad"),
+    "fear": ("surprise", "surprise", "sad"),
+    "happy": ("neutral", "neutral", "surprise"),
+    "sad": ("neutral", "neutral", "fear"),
+    "surprise": ("fear", "fear", "happy"),
+    "neutral": ("sad", "sad", "angry"),
+}
+
+# Shares of the pictures with a defect, on purpose: real competitions have them, an audit should find them.
+DEFECTS = {
+    "train": {"wrong label": 0.04, "copy": 0.007, "conflicting copy": 0.003, "blank": 0.001},
+    "valid": {"wrong label": 0.04, "copy": 0.004, "blank": 0.001},  # of a picture in train, as in FER2013
+    "test": {"copy": 0.004, "blank": 0.001},
+}
+
+NOTES = (
+    "DEMONSTRATION DATA: drawn faces, NOT the competition. No number on them says anything of real faces.",
+    "Drawn from facial action units; some labels are wrong on purpose: fer_utils.demo.dataset.demo_truth().",
+)
+
+
+def _sample_units(classes, rng):
+    """Sample action units [N, 15] for class indices [N]: some weak, some with an AU missing or too many."""
+    shape = (len(classes), len(ACTION_UNITS))
+    active = prototype_units()[classes] * (rng.random(shape) > 0.06)
+    active += prototype_units(COMPANIONS)[classes] * (rng.random(shape) < 0.4)
+    units = active * rng.uniform(0.45, 1, (len(classes), 1)) * rng.uniform(0.6, 1.2, shape)
+    stray = rng.uniform(0, 0.5, shape) * (rng.random(shape) < 0.05)
+    return np.clip(np.maximum(units, stray), 0, 1)
+
+
+def _plan(name, count, rng, train):
+    """Decide what each picture of a split shows and which defect it has; columns as in `demo_truth`."""
+    limits = np.cumsum(list(SHARES.values()))[:-1]
+    truth = rng.permutation(np.searchsorted(limits, (np.arange(count) + 0.5) / count))
+    ids = [str(row) if name == "test" else f"{name}_{row:05d}" for row in range(count)]
+    plan = pd.DataFrame({"id": ids, "truth": truth, "label": truth, "defect": "", "copy_of": -1})
+    ends = np.cumsum([round(share * count) for share in DEFECTS[name].values()])
+    for defect, rows in zip(DEFECTS[name], np.split(rng.permutation(count), ends), strict=False):
+        plan.loc[rows, "defect"] = defect
+    train = plan if train is None else train
+    whole, copies = np.flatnonzero(train.defect == ""), np.flatnonzero(plan.defect.str.endswith("copy"))
+    sources = rng.choice(whole, len(copies), replace=len(whole) < len(copies))
+    plan.loc[copies, "copy_of"] = sources
+    plan.loc[copies, ["truth", "label"]] = train.loc[sources, ["truth", "label"]].to_numpy()
+    mistakes = np.array([[FER_CLASSES.index(other) for other in MISTAKEN_FOR[true]] for true in FER_CLASSES])
+    wrong = np.flatnonzero(plan.defect.isin(["wrong label", "conflicting copy"]))
+    plan.loc[wrong, "label"] = mistakes[plan.truth[wrong], rng.integers(3, size=len(wrong))]
+    return plan
+
+
+def _plans(counts, seed):
+    """Plan every split in `counts` (name -> pictures), train first since the others copy from it."""
+    if min(counts.values()) < 1 or seed < 0:
+        raise DataError(f"each split needs a picture at least, and a seed is not negative: {counts}, {seed}")
+    plans = {}
+    for stream, (name, count) in enumerate(counts.items()):
+        plans[name] = _plan(name, count, np.random.default_rng([seed, stream]), plans.get("train"))
+    return plans
+
+
+def demo_truth(n_train: int = 5000, n_valid: int = 1500, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """List what `make_demo` with the same arguments drew into train and valid: the key to its wrong labels.
+
+    Returns:
+        For "train" and "valid" a frame with a row per picture: `id`; `truth`, the class index that was drawn;
+        `label`, the one that the competition gives, wrong where it differs; `defect`, a name in `DEFECTS` or
+        empty; `copy_of`, the row of train that it repeats, or -1. A blank picture shows nothing.
+
+    Raises:
+        DataError: a split without pictures, or a negative seed.
+    """
+    return _plans({"train": n_train, "valid": n_valid}, seed)
+
+
+def _pictures(plan, rng, size, train):
+    """Draw a split as planned; `train` is what others copy from. Returns uint8 [N, 1, size, size]."""
+    images = draw_faces(_sample_units(plan.truth.to_numpy(), rng), rng, size=size)
+    copies, blanks = np.flatnonzero(plan.copy_of >= 0), np.flatnonzero(plan.defect == "blank")
+    images[copies] = (images if train is None else train)[plan.copy_of[copies]]
+    images[blanks] = rng.integers(256, size=(len(blanks), 1, 1, 1))
+    return images
+
+
+def make_demo(
+    n_train: int = 5000, n_valid: int = 1500, n_test: int = 1500, seed: int = 0, size: int = 48
+) -> Competition:
+    """Draw the demo competition: seven expressions, imbalanced, with the defects of real data on purpose.
+
+    About 4 % of the labels in train and valid are wrong, 1 % of train are exact copies, some under another
+    label, a handful of train pictures come again in valid and test, a few are blank: `demo_truth` lists them.
+    The same arguments give the same bytes; train does not depend on the sizes of the other splits.
+
+    Args:
+        n_train, n_valid, n_test: pictures per split.
+        seed: not negative.
+        size: height and width in pixels, even, 24 to 256.
+
+    Raises:
+        DataError: an argument is out of range.
+    """
+    splits: dict[str, Split] = {}
+    plans = _plans({"train": n_train, "valid": n_valid, "test": n_test}, seed)
+    for stream, (name, plan) in enumerate(plans.items()):
+        train = splits["train"].images if splits else None
+        images = _pictures(plan, np.random.default_rng([seed, 3 + stream]), size, train)
+        labels = None if name == "test" else plan.label.to_numpy(np.int64)
+        splits[name] = Split(images, labels, plan.id.to_numpy(str))
+    template = pd.DataFrame({"id": plans["test"].id, "emotion": "0"}, dtype=str)
+    values = tuple(range(len(FER_CLASSES)))
+    return Competition(
+        **splits,
+        class_names=FER_CLASSES,
+        label_values=values,
+        submission=SubmissionFormat(template, "emotion", np.arange(n_test), tuple(map(str, values))),
+        source="demo",
+        layout="demo",
+        notes=NOTES,
+        is_demo=True,
+    )

@@ -1,0 +1,35 @@
+"""Class probabilities of pictures, in every view of test-time augmentation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from fer_utils.config import ConfigError
+from fer_utils.learning.augment import VIEWS, to_float, view
+from fer_utils.progress import bar
+
+
+@torch.no_grad()
+def view_probs(
+    model: nn.Module, images: np.ndarray, views: str = "plain", batch_size: int = 512
+) -> np.ndarray:
+    """Class probabilities float32 [V, N, C] of uint8 pictures [N, 1, H, W] in each fixed view, plain first.
+
+    Computed in float32 whatever the training used, so that they differ little between machines.
+
+    Raises:
+        ConfigError: unknown views.
+    """
+    if views not in VIEWS:
+        raise ConfigError(f"views must be one of {', '.join(VIEWS)}, got {views!r}")
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    rows = []
+    for batch in bar(torch.tensor(np.asarray(images)).split(batch_size), "predicting"):
+        batch = to_float(batch.to(device))
+        rows.append(torch.stack([model(view(batch, *one)).float().softmax(1) for one in VIEWS[views]]).cpu())
+    model.train(was_training)
+    return torch.cat(rows, dim=1).numpy()

@@ -1,0 +1,203 @@
+"""What an interrupted training goes on from: written whole, checked on reading, the one before it kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fer_utils.competition import DataError
+from fer_utils.config import Config, ConfigError
+from fer_utils.files import OutputError, atomic_write
+from fer_utils.learning.training_loop import Learner, TrainingError
+
+# On a fast GPU an epoch takes a second, and writing a large network with its averages half of one: writing
+# waits until it costs no more than this share of the time.
+SHARE_OF_TIME = 0.05
+# A checkpoint ends with this mark and the SHA-256 of all that stands before it.
+MARK = b"fer_utils checkpoint 2: sha256 "
+
+
+class CheckpointFile:
+    """The checkpoint of a run. After an epoch it is renewed where that is cheap against the time since the
+    last one; within an epoch also only every `checkpoint_seconds` of the config (0: after every step)."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "checkpoint.pt"
+        self.previous = folder / "checkpoint-previous.pt"
+        self.damaged = folder / "checkpoint-damaged.pt"
+        self.written = time.perf_counter()
+        self.cost = 0.0
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.path.is_file() or self.previous.is_file()
+
+    def due(self, config: Config, epoch_over: bool) -> bool:
+        """Whether the last one is old enough."""
+        age = time.perf_counter() - self.written
+        if config.checkpoint_seconds == 0:
+            return True
+        cheap = self.cost <= SHARE_OF_TIME * age
+        return cheap and (epoch_over or age >= config.checkpoint_seconds)
+
+    def save(self, learner: Learner, totals: Tensor | None = None) -> None:
+        """Write all that resuming needs; the last one is kept beside it until it is whole, and after.
+
+        `totals` [team, 2] are those of all processes of a team, where it is in the middle of an epoch.
+
+        Raises:
+            OutputError: it cannot be written; the last one is as it was.
+            TrainingError: the weights are no longer finite.
+        """
+        start = time.perf_counter()
+        _check_finite(learner)
+        buffer = io.BytesIO()
+        torch.save(_state(learner) | {"totals": learner.totals[None] if totals is None else totals}, buffer)
+        content = buffer.getbuffer()
+        with atomic_write(self.path) as temporary:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.write(MARK + hashlib.sha256(content).hexdigest().encode())
+                file.flush()
+                os.fsync(file.fileno())
+            # The new one is whole. Killed between this rename and the next, a run goes on from the previous.
+            if self.path.is_file():
+                os.replace(self.path, self.previous)
+        self.written = time.perf_counter()
+        self.cost = self.written - start
+
+    def load(self, learner: Learner) -> bool:
+        """Let `learner` go on from where the last one stood; tells whether there was a whole one.
+
+        A damaged file is passed over with a warning, for the one before it or, without that, the beginning.
+
+        Raises:
+            ConfigError, DataError: it was written by another config or on other data.
+            OutputError: it cannot be read.
+        """
+        for path in (self.path, self.previous):
+            if not path.is_file():
+                continue
+            try:
+                state = read_checkpoint(path)
+            except DataError as error:
+                if learner.team.leads:
+                    print(f"WARNING: {error}; going back to what was saved before it", flush=True)
+                    with suppress(FileNotFoundError):  # out of the way: it must not become the previous one
+                        os.replace(path, self.damaged)
+                continue
+            _check_same_run(state, learner, path)
+            _restore(learner, state, path)
+            return True
+        return False
+
+    def remove(self) -> None:
+        """A finished run needs none."""
+        for path in (self.path, self.previous, self.damaged):
+            path.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, if it is whole. Nothing in it can run as code (`weights_only`).
+
+    Raises:
+        DataError: it is damaged, or was not written by this module.
+        OutputError: it may be whole, but cannot be read.
+    """
+    try:
+        whole = path.read_bytes()
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be read ({error.strerror}): allow it, or choose another out"
+        ) from error
+    body, end = memoryview(whole)[: -len(MARK) - 64], whole[-len(MARK) - 64 :]
+    if end != MARK + hashlib.sha256(body).hexdigest().encode():
+        raise DataError(f"{path} is damaged: its checksum does not fit its content")
+    try:
+        # On the CPU: a checkpoint may name a device that is not here, and each part moves where it belongs.
+        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # UnpicklingError, RuntimeError, KeyError ... whatever a forged file provokes
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{path} holds no checkpoint ({reason[:120]})") from error
+    if not isinstance(state, dict) or KEYS - set(state):
+        raise DataError(f"{path} holds no checkpoint of this version")
+    return state
+
+
+def _state(learner: Learner) -> dict[str, Any]:
+    """No random states are among it: every draw depends on the seed and the step alone (`learner._generator`
+    sets them all), and so does the learning rate."""
+    return {
+        "config": learner.config.to_dict(),
+        "fingerprint": learner.fingerprint,
+        "model": learner.model.state_dict(),
+        "average": learner.average.state_dict() if learner.average is not None else None,
+        "optimizer": learner.optimizer.state_dict(),
+        "scaler": learner.scaler.state_dict(),
+        "dtype": str(learner.dtype),
+        "device": learner.device.type,
+        "epoch": learner.epoch,
+        "step": learner.step,
+        "seconds": learner.seconds,
+        "epoch_seconds": learner.epoch_seconds,
+        "validation_seconds": learner.validation_seconds,
+        "resumed": learner.resumed,
+        "history": learner.history,
+        "best": learner.best,
+    }
+
+
+KEYS = {"config", "fingerprint", "model", "average", "optimizer", "scaler", "dtype", "device", "epoch"}
+KEYS |= {"step", "totals", "seconds", "epoch_seconds", "resumed", "history", "best"}
+
+
+def _check_same_run(state: dict[str, Any], learner: Learner, path: Path) -> None:
+    differing = learner.config.differing(Config.from_dict(state["config"]))
+    if differing:
+        raise ConfigError(f"{path} was written with another config ({differing}): choose another out")
+    if state["fingerprint"] != learner.fingerprint:
+        raise DataError(f"{path} was written on other data: choose another out")
+
+
+def _restore(learner: Learner, state: dict[str, Any], path: Path) -> None:
+    try:
+        learner.model.load_state_dict(state["model"])
+        if learner.average is not None:
+            learner.average.load_state_dict(state["average"])
+        learner.optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{path} does not fit this network ({reason}): remove it to start anew") from error
+    if state["device"] == learner.device.type:  # elsewhere the type that suits that device is taken
+        learner.dtype = {"torch.float32": torch.float32, "torch.bfloat16": torch.bfloat16}.get(
+            state["dtype"], torch.float16
+        )
+        learner.scaler = torch.amp.GradScaler(learner.device.type, enabled=learner.dtype == torch.float16)
+    if state["scaler"] and learner.scaler.is_enabled():
+        learner.scaler.load_state_dict(state["scaler"])
+    learner.epoch, learner.step = state["epoch"], state["step"]
+    totals = state["totals"].to(learner.device)
+    if len(totals) == learner.team.size:
+        learner.totals = totals[learner.team.rank]
+    else:  # another number of devices than it was written on
+        learner.totals = totals.sum(0) * float(learner.team.leads)
+    learner.seconds, learner.epoch_seconds = state["seconds"], state["epoch_seconds"]
+    learner.validation_seconds = state.get("validation_seconds", 0.0)  # older ones lack it
+    learner.history, learner.best = state["history"], state["best"]
+    learner.resumed = state["resumed"] + 1
+
+
+def _check_finite(learner: Learner) -> None:
+    """A loss is NaN one step after the weights are: such weights must not replace good ones on disk."""
+    floats = [t for t in learner.model.state_dict().values() if t.is_floating_point()]
+    if not torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(floats)])).all():
+        raise TrainingError(learner.diverged("weights that are not numbers"))

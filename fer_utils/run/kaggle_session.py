@@ -1,0 +1,63 @@
+"""What a notebook on Kaggle does beside training: go on with an earlier session, publish the submission."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from fer_utils.competition import Competition, DataError
+from fer_utils.data.locate import KAGGLE_INPUT, run_folders
+from fer_utils.data.submission import validate_submission
+from fer_utils.files import atomic_write
+
+WORKING = Path("/kaggle/working")
+
+
+def continue_session(out: str | Path, inputs: Path = KAGGLE_INPUT) -> list[Path]:
+    """Copy the runs of an earlier session, attached below `inputs`, to where this one would write them.
+
+    A run in the folder `out` or in a folder of it is one of this notebook if the earlier one called it the
+    same. What is in `out` already is left as it is.
+
+    Raises:
+        DataError: two attached outputs hold the same run.
+    """
+    out, taken = Path(out), {}
+    for run in run_folders(inputs):
+        names = run.relative_to(inputs).parts
+        if out.name not in names:
+            continue
+        last = len(names) - 1 - names[::-1].index(out.name)  # a kernel may be called so as well
+        place = out.joinpath(*names[last + 1 :])
+        if place in taken:
+            raise DataError(f"{taken[place]} and {run} both hold {out.name!r} to go on with: detach one")
+        taken[place] = run
+    for place, run in taken.items():
+        if not place.exists():
+            _copy_files(run, place)
+            print(f"an earlier session's run goes on: {run} copied to {place}")
+    if not taken:
+        print(f"no earlier session's {out.name} among the inputs: a new one begins")
+    return list(taken)
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy the files below `source`, without its permissions: what is mounted as input is read-only."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+
+def publish_submission(out: str | Path, competition: Competition, folder: Path = WORKING) -> Path | None:
+    """Copy the submission in `out` to the top of the notebook's output, and validate it there."""
+    if competition.test is None:
+        print("no test pictures among the data, so there is no submission: is the competition attached?")
+        return None
+    path = folder / "submission.csv"
+    with atomic_write(path) as temporary:
+        shutil.copyfile(Path(out) / "submission.csv", temporary)
+    validate_submission(competition, path)
+    print(f"valid: {path}")
+    return path

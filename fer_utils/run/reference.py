@@ -1,0 +1,107 @@
+"""The committed results, and their networks for your own pictures."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_utils.competition import DataError
+from fer_utils.config import ConfigError
+from fer_utils.data.images import read_files
+from fer_utils.files import REPOSITORY, walk
+from fer_utils.run.folder import Run, load_run
+
+FOLDER = REPOSITORY / "outputs" / "reference"
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A committed result.
+
+    Attributes:
+        folder: where it lies.
+        runs: its members, whose probabilities are averaged.
+    """
+
+    folder: Path
+    runs: tuple[Run, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the probabilities' columns."""
+        return self.runs[0].class_names
+
+    def predict(self, files: str | Path | Sequence[str | Path], views: str | None = None) -> np.ndarray:
+        """Class probabilities float32 [N, C] of picture files, of all in a folder (by name), or of one file.
+
+        A picture should show one upright face, cropped as in FER2013: from the brow to below the chin and
+        little beside. It may have any size and colours; it is made grey and square.
+
+        Raises:
+            DataError: no picture there, or one that cannot be read; it names the file.
+        """
+        paths = picture_files(files)
+        images, broken, _ = read_files(paths, self.runs[0].config.image_size)
+        if broken:
+            row, reason = next(iter(broken.items()))
+            raise DataError(f"{paths[row]}: {reason} ({len(broken)} of {len(paths)} files cannot be read)")
+        return np.mean([run.predict(images, views) for run in self.runs], axis=0)
+
+
+def load_reference(name: str) -> Reference:
+    """A committed result by the name of its folder in outputs/reference.
+
+    Raises:
+        ConfigError: no such name (the nearest is suggested).
+        DataError: its files are damaged.
+    """
+    known = sorted(path.parent.name for path in FOLDER.glob("*/metrics.json"))
+    if name not in known:
+        raise unknown_reference(name, known)
+    folder = FOLDER / name
+    if (folder / "config.json").is_file():
+        return Reference(folder, (load_run(folder),))
+    members = read_metrics(folder).get("members")
+    if not isinstance(members, list) or not members:
+        raise DataError(f"{folder / 'metrics.json'} is damaged: it names no members")
+    return Reference(folder, tuple(load_run(folder / str(member)) for member in members))
+
+
+def unknown_reference(name: str, known: Sequence[str]) -> ConfigError:
+    """The error for a name that is not among `known`."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none here'}"
+    return ConfigError(f"no reference is called {name!r}: {hint}; make reproduce RUN=NAME trains one")
+
+
+def picture_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The paths that `Reference.predict` was given, or those of the pictures in a folder, by name.
+
+    Raises:
+        DataError: a path that is not there, or a folder without pictures.
+    """
+    paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(path) for path in files]
+    if len(paths) == 1 and paths[0].is_dir():
+        folder = paths[0]
+        paths = sorted(folder / name for name, _ in walk(folder) if name.lower().endswith(PICTURES))
+    if not paths:
+        raise DataError(f"{files}: no pictures there ({', '.join(PICTURES)})")
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path}: no such picture")
+    return paths
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    path = folder / "metrics.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error})") from error

@@ -1,0 +1,333 @@
+"""Train one run: from a Config and a Competition to a finished run folder.
+
+python -m fer_utils.run.train config.json        the same as notebook 03, without the notebook
+
+This is one process on one device. torchrun may start it as several that train one network together, on one
+machine or more (on each: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint
+HOST:29500 -m fer_utils.run.train config.json`, with an `out` that all see); `fer_utils.run.launch` does
+that by itself on the GPUs of one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import torch
+
+from fer_utils.competition import Competition, DataError, Split
+from fer_utils.config import Config, ConfigError
+from fer_utils.data.load import load_competition
+from fer_utils.files import OutputError, locked, resolve_out
+from fer_utils.learning.augment import VIEWS
+from fer_utils.learning.compiling import compile_forward, try_compiling, worth_compiling
+from fer_utils.learning.device import environment
+from fer_utils.learning.distributed import Team, end_process, join_team, leads_team, leave_team, own_device
+from fer_utils.learning.models import model_cost
+from fer_utils.learning.training_loop import (
+    Learner,
+    TrainingError,
+    new_learner,
+    place,
+    size_of_epoch,
+    train_epoch,
+    validate,
+)
+from fer_utils.progress import Progress
+from fer_utils.run.checkpoint import CheckpointFile
+from fer_utils.run.faults import explained
+from fer_utils.run.folder import Run, load_run, read_record
+from fer_utils.run.interruption import Interrupted, Interruption
+from fer_utils.run.limits import OutOfTime, TimeIsUp, TimeLimit
+from fer_utils.run.processes import follow_parent
+from fer_utils.run.record import (
+    check_repetition,
+    config_from_file,
+    is_finished,
+    recorded_precision,
+    warn_of_another_machine,
+    write_record,
+)
+from fer_utils.run.results import print_results, write_results
+from fer_utils.run.targets import check_targets, training_targets
+
+# In a team a checkpoint within an epoch costs a meeting: it is thought of only after so many steps.
+TEAM_STEPS = 20
+
+
+def fit(config: Config, competition: Competition) -> Run:
+    """Train as `config` says and leave a finished run folder; go on from its checkpoint if there is one.
+
+    A folder that holds a finished run of the same config and data is only read again. Ctrl-C and SIGTERM
+    leave a run that the same call goes on with; so does a killed process. Where `max_hours` end it, the
+    results are those of the best epoch so far, and the same call goes on from there too.
+
+    Raises:
+        ConfigError: the folder holds a run with another config.
+        DataError: the folder holds a run on other data, or the data cannot be trained on.
+        TrainingError: the loss stopped being a number, or memory or the device failed.
+        OutOfTime: `max_hours` were over before the first epoch.
+        OutputError: the folder cannot be written, or another process trains there.
+        Interrupted: it was told to stop (a KeyboardInterrupt).
+    """
+    out = resolve_out(config.out)
+    _check_trainable(config, competition)
+    if is_finished(out, config, competition) and not CheckpointFile(out).exists:
+        print(f"{out} holds this run already, finished: nothing to do")
+        return load_run(out)
+    device = own_device(config.device)
+    team = join_team(device)
+    if config.n_devices not in ("auto", str(team.size)):
+        raise ConfigError(
+            f"n_devices is {config.n_devices}, but fit trains on {team.size}: use launch(config, "
+            "competition) or python -m fer_utils.run.launch config.json"
+        )
+    with (
+        locked(out) if team.leads else nullcontext(),
+        explained(config),
+        Interruption(defer=team.size == 1) as interruption,
+    ):
+        # Another process may have finished the run between the first look and the lock, or been killed on its
+        # last line.
+        if team.agree(team.leads and is_finished(out, config, competition)):
+            if team.leads:
+                CheckpointFile(out).remove()
+        else:
+            _fit(config, competition, device, team, out, interruption)
+    return load_run(out)
+
+
+def _fit(
+    config: Config,
+    competition: Competition,
+    device: torch.device,
+    team: Team,
+    out: Path,
+    interruption: Interruption,
+) -> None:
+    checkpoint = CheckpointFile(out)
+    limit = TimeLimit(config.max_hours, team.size * _predictions(config, competition))
+    precision = recorded_precision(out, config, competition.fingerprint, device)
+    learner = new_learner(config, competition, device, team, precision)
+    if team.leads:
+        _introduce(learner)
+    resumed = checkpoint.load(learner)
+    if team.differs((learner.epoch, learner.step, learner.resumed)):
+        raise TrainingError(f"the processes found different checkpoints in {out}: do all of them see it?")
+    record = read_record(out / "config.json")
+    if team.leads and resumed:
+        print(f"going on after {_position(learner)} from {out}", flush=True)
+        warn_of_another_machine(record, environment(device, learner.dtype))
+    if team.leads and not (resumed and record):
+        write_record(out, learner, competition)
+    targets = training_targets(config, competition)
+    done = _train(learner, competition.train, competition.valid, targets, checkpoint, interruption, limit)
+    interruption.message = "stopped while writing the results; the same command goes on from there"
+    if team.leads:
+        write_results(learner, competition, out, out_of_time=not done)
+        if done:
+            checkpoint.remove()
+    team.agree("written")  # the others wait until the run is whole
+
+
+def _predictions(config: Config, competition: Competition) -> float:
+    """What the results ask for, in passes over the validation split: every picture in every view."""
+    valid, test = len(competition.valid), len(competition.splits.get("test", ()))
+    return len(VIEWS[config.views]) * (valid + test) / valid
+
+
+def _position(learner: Learner) -> str:
+    step = f" and step {learner.step} of the next" if learner.step else ""
+    return f"epoch {learner.epoch}{step}"
+
+
+def _introduce(learner: Learner) -> None:
+    config, team = learner.config, learner.team
+    parameters, operations = model_cost(learner.model, config.image_size)
+    size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds a picture"
+    devices = learner.device.type + (f" x {team.size}" if team.size > 1 else "")
+    print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
+
+
+def _check_trainable(config: Config, competition: Competition) -> None:
+    for name in ("train", "valid"):
+        split = competition.splits[name]
+        if split.labels is None or len(split) == 0:
+            raise DataError(
+                f"the {name} split of {competition.source} has no labelled pictures to learn from"
+            )
+    check_targets(config, competition)
+
+
+def _train(
+    learner: Learner,
+    train: Split,
+    valid: Split,
+    targets: torch.Tensor | None,
+    checkpoint: CheckpointFile,
+    interruption: Interruption,
+    limit: TimeLimit,
+) -> bool:
+    """Run the epochs that are left; tells whether there was time for all. Only these two splits are in reach:
+    test labels cannot be read here."""
+    config, team = learner.config, learner.team
+    images = place(train.images, learner.device)
+    labels = torch.tensor(train.labels, device=learner.device)
+    soft = None if targets is None else targets.to(learner.device)
+    if config.compile_mode not in ("auto", "off"):
+        compile_forward(learner, config.compile_mode, len(train))
+    start, steps = time.perf_counter() - learner.seconds, itertools.count(1)
+
+    @contextmanager
+    def whole_step() -> Iterator[None]:
+        interruption.message = "stopped; the same command goes on from the last checkpoint"
+        with interruption.whole():
+            yield
+            learner.seconds = time.perf_counter() - start
+            stopping = interruption.received is not None or limit.is_over(learner)
+            saved = _save_within_epoch(learner, checkpoint, next(steps), stopping)
+            if saved:
+                interruption.message = (
+                    f"stopped after {_position(learner)}; the same command goes on from there"
+                )
+        interruption.stop_if_asked()
+        if saved and team.agree(limit.is_over(learner)):
+            raise TimeIsUp
+
+    with Progress(config.epochs, learner.epoch, silent=not team.leads) as progress, suppress(TimeIsUp):
+        for epoch in range(learner.epoch, config.epochs):
+            if _patience_is_over(learner):
+                progress.say(f"stopped early: no better validation accuracy in {config.patience} epochs")
+                break
+            train_loss, train_accuracy = train_epoch(learner, images, labels, epoch, whole_step, soft)
+            row = {"epoch": epoch + 1, "train_loss": train_loss, "train_accuracy": train_accuracy}
+            with limit.timing(learner):
+                row |= validate(learner, valid)
+            row |= {
+                "learning_rate": learner.optimizer.param_groups[0]["lr"],
+                "size": size_of_epoch(config, epoch),
+            }
+            with interruption.whole():
+                learner.history.append(row)
+                learner.epoch = epoch + 1
+                learner.seconds = time.perf_counter() - start
+                learner.epoch_seconds.append(round(learner.seconds, 2))
+                if team.leads and checkpoint.due(config, epoch_over=True):
+                    checkpoint.save(learner)
+            progress.report(row, learner.seconds)
+            interruption.stop_if_asked()
+            before = learner.epoch_seconds[-2] if len(learner.epoch_seconds) > 1 else 0.0
+            if worth_compiling(learner, (learner.seconds - before) * (config.epochs - learner.epoch)):
+                try_compiling(learner, len(train))
+        return True
+    over = f"max_hours ({config.max_hours:g}) ended after {_position(learner)}"
+    if not learner.best["epoch"]:
+        raise OutOfTime(f"{over}, too soon for a result; the same command goes on from there")
+    if team.leads:
+        print(f"{over}: the results are those of the best epoch so far", flush=True)
+    return False
+
+
+def _save_within_epoch(learner: Learner, checkpoint: CheckpointFile, step: int, stopping: bool) -> bool:
+    """Write a checkpoint after the `step`-th step of this process, if one is due; tells whether it did.
+
+    A team decides together, now and then, since it has to gather its totals.
+    """
+    team, config = learner.team, learner.config
+    if team.size == 1:
+        if not stopping and not checkpoint.due(config, epoch_over=False):
+            return False
+        checkpoint.save(learner)
+        return True
+    if config.checkpoint_seconds and step % TEAM_STEPS:
+        return False
+    if not team.agree(stopping or checkpoint.due(config, epoch_over=False)):
+        return False
+    totals = team.gather(learner.totals)
+    if team.leads:
+        checkpoint.save(learner, totals)
+    return True
+
+
+def _patience_is_over(learner: Learner) -> bool:
+    patience = learner.config.patience
+    return bool(patience) and learner.epoch - learner.best["epoch"] >= patience
+
+
+def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:
+    """A small run on drawn faces, trained in well under a minute, to give a notebook something to show."""
+    config = Config(data="demo", out=out, seed=seed, device=device, width=0.25, epochs=4, batch_size=48)
+    return fit(config, _demo_data(**config.data_options))
+
+
+@functools.cache
+def _demo_data(**options: int) -> Competition:
+    """The drawn faces, drawn once for all demo runs of a notebook."""
+    return load_competition("demo", **options)
+
+
+def main(arguments: list[str]) -> int:
+    """Train from the command line; returns the exit status."""
+    # What torchrun, or `launch`, shows of a process that failed.
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    return run_command(record(_fit_file), __doc__, arguments)
+
+
+def run_command(work: Callable[[str, str | None], None], description: str, arguments: list[str]) -> int:
+    """Do `work` with the path of a config and an `out` from the command line, and report what goes wrong."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "config", help="JSON file of knobs, or the config.json of a run to go on with or repeat"
+    )
+    parser.add_argument("--out", help="another folder than the config's, for instance to repeat a run")
+    options = parser.parse_args(arguments)
+    try:
+        work(options.config, options.out)
+    except KeyboardInterrupt as error:
+        if not isinstance(error, Interrupted):  # which has said so itself
+            print("stopped outside of training; give the same command again", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except (ConfigError, DataError, OutputError, TrainingError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _fit_file(path: str, out: str | None) -> None:
+    follow_parent()
+    config = config_from_file(path, out)
+    competition = load_competition(config.data, **config.data_options)
+    check_fingerprint(config, competition)
+    check_repetition(path, config, competition)
+    speaks = leads_team() and "FER_FINGERPRINT" not in os.environ  # `launch` says it all itself
+    if speaks:
+        print(competition.summary())
+    run = fit(config, competition)
+    if speaks:
+        print_results(run)
+    leave_team()
+
+
+def check_fingerprint(config: Config, competition: Competition) -> None:
+    """In a process that `launch` started: whether the files hold what `launch` was given.
+
+    Raises:
+        DataError: they do not.
+    """
+    if os.environ.get("FER_FINGERPRINT", competition.fingerprint) != competition.fingerprint:
+        raise DataError(f"data: {config.data!r} holds other pictures or labels than those given to launch()")
+
+
+if __name__ == "__main__":
+    end_process(main(sys.argv[1:]))

@@ -1,0 +1,109 @@
+"""Two recipes on the same pictures: refused where they are not the same, never called better by luck."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from conftest import tiny_competition
+
+from fer_utils import Config, ConfigError, fit
+from fer_utils.analysis.comparison import check_same_pictures, compare, comparison_table, describe_comparison
+from fer_utils.competition import DataError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    knobs = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
+    return fit(Config(out=str(tmp_path_factory.mktemp("runs") / "run"), **knobs), tiny_competition())
+
+
+def runs_like(run, folder, correct, labels):
+    """Copies of `run` that answer as `correct` [R, N] says."""
+    runs = []
+    for k, hits in enumerate(correct):
+        out = folder / f"run{len(list(folder.iterdir()))}-{k}"
+        out.mkdir()
+        probs = np.eye(4)[np.where(hits, labels, (labels + 1) % 4)]
+        for split in ("valid", "test"):
+            ids = np.arange(len(labels)).astype(str)
+            np.savez(out / f"{split}.npz", ids=ids, labels=labels, probs=probs, probs_views=probs)
+        metrics = json.loads(json.dumps(run.metrics))
+        metrics["valid"]["views"]["accuracy"] = float(hits.mean())
+        config = dataclasses.replace(run.config, seed=k)
+        runs.append(dataclasses.replace(run, out=out, metrics=metrics, config=config))
+    return runs
+
+
+def test_a_planted_gain_is_found_with_its_faces(run, tmp_path):
+    labels = np.arange(1000) % 4
+    base = np.arange(1000) < 600
+    better = base.copy()
+    better[600:650] = True
+    better[:5] = False
+    new, old = runs_like(run, tmp_path, [better], labels), runs_like(run, tmp_path, [base], labels)
+    result = compare(new, old)
+    assert result["difference"] == pytest.approx(0.045)
+    assert result["ci_low"] > 0.03 and result["ci_high"] < 0.06
+    assert result["gained"].tolist() == list(range(600, 650))
+    assert result["lost"].tolist() == list(range(5))
+    assert result["verdict"] == "evidence of a gain"
+    assert "gained 50, lost 5" in describe_comparison(result)
+    assert compare(old, new)["verdict"] == "evidence of a loss"
+    table = comparison_table(result, new, old)
+    assert table[["gained", "lost"]].to_numpy().tolist() == [[50, 5]]
+    assert table.accuracy[0] == pytest.approx(64.5)
+
+
+def test_the_same_answers_are_no_evidence(run, tmp_path):
+    labels = np.arange(400) % 4
+    one = runs_like(run, tmp_path, [np.arange(400) < 300], labels)
+    result = compare(one, one)
+    assert (result["difference"], result["ci_low"], result["ci_high"]) == (0, 0, 0)
+    assert "no evidence" in describe_comparison(result)
+
+
+def test_the_luck_of_seeds_widens_the_interval(run, tmp_path):
+    """Seeds that differ by more than the recipes do: no evidence, though each pair by itself looks sure."""
+    labels, places = np.arange(1000) % 4, np.arange(1000)
+    new = runs_like(run, tmp_path, [places < n for n in (560, 640, 660)], labels)
+    old = runs_like(run, tmp_path, [places < n for n in (540, 600, 640)], labels)
+    result = compare(new, old)
+    assert all(test["p"] < 0.05 for test in result["tests"])
+    assert result["ci_low"] < 0 < result["ci_high"]
+    assert result["verdict"] == "no evidence of a difference"
+    assert "3 seeds against 3 seeds" in describe_comparison(result)
+    mixed = compare(new[:1], old)
+    assert mixed["verdict"].startswith("no verdict") and mixed["seeds"] == (1, 3)
+    steady = compare(
+        runs_like(run, tmp_path, [places < n for n in (640, 645, 650)], labels),
+        runs_like(run, tmp_path, [places < n for n in (600, 605, 610)], labels),
+    )
+    assert steady["verdict"] == "evidence of a gain"
+
+
+def test_other_pictures_labels_or_classes_are_refused(run, tmp_path):
+    labels = np.arange(40) % 4
+    one, other = (runs_like(run, tmp_path, [labels == 0], some)[0] for some in (labels, labels[::-1]))
+    with pytest.raises(DataError, match="other valid labels"):
+        check_same_pictures(one, other)
+    short = runs_like(run, tmp_path, [labels[:20] == 0], labels[:20])[0]
+    with pytest.raises(DataError, match="other valid pictures"):
+        compare([one], [short])
+    with pytest.raises(DataError, match="other classes"):
+        check_same_pictures(one, dataclasses.replace(one, class_names=("a", "b", "c", "d")))
+    (one.out / "test.npz").unlink()
+    with pytest.raises(DataError, match="test.npz"):
+        check_same_pictures(one, runs_like(run, tmp_path, [labels == 0], labels)[0])
+
+
+def test_runs_that_learned_from_other_labels_can_be_compared(run):
+    check_same_pictures(run, dataclasses.replace(run, fingerprint="trained with fixes"))
+
+
+def test_another_recipe_is_no_other_seed(run, tmp_path):
+    labels = np.arange(40) % 4
+    one, other = runs_like(run, tmp_path, [labels == 0, labels == 1], labels)
+    other = dataclasses.replace(other, config=dataclasses.replace(other.config, epochs=7))
+    with pytest.raises(ConfigError, match="is no other seed of .*epochs: 1 there, 7 now"):
+        compare([one, other], [one])

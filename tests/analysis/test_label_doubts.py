@@ -1,0 +1,131 @@
+"""Doubtful labels are found, told and written down without losing what a person wrote."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_utils.analysis import label_doubts as doubts
+from fer_utils.competition import Competition, Split
+from fer_utils.data.corrections import apply_fixes
+from fer_utils.demo.dataset import demo_truth
+
+pytest.importorskip("cleanlab", reason="Kaggle's image lacks it")
+NAMES = ("angry", "happy", "sad")
+
+
+def noisy_case(n=900, wrong=0.1, skill=3.0, seed=0):
+    """Probabilities of a net that is good at the truth, and labels of which a share is wrong."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(3, size=n)
+    logits = rng.normal(size=(n, 3)) + skill * np.eye(3)[truth]
+    is_wrong = rng.random(n) < wrong
+    labels = np.where(is_wrong, (truth + 1) % 3, truth)
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True), labels, truth, is_wrong
+
+
+def test_wrong_labels_are_found_and_ranked():
+    probs, labels, truth, is_wrong = noisy_case()
+    found = doubts.doubtful_labels(probs, labels, NAMES)
+    quality = doubts.finding_quality(found.row.to_numpy(), is_wrong)
+    assert quality["looked at"].tolist() == [25, 50, 100, len(found)]
+    assert quality.precision.iloc[0] > 0.9
+    assert quality.recall.iloc[-1] > 0.7
+    hits = found[is_wrong[found.row]]
+    assert (hits.suggested == np.array(NAMES)[truth[hits.row]]).mean() > 0.9
+    assert (found.given == np.array(NAMES)[labels[found.row]]).all()
+    margin = found.suggested_probability - found.given_probability
+    assert margin.is_monotonic_decreasing
+    assert found.clear.equals(margin >= doubts.CLEAR) and 0 < found.clear.sum() < len(found)
+
+
+def test_quality_counts_by_hand():
+    wrong = np.array([True, False, True, False, True])
+    quality = doubts.finding_quality(np.array([0, 1, 2]), wrong, steps=(1, 2)).set_index("looked at")
+    assert quality.hits.tolist() == [1, 1, 2]
+    assert quality.precision.tolist() == pytest.approx([1, 1 / 2, 2 / 3])
+    assert quality.recall.tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3])
+
+
+def test_the_noise_of_a_good_net_is_that_of_the_labels():
+    probs, labels, _, is_wrong = noisy_case(n=6000, skill=6.0)
+    table = doubts.noise_table(probs, labels, NAMES)
+    assert table.n.sum() == 6000
+    assert (table.wrong * table.n).sum() / 6000 == pytest.approx(is_wrong.mean(), abs=0.01)
+    assert doubts.ceiling(table) == pytest.approx(1 - is_wrong.mean(), abs=0.01)
+    assert table.mostly.to_dict() == {"angry": "sad", "happy": "angry", "sad": "happy"}
+
+
+def test_a_bad_net_only_raises_the_bound():
+    probs, labels, _, is_wrong = noisy_case(n=3000, skill=1.5)
+    assert 1 - doubts.ceiling(doubts.noise_table(probs, labels, NAMES)) > is_wrong.mean()
+
+
+def test_classes_without_pictures_are_left_out():
+    probs, labels, _, _ = noisy_case()
+    wide = np.column_stack([probs[:, 0], np.full(len(probs), 1e-3), probs[:, 1:]])
+    table = doubts.noise_table(wide, np.array([0, 2, 3])[labels], ("angry", "fear", "happy", "sad"))
+    assert table.index.tolist() == ["angry", "happy", "sad"]
+    assert len(doubts.doubtful_labels(wide, np.array([0, 2, 3])[labels], ("a", "f", "h", "s")))
+
+
+def test_suggestions_are_what_training_reads_and_are_never_overwritten(tiny, tmp_path):
+    rows = {"row": [4, 7, 0], "given": ["angry", "neutral", "angry"], "suggested": ["sad", "happy", "sad"]}
+    odds = {"given_probability": [0.1, 0.1, 0.3], "suggested_probability": [0.8, 0.7, 0.4]}
+    table = pd.DataFrame(rows | odds | {"clear": [True, True, False]})
+    path = tmp_path / "label_fixes.csv"
+    assert "3 suggestions, 2 of them clear" in doubts.write_suggestions(path, table, tiny.train)
+    train, _ = apply_fixes(tiny, path)
+    assert [tiny.class_names[train.labels[row]] for row in (4, 7, 0)] == ["sad", "happy", "angry"]
+    path.write_text("id,given,label\n4,angry,drop\n")
+    assert "is kept as it is" in doubts.write_suggestions(path, table, tiny.train)
+    assert path.read_text() == "id,given,label\n4,angry,drop\n"
+
+
+def test_conflicts_of_near_copies_are_counted_by_pair():
+    """20 photographs taken twice: the second a little brighter, 8 of them under another label."""
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 200, (20, 1, 24, 24)).astype(np.uint8)
+    second = (first + rng.integers(0, 9, first.shape)).astype(np.uint8)
+    labels = np.arange(20) % 2
+    others = np.where(np.arange(20) < 8, 1 - labels, labels)
+    ids = np.arange(40).astype(str)
+    train = Split(np.concatenate([first, second]), np.concatenate([labels, others]), ids)
+    valid = Split(rng.integers(0, 255, (4, 1, 24, 24)).astype(np.uint8), np.arange(4) % 2, ids[:4])
+    found = doubts.copy_conflicts(Competition(train, valid, None, ("happy", "sad"), (0, 1)))
+    assert (found["pairs"], found["differing"]) == (20, 8)
+    assert (1 - found["wrong"]) ** 2 == pytest.approx(1 - 8 / 20)
+    assert found["low"] < found["wrong"] < found["high"]
+    assert "8 of 20 pairs" in doubts.describe_conflicts(found)
+    assert "no near copies" in doubts.describe_conflicts({"pairs": 0})
+
+
+def test_the_finding_is_judged_by_what_the_demo_drew():
+    """All labels that are wrong on purpose, and as many others: half of them hits, none missed."""
+    truth = demo_truth()["train"]
+    wrong = np.flatnonzero(truth.label != truth.truth)
+    right = np.flatnonzero(truth.label == truth.truth)[: len(wrong)]
+    rows = np.arange(5000)
+    train = Split(np.zeros((5000, 1, 2, 2), np.uint8), truth.label.to_numpy(), truth.id.to_numpy(str))
+    demo = Competition(train.take(rows[::-1]), train.take(rows[:2]), None, tuple("abcdefg"), tuple(range(7)))
+    rows = 4999 - np.concatenate([wrong, right])
+    found = pd.DataFrame({"row": rows, "clear": np.arange(len(rows)) < len(wrong)})
+    quality = doubts.demo_quality(found, demo).set_index("looked at")
+    assert quality.index.tolist() == [50, len(wrong), 2 * len(wrong)]
+    assert quality.precision.tolist() == [1, 1, 0.5]
+    assert quality.recall.tolist() == pytest.approx([50 / len(wrong), 1, 1])
+
+
+def test_one_class_gives_no_doubts():
+    found = doubts.doubtful_labels(np.full((5, 3), 1 / 3), np.zeros(5, np.int64), NAMES)
+    assert len(found) == 0 and "clear" in found
+
+
+def test_pictures_that_share_an_id_are_left_out_of_the_suggestions(tiny, tmp_path):
+    train = dataclasses.replace(tiny.train, ids=np.where(np.arange(60) == 5, "4", tiny.train.ids))
+    columns = {"row": [4, 7], "given": ["angry", "neutral"], "suggested": ["sad", "happy"]}
+    table = pd.DataFrame(columns | {"given_probability": 0.1, "suggested_probability": 0.8, "clear": True})
+    line = doubts.write_suggestions(tmp_path / "f.csv", table, train)
+    assert "1 suggestions" in line and "1 left out" in line
+    apply_fixes(dataclasses.replace(tiny, train=train), tmp_path / "f.csv")

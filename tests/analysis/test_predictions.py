@@ -1,0 +1,169 @@
+"""Error tables, and ensembles that are chosen and judged honestly."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from fer_utils.analysis.ensemble import (
+    check_members,
+    choose_members,
+    cross_fitted_probs,
+    find_runs,
+    load_runs,
+    save_ensemble,
+    score_ensemble,
+)
+from fer_utils.analysis.predictions import (
+    accuracy_by_agreement,
+    confused_pairs,
+    headlines,
+    prediction_table,
+    view_agreement,
+)
+from fer_utils.competition import DataError
+from fer_utils.config import Config
+from fer_utils.data.submission import validate_submission
+from fer_utils.learning.metrics import calibrated_log_loss, evaluate
+from fer_utils.learning.predict import view_probs
+from fer_utils.run.train import fit
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    knobs = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
+    return [fit(Config(out=str(folder / f"seed{seed}"), seed=seed, **knobs), tiny) for seed in range(3)]
+
+
+def test_the_prediction_table_tells_truth_and_answers(runs, tiny):
+    table = prediction_table(runs[0], tiny)
+    assert len(table) == 20
+    assert table.correct.mean() == pytest.approx(runs[0].metrics["valid"]["views"]["accuracy"])
+    assert table.plain_correct.mean() == pytest.approx(runs[0].metrics["valid"]["plain"]["accuracy"])
+    assert (table.true == np.array(tiny.class_names)[tiny.valid.labels]).all()
+    assert (table.true_probability <= table.confidence + 1e-6).all()
+
+
+def test_hidden_labels_are_refused(runs, tiny):
+    with pytest.raises(DataError, match="no labels"):
+        prediction_table(runs[0], tiny, "test")
+
+
+def test_pairs_count_both_directions(runs, tiny):
+    table = prediction_table(runs[0], tiny).iloc[:6].copy()
+    table["true"] = ["sad", "sad", "fear", "sad", "happy", "happy"]
+    table["predicted"] = ["fear", "fear", "sad", "happy", "happy", "happy"]
+    table["correct"] = table.true == table.predicted
+    pairs = confused_pairs(table)
+    assert pairs.pair.tolist() == ["fear / sad", "happy / sad"]
+    assert pairs.errors.tolist() == [3, 1]
+    assert pairs.mostly[0] == "sad taken for fear"
+    assert pairs.mostly_errors[0] == 2
+
+
+def test_agreement_is_the_share_of_views_that_answer_as_their_mean(runs, tiny):
+    run = dataclasses.replace(runs[0], config=dataclasses.replace(runs[0].config, views="shift"))
+    agreement = view_agreement(run, tiny.valid.images)
+    views = view_probs(run.model, tiny.valid.images, "shift")
+    for k in range(len(agreement)):
+        answer = views[:, k].mean(0).argmax()
+        assert agreement[k] == pytest.approx((views[:, k].argmax(1) == answer).mean())
+
+
+def test_accuracy_is_told_apart_by_agreement():
+    agreement = np.array([1, 1, 1, 0.8, 0.5, 0.75])
+    table = accuracy_by_agreement(agreement, np.array([True, True, False, True, False, False]))
+    assert table.n.to_dict() == {"all agree": 3, "most agree": 1, "they differ": 2}
+    assert table.accuracy.tolist() == pytest.approx([2 / 3, 1, 0])
+    assert (table.ci_low <= table.accuracy).all()
+
+
+def members_of(*rows):
+    """Members [M, N, 2] from the probability of class 1 for each picture."""
+    ones = np.array(rows)
+    return np.stack([1 - ones, ones], axis=2)
+
+
+def test_members_are_added_only_while_they_help():
+    labels = np.array([1, 1, 0, 0])
+    members = members_of([0.9, 0.4, 0.1, 0.4], [0.4, 0.9, 0.4, 0.1], [0.01, 0.01, 0.99, 0.99])
+    assert sorted(choose_members(members, labels)) == [0, 1]
+
+
+def test_a_member_is_not_refused_for_making_the_average_less_sure():
+    # Two members of equal worth that err on different pictures: their average is right more often, less sure.
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 600)
+    sides = np.where(labels == 1, 1, -1)
+    members = members_of(*(0.5 + 0.2 * np.tanh(sides * 0.8 + rng.normal(0, 1, (2, 600)))))
+    assert sorted(choose_members(members, labels)) == [0, 1]
+    assert calibrated_log_loss(members.mean(0), labels) < calibrated_log_loss(members[0], labels)
+
+
+def test_calibrated_log_loss_does_not_depend_on_confidence():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 300)
+    logits = rng.normal(0, 1, (300, 3)) + 2 * np.eye(3)[labels]
+    losses = []
+    for sharpness in (0.5, 1.0, 2.0):
+        odds = np.exp(logits * sharpness)
+        losses.append(calibrated_log_loss(odds / odds.sum(1, keepdims=True), labels))
+    assert np.ptp(losses) < 1e-4
+
+
+def test_cross_fitting_owes_nothing_to_luck():
+    # Members that guess: the chosen one looks good on the pictures that chose it, not on the others.
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    members = members_of(*rng.uniform(0.05, 0.95, (60, 400)))
+    chosen = members[choose_members(members, labels)].mean(0).argmax(1) == labels
+    honest = cross_fitted_probs(members, labels).argmax(1) == labels
+    assert chosen.mean() > 0.6
+    assert abs(honest.mean() - 0.5) < 0.08
+
+
+def test_an_ensemble_is_saved_with_a_valid_submission(runs, tiny, tmp_path):
+    found = find_runs(str(runs[0].out.parent / "seed*"))
+    assert [run.out for run in found] == [run.out for run in runs]
+    members = np.stack([run.saved_probs() for run in found])
+    result = score_ensemble(members, tiny.valid.labels, tiny.class_names)
+    chosen = [found[k] for k in result["chosen"]]
+    save_ensemble(chosen, tiny, tmp_path, {"ensemble": result["ensemble"]})
+    validate_submission(tiny, tmp_path / "submission.csv")
+    assert json.loads((tmp_path / "metrics.json").read_text())["members"] == [run.out.name for run in chosen]
+    with np.load(tmp_path / "valid.npz") as arrays:
+        accuracy = (arrays["probs_views"].argmax(1) == tiny.valid.labels).mean()
+    assert accuracy == result["ensemble"]["accuracy"]
+
+
+def test_an_ensemble_never_overwrites_a_run(runs, tiny):
+    with pytest.raises(DataError, match="holds a run"):
+        save_ensemble(runs, tiny, runs[0].out, {})
+
+
+def test_a_class_that_validation_lacks_is_not_the_weakest(runs, tiny):
+    scores = evaluate(np.eye(4)[[0, 1, 1, 3]], np.array([0, 1, 3, 3]), tiny.class_names)  # nothing of class 2
+    run = dataclasses.replace(runs[0], metrics={"valid": {"views": scores}})
+    table = prediction_table(runs[0], tiny)
+    assert headlines(run, table)[1].startswith("weakest class: " + tiny.class_names[1])
+
+
+def test_one_run_is_no_ensemble(runs):
+    with pytest.raises(DataError, match="needs two"):
+        find_runs(f"{runs[0].out}, {runs[0].out}")
+
+
+def test_a_pattern_that_matches_nothing_is_an_error(runs):
+    assert load_runs("none") == load_runs("") == []
+    both = load_runs(f"{runs[0].out}, none, {runs[0].out.parent}/seed[01]")
+    assert [run.out for run in both] == [runs[0].out, runs[1].out]
+    with pytest.raises(DataError, match="matches no finished run"):
+        load_runs(str(runs[0].out.parent / "sead*"))
+
+
+def test_members_on_other_data_are_refused(runs):
+    stranger = dataclasses.replace(runs[1], class_names=("other", *runs[1].class_names[1:]))
+    with pytest.raises(DataError, match="seed1 has other classes"):
+        check_members([runs[0], stranger])

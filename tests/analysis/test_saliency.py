@@ -1,0 +1,152 @@
+"""Maps lie where the evidence is, and vanish with the weights; hidden parts cost what they hold."""
+
+import dataclasses
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_competition
+from torch import nn
+
+from fer_utils import Config, fit
+from fer_utils.analysis import saliency
+from fer_utils.competition import DataError
+from fer_utils.demo.dataset import make_demo
+from fer_utils.learning.models import create_model
+
+captum = pytest.mark.skipif(find_spec("captum") is None, reason="captum is not installed, as on Kaggle")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A net that has learned where the bright square of each class lies."""
+    out = str(tmp_path_factory.mktemp("saliency") / "run")
+    config = Config(out=out, image_size=48, epochs=12, width=0.25, batch_size=16, device="cpu", flip=0.0,
+                    precision="fp32", erase=0.0, ema_decay=0.0, views="plain")  # fmt: skip
+    return fit(config, tiny_competition(size=48))
+
+
+@pytest.fixture(scope="module")
+def valid():
+    return tiny_competition(size=48).valid
+
+
+class Quarters(nn.Module):
+    """Class k is the mean of the k-th quarter of the picture, and of nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        masks = torch.zeros(4, 8, 8)
+        for k in range(4):
+            masks[k, 4 * (k // 2) :, 4 * (k % 2) :][:4, :4] = 1
+        self.masks = nn.Parameter(masks)
+        self.maps = nn.Identity()
+
+    def forward(self, images):
+        return self.maps(nn.functional.avg_pool2d(images, 6) * self.masks).mean((2, 3))
+
+
+@captum
+def test_the_evidence_lies_where_the_network_looks():
+    images = np.random.default_rng(0).integers(50, 255, (12, 1, 48, 48), dtype=np.uint8)
+    classes = np.arange(12) % 4
+    maps = saliency.grad_cam(Quarters(), images, classes, batch_size=5)
+    assert maps.shape == (12, 48, 48)
+    assert (maps >= 0).all()
+    assert np.allclose(maps.mean((1, 2)), 1, atol=1e-4)
+    quarters = maps.reshape(12, 2, 24, 2, 24).mean((2, 4)).reshape(12, 4)
+    assert (quarters.argmax(1) == classes).all()
+    assert (quarters[range(12), classes] > 3.5).all()  # of 4, were they not smoothed at the seams
+
+
+@captum
+def test_shuffled_weights_change_the_maps(run, valid):
+    maps = saliency.grad_cam(run.model, valid.images, valid.labels)
+    check = saliency.sanity_check(run.model, valid.images, valid.labels, maps)
+    assert check["n"] > 5
+    assert check["shuffled"] < 0.5
+    assert "passed" in saliency.describe_sanity(check)
+    assert "FAILED" in saliency.describe_sanity(check | {"shuffled": 0.9})
+    assert "FAILED" in saliency.describe_sanity(check | {"shuffled": float("nan")})
+
+
+def test_shuffling_leaves_the_network_itself_alone(run, valid):
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    blind = saliency.shuffled(run.model, valid.images)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
+    for name, parameter in run.model.named_parameters():
+        other = dict(blind.named_parameters())[name]
+        assert torch.equal(parameter.flatten().sort().values, other.flatten().sort().values)
+    assert not blind.training
+
+
+@pytest.mark.parametrize("name", ["small", "medium", "vgg_bn", "resnet18"])
+def test_the_last_maps_of_every_network_are_found(name):
+    width = 1.0 if name == "resnet18" else 0.125
+    model = create_model(name, 4, width=width).eval()
+    found = saliency.last_maps(model, 48)
+    shapes = []
+    found.register_forward_hook(lambda _, inputs, output: shapes.append(output.shape))
+    model(torch.zeros(1, 1, 48, 48))
+    assert min(shapes[0][2:]) >= 3
+
+
+def test_a_network_without_maps_is_refused():
+    with pytest.raises(DataError, match="3 x 3"):
+        saliency.last_maps(nn.Sequential(nn.Flatten(), nn.Linear(24 * 24, 4)), 24)
+
+
+@pytest.mark.parametrize("name", ["timm/vit_tiny_patch16_224", "timm/swin_tiny_patch4_window7_224"])
+def test_attention_is_refused(name):
+    model = create_model(name, 4, image_size=224)
+    with pytest.raises(DataError, match="works by attention"):
+        saliency.last_maps(model, 224)
+
+
+def test_why_not_says_what_is_missing(run, monkeypatch):
+    monkeypatch.setattr(saliency.importlib.util, "find_spec", lambda name: None)
+    assert "pip install captum" in saliency.why_not(run)
+    monkeypatch.setattr(saliency.importlib.util, "find_spec", lambda name: "here")
+    assert saliency.why_not(run) == ""
+    flat = dataclasses.replace(run)
+    flat.__dict__["model"] = nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 4))
+    assert "3 x 3" in saliency.why_not(flat)
+
+
+@captum
+def test_no_pictures_have_no_maps(run, valid):
+    assert saliency.grad_cam(run.model, valid.images[:0], valid.labels[:0]).shape == (0, 48, 48)
+
+
+def test_the_parts_of_drawn_faces_lie_in_order():
+    images = make_demo(300, 10, 10).train.images
+    regions = saliency.face_regions(images)
+    assert list(regions) == ["forehead", "brows", "eyes", "nose", "mouth", "chin"]
+    tops = [rows.start for rows, _ in regions.values()]
+    assert tops == sorted(tops)
+    eyes, mouth = regions["eyes"][0], regions["mouth"][0]
+    assert eyes.start <= 22 < eyes.stop  # they are drawn at 0.46 of the height, the mouth at 0.75
+    assert mouth.start <= 36 < mouth.stop
+
+
+def test_hiding_replaces_the_box_by_its_mean_alone():
+    images = np.random.default_rng(0).integers(0, 255, (3, 1, 16, 16), dtype=np.uint8)
+    box = (slice(4, 8), slice(2, 10))
+    hidden = saliency.hide(images, box)
+    inside = np.zeros((16, 16), bool)
+    inside[box] = True
+    assert (hidden[..., ~inside] == images[..., ~inside]).all()
+    assert np.abs(hidden[:, 0][:, inside].mean(1) - images[:, 0][:, inside].mean(1)).max() <= 0.5
+    assert (np.ptp(hidden[:, 0][:, inside], axis=1) == 0).all()
+
+
+def test_hiding_what_tells_the_class_costs_accuracy(run, valid):
+    """All squares, or a corner that holds none."""
+    boxes = {"all": (slice(0, 48), slice(0, 48)), "corner": (slice(40, 48), slice(0, 8))}
+    table = saliency.occlusion_table(run, valid.images, valid.labels, boxes)
+    assert table.index[0] == "all"
+    assert table.lost["all"] == pytest.approx(75)
+    assert table.low["all"] > 0
+    assert abs(table.lost["corner"]) <= 10
+    assert table.area.to_dict() == pytest.approx({"all": 1.0, "corner": 64 / 48**2})

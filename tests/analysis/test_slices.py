@@ -1,0 +1,122 @@
+"""Slices: attributes that measure what they say, and tests that find a planted failure and no other."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fer_utils.analysis import slices
+from fer_utils.demo.dataset import make_demo
+from fer_utils.learning.augment import view
+from fer_utils.learning.models import create_model
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return make_demo(400, 10, 10).train.images
+
+
+def changed(images, change):
+    return change(torch.tensor(images).float()).clamp(0, 255).round().byte().numpy()
+
+
+def test_attributes_follow_what_is_done_to_the_pictures(faces):
+    table = slices.attribute_table(faces, faces)
+    assert list(table) == list(slices.ATTRIBUTES)
+    brighter = slices.attribute_table(changed(faces, lambda x: x * 0.5 + 60), faces)
+    assert (brighter.contrast < table.contrast + 0.6).all()
+    blurred = slices.attribute_table(
+        changed(faces, lambda x: torch.nn.functional.avg_pool2d(x, 3, 1, 1)), faces
+    )
+    assert (blurred.sharpness < table.sharpness).mean() > 0.98
+    larger = slices.attribute_table(changed(faces, lambda x: view(x, False, 0.0, 0.0, 1.2)), faces)
+    smaller = slices.attribute_table(changed(faces, lambda x: view(x, False, 0.0, 0.0, 0.85)), faces)
+    assert larger["face size"].mean() > table["face size"].mean() + 0.08
+    assert smaller["face size"].mean() < table["face size"].mean() - 0.08
+
+
+def test_mirrored_halves_are_symmetric_and_a_light_from_the_side_is_not(faces):
+    symmetric = np.concatenate([faces[..., :24], faces[..., :24][..., ::-1]], axis=-1)
+    assert slices.attribute_table(symmetric, faces).asymmetry[faces.std((1, 2, 3)) > 5].max() < 1e-3
+    assert slices.attribute_table(faces, faces).asymmetry.median() > 0.1
+
+
+def test_blank_pictures_have_attributes_too(faces):
+    table = slices.attribute_table(np.full((2, 1, 48, 48), 7, np.uint8), faces)
+    assert np.isfinite(table.to_numpy()).all()
+
+
+def planted(n=3000, seed=0):
+    """Right answers in 90 % of one class and 50 % of the other; only dark pictures fail more than that."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(2, size=n)
+    looks = pd.DataFrame({name: rng.random(n) for name in slices.ATTRIBUTES})
+    dark = looks.brightness < 0.2
+    correct = rng.random(n) < np.where(labels == 0, 0.9, 0.5) - 0.3 * dark
+    return looks, labels, correct, rng
+
+
+def test_a_planted_failure_is_found_and_no_other():
+    looks, labels, correct, rng = planted()
+    masks = slices.slice_masks(looks, rng.random(3000) < 0.1)
+    assert len(masks) == 5 * 5 + 2
+    table = slices.score_slices(masks, correct, labels)
+    sure = table[(table.p_corrected < 0.05) & (table.gap < 0)]
+    assert sure.what.tolist() == ["brightness"]
+    assert sure.which.iloc[0].startswith("lowest")
+    assert sure.gap.iloc[0] == pytest.approx(-0.24, abs=0.05)  # its own pictures are part of the expectation
+
+
+def test_a_slice_of_a_hard_class_is_no_finding():
+    looks, labels, _, rng = planted()
+    correct = rng.random(3000) < np.where(labels == 0, 0.9, 0.5)
+    table = slices.score_slices({("class", "hard"): labels == 1}, correct, labels)
+    assert table.accuracy[0] < 0.6
+    assert table.gap[0] == pytest.approx(0)
+    assert table.p[0] > 0.9
+
+
+def test_p_values_are_uniform_where_nothing_is_to_be_found():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=1000)
+    p = []
+    for _ in range(400):
+        correct = rng.random(1000) < np.array([0.9, 0.7, 0.4])[labels]
+        p.append(slices.score_slices({("a", "b"): rng.random(1000) < 0.3}, correct, labels).p[0])
+    assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.025)
+    assert np.mean(np.array(p) < 0.5) == pytest.approx(0.5, abs=0.08)
+
+
+def test_combinations_are_found_in_one_half_and_tested_on_the_other():
+    looks, labels, correct, _ = planted(6000)
+    found = slices.found_slices(looks, correct, labels)
+    worst = found.iloc[0]
+    assert "brightness <= 0.2" in worst.which
+    assert worst.p_corrected < 0.01
+    assert found.n.sum() <= 3000
+
+
+def test_small_slices_are_left_out():
+    looks, _, _, _ = planted(100)
+    known = np.arange(100) < 10
+    assert set(slices.slice_masks(looks, known)) == {("copy in train", "no")}
+
+
+def test_features_are_what_the_last_layer_is_given(faces):
+    model = create_model("small", 5, width=0.125).eval()
+    features = slices.last_features(model, faces[:40], batch_size=16)
+    with torch.no_grad():
+        logits = model.classifier(torch.tensor(features))
+        assert torch.allclose(logits, model(torch.tensor(faces[:40]).float() / 255), atol=1e-4)
+
+
+def test_clusters_and_the_plane_keep_groups_apart():
+    rng = np.random.default_rng(0)
+    group = np.repeat([0, 1], 160)
+    features = (rng.normal(size=(320, 8)) + 20 * group[:, None]).astype(np.float32)
+    clusters = slices.clusters_of(features)
+    assert len(np.unique(clusters)) == 2
+    assert (clusters == group).all() or (clusters == 1 - group).all()
+    plane = slices.plane_of(features[::4])
+    assert plane.shape == (80, 2)
+    assert np.linalg.norm(plane[group[::4] == 0].mean(0) - plane[group[::4] == 1].mean(0)) > 5

@@ -1,0 +1,137 @@
+"""What a person may force: the layout and the columns; and what the votes of several people become."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from competitions import COMPETITIONS, fer_plus_beside_fer2013, pixels, save, write
+
+from fer_utils.competition import FER_CLASSES, DataError
+from fer_utils.data.load import load_competition, parse_columns
+
+
+def test_another_layout_than_the_preferred_one(tmp_path):
+    COMPETITIONS["affectnet"](tmp_path)
+    preferred = load_competition(tmp_path)
+    forced = load_competition(tmp_path, layout="class folders")
+    assert (preferred.layout, forced.layout) == ("image list", "class folders")
+    assert "also recognised, not used: class folders (layout='class folders')" in preferred.notes
+    assert len(forced.train) + len(forced.valid) == 33
+
+
+def test_fer2013_without_the_votes_beside_it(tmp_path):
+    fer_plus_beside_fer2013(tmp_path)
+    forced = load_competition(tmp_path, layout="fer2013.csv")
+    assert forced.layout == "fer2013.csv" and set(forced.train.labels) == {0} and forced.train.votes is None
+
+
+def test_a_layout_that_is_not_there_says_what_is(tmp_path):
+    COMPETITIONS["flat_test"](tmp_path)
+    with pytest.raises(DataError, match=r"not the layout 'arrays'. Seen:") as error:
+        load_competition(tmp_path, layout="arrays")
+    assert "train/angry/" in str(error.value) and "x_train.npy" in str(error.value)
+
+
+def test_an_unknown_layout_is_refused_with_the_nearest(tmp_path):
+    COMPETITIONS["flat_test"](tmp_path)
+    with pytest.raises(DataError, match="did you mean 'class folders'"):
+        load_competition(tmp_path, layout="class folder")
+
+
+@pytest.fixture
+def odd_names(tmp_path):
+    """A table whose columns have names that nobody could guess, beside a misleading one."""
+    rows = [f"x{n},{n % 3},{('happy', 'sad', 'fear')[n % 3]},{pixels(n % 3, n)}" for n in range(30)]
+    write(tmp_path / "train.csv", ["who,class,Mood,grey values", *rows])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["label=Mood, pixels=grey values, id=who", {"label": "mood", "pixels": "grey values", "id": "WHO"}],
+)
+def test_columns_by_name(odd_names, form):
+    competition = load_competition(odd_names, columns=form)
+    assert competition.class_names == ("fear", "happy", "sad")
+    assert {*competition.train.ids, *competition.valid.ids} == {f"x{n}" for n in range(30)}
+
+
+def test_columns_of_a_list_of_pictures(tmp_path):
+    for n in range(20):
+        save(tmp_path / "pictures" / f"{n}.png", n % 2, n)
+    rows = [f"{n},{('joy', 'sad')[n % 2]},{n}.png" for n in range(20)]
+    write(tmp_path / "list.csv", ["id,what,where", *rows])
+    competition = load_competition(tmp_path, columns="label=what,image=where")
+    assert competition.layout == "image list" and competition.class_names == ("happy", "sad")
+
+
+def test_a_column_that_is_not_there_says_which_are(odd_names):
+    with pytest.raises(DataError, match="no table has a column 'emotoin'.*train.csv: who, class, mood"):
+        load_competition(odd_names, columns="label=emotoin")
+
+
+@pytest.mark.parametrize("text", ["label", "label=", "=mood", "colour=red"])
+def test_columns_in_another_form(text):
+    with pytest.raises(DataError, match="columns"):
+        parse_columns(text)
+
+
+# ---------------------------------------------------------------- votes
+
+
+def test_votes_are_kept_in_the_order_of_the_classes(tmp_path):
+    fer_plus_beside_fer2013(tmp_path)
+    competition = load_competition(tmp_path)
+    votes = competition.train.votes
+    assert votes.shape == (32, 8) and votes.dtype == np.float32
+    assert (votes.argmax(1) == competition.train.labels).all()
+    assert (votes.max(1) == 8).all() and (votes.sum(1) == 9).all()  # the one for unknown is not counted
+    assert "1 pictures left out: most votes say no face or unknown, or they tie" in competition.notes
+
+
+def test_ties_and_majorities_for_unknown_are_left_out_and_counted(tmp_path):
+    for n in range(24):
+        save(tmp_path / "train" / f"{n}.png", n % 2, n)
+    rows = [f"{n}.png,{(n + 1) % 2 * 5},{n % 2 * 5},0,0" for n in range(22)]
+    write(tmp_path / "list.csv", ["image,happy,sad,fear,unknown", *rows, "22.png,3,3,0,0", "23.png,1,0,1,4"])
+    competition = load_competition(tmp_path)
+    assert len(competition.train) + len(competition.valid) == 22 and not competition.rejected
+    assert "2 pictures left out: most votes say no face or unknown, or they tie" in competition.notes
+
+
+def test_votes_for_other_rows_are_refused(tmp_path):
+    fer_plus_beside_fer2013(tmp_path)
+    table = pd.read_csv(tmp_path / "fer2013new.csv", dtype=str, na_filter=False)
+    table[:-3].to_csv(tmp_path / "fer2013new.csv", index=False)
+    with pytest.raises(DataError, match="votes for 46 pictures, but fer2013.csv holds 49"):
+        load_competition(tmp_path)
+
+
+def test_votes_that_are_no_counts_are_refused_by_name(tmp_path):
+    for n in range(6):
+        save(tmp_path / f"{n}.png", n % 3, n)
+    rows = [f"{n}.png,1,{'many' if n == 4 else 0},0" for n in range(6)]
+    write(tmp_path / "list.csv", ["image,happy,sad,fear", *rows])
+    with pytest.raises(DataError, match="list.csv row 6: sad holds 'many', no count"):
+        load_competition(tmp_path)
+
+
+# ---------------------------------------------------------------- cleaning
+
+
+def test_clean_leaves_out_repeats_conflicts_and_blank_pictures(tmp_path):
+    def text(image):
+        return " ".join(map(str, image.ravel()))
+
+    faces = np.random.default_rng(0).integers(0, 256, (35, 48, 48))
+    rows = [f"{n % 7},{text(faces[n])},Training" for n in range(35)]
+    rows += [f"0,{text(faces[0])},Training", f"2,{text(faces[1])},Training"]  # a repeat and a conflict
+    rows += [f"3,{text(np.full((48, 48), 9))},Training"]
+    rows += [f"{n},{text(faces[n])},PublicTest" for n in range(7)]
+    write(tmp_path / "fer2013.csv", ["emotion,pixels,Usage", *rows])
+    whole, clean = load_competition(tmp_path), load_competition(tmp_path, clean=True)
+    assert (len(whole.train), len(clean.train)) == (38, 34)
+    assert clean.train.ids.tolist() == [str(n) for n in range(35) if n != 1]
+    assert len(clean.valid) == len(whole.valid) == 7 and clean.class_names == FER_CLASSES
+    assert clean.notes[-1] == (
+        "clean: left out of train 1 repeats, 2 pictures labelled in conflict and 1 blank ones"
+    )

@@ -1,0 +1,127 @@
+"""Widgets: what a person chooses is what is shown; where nobody looks there is none."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fer_utils import progress, widgets
+from fer_utils.analysis import comparison
+from fer_utils.analysis.predictions import agreement_kinds
+from fer_utils.config import Config
+from fer_utils.figures.widgets import browse_faces, chosen_faces, page_words, try_strengths
+
+N = 60
+
+
+@pytest.fixture
+def looking(monkeypatch):
+    pytest.importorskip("ipywidgets")
+    monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 255, (N, 1, 20, 20), dtype=np.uint8)
+
+
+@pytest.fixture
+def table():
+    rng = np.random.default_rng(1)
+    names = np.array(["happy", "sad", "fear"])
+    frame = pd.DataFrame(
+        {"true": names[rng.integers(3, size=N)], "predicted": names[rng.integers(3, size=N)]}
+    )
+    frame["confidence"] = rng.uniform(0.2, 1, N)
+    frame["answer"] = np.where(frame.true == frame.predicted, "right", "wrong")
+    return frame
+
+
+def parts(widget):
+    """Menus by name, the range of confidence, the buttons, the words and the picture of a browser."""
+    controls, turning, picture = widget.children
+    *menus, confidence = controls.children
+    back, forth, place = turning.children
+    return {menu.description: menu for menu in menus}, confidence, back, forth, place, picture
+
+
+def test_faces_are_chosen_by_all_that_is_set(table):
+    chosen = chosen_faces(table, (0.5, 0.9), answer="wrong", true="sad", predicted="any")
+    expected = table[(table.answer == "wrong") & (table.true == "sad") & table.confidence.between(0.5, 0.9)]
+    assert sorted(chosen.index) == sorted(expected.index) and 0 < len(chosen) < N
+    assert chosen.confidence.is_monotonic_decreasing
+    assert len(chosen_faces(table)) == N
+
+
+def test_the_place_is_said_in_words():
+    assert page_words(24, 24, 1311) == "faces 25 to 48 of 1,311"
+    assert page_words(0, 0, 0) == "no face fits these choices"
+
+
+def test_menus_and_pages_change_the_picture(looking, images, table):
+    widget = browse_faces(images, table, ["answer", "true"], "{true}\n{predicted}", answer="wrong")
+    menus, confidence, back, forth, place, picture = parts(widget)
+    wrong = (table.answer == "wrong").sum()
+    assert place.value == f"faces 1 to 24 of {wrong}" and back.disabled and not forth.disabled
+    first = bytes(picture.value)
+    assert first.startswith(b"\x89PNG")
+    forth.click()
+    assert place.value == f"faces 25 to {min(48, wrong)} of {wrong}" and picture.value != first
+    back.click()
+    assert picture.value == first and back.disabled
+    forth.click()
+    menus["true"].value = "sad"
+    few = ((table.answer == "wrong") & (table.true == "sad")).sum()
+    assert place.value == f"faces 1 to {few} of {few}"  # a new choice begins at its first page
+    assert back.disabled and forth.disabled
+    confidence.value = (0.0, 0.1)
+    assert place.value == "no face fits these choices"
+    assert menus["answer"].options == ("any", "right", "wrong")
+
+
+def test_a_start_that_no_face_has_is_passed_over(looking, images, table):
+    widget = browse_faces(images, table[table.answer == "right"], ["answer"], "{true}", answer="wrong")
+    menus, *_ = parts(widget)
+    assert menus["answer"].value == "any"
+
+
+def test_sliders_change_the_draws(looking):
+    faces = torch.rand(12, 1, 20, 20)
+    generator = torch.Generator().manual_seed(0)
+    widget = try_strengths(faces, Config(), {"rotate": 180.0, "erase": 1.0}, generator)
+    sliders, picture = widget.children[0].children, widget.children[1]
+    assert [(s.description, s.value, s.max) for s in sliders] == [
+        ("rotate", 12.0, 180.0),
+        ("erase", 0.3, 1.0),
+    ]
+    before = bytes(picture.value)
+    sliders[0].value = 90.0
+    assert picture.value != before and bytes(picture.value).startswith(b"\x89PNG")
+
+
+def test_where_nobody_looks_there_is_nothing_to_click(monkeypatch, images, table):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert browse_faces(images, table, ["true"], "{true}") is None
+    assert try_strengths(torch.rand(2, 1, 20, 20), Config(), {"rotate": 180.0}, torch.Generator()) is None
+    monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    assert browse_faces(images, table, ["true"], "{true}") is None
+    assert progress.bar([1, 2], "work") == [1, 2]
+
+
+def test_figures_of_pages_are_closed(looking, images, table):
+    widgets.plt.close("all")
+    widget = browse_faces(images, table, ["true"], "{true}")
+    start = time.perf_counter()
+    parts(widget)[3].click()
+    print(f"a page turn takes {time.perf_counter() - start:.2f} s")
+    assert not widgets.plt.get_fignums()
+
+
+def test_agreement_and_outcomes_in_words():
+    assert agreement_kinds(np.array([1.0, 0.8, 0.75])).tolist() == ["all agree", "most agree", "they differ"]
+    result = {"gained": np.array([1]), "lost": np.array([2])}
+    correct = np.array([True, True, False, False])
+    assert comparison.outcomes(result, correct).tolist() == ["both right", "gained", "lost", "both wrong"]

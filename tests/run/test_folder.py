@@ -1,0 +1,95 @@
+"""Predictions of a finished run."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from fer_utils.competition import DataError
+from fer_utils.config import Config, ConfigError
+from fer_utils.learning.augment import VIEWS
+from fer_utils.learning.predict import view_probs
+from fer_utils.run import folder as predict
+from fer_utils.run.folder import load_run
+from fer_utils.run.train import fit
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    return fit(
+        Config(out=str(out), image_size=20, width=0.125, epochs=1, precision="fp32", device="cpu"), tiny
+    )
+
+
+def test_predictions_repeat_those_saved_in_training(run, tiny):
+    loaded = load_run(run.out)
+    for views, saved in (("plain", False), ("mirror", True)):
+        probs = loaded.predict(tiny.valid.images, views)
+        assert np.allclose(probs, run.saved_probs("valid", saved), atol=1e-6)
+        assert np.allclose(probs.sum(1), 1, atol=1e-5)
+
+
+def test_views_are_averaged(run, tiny):
+    images = tiny.valid.images
+    mirrored = np.ascontiguousarray(images[..., ::-1])
+    mean = (run.predict(images, "plain") + run.predict(mirrored, "plain")) / 2
+    assert np.allclose(run.predict(images, "mirror"), mean, atol=1e-6)
+
+
+def test_predictions_do_not_depend_on_the_batch(run, tiny):
+    one_by_one = view_probs(run.model, tiny.valid.images, "shift", batch_size=1)
+    assert one_by_one.shape == (10, 20, 4)
+    assert np.allclose(one_by_one, view_probs(run.model, tiny.valid.images, "shift"), atol=1e-5)
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_the_first_view_is_the_plain_one(views, run, tiny):
+    probs = view_probs(run.model, tiny.valid.images, views)
+    assert np.array_equal(probs[0], view_probs(run.model, tiny.valid.images, "plain")[0])
+    assert len(probs) == len(VIEWS[views])
+
+
+def test_pictures_of_another_size_are_resized(run):
+    assert run.predict(np.zeros((3, 40, 40), np.uint8)).shape == (3, 4)
+
+
+@pytest.mark.parametrize("images", [np.zeros((2, 1, 20, 20)), np.zeros((2, 3, 16, 16), np.uint8)])
+def test_other_arrays_are_refused(run, images):
+    with pytest.raises(DataError, match="uint8"):
+        run.predict(images)
+
+
+def test_unknown_views_are_refused(run, tiny):
+    with pytest.raises(ConfigError, match="views"):
+        run.predict(tiny.valid.images, "ten-crop")
+
+
+def test_an_unfinished_run_says_what_is_missing(run, tmp_path):
+    (tmp_path / "config.json").write_bytes((run.out / "config.json").read_bytes())
+    with pytest.raises(DataError, match=r"metrics\.json is missing.*goes on"):
+        load_run(tmp_path)
+
+
+def test_a_run_refuses_other_data(run, tiny, monkeypatch):
+    monkeypatch.setattr(predict, "load_competition", lambda data, **options: tiny)
+    assert run.load_data() is tiny
+    from conftest import tiny_competition
+
+    monkeypatch.setattr(predict, "load_competition", lambda data, **options: tiny_competition(5))
+    with pytest.raises(DataError, match="other data"):
+        run.load_data("elsewhere")
+
+
+def test_a_relative_out_counts_from_the_repository(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert predict.resolve_out("outputs/x") == predict.REPOSITORY / "outputs" / "x"
+    assert predict.resolve_out(tmp_path / "x") == tmp_path / "x"
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"training": {}}', "3"])
+def test_metrics_without_scores_are_refused(run, tmp_path, content):
+    shutil.copytree(run.out, tmp_path / "copy")
+    (tmp_path / "copy" / "metrics.json").write_text(content)
+    with pytest.raises(DataError, match="metrics.json is damaged: it lacks the scores of a run"):
+        load_run(tmp_path / "copy")

@@ -1,0 +1,250 @@
+"""Trainings on several devices, tried with two processes on the CPU."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_competition
+
+from fer_utils import Config, ConfigError, TrainingError, fit, launch, launch_members, load_competition
+from fer_utils.files import REPOSITORY, write_json
+from fer_utils.run import launch as launcher
+from fer_utils.run.processes import _crash
+
+KNOBS = {
+    "image_size": 20, "width": 0.25, "epochs": 3, "batch_size": 27, "precision": "fp32", "device": "cpu",
+    "dropout": 0.0, "mixup": 0.2, "clip_norm": 1.0, "class_weight": 0.5,
+    "sam": 0.05, "whiten": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_folder):
+    return tiny_folder
+
+
+@pytest.fixture(scope="module")
+def competition(folder):
+    return load_competition(str(folder), image_size=20)
+
+
+def config_of(folder, out, **knobs):
+    return Config(**(KNOBS | {"data": str(folder), "out": str(out)} | knobs))
+
+
+def test_two_processes_train_as_one_does(folder, competition, tmp_path, capfd):
+    alone = launch(config_of(folder, tmp_path / "alone", n_devices="1"), competition)
+    capfd.readouterr()
+    together = launch(config_of(folder, tmp_path / "together", n_devices="2"), competition)
+    printed = capfd.readouterr().out
+    # The order of summation differs, and training makes rounding grow: 1e-3 after three epochs, not bytes.
+    columns = ["train_loss", "valid_loss", "valid_loss_average"]
+    assert np.allclose(together.history[columns], alone.history[columns], rtol=1e-3)
+    assert together.history.train_accuracy.tolist() == alone.history.train_accuracy.tolist()
+    assert np.allclose(together.saved_probs(), alone.saved_probs(), atol=1e-3)
+    assert together.metrics["training"]["n_devices"] == 2
+    assert printed.count("epoch   1/3") == 1  # one writer, one speaker
+    assert printed.count("pixel tables") == 0  # the notebook has printed the summary
+
+
+def test_the_run_on_two_devices_is_known_again(folder, competition, tmp_path, capsys):
+    launch(config_of(folder, tmp_path, n_devices="1"), competition)
+    launch(config_of(folder, tmp_path, n_devices="auto"), competition)
+    assert "finished: nothing to do" in capsys.readouterr().out
+
+
+def test_a_failing_process_fails_the_run_with_its_traceback(folder, competition, tmp_path, monkeypatch):
+    # A module that Python imports at start makes the second process fail in the middle of the first epoch.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    import fer_utils.learning.augment as augment\n"
+        "    def broken(*_): raise RuntimeError('no more electricity')\n"
+        "    augment.mix = broken\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
+    with pytest.raises(TrainingError, match="process 1 failed:(.|\n)*no more electricity"):
+        launch(config_of(folder, tmp_path / "run", n_devices="2"), competition)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_cut_training_of_two_goes_on_to_the_same_bytes(folder, competition, tmp_path, monkeypatch, capfd):
+    """Cut in the middle of an epoch, by a module that Python imports at start."""
+    config = {"n_devices": "2", "epochs": 2, "checkpoint_seconds": 0.0, "batch_size": 8}
+    whole = launch(config_of(folder, tmp_path / "whole", **config), competition)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if 'RANK' in os.environ:\n"
+        "    from fer_utils.run.checkpoint import CheckpointFile as File\n"
+        "    save, done = File.save, []\n"
+        "    def save_and_die(self, *arguments):\n"
+        "        save(self, *arguments)\n"
+        "        done.append(1)\n"
+        "        if len(done) == 11: os._exit(1)\n"
+        "    File.save = save_and_die\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
+        with pytest.raises(TrainingError):
+            launch(config_of(folder, tmp_path / "cut", **config), competition)
+    again = launch(config_of(folder, tmp_path / "cut", **config), competition)
+    assert "going on after epoch 1 and step 3 of the next" in capfd.readouterr().out
+    for name in ("model.safetensors", "history.csv", "submission.csv"):
+        assert (again.out / name).read_bytes() == (whole.out / name).read_bytes()
+
+
+def test_what_a_process_says_is_not_buried_in_a_traceback(folder, competition, tmp_path):
+    (tmp_path / "run").write_text("a file in place of the folder")
+    with pytest.raises(TrainingError, match="^OutputError: .* a file stands where a folder should be"):
+        launch(config_of(folder, tmp_path / "run", n_devices="2"), competition)
+
+
+def test_other_data_than_the_files_hold_is_refused(folder, tmp_path):
+    other = tiny_competition()
+    with pytest.raises(TrainingError, match="other pictures or labels than those given to launch"):
+        launch(config_of(folder, tmp_path, n_devices="2"), other)
+
+
+def test_members_side_by_side_are_those_trained_alone(folder, competition, tmp_path, capfd):
+    members = [config_of(folder, tmp_path / f"seed{s}", seed=s, epochs=1) for s in range(2)]
+    runs = launch_members(members, n_devices=2)
+    assert "seed0: epoch   1/1" in capfd.readouterr().out
+    for seed, run in enumerate(runs):
+        alone = launch(config_of(folder, tmp_path / f"alone{seed}", seed=seed, epochs=1), competition)
+        assert np.allclose(run.saved_probs(), alone.saved_probs(), atol=1e-5)
+
+
+def test_a_failing_member_is_named_and_the_others_end(folder, tmp_path):
+    bad = config_of(tmp_path / "nothing", tmp_path / "bad", epochs=1)
+    good = config_of(folder, tmp_path / "good", epochs=1)
+    with pytest.raises(TrainingError, match="bad: .*(.|\n)*nothing"):
+        launch_members([bad, good])
+    assert (tmp_path / "good" / "metrics.json").is_file()
+
+
+def test_interrupted_members_end_and_the_next_do_not_begin(folder, tmp_path, monkeypatch):
+    def interrupt(started):
+        while not (tmp_path / "first" / "config.json").exists():  # it is training
+            time.sleep(0.1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher, "wait", interrupt)
+    members = [config_of(folder, tmp_path / name, epochs=10_000) for name in ("first", "second")]
+    others = set(threading.enumerate())  # an earlier test may have left some
+    with pytest.raises(KeyboardInterrupt):
+        launch_members(members)
+    deadline = time.monotonic() + 120  # a busy machine takes its time to end a process
+    while any(thread.name.startswith("ThreadPool") for thread in set(threading.enumerate()) - others):
+        assert time.monotonic() < deadline, "a member goes on"
+        time.sleep(0.1)
+    assert not (tmp_path / "second").exists()
+    assert not (tmp_path / "first" / "metrics.json").exists()
+
+
+def test_members_keep_the_device_that_was_asked_for(folder, tmp_path, monkeypatch, two_gpus):
+    """Not the one they were given: a run must be readable on another machine."""
+    seen = []
+
+    def run(self, command, folder, *, variables, label):
+        seen.append((json.loads(Path(command[-1]).read_text())["device"], variables["CUDA_VISIBLE_DEVICES"]))
+        time.sleep(0.05)
+
+    monkeypatch.setattr(launcher.Processes, "run", run)
+    monkeypatch.setattr(launcher, "load_run", lambda out: out)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    launch_members([config_of(folder, tmp_path / str(k), device="auto") for k in range(4)])
+    assert {device for device, _ in seen} == {"auto"} and {gpu for _, gpu in seen} == {"5", "7"}
+
+
+def test_members_need_folders_of_their_own(folder, tmp_path):
+    with pytest.raises(ConfigError, match="out: every run needs a folder of its own"):
+        launch_members([config_of(folder, tmp_path), config_of(folder, tmp_path, seed=1)])
+
+
+# --- how many devices ---
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(launcher, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+def test_a_cpu_is_one_device(folder, competition, tmp_path):
+    assert launcher.choose_n_devices(config_of(folder, tmp_path), competition) == 1
+
+
+@pytest.mark.parametrize("shared_step, expected", [(60.0, 2), (101.0, 1)])
+def test_auto_takes_what_the_trial_finds_faster(
+    shared_step, expected, folder, competition, tmp_path, monkeypatch, two_gpus
+):
+    def trial(config, competition, n_devices):
+        assert n_devices == 2
+        return shared_step
+
+    monkeypatch.setattr(launcher, "seconds_per_step", lambda config, competition: 100.0)
+    monkeypatch.setattr(launcher, "trial", trial)
+    assert launcher.choose_n_devices(config_of(folder, tmp_path), competition) == expected
+
+
+def test_short_runs_are_not_worth_a_trial(folder, competition, tmp_path, monkeypatch, two_gpus):
+    monkeypatch.setattr(launcher, "seconds_per_step", lambda config, competition: 0.01)
+    monkeypatch.setattr(launcher, "trial", lambda *_: pytest.fail("a trial was started"))
+    assert launcher.choose_n_devices(config_of(folder, tmp_path), competition) == 1
+
+
+def test_the_trial_measures_a_team(folder, competition, tmp_path):
+    assert 0 < launcher.trial(config_of(folder, tmp_path), competition, 2) < 60
+
+
+def test_where_the_trial_fails_one_trains_alone(folder, competition, tmp_path, monkeypatch, capsys, two_gpus):
+    def trial(*_):
+        raise TrainingError("process 1 failed:\nNCCL error: peer access denied")
+
+    monkeypatch.setattr(launcher, "seconds_per_step", lambda config, competition: 100.0)
+    monkeypatch.setattr(launcher, "trial", trial)
+    assert launcher.choose_n_devices(config_of(folder, tmp_path), competition) == 1
+    assert "failed (NCCL error: peer access denied), so one trains alone" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_not_measured_again(folder, competition, tmp_path, monkeypatch, capsys):
+    config = config_of(folder, tmp_path, epochs=1)
+    launch(config, competition)
+    monkeypatch.setattr(launcher, "choose_n_devices", lambda *_: pytest.fail("measured"))
+    launch(config, competition)
+    assert "finished: nothing to do" in capsys.readouterr().out
+
+
+def test_more_gpus_than_there_are_is_an_error(folder, competition, tmp_path, two_gpus):
+    with pytest.raises(ConfigError, match="there are 2 cuda devices here, not 3"):
+        launcher.choose_n_devices(config_of(folder, tmp_path, n_devices="3"), competition)
+
+
+def test_a_batch_must_be_large_enough_to_share(folder, competition, tmp_path):
+    with pytest.raises(ConfigError, match="n_devices: 2 devices need batches of 4"):
+        launcher.choose_n_devices(config_of(folder, tmp_path, n_devices="2", batch_size=3), competition)
+
+
+def test_fit_itself_refuses_several_devices(folder, competition, tmp_path):
+    with pytest.raises(ConfigError, match="use launch"):
+        fit(config_of(folder, tmp_path, n_devices="2"), competition)
+
+
+def test_the_command_line_trains_and_reports_errors(folder, tmp_path, capsys):
+    good = write_json(tmp_path / "good.json", config_of(folder, tmp_path / "run", epochs=1).to_dict())
+    assert launcher.main([str(good)]) == 0
+    assert "valid accuracy" in capsys.readouterr().out
+    bad = write_json(tmp_path / "bad.json", {"epoch": 1})
+    assert launcher.main([str(bad)]) == 1
+    assert "did you mean 'epochs'" in capsys.readouterr().err
+
+
+def test_a_crash_is_told_from_its_cause_on():
+    words = "warning\nterminate called after throwing an instance of 'c10::Error'\n" + "frame\n" * 2000
+    assert _crash(words).startswith("terminate called after") and len(_crash(words)) == 3000
+    assert _crash("a\n" * 4000 + "the end") == ("a\n" * 4000 + "the end")[-3000:]

@@ -1,0 +1,135 @@
+"""`max_hours`: a run stops in time with results, and goes on later as if it had never stopped."""
+
+import dataclasses
+import itertools
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from fer_utils import Config, fit, launch, launch_members, load_competition, print_results
+from fer_utils.data.submission import validate_submission
+from fer_utils.files import REPOSITORY
+from fer_utils.run import limits as time_limit
+from fer_utils.run.limits import OutOfTime, TimeLimit, hours_left
+
+KNOBS = {
+    "image_size": 20,
+    "width": 0.125,
+    "epochs": 3,
+    "batch_size": 16,
+    "device": "cpu",
+    "precision": "fp32",
+}
+KEPT = ("model.safetensors", "history.csv", "submission.csv")
+SECOND = 1 / 3600
+
+
+def config_of(out, **knobs):
+    return Config(**(KNOBS | {"out": str(out)} | knobs))
+
+
+def kept(run):
+    return [(run.out / name).read_bytes() for name in KEPT]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    return kept(fit(config_of(tmp_path_factory.mktemp("whole")), tiny))
+
+
+@pytest.fixture
+def ticking(monkeypatch):
+    """A clock that goes on by a second whenever the limit looks at it."""
+    ticks = itertools.count()
+    monkeypatch.setattr(time_limit, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+
+
+def test_it_stops_with_the_best_so_far_and_goes_on_to_the_same_bytes(tiny, whole, ticking, tmp_path, capsys):
+    run = fit(config_of(tmp_path, max_hours=17 * SECOND), tiny)
+    done = run.metrics["training"]["epochs"]
+    assert 1 <= done < 3 and len(run.history) == done
+    assert (tmp_path / "checkpoint.pt").is_file()
+    validate_submission(tiny, tmp_path / "submission.csv")
+    print_results(run)
+    printed = capsys.readouterr().out
+    assert f"OUT OF TIME after {done} of 3 epochs" in printed
+    assert "the results are those of the best epoch so far" in printed
+    again = launch(config_of(tmp_path), tiny)
+    assert f"going on after epoch {done}" in capsys.readouterr().out
+    assert kept(again) == whole
+    assert again.metrics["training"]["resumed"] == 1 and not again.metrics["training"]["out_of_time"]
+    assert not list(tmp_path.glob("checkpoint*"))
+
+
+def test_many_short_sessions_lead_to_the_same_bytes(tiny, whole, ticking, tmp_path):
+    run, sessions = None, 0
+    while run is None or run.metrics["training"]["out_of_time"]:
+        sessions += 1
+        assert sessions < 30
+        try:
+            run = fit(config_of(tmp_path, max_hours=3 * SECOND), tiny)
+        except OutOfTime:
+            assert not (tmp_path / "metrics.json").exists()
+    assert sessions > 2
+    assert kept(run) == whole
+
+
+def test_without_an_epoch_there_is_no_result_but_a_checkpoint(tiny, whole, tmp_path):
+    with pytest.raises(OutOfTime, match="ended after epoch 0 and step 1 .* too soon for a result"):
+        fit(config_of(tmp_path, max_hours=1e-9), tiny)
+    assert not (tmp_path / "metrics.json").exists()
+    assert kept(fit(config_of(tmp_path), tiny)) == whole
+
+
+def test_a_damaged_metrics_file_is_named(tiny, ticking, tmp_path):
+    fit(config_of(tmp_path, max_hours=17 * SECOND), tiny)
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(Exception, match="metrics.json is damaged .* goes on from its checkpoint"):
+        fit(config_of(tmp_path), tiny)
+
+
+def test_the_reserve_is_measured(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(time_limit, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    learner = SimpleNamespace(validation_seconds=0.0)
+    limit, endless = TimeLimit(100 * SECOND, predictions=4), TimeLimit(0.0, predictions=4)
+    with limit.timing(learner):
+        clock.now = 3.0
+    assert learner.validation_seconds == 3.0
+    clock.now = 69.0  # 2 * (1 + 4) * 3 seconds are kept for the results
+    assert not limit.is_over(learner)
+    clock.now = 71.0
+    assert limit.is_over(learner) and not endless.is_over(learner)
+    assert hours_left(0.0, start=0.0) == 0
+    assert hours_left(1.0, start=71.0 - 1800) == pytest.approx(0.5)
+    assert 0 < hours_left(1.0, start=-1e6) < 1e-3
+
+
+def test_two_processes_stop_together_and_go_on(tiny_folder, tmp_path, monkeypatch, capfd):
+    """Told by a module that Python imports at start, in the leader alone, that the time is over."""
+    competition = load_competition(str(tiny_folder), image_size=20)
+    config = config_of(tmp_path / "run", data=str(tiny_folder), n_devices="2", checkpoint_seconds=0.0)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('RANK') == '0':\n"
+        "    from fer_utils.run.limits import TimeLimit\n"
+        "    TimeLimit.is_over = lambda self, learner: learner.epoch == 2 and learner.step == 1\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
+        run = launch(config, competition)
+    assert run.metrics["training"]["out_of_time"] and len(run.history) == 2
+    run = launch(config, competition)
+    assert "going on after epoch 2 and step 1 of the next" in capfd.readouterr().out
+    assert not run.metrics["training"]["out_of_time"] and len(run.history) == 3
+
+
+def test_members_without_time_are_left_out(tiny_folder, tmp_path, capfd):
+    configs = [config_of(tmp_path / f"s{seed}", data=str(tiny_folder), seed=seed) for seed in range(2)]
+    late = [dataclasses.replace(config, max_hours=1e-9) for config in configs]
+    assert launch_members([configs[0], late[1]])[0].config.seed == 0
+    assert "s1: OutOfTime: max_hours" in capfd.readouterr().out
+    with pytest.raises(OutOfTime, match="before any member had a result"):
+        launch_members(late[1:])
+    assert [run.config.seed for run in launch_members(configs)] == [0, 1]

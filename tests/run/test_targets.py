@@ -1,0 +1,82 @@
+"""What is learned: votes, and the answers of teachers."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_competition
+
+from fer_utils.competition import DataError
+from fer_utils.config import Config
+from fer_utils.run.targets import training_targets
+from fer_utils.run.train import fit
+
+TINY = {"image_size": 20, "width": 0.125, "epochs": 2, "batch_size": 16, "precision": "fp32", "device": "cpu"}
+
+
+def config_of(out, **knobs):
+    return Config.from_dict(TINY | {"out": str(out)} | knobs)
+
+
+@pytest.fixture(scope="module")
+def teachers(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teachers")
+    return [fit(config_of(folder / f"seed{s}", seed=s), tiny) for s in range(2)]
+
+
+def test_labels_alone_need_no_targets(tiny):
+    assert training_targets(Config(), tiny) is None
+
+
+def test_the_answers_of_the_teachers_weigh_as_much_as_they_should(tiny, teachers, tmp_path):
+    teacher = ", ".join(str(run.out) for run in teachers)
+    targets = training_targets(config_of(tmp_path, teacher=teacher, teacher_weight=0.25), tiny)
+    answers = np.mean([run.predict(tiny.train.images) for run in teachers], axis=0)
+    expected = 0.75 * np.eye(4)[tiny.train.labels] + 0.25 * answers
+    assert targets.dtype == torch.float32
+    assert np.allclose(targets.numpy(), expected, atol=1e-6)
+
+
+def test_votes_and_teachers_go_together(tiny, teachers, tmp_path):
+    votes = 3 * np.eye(4, dtype=np.float32)[tiny.train.labels] + 1
+    voted = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, votes=votes))
+    knobs = {"soft_labels": True, "teacher": str(teachers[0].out), "teacher_weight": 0.0}
+    assert np.allclose(training_targets(config_of(tmp_path, **knobs), voted).numpy(), votes / 7)
+
+
+def test_a_teacher_without_weight_changes_nothing_and_with_weight_it_does(tiny, teachers, tmp_path):
+    knobs = {"teacher": str(teachers[1].out), "teacher_weight": 0.0}
+    idle = fit(config_of(tmp_path / "idle", **knobs), tiny)
+    weights = [(run.out / "model.safetensors").read_bytes() for run in (idle, teachers[0])]
+    assert weights[0] == weights[1]
+    taught = fit(config_of(tmp_path / "taught", **(knobs | {"teacher_weight": 0.5})), tiny)
+    assert (taught.out / "model.safetensors").read_bytes() != weights[0]
+
+
+def test_teachers_that_cannot_teach_are_refused(tiny, teachers, tmp_path):
+    with pytest.raises(DataError, match="not a finished run|no such"):
+        fit(config_of(tmp_path / "a", teacher=str(tmp_path)), tiny)
+    with pytest.raises(DataError, match="knows other classes"):
+        fit(config_of(tmp_path / "b", teacher=str(teachers[0].out)), tiny_competition(5))
+    ids = tiny.valid.ids.copy()
+    ids[0] = "another"
+    moved = dataclasses.replace(tiny, valid=dataclasses.replace(tiny.valid, ids=ids))
+    with pytest.raises(DataError, match="validated on other pictures"):
+        fit(config_of(tmp_path / "c", teacher=str(teachers[0].out)), moved)
+    other = dataclasses.replace(tiny, test=dataclasses.replace(tiny.test, ids=tiny.test.ids[::-1].copy()))
+    with pytest.raises(DataError, match="answers another test split"):
+        fit(config_of(tmp_path / "c", teacher=str(teachers[0].out)), other)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_teacher_that_was_stopped_is_refused(tiny, teachers, tmp_path):
+    shutil.copytree(teachers[0].out, tmp_path / "teacher")
+    metrics = json.loads((tmp_path / "teacher" / "metrics.json").read_text())
+    metrics["training"]["out_of_time"] = True
+    (tmp_path / "teacher" / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "teacher" / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(DataError, match="stopped by max_hours"):
+        fit(config_of(tmp_path / "run", teacher=str(tmp_path / "teacher")), tiny)

@@ -1,0 +1,317 @@
+"""The notebook for Kaggle: made the same every time, and run in a sandbox that looks like Kaggle."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_utils import DataError, load_competition, validate_submission
+from fer_utils.analysis.ensemble import member_configs
+from fer_utils.config import ConfigError
+from fer_utils.data.locate import run_folders, search_data
+from fer_utils.demo.dataset import make_demo
+from fer_utils.files import REPOSITORY
+from fer_utils.run.kaggle_session import continue_session, publish_submission
+from tools.kaggle_notebook import bundled_notebook, bundles, main
+
+TRAINING, ENSEMBLE = bundles(
+    "fer", {"model": "medium", "seed": 3, "columns": "label=mood, image=file"}, 4, 11.0
+)
+MACHINE = REPOSITORY / "tests" / "kaggle_machine.sh"
+# What runs inside: the machine is looked at, then the notebook is run as Kaggle runs it.
+DRIVER = """
+import fcntl, importlib.util, json, socket, struct, sys
+link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+fcntl.ioctl(link, 0x8914, struct.pack("16sh", b"lo", 0x41))  # the kernel talks over the loopback
+assert importlib.util.find_spec("fer_utils") is None, "the repository can be seen"
+try:
+    socket.create_connection(("192.0.2.1", 80), timeout=2)
+    raise SystemExit("there is a network")
+except OSError:
+    pass
+import papermill
+papermill.execute_notebook(
+    "/kaggle/src/notebook.ipynb", "/kaggle/working/__notebook__.ipynb", json.loads(sys.argv[1]),
+    cwd="/kaggle/working", progress_bar=False, kernel_name="python3", start_timeout=180,
+)
+"""
+QUICK = {"width": 0.125, "image_size": 32, "batch_size": 64, "views": "plain", "compile_mode": "off"}
+
+
+def source(cell) -> str:
+    return "".join(cell["source"])
+
+
+def parameters(notebook) -> dict:
+    cell = next(cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    values = {}
+    exec(source(cell), values)
+    return values
+
+
+@pytest.mark.parametrize("bundle", [TRAINING, ENSEMBLE], ids=lambda bundle: bundle.name)
+def test_the_cells_write_the_package_byte_for_byte(bundle):
+    notebook = bundled_notebook(bundle)
+    assert len(json.dumps(notebook)) < 1e6  # what Kaggle takes as the source of a notebook
+    nbformat.validate(nbformat.from_dict(notebook))
+    written = {}
+    for cell in notebook["cells"]:
+        first, _, body = source(cell).partition("\n")
+        if first.startswith("%%writefile "):
+            written[first.split()[1].removeprefix("/tmp/fer/")] = (
+                body + "\n"
+            ).encode()  # as IPython ends a cell
+            assert cell["metadata"]["_kg_hide-input"] and cell["metadata"]["jupyter"]["source_hidden"]
+    assert written == {
+        path.relative_to(REPOSITORY).as_posix(): path.read_bytes()
+        for path in (REPOSITORY / "fer_utils").rglob("*.py")
+    }
+    assert notebook["cells"][0]["cell_type"] == "markdown"  # what it does, before the code
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+
+
+def test_the_rest_is_the_notebook_of_the_repository():
+    """Nothing is lost, moved or changed but the defaults of the parameters."""
+    original = json.loads((REPOSITORY / "notebooks" / "03_training.ipynb").read_text())["cells"]
+    bundled = {cell["id"]: cell for cell in bundled_notebook(TRAINING)["cells"]}
+    assert [name for name in bundled if name in {cell["id"] for cell in original}] == [
+        c["id"] for c in original
+    ]
+    changed = [cell for cell in original if source(bundled[cell["id"]]) != source(cell)]
+    assert [cell["metadata"].get("tags") for cell in changed] == [["parameters"]]
+    before = dict(line.split(" = ", 1) for line in source(changed[0]).splitlines())
+    after = dict(line.split(" = ", 1) for line in source(bundled[changed[0]["id"]]).splitlines())
+    assert list(before) == list(after)
+    assert {name.split(":")[0] for name in before if before[name] != after[name]} == {
+        "out", "max_hours", "model", "seed", "columns",
+    }  # fmt: skip
+    assert all(after[name].split("  # ")[1] == before[name].split("  # ")[1] for name in before)
+
+
+def test_the_defaults_are_the_knobs_given():
+    training, ensemble = (parameters(bundled_notebook(bundle)) for bundle in (TRAINING, ENSEMBLE))
+    assert (training["model"], training["seed"], training["max_hours"]) == ("medium", 3, 11.0)
+    assert training["out"] == "/kaggle/working/run" and ensemble["out"] == "/kaggle/working/ensemble"
+    assert (ensemble["n_members"], ensemble["seed"], ensemble["data"]) == (4, 3, "auto")
+    members = member_configs(ensemble["recipe"], 4, {"out": "x", "seed": ensemble["seed"]})
+    assert [member.seed for member in members] == [3, 4, 5, 6]
+    assert {(member.model, member.columns) for member in members} == {("medium", "label=mood, image=file")}
+
+
+def test_recipes_take_turns():
+    configs = member_configs(
+        "model: medium; preset: quick, model: small, epochs: 5", 3, {"out": "x", "seed": 0}
+    )
+    assert [config.model for config in configs] == ["medium", "small", "medium"]
+    assert configs[1].epochs == 5 and configs[2].out == "x/member2"
+    for recipe, message in (
+        ("model=medium", "recipe must be like"),
+        ("modl: medium", "did you mean 'model'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            member_configs(recipe, 1, {"out": "x", "seed": 0})
+
+
+def test_the_command_writes_the_same_again(tmp_path, capsys, monkeypatch):
+    arguments = [
+        "--user",
+        "me",
+        "--competition",
+        "some-faces",
+        "--dataset",
+        "me/weights",
+        "--folder",
+        str(tmp_path),
+    ]
+    assert main([*arguments, "-p", "epochs", "30"]) == 0
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main([*arguments, "-p", "epochs", "30"]) == 0
+    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in files) == [
+        "fer-ensemble/fer-ensemble.ipynb", "fer-ensemble/kernel-metadata.json",
+        "fer-training/fer-training.ipynb", "fer-training/kernel-metadata.json",
+    ]  # fmt: skip
+    metadata = json.loads((tmp_path / "fer-training" / "kernel-metadata.json").read_text())
+    assert metadata["id"] == "me/fer-training" and metadata["code_file"] == "fer-training.ipynb"
+    assert re.sub(r"\W", "-", metadata["title"]) == "fer-training"  # Kaggle wants the id's own words
+    assert metadata["machine_shape"] == "NvidiaTeslaT4" and metadata["enable_gpu"]
+    assert metadata["enable_internet"] is False and metadata["is_private"] is True
+    assert (metadata["competition_sources"], metadata["dataset_sources"]) == (["some-faces"], ["me/weights"])
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_the_user_is_known_from_kaggle_json(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
+    assert main(["--folder", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "write your Kaggle name over USERNAME" in printed and "nothing will be mounted" in printed
+    (tmp_path / "kaggle.json").write_text('{"username": "ada", "key": "secret"}')
+    assert main(["--folder", str(tmp_path)]) == 0
+    written = (tmp_path / "fer-training" / "kernel-metadata.json").read_text()
+    assert '"ada/fer-training"' in written and "secret" not in written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "epoch", "3"], "did you mean 'epochs'"),
+        (["-p", "epochs", "ten"], "epochs must be int"),
+        (["--competition", "https://www.kaggle.com/c/x"], "--competition must be a plain name"),
+        (["--dataset", "faces"], "--dataset must be OWNER/NAME"),
+        (["--user", "me@home"], "--user must be a plain name"),
+    ],
+)
+def test_a_wrong_argument_is_named_before_anything_is_written(arguments, message, tmp_path, capsys):
+    assert main([*arguments, "--folder", str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def unfinished(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name in ("config.json", "checkpoint.pt", "history.csv", "valid.npz"):
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_an_earlier_session_is_found_copied_and_never_overwritten(tmp_path, capsys):
+    inputs, out = tmp_path / "input", tmp_path / "working" / "ensemble"
+    assert continue_session(out, inputs) == []
+    assert "a new one begins" in capsys.readouterr().out
+    for k in range(2):
+        unfinished(inputs / "notebooks" / "me" / "ensemble" / "ensemble" / f"member{k}")
+    unfinished(inputs / "other" / "run")
+    assert continue_session(out, inputs) == [out / "member0", out / "member1"]
+    assert (out / "member1" / "checkpoint.pt").read_text() == "checkpoint.pt"
+    (out / "member1" / "checkpoint.pt").write_text("newer")
+    continue_session(out, inputs)
+    assert (out / "member1" / "checkpoint.pt").read_text() == "newer"
+    unfinished(inputs / "again" / "ensemble" / "member1")
+    with pytest.raises(DataError, match="both hold 'ensemble' to go on with: detach one"):
+        continue_session(out, inputs)
+
+
+def test_an_earlier_output_is_not_taken_for_data(tmp_path, monkeypatch, tiny_folder, capsys):
+    monkeypatch.delenv("FER_DATA", raising=False)
+    monkeypatch.setattr("fer_utils.data.locate.KAGGLE_INPUT", tmp_path)
+    output = tmp_path / "a-notebook"
+    unfinished(output / "run")
+    (output / "submission.csv").write_text("id,label\n1,0\n")
+    np.savez(output / "run" / "test.npz", ids=np.arange(3), probs=np.ones((3, 2)))
+    assert run_folders(tmp_path) == [output / "run"]
+    monkeypatch.setattr("fer_utils.data.locate.REPOSITORY_DATA", tmp_path / "none")
+    assert search_data() == "demo"
+    shutil.copytree(tiny_folder, tmp_path / "competitions" / "tiny")
+    assert search_data() == tmp_path / "competitions" / "tiny"
+    assert "not used" not in capsys.readouterr().out
+
+
+def test_without_a_test_split_there_is_nothing_to_publish(tiny, tmp_path, capsys):
+    assert publish_submission(tmp_path, dataclasses.replace(tiny, test=None), tmp_path) is None
+    assert "is the competition attached?" in capsys.readouterr().out
+
+
+def namespaces() -> list[str] | None:
+    """The command that starts another in namespaces of its own, where this machine allows it."""
+    command = [
+        "unshare",
+        "--mount",
+        "--net",
+        *(["--map-root-user"] if os.name == "posix" and os.getuid() else []),
+    ]
+    try:
+        done = subprocess.run([*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True)
+    except OSError:  # another system than Linux
+        return None
+    return command if done.returncode == 0 else None
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    command = namespaces()
+    if command is None:
+        pytest.skip("no namespaces for a sandbox here (they need Linux, and root or user namespaces)")
+    return command
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """A small competition of demo faces."""
+    folder, demo = tmp_path_factory.mktemp("faces"), make_demo(300, 10, 40)
+
+    def text(images):
+        return [" ".join(map(str, image.ravel())) for image in images]
+
+    pd.DataFrame({"emotion": demo.train.labels, "pixels": text(demo.train.images)}).to_csv(
+        folder / "train.csv", index=False
+    )
+    pd.DataFrame({"id": range(40), "pixels": text(demo.test.images)}).to_csv(folder / "test.csv", index=False)
+    pd.DataFrame({"id": range(40), "emotion": 0}).to_csv(folder / "sample_submission.csv", index=False)
+    return folder
+
+
+def run_on_kaggle(sandbox, bundle, box: Path, inputs: dict[str, Path], **values) -> str:
+    """Run a bundle with `inputs` below /kaggle/input; returns what it printed. It writes into box/working."""
+    for name in ("src", "working", "root"):
+        (box / name).mkdir(parents=True)
+    for name, folder in inputs.items():
+        shutil.copytree(folder, box / "input" / name)
+    (box / "src" / "notebook.ipynb").write_text(json.dumps(bundled_notebook(bundle)))
+    (box / "src" / "driver.py").write_text(DRIVER)
+    machine = [
+        "sh",
+        str(MACHINE),
+        str(box / "root"),
+        str(REPOSITORY),
+        sys.prefix,
+        str(box),
+        json.dumps(values),
+    ]
+    done = subprocess.run([*sandbox, *machine], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    executed = nbformat.read(box / "working" / "__notebook__.ipynb", as_version=4)
+    outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
+    return "".join(output.get("text", "") for output in outputs)
+
+
+def check_submission(box: Path, faces: Path) -> None:
+    validate_submission(load_competition(str(faces), image_size=32), box / "working" / "submission.csv")
+
+
+def test_a_training_on_kaggle_ends_in_time_and_goes_on_in_the_next_session(sandbox, faces, tmp_path):
+    plain = bundles("fer", {}, 2, 11.0)[0]
+    first = tmp_path / "first"
+    values = QUICK | {"epochs": 10_000, "max_hours": 0.002}
+    printed = run_on_kaggle(sandbox, plain, first, {"competitions/faces": faces}, **values)
+    assert "data: /kaggle/input/competitions/faces" in printed and "a new one begins" in printed
+    assert "OUT OF TIME after" in printed and "valid: /kaggle/working/submission.csv" in printed
+    check_submission(first, faces)
+    done = json.loads((first / "working" / "run" / "metrics.json").read_text())["training"]["epochs"]
+
+    inputs = {"faces": faces, "fer-training": first / "working"}
+    printed = run_on_kaggle(sandbox, plain, tmp_path / "second", inputs, **values)
+    assert "data: /kaggle/input/faces (found below /kaggle/input)" in printed
+    assert f"going on after epoch {done}" in printed
+    check_submission(tmp_path / "second", faces)
+    # The output holds the run, the notebook and the submission: the code is elsewhere.
+    names = {path.name for path in (tmp_path / "second" / "working").iterdir()}
+    assert names == {"run", "submission.csv", "__notebook__.ipynb"}
+
+
+def test_an_ensemble_on_kaggle(sandbox, faces, tmp_path):
+    knobs = QUICK | {"epochs": 1}
+    ensemble = bundles("fer", knobs, 2, 11.0)[1]
+    printed = run_on_kaggle(sandbox, ensemble, tmp_path, {"datasets/someone/faces": faces})
+    assert "member0: epoch   1/1" in printed and "member1: epoch   1/1" in printed
+    assert "valid: /kaggle/working/submission.csv" in printed
+    check_submission(tmp_path, faces)

@@ -1,0 +1,137 @@
+"""The committed results: trained by a plan, repeated, scored, and used on a person's own pictures."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_utils.competition import DataError
+from fer_utils.config import Config, ConfigError
+from fer_utils.run.folder import load_run
+from fer_utils.run.reference import Reference, load_reference, picture_files
+from tools import reproduce as reference
+from tools.reproduce import Plan
+
+TINY = "image_size: 20, width: 0.125, epochs: 1, batch_size: 30, precision: fp32"
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_folder, tmp_path_factory):
+    """A reference called "tiny", made from the command line, and where others would be committed."""
+    shelf = tmp_path_factory.mktemp("reference")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "FOLDER", shelf)
+        patch.setitem(reference.PLANS, "tiny", Plan(f"{TINY}; {TINY}, model: medium", members=3, at_once=2))
+        command = ["tiny", "--data", str(tiny_folder), "--device", "cpu", "--out", str(shelf / "tiny")]
+        assert reference.main(command) == 0
+        yield shelf / "tiny"
+
+
+def test_a_reference_holds_its_members_and_their_submissions(folder):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    runs = [load_run(folder / f"member{k}") for k in range(3)]
+    assert [run.config.model for run in runs] == ["small", "medium", "small"]
+    accuracies = [run.metrics["valid"]["views"]["accuracy"] for run in runs]
+    assert metrics["views_mean"] == pytest.approx(np.mean(accuracies))
+    assert metrics["views_sd"] == pytest.approx(np.std(accuracies, ddof=1))
+    chosen = [load_run(folder / name) for name in metrics["members"]]
+    probs = np.mean([run.saved_probs("valid") for run in chosen], axis=0)
+    labels = runs[0].saved("valid", "labels")
+    assert metrics["without_copies"]["n"] <= len(labels)
+    first = np.mean([run.saved_probs("valid") for run in runs[:2]], axis=0)
+    assert metrics["first"]["accuracy"] == pytest.approx((first.argmax(1) == labels).mean())
+    assert metrics["ensemble"]["accuracy"] == pytest.approx((probs.argmax(1) == labels).mean())
+
+
+def test_pictures_of_ones_own_are_answered_by_all_members(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, size in (("b.png", (20, 20)), ("a.jpg", (60, 50, 3))):
+        Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    loaded = load_reference("tiny")
+    probs = loaded.predict(tmp_path)
+    assert probs.shape == (2, len(loaded.class_names)) and np.allclose(probs.sum(1), 1, atol=1e-5)
+    image = np.array(Image.open(tmp_path / "b.png"))[None]
+    by_hand = np.mean([run.predict(image) for run in loaded.runs], axis=0)
+    assert np.allclose(probs[1], by_hand[0], atol=1e-6)  # a.jpg comes first
+    assert np.allclose(loaded.predict([tmp_path / "b.png", tmp_path / "a.jpg"]), probs[::-1], atol=1e-6)
+    assert np.allclose(loaded.predict(str(tmp_path / "b.png")), probs[1:], atol=1e-6)
+
+
+def test_a_picture_that_cannot_be_read_is_named(folder, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"broken\.png: .*1 of 1 files"):
+        load_reference("tiny").predict(tmp_path)
+    with pytest.raises(DataError, match="away.png: no such picture"):
+        picture_files([tmp_path / "away.png"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no pictures there"):
+        picture_files(tmp_path / "empty")
+    with pytest.raises(DataError, match="no pictures there"):
+        picture_files([])
+
+
+def test_a_mistyped_reference_names_the_nearest(folder):
+    with pytest.raises(ConfigError, match="did you mean 'tiny'"):
+        load_reference("tini")
+    assert reference.main(["tini"]) == 1
+    with pytest.raises(ConfigError, match="no reference is called .fer2013-single.*make reproduce"):
+        load_reference("fer2013-single")
+
+
+def test_a_single_run_is_a_reference_too(folder, capfd):
+    loaded = load_reference("tiny")
+    (folder.parent / "single").symlink_to(folder / "member1")
+    alone = load_reference("single")
+    assert isinstance(alone, Reference) and len(alone.runs) == 1
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(folder.parent / "face.png")
+    expected = load_run(folder / "member1").predict(np.zeros((1, 20, 20), np.uint8))
+    assert np.allclose(alone.predict(folder.parent / "face.png"), expected)
+    assert loaded.class_names == alone.class_names
+    assert reference.main(["single"]) == 1
+    assert "is one run without a plan" in capfd.readouterr().err
+    (folder.parent / "damaged").mkdir()
+    (folder.parent / "damaged" / "metrics.json").write_text("{}")
+    with pytest.raises(DataError, match="it names no members"):
+        load_reference("damaged")
+
+
+def test_a_repetition_is_held_against_the_committed_one(folder, tiny_folder, tmp_path, capfd):
+    command = ["tiny", "--data", str(tiny_folder), "--device", "cpu", "--out", str(tmp_path / "again")]
+    assert reference.main([*command, "--minutes", "0.00001"]) == 1
+    assert "goes on from there" in capfd.readouterr().err
+    assert not (tmp_path / "again" / "submission.csv").exists()
+    assert reference.main(command) == 0
+    out = capfd.readouterr().out
+    assert out.count("; the same bytes") == 3
+    assert "ensemble, anew" in out and "ensemble, committed" in out
+
+
+def test_a_repetition_on_other_data_is_refused(folder, tiny_folder, tmp_path, capfd):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_folder, other)
+    table = next(path for path in other.iterdir() if "train" in path.name)
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    out = tmp_path / "again"
+    assert reference.main(["tiny", "--data", str(other), "--device", "cpu", "--out", str(out)]) == 1
+    assert "holds other data than" in capfd.readouterr().err and not out.exists()
+
+
+def test_committed_weights_give_the_committed_answers(folder, tiny_folder, capfd):
+    assert reference.main(["tiny", "--data", str(tiny_folder), "--score"]) == 0
+    assert "100.00 % of the answers as committed" in capfd.readouterr().out
+    other = load_run(folder / "member0")
+    swapped = Reference(folder, (load_run(folder / "member1"),))
+    object.__setattr__(swapped.runs[0], "model", other.model)
+    text = reference.score_reference(swapped, other.load_data())
+    assert "100.00 %" not in text or "at most 0.0" not in text
+
+
+def test_every_plan_names_knobs_that_exist():
+    for name, plan in reference.PLANS.items():
+        configs = reference.member_configs(plan.recipe, plan.members, {"out": name, "seed": 0})
+        assert all(isinstance(config, Config) for config in configs) and len(configs) == plan.members
+        for config in configs if name == "fer2013-contest" else ():
+            assert config.pool_valid and config.n_folds == 50 and not plan.choose

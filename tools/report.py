@@ -1,0 +1,132 @@
+"""A run as one HTML page: results first, then curves, confusion, calibration, errors and the config.
+
+python -m tools.report outputs/demo      writes outputs/demo/report.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from jinja2 import Environment
+
+from fer_utils.competition import Competition, DataError
+from fer_utils.config import ConfigError
+from fer_utils.files import OutputError, write_text
+from fer_utils.run.folder import Run, load_run
+from tools.report_page import PAGE
+from tools.report_sections import is_demo, last_part, percent, record_of, sections, together
+
+
+def write_report(
+    run: Run, competition: Competition | None, path: Path, note: str = "the run's data was not given."
+) -> Path:
+    """Write the page of `run` to `path`; it needs no network and holds no script.
+
+    Args:
+        competition: the run's data, for the faces; None leaves these out.
+        note: why there are no faces.
+
+    Raises:
+        DataError: the saved predictions are damaged, or are not those of the competition.
+        OutputError: the page cannot be written.
+    """
+    page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
+    text = page.render(
+        name=run.out.name,
+        headline=_headline(run),
+        warnings=_warnings(run),
+        facts=_facts(run),
+        sections=sections(run, competition, note),
+    )
+    return write_text(path, text)
+
+
+def _interval(scores: dict[str, Any]) -> str:
+    n = together(f"n = {scores['n']:,}")
+    return f"{100 * scores['ci_low']:.1f} to {100 * scores['ci_high']:.1f} {together('(95 %),')} {n}"
+
+
+def _headline(run: Run) -> str:
+    return f"{percent(run.metrics['valid']['views'])} of the validation pictures are named rightly"
+
+
+def _warnings(run: Run) -> list[str]:
+    training, lines = run.metrics["training"], []
+    if is_demo(run):
+        lines.append("Drawn demo faces, not a competition: no number here says anything of real faces.")
+    if training.get("out_of_time"):
+        lines.append(
+            f"Stopped by max_hours after {training['epochs']} of {run.config.epochs} epochs: these are the "
+            "results of the best epoch so far; the same run again goes on."
+        )
+    elif training["epochs"] < run.config.epochs:
+        lines.append(
+            f"Stopped early after {training['epochs']} of {run.config.epochs} epochs, as patience "
+            f"({run.config.patience}) said: validation accuracy rose no more."
+        )
+    return lines
+
+
+def _facts(run: Run) -> list[dict[str, str]]:
+    """The numbers of the top, each as `what`, `value` and `more`."""
+    training, facts = run.metrics["training"], []
+    for split in (name for name in ("valid", "test") if name in run.metrics):
+        scores = run.metrics[split]
+        for what, key in ((f"views: {run.config.views}", "views"), ("plain", "plain")):
+            facts.append((f"{split} accuracy, {what}", percent(scores[key]), _interval(scores[key])))
+        if without := scores["without_copies"]:
+            what = f"{split} accuracy without copies of earlier pictures"
+            facts.append((what, percent(without), _interval(without)))
+    record = record_of(run)
+    environment = record.get("environment", {})
+    size = f"{training['parameters'] / 1e6:.2f} M parameters"
+    facts += [
+        ("network", f"{run.config.model}, width {run.config.width:g}", size),
+        ("epochs", f"{training['epochs']}, kept {training['chosen_epoch']}", f"seed {run.config.seed}"),
+        ("training", _duration(training["seconds"]), str(environment.get("hardware", ""))),
+        ("data", last_part(run.config.data), str(record.get("layout", ""))),
+    ]
+    return [dict(zip(("what", "value", "more"), fact, strict=True)) for fact in facts]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("--data", default="run", help="where its data lies now; left out, where it lay then")
+    parser.add_argument(
+        "--out", type=Path, help="the file to write; left out, report.html in the run's folder"
+    )
+    parser.add_argument("--no-faces", action="store_true", help="for a page that others may see")
+    options = parser.parse_args(arguments)
+    matplotlib.use("Agg")  # no window, wherever this runs
+    competition, note = None, "the page was made with --no-faces."
+    try:
+        run = load_run(options.run)
+        try:
+            competition = None if options.no_faces else run.load_data(options.data)
+        except DataError as error:
+            note = "the data was not found, or is not the run's; name its place with --data."
+            print(f"no faces on the page: {error}", file=sys.stderr)
+        path = write_report(run, competition, options.out or run.out / "report.html", note)
+    except (ConfigError, DataError, OutputError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
