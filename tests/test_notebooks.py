@@ -18,10 +18,11 @@ import pytest
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from fer_utils import demo_run, fit, load_competition, load_run, notebook
+from fer_utils import demo_run, fit, load_competition, load_run
 from fer_utils.config import Config
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
+from fer_utils.run import train
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
@@ -211,7 +212,7 @@ def test_a_fresh_clone_gets_a_demo_run_to_look_into(tmp_path, monkeypatch):
         parameters = papermill.inspect_notebook(REPOSITORY / "notebooks" / f"{name}.ipynb")
         assert eval(parameters[parameter]["default"]) == "demo"
     small = make_demo(200, 60, 20)
-    monkeypatch.setattr(notebook, "_demo_data", lambda **options: small)
+    monkeypatch.setattr(train, "_demo_data", lambda **options: small)
     run = demo_run(str(tmp_path / "run"), seed=3, device="cpu")
     assert run.config.seed == 3
     assert load_run(tmp_path / "run").metrics == run.metrics

@@ -65,4 +65,4 @@ def test_there_are_no_circles():
 def test_folders_and_files_stay_small():
     for folder in {path.parent for path in MODULES.values()}:
         assert len(list(folder.glob("*.py"))) <= 14, folder
-    assert max(len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES.values()) <= 330
+    assert max(len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES.values()) <= 340

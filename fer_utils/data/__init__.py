@@ -1,0 +1,1 @@
+"""From a path to a `Competition`: find it, recognise its layout, read it, write the submission."""

@@ -1,0 +1,1 @@
+"""Augmentation, networks, optimizers, the training loop and metrics: everything that computes."""

@@ -23,6 +23,7 @@ from fer_utils import Config, fit
 from fer_utils.competition import FER_CLASSES, Competition, DataError
 from fer_utils.data import images as pictures
 from fer_utils.data.load import load_competition
+from fer_utils.data.pixels import parse_pixels
 from fer_utils.data.submission import validate_submission
 
 SETTINGS = settings(
@@ -163,7 +164,7 @@ def test_classes_may_have_any_names(tmp_path_factory, names):
 )
 def test_pixels_are_parsed_as_one_by_one(rows, breaks):
     texts = [breaks.join(map(str, row)) for row in rows]
-    images, broken = pictures.parse_pixels(texts, 16)
+    images, broken = parse_pixels(texts, 16)
     for row, text in enumerate(texts):
         words = text.replace(",", " ").split()
         fine = len(words) == 16 and all(w.isdigit() and int(w) < 256 for w in words)

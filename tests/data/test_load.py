@@ -4,8 +4,6 @@ import dataclasses
 import itertools
 import os
 import shutil
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -122,10 +120,7 @@ def test_options_out_of_range(tmp_path, options):
 @pytest.fixture
 def places(tmp_path, monkeypatch):
     """An empty machine: a Kaggle mount, a repository and a working directory of its own."""
-    demo = types.ModuleType("fer_utils.demo.dataset")
-    demo.make_demo = lambda seed, size: ("demo", seed, size)
-    monkeypatch.setitem(sys.modules, "fer_utils.demo.dataset", demo)
-    monkeypatch.setattr(sys.modules["fer_utils.demo"], "dataset", demo, raising=False)
+    monkeypatch.setattr(data, "make_demo", lambda seed, size: ("demo", seed, size))
     monkeypatch.setattr(finding, "KAGGLE_INPUT", tmp_path / "kaggle" / "input")
     monkeypatch.setattr(finding, "REPOSITORY_DATA", tmp_path / "repository" / "data")
     monkeypatch.setattr(files, "REPOSITORY", tmp_path / "repository")

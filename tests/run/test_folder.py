@@ -5,11 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
+from fer_utils import files
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.learning.augment import VIEWS
 from fer_utils.learning.predict import view_probs
-from fer_utils.run import folder as predict
+from fer_utils.run import folder
 from fer_utils.run.folder import load_run
 from fer_utils.run.train import fit
 
@@ -72,19 +73,19 @@ def test_an_unfinished_run_says_what_is_missing(run, tmp_path):
 
 
 def test_a_run_refuses_other_data(run, tiny, monkeypatch):
-    monkeypatch.setattr(predict, "load_competition", lambda data, **options: tiny)
+    monkeypatch.setattr(folder, "load_competition", lambda data, **options: tiny)
     assert run.load_data() is tiny
     from conftest import tiny_competition
 
-    monkeypatch.setattr(predict, "load_competition", lambda data, **options: tiny_competition(5))
+    monkeypatch.setattr(folder, "load_competition", lambda data, **options: tiny_competition(5))
     with pytest.raises(DataError, match="other data"):
         run.load_data("elsewhere")
 
 
 def test_a_relative_out_counts_from_the_repository(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert predict.resolve_out("outputs/x") == predict.REPOSITORY / "outputs" / "x"
-    assert predict.resolve_out(tmp_path / "x") == tmp_path / "x"
+    assert files.resolve_out("outputs/x") == files.REPOSITORY / "outputs" / "x"
+    assert files.resolve_out(tmp_path / "x") == tmp_path / "x"
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"training": {}}', "3"])

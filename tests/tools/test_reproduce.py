@@ -9,6 +9,7 @@ from PIL import Image
 
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
+from fer_utils.run import reference as references
 from fer_utils.run.folder import load_run
 from fer_utils.run.reference import Reference, load_reference, picture_files
 from tools import reproduce as reference
@@ -22,6 +23,7 @@ def folder(tiny_folder, tmp_path_factory):
     """A reference called "tiny", made from the command line, and where others would be committed."""
     shelf = tmp_path_factory.mktemp("reference")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(references, "FOLDER", shelf)
         patch.setattr(reference, "FOLDER", shelf)
         patch.setitem(reference.PLANS, "tiny", Plan(f"{TINY}; {TINY}, model: medium", members=3, at_once=2))
         command = ["tiny", "--data", str(tiny_folder), "--device", "cpu", "--out", str(shelf / "tiny")]
