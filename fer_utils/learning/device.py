@@ -6,7 +6,6 @@ import copy
 import math
 import os
 import platform
-import shutil
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -39,13 +38,6 @@ def choose_device(name: str = "auto") -> torch.device:
         except (RuntimeError, AssertionError, ImportError) as error:
             problem = str(error).strip().split("\n")[0].split(". ")[0]  # torch adds pages of advice
     raise ConfigError(f"device {name!r} cannot be used here ({problem}); try 'auto' or 'cpu'")
-
-
-def can_compile() -> bool:
-    """Whether torch.compile has what it needs for a GPU: Triton, which new cards have, and a C compiler."""
-    from torch.utils._triton import has_triton
-
-    return has_triton() and any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
 def visible_gpu(index: int) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -229,40 +227,6 @@ def create_model(
             f"drop_path must be 0 for {name}, which has no residual blocks of ours; try 'medium'"
         )
     return model
-
-
-MOST_VALUES = 20_000_000  # floats that `whiten_stem` looks at, 80 MB
-
-
-@torch.no_grad()
-def whiten_stem(model: nn.Module, images: np.ndarray, n: int = 2000) -> None:
-    """Begin the first convolution with the principal components of the pictures' patches, each beside its
-    opposite, the strongest first; what they do not fill stays random.
-
-    With the batch normalization behind it such a layer whitens its input from the first step on, as in Jordan
-    2024, "94 % on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498); there it is frozen, here it
-    goes on learning.
-
-    Args:
-        images: uint8 [N, 1, H, W] of the training split; `n` of them, evenly spread, are looked at, fewer
-            where they are large.
-
-    Raises:
-        ConfigError: the network has no convolution.
-    """
-    stem = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    if stem is None:
-        raise ConfigError("whiten: this network does not begin with a convolution")
-    values = images[0].size * stem.weight[0].numel() // math.prod(stem.stride)  # of a picture's patches
-    rows = np.linspace(0, len(images) - 1, min(n, len(images), max(1, MOST_VALUES // values))).astype(int)
-    pictures = normalise(torch.from_numpy(images[rows]).float() / 255)
-    patches = F.unfold(pictures, stem.kernel_size, stride=stem.stride)  # [n, kernel, places]
-    patches = patches.transpose(1, 2).flatten(0, 1)
-    directions = torch.linalg.eigh(torch.cov(patches.T))[1].T.flip(0)  # the strongest first, each of length 1
-    filters = torch.stack([directions, -directions], 1).flatten(0, 1)[: len(stem.weight)]
-    # As long as the random ones, or one step would turn them further than those.
-    filters = filters * stem.weight.flatten(1).norm(dim=1).mean().cpu()
-    stem.weight[: len(filters)] = filters.view(-1, *stem.weight.shape[1:]).to(stem.weight)
 
 
 def model_cost(model: nn.Module, image_size: int) -> tuple[int, int]:

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_utils.competition import Competition, Split
-from fer_utils.config import Config, ConfigError
+from fer_utils.config import Config
 from fer_utils.learning.augment import augment, mix, resize, to_float
 from fer_utils.learning.device import choose_precision
 from fer_utils.learning.distributed import ALONE, Team, share_norms
-from fer_utils.learning.models import create_model, whiten_stem
+from fer_utils.learning.models import create_model
 from fer_utils.learning.optim import (
     MovingAverage,
     class_weights,
@@ -58,7 +58,6 @@ class Learner:
     resumed: int = 0
     seconds: float = 0.0
     epoch_seconds: list[float] = field(default_factory=list)  # `seconds` at the end of each epoch
-    compile_seconds: float = 0.0
     validation_seconds: float = 0.0  # of the last validation
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=lambda: {"accuracy": -1.0, "loss": math.inf, "epoch": 0})
@@ -90,12 +89,6 @@ def new_learner(
         torch.backends.cudnn.benchmark = True  # batches are equal, so a search for the best kernels pays
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(competition.class_names), **config.model_options)
-    if config.whiten and config.pretrained:
-        raise ConfigError(
-            "whiten would overwrite the first layer of the pretrained weights: take one of both"
-        )
-    if config.whiten:
-        whiten_stem(model, competition.train.images)
     model = model.to(device, memory_format=torch.channels_last)
     counts = torch.tensor(np.bincount(competition.train.labels, minlength=len(competition.class_names)))
     dtype = team.agree(choose_precision(precision or config.precision, model, config.image_size))
@@ -212,7 +205,7 @@ def forward_backward(
 def batches(n: int, config: Config, epoch: int) -> Tensor:
     """Row numbers [steps, batch] of each batch, newly shuffled every epoch.
 
-    All batches are equal, which compiled networks and teams need: up to steps - 1 pictures, others every
+    All batches are equal, which teams need: up to steps - 1 pictures, others every
     time, sit an epoch out.
     """
     order = torch.randperm(n, generator=_generator(config.seed, -1 - epoch, torch.device("cpu")))

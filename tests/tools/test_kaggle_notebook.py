@@ -44,7 +44,7 @@ papermill.execute_notebook(
     cwd="/kaggle/working", progress_bar=False, kernel_name="python3", start_timeout=180,
 )
 """
-QUICK = {"width": 0.125, "image_size": 32, "batch_size": 64, "views": "plain", "compile_mode": "off"}
+QUICK = {"width": 0.125, "image_size": 32, "batch_size": 64, "views": "plain"}
 
 
 def source(cell) -> str:
