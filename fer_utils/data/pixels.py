@@ -13,7 +13,6 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.data.json_parquet import as_text
 
-PARSED_TOGETHER = 256  # rows
 _LIST_MARKS = str.maketrans("[](),;", " " * 6)
 
 
@@ -25,30 +24,15 @@ def parse_pixels(texts: Sequence[str], pixels: int) -> tuple[np.ndarray, dict[in
     """
     images = np.zeros((len(texts), pixels), np.uint8)
     broken: dict[int, str] = {}
-    for start in range(0, len(texts), PARSED_TOGETHER):
-        block = texts[start : start + PARSED_TOGETHER]
-        values = _parse_block(block, pixels)
-        if values is not None:
-            images[start : start + len(block)] = values
-            continue
-        for row, text in enumerate(block, start):
+    with warnings.catch_warnings():
+        # numpy announces trailing rubbish by a warning now and by a ValueError later.
+        warnings.simplefilter("error", DeprecationWarning)
+        for row, text in enumerate(texts):
             try:
                 images[row] = _parse_row(text, pixels)
             except ValueError as error:
                 broken[row] = str(error)
     return images, broken
-
-
-def _parse_block(texts: Sequence[str], pixels: int) -> np.ndarray | None:
-    """All rows at once; None if any is not `pixels` whole numbers from 0 to 255, single blanks between."""
-    if any(text.count(" ") != pixels - 1 for text in texts):
-        return None
-    try:
-        values = _numbers(" ".join(texts))
-    except (ValueError, DeprecationWarning):
-        return None
-    fine = len(values) == len(texts) * pixels and values.min() >= 0 and values.max() <= 255
-    return values.reshape(len(texts), pixels) if fine else None
 
 
 def _parse_row(text: str, pixels: int) -> np.ndarray:
@@ -68,13 +52,10 @@ def _numbers(text: str) -> np.ndarray:
     """The whole numbers of a pixel string; raises if there is anything else."""
     if not text.strip():
         return np.empty(0)
-    with warnings.catch_warnings():
-        # numpy announces trailing rubbish by a warning now and by a ValueError later.
-        warnings.simplefilter("error", DeprecationWarning)
-        try:
-            return np.fromstring(text, dtype=np.int32, sep=" ")
-        except (ValueError, DeprecationWarning):  # a printed list, [1, 2, 3], or 1.0 2.0 3.0
-            values = np.fromstring(text.translate(_LIST_MARKS), dtype=np.float64, sep=" ")
+    try:
+        return np.fromstring(text, dtype=np.int32, sep=" ")
+    except (ValueError, DeprecationWarning):  # a printed list, [1, 2, 3], or 1.0 2.0 3.0
+        values = np.fromstring(text.translate(_LIST_MARKS), dtype=np.float64, sep=" ")
     if not np.isfinite(values).all() or (values % 1).any():
         raise ValueError("not a whole number")
     return values
