@@ -20,7 +20,7 @@ from fer_utils.competition import Competition, DataError, Split
 from fer_utils.config import Config
 from fer_utils.data.load import load_competition
 from fer_utils.files import atomic_write, find_path
-from fer_utils.learning.augment import resize, to_float
+from fer_utils.learning.augment import at_size, to_float
 from fer_utils.learning.device import choose_device
 from fer_utils.learning.models import create_model
 from fer_utils.learning.predict import view_probs
@@ -80,7 +80,7 @@ class Run:
             raise DataError(f"pictures must be uint8 [N, 1, H, W], got {images.dtype} {images.shape}")
         size = self.config.image_size
         if images.shape[2:] != (size, size):
-            images = (resize(to_float(torch.tensor(images)), size) * 255).round().byte().numpy()
+            images = (at_size(to_float(torch.tensor(images)), size) * 255).round().byte().numpy()
         batch_size = self.config.evaluation_batch
         return view_probs(self.model, images, views or self.config.views, batch_size).mean(0)
 
