@@ -99,7 +99,7 @@ def bare_step(learner: Learner) -> Callable[[], None]:
     learner.model.train()
 
     def step() -> None:
-        with torch.autocast(device.type, dtype=learner.dtype, enabled=learner.dtype != torch.float32):
+        with learner.autocast():
             logits = learner.forward(batch)
         loss = F.cross_entropy(logits.float(), labels)
         learner.optimizer.zero_grad(set_to_none=True)

@@ -25,7 +25,7 @@ REMOVED = {"whiten": (False,), "compile_mode": ("auto", "off")}
 
 
 class ConfigError(ValueError):
-    """A parameter is unknown, of the wrong type or out of range; the message names it and the mend."""
+    """A parameter is unknown, of the wrong type or out of range; the message names it and says what to do."""
 
 
 def _parameter(
@@ -50,7 +50,7 @@ class Config:
 
     # fmt: off
     # run
-    data: str = _parameter("auto", 'folder, file, zip, tar or "kaggle:competition/NAME"; "demo": drawn faces; "auto": searches')
+    data: str = _parameter("auto", 'folder, file, archive or "kaggle:competition/NAME"; "demo": drawn; "auto": searches')
     out: str = _parameter("outputs/run", "folder of this run; a relative path counts from the repository")
     seed: int = _parameter(0, "of the initial weights, the order of the images and the augmentation", 0, 2**31)
     device: str = _parameter("auto", '"cuda", "mps", "cpu" or "auto"')
@@ -86,10 +86,10 @@ class Config:
     start_size: int = _parameter(0, "pixels in the first epoch, growing to image_size over two thirds of the run; 0: off", 0, 512)
     label_smoothing: float = _parameter(0.1, "share of the target spread over all classes", 0, 0.9)
     soft_labels: bool = _parameter(False, "learn from the votes of several people, where the data has them (FER+)")
-    teacher: str = _parameter("none", 'folders of finished runs, separated by commas, whose predictions are learned too; "none": off')
+    teacher: str = _parameter("none", 'finished runs, separated by commas, whose predictions are learned too; "none": off')
     teacher_weight: float = _parameter(0.5, "weight of the teachers' predictions in the target; the labels have the rest", 0, 1)
     class_weight: float = _parameter(0.0, "0: every image counts the same; 1: every class counts the same", 0, 1)
-    ema_decay: float = _parameter(0.998, "of the moving average of the weights, which is kept if better on validation; 0: off", 0, 0.99999)
+    ema_decay: float = _parameter(0.998, "of the moving average of the weights, kept if it validates better; 0: off", 0, 0.99999)
     clip_norm: float = _parameter(0.0, "largest gradient norm; 0: no limit", 0, 1e6)
     sam: float = _parameter(0.0, "radius of sharpness-aware minimization, about 0.05 (doubles the time); 0: off", 0, 10)
     patience: int = _parameter(0, "stop after this many epochs without a better validation accuracy; 0: never", 0, 10_000)

@@ -121,6 +121,7 @@ def test_training_parameters_are_the_config():
     notebook = nbformat.read(REPOSITORY / "notebooks" / "03_training.ipynb", as_version=4)
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     assert cell.source == "\n".join(lines)
+    assert max(map(len, lines)) <= 110  # ruff would break longer ones
     parameters = papermill.inspect_notebook(REPOSITORY / "notebooks" / "03_training.ipynb")
     assert list(parameters) == ["preset", *Config.__dataclass_fields__]
     assert all(parameter["help"] for parameter in parameters.values())

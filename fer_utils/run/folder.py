@@ -17,9 +17,9 @@ from torch import nn
 
 from fer_utils.competition import Competition, DataError, Split
 from fer_utils.config import Config
+from fer_utils.data.images import resize
 from fer_utils.data.load import load_competition
 from fer_utils.files import atomic_write, find_path
-from fer_utils.learning.augment import resize
 from fer_utils.learning.device import choose_device
 from fer_utils.learning.models import create_model
 from fer_utils.learning.predict import view_probs

@@ -223,7 +223,7 @@ def test_test_labels_change_nothing_but_the_test_score(tmp_path):
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tiny, tmp_path):
     # Weights grow a hundredfold each step, so the loss overflows soon after the first, gentle, steps.
     knobs = {"learning_rate": 10.0, "weight_decay": 10.0, "epochs": 50, "warmup": 0.9, "momentum": 0.0}
-    with pytest.raises(TrainingError, match=r"training ran to .* in epoch \d+; .*lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"training diverged to .* in epoch \d+; .*lower learning_rate"):
         run_of(tmp_path, tiny, **knobs)
     state = read_checkpoint(tmp_path / "checkpoint.pt")
     assert state["epoch"] >= 1
@@ -314,3 +314,9 @@ def test_the_command_line_refuses_a_bad_config(text, message, tmp_path, capsys):
     (tmp_path / "config.json").write_text(text)
     assert train.main([str(tmp_path / "config.json")]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_images_that_would_fill_a_gpu_stay_on_the_host(tiny, monkeypatch):
+    images = tiny.train.images
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (images.nbytes, images.nbytes))
+    assert learner.place(images, torch.device("cuda")).device.type == "cpu"
