@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 import fer_utils
-from fer_utils.competition import DataError
+from fer_utils.command_line import exit_status
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import REPOSITORY, atomic_write, write_json
 from fer_utils.run.kaggle_session import WORKING
@@ -242,21 +242,21 @@ def main(arguments: list[str]) -> int:
     add("-p", nargs=2, action="append", default=[], metavar=("KNOB", "VALUE"), help="as papermill's -p")
     add("--folder", type=Path, default=REPOSITORY / "outputs" / "kaggle", help="where they are written")
     options = parser.parse_args(arguments)
+    return exit_status(lambda: write_bundles(options))
+
+
+def write_bundles(options: argparse.Namespace) -> None:
+    """Write both notebooks and print what is still to be done by hand."""
     sources = {kind: getattr(options, kind) for kind in ("competition", "dataset", "kernel")}
     user = options.user or _known_user()
-    try:
-        _check_names(options.name, user, sources)
-        knobs = {name: yaml.safe_load(value) for name, value in options.p}
-        for bundle in bundles(options.name, knobs, options.members, options.hours):
-            print(write_bundle(bundle, options.folder, user or "USERNAME", sources).parent)
-    except (ConfigError, DataError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    _check_names(options.name, user, sources)
+    parameters = {name: yaml.safe_load(value) for name, value in options.p}
+    for bundle in bundles(options.name, parameters, options.members, options.hours):
+        print(write_bundle(bundle, options.folder, user or "USERNAME", sources).parent)
     if not user:
         print("no --user: write your Kaggle name over USERNAME in kernel-metadata.json before you push")
     if not any(sources.values()):
         print("no --competition and no --dataset: nothing will be mounted, and the notebooks draw demo faces")
-    return 0
 
 
 def _check_names(name: str, user: str | None, sources: Mapping[str, Sequence[str]]) -> None:

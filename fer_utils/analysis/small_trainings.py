@@ -1,7 +1,7 @@
 """Small trainings that answer a question about the data: which labels a network doubts that never saw them,
 and whether more pictures would help.
 
-Each is an ordinary run in a folder of its own, so a study that was interrupted goes on where it stopped, and
+Each is an ordinary run in a folder of its own, so a study that was interrupted resumes where it stopped, and
 one that is done is only read again.
 """
 
@@ -24,7 +24,7 @@ from fer_utils.data.submission import default_format
 from fer_utils.files import resolve_out
 from fer_utils.learning.metrics import describe, evaluate
 from fer_utils.progress import bar
-from fer_utils.run.folder import Run
+from fer_utils.run.finished_run import Run
 from fer_utils.run.train import fit
 
 

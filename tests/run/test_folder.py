@@ -10,8 +10,8 @@ from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.learning.augment import VIEWS
 from fer_utils.learning.predict import view_probs
-from fer_utils.run import folder
-from fer_utils.run.folder import load_run
+from fer_utils.run import finished_run as folder
+from fer_utils.run.finished_run import load_run
 from fer_utils.run.train import fit
 
 
@@ -68,7 +68,7 @@ def test_unknown_views_are_refused(run, tiny):
 
 def test_an_unfinished_run_says_what_is_missing(run, tmp_path):
     (tmp_path / "config.json").write_bytes((run.out / "config.json").read_bytes())
-    with pytest.raises(DataError, match=r"metrics\.json is missing.*goes on"):
+    with pytest.raises(DataError, match=r"metrics\.json is missing.*resumes"):
         load_run(tmp_path)
 
 

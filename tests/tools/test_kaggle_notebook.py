@@ -88,10 +88,10 @@ def test_what_is_carried_is_closed_under_imports(tmp_path):
             shutil.copyfile(REPOSITORY / name, tmp_path / bundle.name / name)
         modules = [file.removeprefix("/tmp/fer/").removesuffix(".py").replace("/", ".") for file in files]
         code = "; ".join(f"import {module.removesuffix('.__init__')}" for module in modules)
+        code = f"import sys; sys.path.insert(0, {str(tmp_path / bundle.name)!r}); {code}"
         done = subprocess.run(
-            [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(tmp_path / bundle.name)!r}); {code}"],
-            capture_output=True, text=True, cwd=tmp_path,
-        )  # fmt: skip
+            [sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -318,7 +318,7 @@ def test_a_training_on_kaggle_ends_in_time_and_goes_on_in_the_next_session(sandb
     inputs = {"faces": faces, "fer-training": first / "working"}
     printed = run_on_kaggle(sandbox, plain, tmp_path / "second", inputs, **values)
     assert "data: /kaggle/input/faces (found below /kaggle/input)" in printed
-    assert f"going on after epoch {done}" in printed
+    assert f"resuming after epoch {done}" in printed
     check_submission(tmp_path / "second", faces)
     # The output holds the run, the notebook and the submission: the code is elsewhere.
     names = {path.name for path in (tmp_path / "second" / "working").iterdir()}
