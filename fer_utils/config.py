@@ -50,7 +50,7 @@ class Config:
 
     # fmt: off
     # run
-    data: str = _parameter("auto", 'folder, file, archive or "kaggle:competition/NAME"; "demo": drawn; "auto": searches')
+    data: str = _parameter("auto", 'folder, file, archive, "kaggle:competition/NAME", "demo" (drawn faces); "auto": searches')
     out: str = _parameter("outputs/run", "folder of this run; a relative path counts from the repository")
     seed: int = _parameter(0, "of the initial weights, the order of the images and the augmentation", 0, 2**31)
     device: str = _parameter("auto", '"cuda", "mps", "cpu" or "auto"')
@@ -111,18 +111,25 @@ class Config:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = checked_value(field.name, getattr(self, field.name), type(field.default))
+            choices, low, high, words = (field.metadata[key] for key in ("choices", "low", "high", "words"))
+            try:
+                value = checked_value(field.name, getattr(self, field.name), type(field.default))
+                if choices:
+                    check_choice(field.name, value, choices)
+                elif isinstance(value, (int, float)) and not low <= value <= high:
+                    raise ConfigError(f"{field.name} must lie between {low} and {high}, got {value}")
+            except ConfigError as error:
+                raise ConfigError(f"{error} ({field.name}: {words})") from None
             object.__setattr__(self, field.name, value)
-            _check_range(field, value)
         if self.n_devices != "auto" and not (self.n_devices.isdecimal() and 1 <= int(self.n_devices) <= 1024):
             raise ConfigError(f"n_devices must be 'auto' or a number from 1 to 1024, got {self.n_devices!r}")
         if self.fold >= self.n_folds:
             raise ConfigError(f"fold must be below n_folds ({self.n_folds}), got {self.fold}")
         if self.start_size > self.image_size:
             raise ConfigError(
-                f"start_size must not pass image_size ({self.image_size}), got {self.start_size}"
+                f"start_size must not exceed image_size ({self.image_size}), got {self.start_size}"
             )
-        if 0 < self.start_size < 16:  # the networks halve a picture up to four times
+        if 0 < self.start_size < 16:  # the networks halve an image up to four times
             raise ConfigError(f"start_size must be 0 (off) or at least 16, got {self.start_size}")
         if self.optimizer == "adamw" and self.learning_rate > 0.02:
             raise ConfigError(
@@ -131,8 +138,8 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """A Config from names and values; what is left out takes the value of the `preset`, if one is named,
-        and else the default.
+        """A Config from names and values; the others take the value of the `preset`, if one is named, or the
+        default.
 
         Raises:
             ConfigError: an unknown name (the nearest known one is suggested) or a bad value.
@@ -140,10 +147,7 @@ class Config:
         values = {name: value for name, value in values.items() if value not in REMOVED.get(name, ())}
         check_names(values, ["preset", *(field.name for field in dataclasses.fields(cls))])
         preset = checked_value("preset", values.pop("preset", "none"), str)
-        if preset not in PRESETS:
-            near = difflib.get_close_matches(preset, PRESETS, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}{hint}")
+        check_choice("preset", preset, PRESETS)
         try:
             return cls(**(PRESETS[preset] | values))
         except ConfigError as error:
@@ -175,29 +179,25 @@ class Config:
         return {name: value for name, value in self.to_dict().items() if value != defaults[name]}
 
     def differing(self, other: Config) -> str:
-        """What sets a run of `other` apart from one of this config, in words; empty if they are the same run.
-
-        Where the files lie, which device computes, how often it is saved and how long a session lasts may
-        change between a start and its continuation.
-        """
+        """How a run of `other` differs from one of this config, in words; empty if it can be resumed with this one
+        (see `MAY_CHANGE`)."""
         there, now = other.to_dict(), self.to_dict()
         names = [name for name in now if name not in MAY_CHANGE and there[name] != now[name]]
         return "; ".join(f"{name}: {there[name]!r} there, {now[name]!r} now" for name in names)
 
     @property
     def data_options(self) -> dict[str, Any]:
-        """What `load_competition` needs to know beside `data`."""
+        """The arguments of `load_competition`, except `data`."""
         return {"seed": self.split_seed} | {name: getattr(self, name) for name in DATA_PARAMETERS}
 
     @property
     def evaluation_batch(self) -> int:
-        """Pictures at a time where nothing is learned: the memory that a training step needs suffices for
-        four times as many."""
+        """Images per batch in validation and prediction, which need a quarter of a training step's memory."""
         return min(512, 4 * self.batch_size)
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """What `create_model` needs to know beside the name and the number of classes."""
+        """The arguments of `create_model`, except the name and the number of classes."""
         return {name: getattr(self, name) for name in NETWORK_PARAMETERS}
 
     def __str__(self) -> str:
@@ -241,24 +241,22 @@ def checked_value(name: str, value: Any, kind: type) -> Any:
     return value
 
 
-def _check_range(field: dataclasses.Field, value: Any) -> None:
-    choices, low, high = (field.metadata[key] for key in ("choices", "low", "high"))
-    problem = ""
-    if choices and value not in choices:
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Refuse a value that is not one of `choices`, and suggest the nearest one that is.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if value not in choices:
         near = difflib.get_close_matches(value, choices, n=1)
-        problem = f"must be one of {', '.join(choices)}, got {value!r}" + (
-            f": did you mean {near[0]!r}?" if near else ""
-        )
-    elif isinstance(value, (int, float)) and not low <= value <= high:
-        problem = f"must lie between {low} and {high}, got {value}"
-    if problem:
-        raise ConfigError(f"{field.name} {problem} ({field.name}: {field.metadata['words']})")
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}{hint}")
 
 
 # ---------------------------------------------------------------- presets
 
-# Little pictures first, Muon, warps but no change of light. Few epochs hardly overfit and want little
-# augmentation; what the knobs gave is in outputs/reference/README.md.
+# Small images first, Muon, warps but no change of brightness or contrast. Few epochs hardly overfit and need
+# little augmentation; outputs/reference/README.md shows what each parameter gained.
 _SHORT: dict[str, Any] = {
     "model": "medium",
     "width": 0.5,

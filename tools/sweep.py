@@ -27,7 +27,7 @@ import yaml
 
 from fer_utils.analysis.comparison import compare
 from fer_utils.command_line import exit_status
-from fer_utils.config import Config, ConfigError, check_names
+from fer_utils.config import DATA_PARAMETERS, Config, ConfigError, check_names
 from fer_utils.files import find_path, resolve_out, write_json
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.training_loop import TrainingError
@@ -39,18 +39,8 @@ from fer_utils.run.limits import OutOfTime
 BASE = "base"
 # Each run has its own, or the arms would be judged on other pictures than the base.
 NOT_IN_BASE = ("out", "seed")
-NOT_IN_ARMS = (
-    *NOT_IN_BASE,
-    "preset",
-    "data",
-    "split_seed",
-    "n_folds",
-    "fold",
-    "pool_valid",
-    "layout",
-    "columns",
-    "allow_rejected",
-)
+IN_ARMS = ("image_size", "clean", "label_fixes")  # of the parameters of the data: the split stays the same
+NOT_IN_ARMS = (*NOT_IN_BASE, "preset", "data", "split_seed", *(set(DATA_PARAMETERS) - set(IN_ARMS)))
 # With fewer, what another seed would give is not in the interval, or hardly.
 SEEDS_TO_TELL = 3
 NOTE = """

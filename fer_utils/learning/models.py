@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_utils.config import ConfigError
+from fer_utils.config import ConfigError, check_choice
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -205,10 +205,7 @@ def create_model(
         options = {"num_classes": num_classes, "drop_rate": dropout, "pretrained": pretrained}
         options |= {"drop_path_rate": drop_path} if drop_path else {}
         return Normalised(_timm_backbone(name.removeprefix("timm/"), image_size, options))
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"unknown model {name!r}: {hint}Known are {', '.join(MODELS)} and timm/NAME")
+    check_choice("model", name, [*MODELS, "timm/NAME"])
     if pretrained:
         raise ConfigError(f"pretrained: {name!r} has no published weights; some timm/NAME models have")
     model = MODELS[name](ModelOptions(num_classes, width, dropout, drop_path))

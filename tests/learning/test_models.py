@@ -175,8 +175,8 @@ def test_pretrained_is_refused_for_nets_without_published_weights(name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smal", "unknown model 'smal': did you mean 'small'"),
-        ("zzz", "unknown model 'zzz': Known are small, .* timm/NAME"),
+        ("smal", "model must be one of .*, got 'smal': did you mean 'small'"),
+        ("zzz", "model must be one of small, .*, timm/NAME, got 'zzz'"),
         ("resnet-18", "did you mean 'resnet18'"),
         ("timm/resnet10tt", "unknown timm model 'resnet10tt': near are resnet10t"),
         ("timm/test_resnet.no_such", "timm/test_resnet.no_such cannot be built .*no_such"),
