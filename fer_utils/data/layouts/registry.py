@@ -39,33 +39,13 @@ LAYOUTS = tuple(
     for name, module, looks_for in (
         ("FER+ votes", fer_plus, "fer2013.csv and beside it fer2013new.csv with votes for every row"),
         ("fer2013.csv", fer2013, "a table with columns emotion, pixels and Usage"),
-        (
-            "pixel tables",
-            pixel_tables,
-            "train.csv with a label and a pixels column (or a column per pixel), and test.csv with pixels",
-        ),
-        (
-            "parquet pictures",
-            parquet_images,
-            "parquet files with a column of encoded pictures and a label column, as on Hugging Face",
-        ),
-        (
-            "image list",
-            image_lists,
-            "a table with an image and a label column (or votes) whose images are found among the files",
-        ),
+        ("pixel tables", pixel_tables, "train.csv with labels and pixels (one column or many), and test.csv"),
+        ("parquet pictures", parquet_images, "parquet files with encoded pictures and labels (Hugging Face)"),
+        ("image list", image_lists, "a table with an image and a label column (or votes), and its images"),
         ("class folders", class_folders, "train/<class>/ with pictures, at least two classes"),
-        (
-            "YOLO labels",
-            yolo,
-            "images/ and labels/ with a text file per picture, and data.yaml with the names of the classes",
-        ),
+        ("YOLO labels", yolo, "images/, labels/ with a text file per picture, data.yaml with class names"),
         ("arrays", arrays, ".npy, .npz or .mat files with pictures and labels: x_train.npy and y_train.npy"),
-        (
-            "labels in file names",
-            file_names,
-            "pictures whose names hold the expression: happy_01.png, or the codes of JAFFE and KDEF",
-        ),
+        ("labels in file names", file_names, "pictures named happy_01.png, or by the codes of JAFFE, KDEF"),
     )
 )
 
@@ -106,17 +86,14 @@ def describe_unknown(tree: Tree, source: str, only: Layout | None = None) -> str
             entry = "/".join(parts[: depth + 1]) + ("/" if depth + 1 < len(parts) else "")
             if entry not in levels[depth][-1:]:
                 levels[depth].append(entry)
-    seen = [
-        f"  {', '.join(names[:6])}{f', ... ({len(names):,})' if len(names) > 6 else ''}"
-        for names in levels.values()
-    ]
-    tables = [f"  {name}: columns {', '.join(t.columns[:8])}" for name, t in list(tree.tables.items())[:5]]
-    unreadable = [f"  {reason}" for reason in list(tree.unreadable.values())[:5]]
-    looked_for = LAYOUTS if only is None else (only,)
-    what = "no known layout" if only is None else f"not the layout {only.name!r}"
-    return "\n".join(
-        [f"{source}: {what}. Seen:", *(seen or ["  nothing"])]
-        + (["The tables hold:", *tables] if tables else [])
-        + (["Not readable:", *unreadable] if unreadable else [])
-        + ["Looked for:", *(f"  {layout.name}: {layout.looks_for}" for layout in looked_for)]
-    )
+    seen = [", ".join(names[:6] + [f"... ({len(names):,})"] * (len(names) > 6)) for names in levels.values()]
+    sections = {
+        "The tables hold:": [f"{n}: columns {', '.join(t.columns[:8])}" for n, t in tree.tables.items()][:5],
+        "Not readable:": list(tree.unreadable.values())[:5],
+        "Looked for:": [f"{layout.name}: {layout.looks_for}" for layout in ([only] if only else LAYOUTS)],
+    }
+    what = f"not the layout {only.name!r}" if only else "no known layout"
+    lines = [f"{source}: {what}. Seen:", *(f"  {line}" for line in seen or ["nothing"])]
+    for title, found in sections.items():
+        lines += [title, *(f"  {line}" for line in found)] if found else []
+    return "\n".join(lines)
