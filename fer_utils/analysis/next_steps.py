@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.analysis.predictions import hardest_class
-from fer_utils.analysis.small_trainings import AUGMENTATION
-from fer_utils.config import Config
+from fer_utils.config import AUGMENTATION, Config
 from fer_utils.learning.metrics import calibration_report, holm, paired_test
 from fer_utils.run.folder import Run
 

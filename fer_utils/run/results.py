@@ -38,7 +38,6 @@ def write_results(learner: Learner, competition: Competition, out: Path, out_of_
         "seconds": round(learner.seconds, 1),
         "epoch_seconds": learner.epoch_seconds,
         "resumed": learner.resumed,
-        "compile_seconds": round(learner.compile_seconds, 1),
         "n_devices": learner.team.size,
         "seed": config.seed,
         "views": config.views,

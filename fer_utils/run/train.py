@@ -28,7 +28,6 @@ from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
 from fer_utils.files import OutputError, locked, resolve_out
 from fer_utils.learning.augment import VIEWS
-from fer_utils.learning.compiling import compile_forward, try_compiling, worth_compiling
 from fer_utils.learning.device import environment
 from fer_utils.learning.distributed import Team, end_process, join_team, leads_team, leave_team, own_device
 from fer_utils.learning.models import model_cost
@@ -182,8 +181,6 @@ def _train(
     images = place(train.images, learner.device)
     labels = torch.tensor(train.labels, device=learner.device)
     soft = None if targets is None else targets.to(learner.device)
-    if config.compile_mode not in ("auto", "off"):
-        compile_forward(learner, config.compile_mode, len(train))
     start, steps = time.perf_counter() - learner.seconds, itertools.count(1)
 
     @contextmanager
@@ -224,9 +221,6 @@ def _train(
                     checkpoint.save(learner)
             progress.report(row, learner.seconds)
             interruption.stop_if_asked()
-            before = learner.epoch_seconds[-2] if len(learner.epoch_seconds) > 1 else 0.0
-            if worth_compiling(learner, (learner.seconds - before) * (config.epochs - learner.epoch)):
-                try_compiling(learner, len(train))
         return True
     over = f"max_hours ({config.max_hours:g}) ended after {_position(learner)}"
     if not learner.best["epoch"]:

@@ -19,7 +19,7 @@ from fer_utils.run.processes import _crash
 KNOBS = {
     "image_size": 20, "width": 0.25, "epochs": 3, "batch_size": 27, "precision": "fp32", "device": "cpu",
     "dropout": 0.0, "mixup": 0.2, "clip_norm": 1.0, "class_weight": 0.5,
-    "sam": 0.05, "whiten": True,
+    "sam": 0.05,
 }  # fmt: skip
 
 
