@@ -303,7 +303,7 @@ def test_the_model_card_says_what_the_files_say():
     assert f"reaches {100 * metrics['views_mean']:.1f} % (sd {100 * metrics['views_sd']:.1f})" in said
     assert f"{training['parameters'] / 1e6:.2f} M parameters" in said
     words = ("", "One", "Two", "Three", "Four")
-    assert f"{words[len(metrics['members'])]} residual nets" in said
+    assert f"{words[len(metrics['members'])]} residual networks" in said
     assert f"{words[len(runs)]} were trained" in said
     assert f"{len(runs)} seeds, {training['epochs']} epochs each" in said
     assert f"off by {100 * average['calibration_error']:.1f} points" in said
