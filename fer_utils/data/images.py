@@ -1,28 +1,34 @@
-"""Pictures from pixel strings and from image files, as uint8 [N, 1, H, W]; what is broken is told by row."""
+"""Image files as uint8 [N, 1, S, S]: decoded on all cores, resized, grey; broken ones are named by row."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from io import BytesIO
+from itertools import repeat
 from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
+from joblib.externals.loky import ProcessPoolExecutor
 from PIL import Image
 
 from fer_utils.competition import DataError
-from fer_utils.data.decoding import Decoder, Form, decode_block, decoders
-from fer_utils.data.pixels import _blocks
 from fer_utils.progress import bar
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+# Pillow reads others too, but some of them, such as EPS, start programs.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+MAX_PIXELS = 64_000_000  # more than any camera's face image, fewer than a decompression bomb
+MID_GREY = 128  # in place of broken images
 DECODED_TOGETHER = 128
-WORTH_PROCESSES = 4096  # files; measured on two cores: 0.77 s against 0.85 s, and for 2,048 0.59 against 0.47
-
-
-# Grey levels. In FER2013 the 14 pictures below it are black, grey or a dot; the next one above it is a face.
+WORTH_PROCESSES = 8192  # files; with fewer, starting processes takes longer than they save
+# Grey levels. In FER2013 the 14 images below it are black, grey or a dot; the next one above it is a face.
 BLANK_CONTRAST = 5.0
+
+Form = tuple[tuple[int, int], bool]  # width and height, and whether it has colours
+Decoded = tuple[np.ndarray, dict[int, str], list[Form]]  # uint8 [N, 1, S, S], errors by row, original forms
 
 
 def to_grey(images: np.ndarray) -> np.ndarray:
@@ -37,16 +43,73 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     """Resize uint8 [N, 1, H, W] to `size` x `size`, antialiased; the same array if that is its size."""
     if images.shape[2:] == (size, size):
         return images
-    resized = np.empty((len(images), 1, size, size), np.uint8)
-    for source, target in zip(images, resized, strict=True):
-        target[0] = Image.fromarray(source[0]).resize((size, size), Image.Resampling.BICUBIC)
-    return resized
+    resized = [_square(Image.fromarray(image), size) for image in images[:, 0]]
+    return np.array(resized, np.uint8).reshape(-1, 1, size, size)
+
+
+def _square(image: Image.Image, size: int) -> np.ndarray:
+    """The only resize of this project, for files, arrays and predictions."""
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _decode(source: Path | bytes | None, size: int) -> tuple[np.ndarray, Form]:
+    """A file as uint8 [size, size] (of an animation the first frame), and its original form.
+
+    Raises:
+        Exception: whatever Pillow's plugins raise for a broken file.
+    """
+    if source is None:
+        raise FileNotFoundError("no such picture file")
+    with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as file:
+        if file.width * file.height > MAX_PIXELS:
+            raise ValueError(f"{file.width} x {file.height} pixels are too many")
+        form = file.size, file.mode not in ("L", "1", "LA", "I", "I;16", "I;16B", "F")
+        if file.mode.startswith("I"):  # 16 bits: Pillow would cut off at 255 instead of scaling
+            image = Image.fromarray((np.asarray(file, np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        else:
+            image = file.convert("L")
+    return _square(image, size), form
+
+
+def _decode_block(sources: Sequence[Path | bytes | None], size: int) -> Decoded:
+    images = np.full((len(sources), 1, size, size), MID_GREY, np.uint8)
+    broken, forms = {}, []
+    for row, source in enumerate(sources):
+        try:
+            images[row, 0], form = _decode(source, size)
+            forms.append(form)
+        except Exception as error:  # see _decode
+            reason = str(error) or type(error).__name__
+            if isinstance(source, Path):
+                reason = reason.replace(str(source), source.name)
+            broken[row] = reason if source is None else f"not a readable picture: {reason}"
+    return images, broken, forms
+
+
+def _decode_in_processes(blocks: list[Sequence[Path | bytes | None]], size: int) -> Iterator[Decoded]:
+    """`_decode_block` of every block. Processes, because small images spend most of their decoding in Python,
+    where threads wait for each other; joblib's, because they also start from scripts and notebooks."""
+    pool = ProcessPoolExecutor(min(os.cpu_count() or 1, len(blocks)))
+    done = 0
+    try:
+        for decoded in pool.map(_decode_block, blocks, repeat(size)):
+            yield decoded
+            done += 1
+    except BrokenProcessPool as error:
+        raise DataError(
+            f"a process that decodes images died at {blocks[done][0]} or one of the files after it: is there "
+            "enough memory?"
+        ) from error
+    finally:  # also after Ctrl-C
+        pool.shutdown(kill_workers=True)
 
 
 def read_files(
     sources: Sequence[Path | bytes | None], size: int
 ) -> tuple[np.ndarray, dict[int, str], list[str]]:
-    """Decode image files, or their bytes, on all cores: grey, `size` x `size`, an animation by its first.
+    """Decode image files, or their bytes: grey, `size` x `size`, animations by their first frame.
 
     Returns:
         uint8 [N, 1, size, size], mid-grey where a file is broken; why, by position; notes on changes.
@@ -57,44 +120,22 @@ def read_files(
     images = np.empty((len(sources), 1, size, size), np.uint8)
     broken: dict[int, str] = {}
     forms: Counter[Form] = Counter()
-
-    def keep(rows: range, answer: tuple[dict[int, str], list[Form]]) -> None:
-        broken.update({rows.start + row: why for row, why in answer[0].items()})
-        forms.update(answer[1])
-
-    blocks = _blocks(len(sources), DECODED_TOGETHER)
-    if len(sources) < WORTH_PROCESSES or any(isinstance(source, bytes) for source in sources):
-        for rows in blocks:
-            keep(rows, decode_block(sources[rows.start : rows.stop], images[rows.start : rows.stop]))
+    starts = range(0, len(sources), DECODED_TOGETHER)
+    blocks = [sources[start : start + DECODED_TOGETHER] for start in starts]
+    if len(sources) < WORTH_PROCESSES:
+        decoded = (_decode_block(block, size) for block in blocks)
     else:
-        free: SimpleQueue[Decoder] = SimpleQueue()
-
-        def work(rows: range) -> tuple[dict[int, str], list[Form]]:
-            some, decoder = slice(rows.start, rows.stop), free.get()
-            try:
-                return decoder.decode_block(sources[some], images[some])
-            except OSError as error:
-                names = f"{sources[rows.start]} and the {len(rows) - 1} files after it"
-                raise DataError(f"{error} at {names}: is there memory enough?") from error
-            finally:
-                free.put(decoder)
-
-        with decoders(min(os.cpu_count() or 1, len(blocks)), size) as processes:
-            for decoder in processes:
-                free.put(decoder)
-            pool = ThreadPoolExecutor(len(processes))
-            try:
-                answers = bar(pool.map(work, blocks), "decoding", len(blocks))
-                for rows, answer in zip(blocks, answers, strict=True):
-                    keep(rows, answer)
-            finally:
-                pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C some still wait
-    return images, dict(sorted(broken.items())), _notes(forms, size)
+        decoded = _decode_in_processes(blocks, size)
+    for start, (pixels, errors, found) in zip(starts, bar(decoded, "decoding", len(blocks)), strict=True):
+        images[start : start + len(pixels)] = pixels
+        broken |= {start + row: reason for row, reason in errors.items()}
+        forms.update(found)
+    return images, broken, _notes(forms, size)
 
 
-def _notes(seen: Counter[Form], size: int) -> list[str]:
+def _notes(forms: Counter[Form], size: int) -> list[str]:
     sizes, colour = Counter(), 0
-    for (shape, is_colour), count in seen.items():
+    for (shape, is_colour), count in forms.items():
         sizes[shape] += count
         colour += count if is_colour else 0
     notes = []
@@ -110,7 +151,7 @@ def _notes(seen: Counter[Form], size: int) -> list[str]:
 
 
 def light(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the standard deviation of the grey levels of each picture of uint8 [N, 1, H, W]."""
+    """The mean and the standard deviation of the grey levels of each image of uint8 [N, 1, H, W]."""
     pixels = images.reshape(len(images), -1)
     mean = pixels.sum(1, dtype=np.int64) / pixels.shape[1]
     mean_square = np.einsum("ij,ij->i", pixels, pixels, dtype=np.int64) / pixels.shape[1]

@@ -12,8 +12,9 @@ from fer_utils.competition import Competition, DataError, SubmissionFormat
 from fer_utils.data.cells import read_frame, sample_id_position, sample_label_position
 from fer_utils.data.class_names import Coding
 from fer_utils.data.files.tree import locate
+from fer_utils.data.images import IMAGE_SUFFIXES
 from fer_utils.data.labels import as_int, canonical
-from fer_utils.data.tables import IMAGE_SUFFIXES, Table, open_table
+from fer_utils.data.tables import Table, open_table
 from fer_utils.files import atomic_write
 
 

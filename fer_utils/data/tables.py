@@ -14,13 +14,13 @@ from pathlib import Path
 import pandas as pd
 
 from fer_utils.competition import DataError
+from fer_utils.data.images import IMAGE_SUFFIXES
 from fer_utils.data.json_parquet import as_text, json_frame, parquet_chunks, parquet_names, table_errors
 from fer_utils.data.labels import as_int, canonical
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".lst")
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 
 # What a column holds, by the names it goes by, the surest first.
 COLUMNS = {

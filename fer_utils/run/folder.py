@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from fer_utils.competition import Competition, DataError, Split
 from fer_utils.config import Config
+from fer_utils.data.images import resize
 from fer_utils.data.load import load_competition
 from fer_utils.files import atomic_write, find_path
-from fer_utils.learning.augment import resize, to_float
 from fer_utils.learning.device import choose_device
 from fer_utils.learning.models import create_model
 from fer_utils.learning.predict import view_probs
@@ -79,10 +78,8 @@ class Run:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 1:
             raise DataError(f"pictures must be uint8 [N, 1, H, W], got {images.dtype} {images.shape}")
         size = self.config.image_size
-        if images.shape[2:] != (size, size):
-            images = (resize(to_float(torch.tensor(images)), size) * 255).round().byte().numpy()
         batch_size = self.config.evaluation_batch
-        return view_probs(self.model, images, views or self.config.views, batch_size).mean(0)
+        return view_probs(self.model, resize(images, size), views or self.config.views, batch_size).mean(0)
 
     def load_data(self, data: str = "run") -> Competition:
         """The competition this run was trained on, from where its config says or from `data`.

@@ -13,12 +13,11 @@ import numpy as np
 
 from fer_utils.competition import DataError
 from fer_utils.config import ConfigError
-from fer_utils.data.images import read_files
+from fer_utils.data.images import IMAGE_SUFFIXES, read_files
 from fer_utils.files import REPOSITORY, walk
 from fer_utils.run.folder import Run, load_run
 
 FOLDER = REPOSITORY / "outputs" / "reference"
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,9 @@ def picture_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
     paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(path) for path in files]
     if len(paths) == 1 and paths[0].is_dir():
         folder = paths[0]
-        paths = sorted(folder / name for name, _ in walk(folder) if name.lower().endswith(PICTURES))
+        paths = sorted(folder / name for name, _ in walk(folder) if name.lower().endswith(IMAGE_SUFFIXES))
     if not paths:
-        raise DataError(f"{files}: no pictures there ({', '.join(PICTURES)})")
+        raise DataError(f"{files}: no pictures there ({', '.join(IMAGE_SUFFIXES)})")
     for path in paths:
         if not path.is_file():
             raise DataError(f"{path}: no such picture")

@@ -19,10 +19,9 @@ import numpy as np
 
 from fer_utils.competition import DataError
 from fer_utils.data.cells import read_frame
-from fer_utils.data.decoding import MID_GREY
 from fer_utils.data.files.archives import check_growth
 from fer_utils.data.files.tree import Tree, folder_split
-from fer_utils.data.images import resize, to_grey
+from fer_utils.data.images import MID_GREY, resize, to_grey
 from fer_utils.data.labels import split_of
 from fer_utils.data.layouts.parts import Part, Raw, joined
 from fer_utils.data.tables import is_picture, open_table

@@ -9,9 +9,8 @@ import numpy as np
 
 from fer_utils.competition import DataError
 from fer_utils.data.cells import read_ahead, read_chunks, read_column, read_votes
-from fer_utils.data.decoding import MID_GREY
 from fer_utils.data.files.tree import Tree, shards, stem
-from fer_utils.data.images import resize, to_grey
+from fer_utils.data.images import MID_GREY, resize, to_grey
 from fer_utils.data.json_parquet import as_text
 from fer_utils.data.labels import is_unlabelled_extra, split_of, vote_label
 from fer_utils.data.layouts.parts import Part, Raw, joined
