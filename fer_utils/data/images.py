@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -11,7 +13,6 @@ from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-from joblib.externals.loky import ProcessPoolExecutor
 from PIL import Image
 
 from fer_utils.competition import DataError
@@ -88,10 +89,24 @@ def _decode_block(sources: Sequence[Path | bytes | None], size: int) -> Decoded:
     return images, broken, forms
 
 
+def _end_with(parent: int) -> None:
+    """End this worker when its parent is killed; joblib's would wait for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _decode_in_processes(blocks: list[Sequence[Path | bytes | None]], size: int) -> Iterator[Decoded]:
     """`_decode_block` of every block. Processes, because small images spend most of their decoding in Python,
     where threads wait for each other; joblib's, because they also start from scripts and notebooks."""
-    pool = ProcessPoolExecutor(min(os.cpu_count() or 1, len(blocks)))
+    from joblib.externals.loky import ProcessPoolExecutor  # slow to import, and few data sets need it
+
+    workers = min(os.cpu_count() or 1, len(blocks))
+    pool = ProcessPoolExecutor(workers, initializer=_end_with, initargs=(os.getpid(),))
     done = 0
     try:
         for decoded in pool.map(_decode_block, blocks, repeat(size)):
