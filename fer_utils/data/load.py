@@ -9,13 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_utils.competition import (
-    Competition,
-    DataError,
-    Rejected,
-    Split,
-    SubmissionFormat,
-)
+from fer_utils.competition import Competition, DataError, Rejected, Split, SubmissionFormat
 from fer_utils.data.class_names import Coding, find_coding, named_classes
 from fer_utils.data.corrections import apply_fixes, clean_training
 from fer_utils.data.files.cache import Cache, Reading
@@ -62,8 +56,8 @@ def load_competition(
             "label=mood, image=file"; the roles are label, pixels, usage, image and id.
         clean: leave out of the training split repeats of a picture, pictures labelled differently in
             different places, and blank ones.
-        label_fixes: a CSV of other labels for training pictures (`fixes.apply_fixes`), or "none".
-        allow_rejected: go on although more than 1 % of the pictures cannot be read.
+        label_fixes: a CSV of other labels for training pictures (`corrections.apply_fixes`), or "none".
+        allow_rejected: continue although more than 1 % of the pictures cannot be read.
 
     Raises:
         DataError: nothing there, no known layout, too much that cannot be read, or fixes that do not fit.
@@ -73,7 +67,7 @@ def load_competition(
     if str(data) == "auto":
         data = search_data()
     if str(data) == "demo":
-        return _mended(make_demo(seed=seed, size=image_size), label_fixes, clean)
+        return _corrected(make_demo(seed=seed, size=image_size), label_fixes, clean)
     if str(data).startswith("kaggle:"):
         data = download(str(data))
     path = find_path(data)
@@ -83,7 +77,7 @@ def load_competition(
     if reading is None:
         reading = _read(path, image_size, layout, columns, allow_rejected)
         cache.save(reading)
-    return _mended(_split(reading, path, (n_folds, fold, seed), pool_valid), label_fixes, clean)
+    return _corrected(_split(reading, path, (n_folds, fold, seed), pool_valid), label_fixes, clean)
 
 
 def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
@@ -117,7 +111,7 @@ def _check_options(image_size: int, n_folds: int, fold: int, seed: int) -> None:
         raise DataError(f"fold must be in 0..n_folds - 1 and n_folds at least 2, got {fold} of {n_folds}")
 
 
-def _mended(competition: Competition, label_fixes: str | Path, clean: bool) -> Competition:
+def _corrected(competition: Competition, label_fixes: str | Path, clean: bool) -> Competition:
     """The competition with its training split corrected and cleaned, where that is asked for."""
     whole = competition
     if clean:

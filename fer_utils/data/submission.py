@@ -118,10 +118,8 @@ def _numbers(seen: set[int], own: Sequence[str]) -> tuple[str, ...]:
 
 
 def _letter_case(words: Sequence[str]):
-    for style in (str.lower, str.upper, str.capitalize):
-        if all(word == style(word) for word in words):
-            return style
-    return str
+    styles = (str.lower, str.upper, str.capitalize)
+    return next((style for style in styles if all(word == style(word) for word in words)), str)
 
 
 def _test_format(competition: Competition) -> SubmissionFormat:

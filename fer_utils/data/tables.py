@@ -1,5 +1,5 @@
-"""Tables as competitions write them: text with any separator, with or without a header, JSON and parquet;
-columns by many names."""
+"""Tables as competitions write them: text with any separator, with or without a header, JSON and parquet.
+`COLUMNS` lists the recognised column names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".lst")
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet")
 
-# What a column holds, by the names it goes by, the surest first.
+# The column names that are recognised for each role, the surest first. To read a label column called mood
+# without a change here: load_competition(..., columns="label=mood").
 COLUMNS = {
     "label": (
         *("emotion", "label", "class", "category", "target", "expression", "emotions", "labels"),
