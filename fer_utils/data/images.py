@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BytesIO
@@ -45,9 +43,6 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
         return images
     rows = [np.asarray(resized(Image.fromarray(image[0]), size)) for image in images]
     return np.stack(rows)[:, None] if rows else np.empty((0, 1, size, size), np.uint8)
-
-Form = tuple[tuple[int, int], bool]  # width and height, and whether it has colours
-Decoded = tuple[np.ndarray, dict[int, str], list[Form]]  # uint8 [N, 1, S, S], errors by row, original forms
 
 
 def to_grey(images: np.ndarray) -> np.ndarray:
@@ -145,7 +140,7 @@ def _notes(forms: Counter[Form], size: int) -> list[str]:
 
 
 def light(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the standard deviation of the grey levels of each image of uint8 [N, 1, H, W]."""
+    """The mean and the standard deviation of the grey levels of each picture of uint8 [N, 1, H, W]."""
     pixels = images.reshape(len(images), -1)
     mean = pixels.sum(1, dtype=np.int64) / pixels.shape[1]
     mean_square = np.einsum("ij,ij->i", pixels, pixels, dtype=np.int64) / pixels.shape[1]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
@@ -135,7 +135,7 @@ class RunFolder:
         with atomic_write(self.path / "model.safetensors") as temporary:
             temporary.write_bytes(save(dict(weights)))
 
-    def load_weights(self, model: torch.nn.Module) -> None:
+    def load_weights(self, model: nn.Module) -> None:
         """Give `model` the weights in model.safetensors.
 
         Raises:
