@@ -17,17 +17,16 @@ from typing import Any
 import numpy as np
 
 from fer_utils.analysis.ensemble import member_configs, save_ensemble, score_ensemble
-from fer_utils.competition import Competition, DataError, copies_of
+from fer_utils.command_line import exit_status
+from fer_utils.competition import Competition, copies_of
 from fer_utils.config import ConfigError
-from fer_utils.files import OutputError, resolve_out
+from fer_utils.files import resolve_out
 from fer_utils.learning.metrics import describe, describe_gain, evaluate, paired_test
-from fer_utils.learning.training_loop import TrainingError
-from fer_utils.run.folder import Run, load_run
-from fer_utils.run.interruption import Interrupted
+from fer_utils.run.finished_run import Run, load_run
+from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_members
 from fer_utils.run.limits import OutOfTime
-from fer_utils.run.record import is_out_of_time
-from fer_utils.run.reference import FOLDER, Reference, load_reference, read_metrics, unknown_reference
+from fer_utils.run.reference import FOLDER, Reference, load_reference, unknown_reference
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **knobs: Any) 
     """Train the members of a plan and write what `outputs/reference` holds of it into `out`: the runs, each
     with its submission, and of their average valid.npz, test.npz, metrics.json and submission.csv.
 
-    The same call goes on where it was interrupted.
+    The same call resumes where it was interrupted.
 
     Args:
         at_once: how many members share a GPU, or the cores of a CPU; 0 takes the plan's number.
@@ -89,11 +88,9 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **knobs: Any) 
     at_once = at_once or plan.at_once
     configs = member_configs(plan.recipe, plan.members, {"out": str(out), "seed": 0, **knobs})
     runs = launch_members(configs, per_device=at_once)
-    done = [run for run in runs if not is_out_of_time(run.out)]
+    done = [run for run in runs if not run.folder.is_out_of_time]
     if len(done) < len(configs):
-        raise OutOfTime(
-            f"{len(done)} of {len(configs)} members are done; the same command goes on from there"
-        )
+        raise OutOfTime(f"{len(done)} of {len(configs)} members are done; the same command resumes there")
     competition = runs[0].load_data()
     scores = reference_scores(runs, competition, at_once, plan.choose)
     chosen = [runs[k] for k in scores["chosen"]]
@@ -157,7 +154,7 @@ def compare_with_committed(folder: Path, name: str) -> list[str]:
             line += "; the same bytes" if weights[0] == weights[1] else f"; against the committed one {gain}"
         lines.append(line)
     for said, part in (("anew", folder), ("committed", committed)):
-        scores = read_metrics(part)
+        scores = RunFolder(part).metrics()
         lines.append(f"ensemble, {said}: {describe(scores['ensemble'])}")
     return lines
 
@@ -177,32 +174,30 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.at_once < 0 or options.minutes < 0:
         parser.error("--at-once and --minutes must not be negative")
-    try:
-        if options.score:
-            reference = load_reference(options.name)
-            print(score_reference(reference, reference.runs[0].load_data(options.data)))
-            return 0
-        if options.name not in PLANS:
-            own = FOLDER / options.name / "config.json"
-            if own.is_file():
-                raise ConfigError(
-                    f"{options.name} is one run without a plan: python -m fer_utils.run.train {own} --out "
-                    "FOLDER repeats it, --score scores it"
-                )
-            raise unknown_reference(options.name, list(PLANS))
-        if (FOLDER / options.name / "metrics.json").is_file():  # is this the data it was made from?
-            load_reference(options.name).runs[0].load_data(options.data)
-        out = options.out or f"outputs/reproduced/{options.name}"
-        knobs = {"data": options.data, "device": options.device, "max_hours": options.minutes / 60}
-        folder = train_reference(options.name, out, options.at_once, **knobs)
-        print("\n".join(compare_with_committed(folder, options.name)))
-    except Interrupted:
-        print("stopped; the same command goes on from there", file=sys.stderr)
-        return 130
-    except (ConfigError, DataError, OutputError, TrainingError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: repeat_or_score(options))
+
+
+def repeat_or_score(options: argparse.Namespace) -> None:
+    """Train the reference anew and compare it, or score the committed weights."""
+    name = options.name
+    if options.score:
+        reference = load_reference(name)
+        print(score_reference(reference, reference.runs[0].load_data(options.data)))
+        return
+    if name not in PLANS:
+        own = FOLDER / name / "config.json"
+        if own.is_file():
+            raise ConfigError(
+                f"{name} is one run without a plan: python -m fer_utils {own} --out FOLDER repeats it, "
+                "--score scores it"
+            )
+        raise unknown_reference(name, list(PLANS))
+    if RunFolder(FOLDER / name).has_results:  # is this the data it was made from?
+        load_reference(name).runs[0].load_data(options.data)
+    parameters = {"data": options.data, "device": options.device, "max_hours": options.minutes / 60}
+    out = options.out or f"outputs/reproduced/{name}"
+    folder = train_reference(name, out, options.at_once, **parameters)
+    print("\n".join(compare_with_committed(folder, name)))
 
 
 if __name__ == "__main__":
