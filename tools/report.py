@@ -20,6 +20,7 @@ from fer_utils.competition import Competition, DataError
 from fer_utils.files import write_text
 from fer_utils.run.finished_run import Run, load_run
 from tools.report_sections import is_demo, last_part, percent, record_of, sections, together
+from tools.run_options import options_parser
 
 
 def write_report(
@@ -98,9 +99,7 @@ def _duration(seconds: float) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the page from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("--data", default="run", help="where its data lies now; left out, where it lay then")
     parser.add_argument(
