@@ -3,7 +3,7 @@ SHELL  := /bin/sh
 PYTHON ?= python3
 DATA   ?= demo
 OUT    ?= $(if $(filter demo,$(DATA)),outputs/demo,outputs/run)
-# Further notebook parameters, for instance ARGS="-p epochs 30 -p model medium"; pytest's words for the tests.
+# Further notebook parameters, for instance ARGS="-p epochs 30 -p model medium"; for the tests, options of pytest.
 ARGS   ?=
 # The torch that `make lock` pins in requirements.lock; with an empty TORCH the newest.
 TORCH  ?= torch==2.14.1 torchvision==0.29.1
@@ -25,16 +25,20 @@ NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor playwri
 .PHONY: help submission report kaggle reproduce sweep test test-long test-kaggle lint lab bench lock clean
 
 help:
-	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']   train and write a submission"
-	@echo "make report RUN=outputs/name      one HTML page of a run: results, curves, errors"
-	@echo "make kaggle ARGS='--user NAME --competition SLUG -p epochs 30'      notebooks to upload to Kaggle"
-	@echo "make reproduce [RUN=fer2013-cpu DATA=path ARGS=--score]      a committed result anew, or its weights scored"
-	@echo "make sweep FILE=sweep.yaml [DATA=path ARGS='--at-once 2']     which change of a recipe helps, over seeds"
-	@echo "make bench [ARGS='--quick' or ARGS='--data path time_to_accuracy']      speed against peers and limits"
-	@echo "make test | test-kaggle [ARGS='-k NAME']      every test, with our versions or with Kaggle's"
-	@echo "make test-long      the trials that take hours"
-	@echo "make lock [ARGS=--upgrade]      the lock files, after a change of requirements*.txt"
-	@echo "make lint | lab | clean"
+	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']     train and write a submission"
+	@echo "make report RUN=outputs/name                                         write one HTML page about a run: results, curves, errors"
+	@echo "make kaggle ARGS='--user NAME --competition SLUG -p epochs 30'       write notebooks to upload to Kaggle"
+	@echo "make reproduce [RUN=fer2013-cpu DATA=path]                           train a committed result again and compare"
+	@echo "make reproduce ARGS=--score [RUN=... DATA=path]                      score the committed weights, without training"
+	@echo "make sweep FILE=sweep.yaml [DATA=path ARGS='--at-once 2']            compare short runs that differ in one setting"
+	@echo "make bench [ARGS='--quick' or ARGS='--data path time_to_accuracy']   measure the speed"
+	@echo "make test [ARGS='-k NAME']                                           run the tests"
+	@echo "make test-kaggle [ARGS='-k NAME']                                    run the tests with the package versions of Kaggle"
+	@echo "make test-long                                                       run the tests that take hours (kill, full disk, little memory)"
+	@echo "make lint                                                            check the code's style"
+	@echo "make lab                                                             start JupyterLab"
+	@echo "make lock [ARGS=--upgrade]                                           renew the lock files after a change of requirements*.txt"
+	@echo "make clean                                                           remove the virtual environments"
 
 $(READY): requirements.lock
 $(KAGGLE): requirements-kaggle.lock
@@ -53,7 +57,7 @@ submission: $(READY)
 		-r data "$(DATA)" -r out "$(OUT)" $(ARGS)
 
 report: $(READY)
-	@test -n "$(RUN)" || { echo "name a run: make report RUN=outputs/demo"; exit 2; }
+	@test -n "$(RUN)" || { echo "RUN is missing, for instance: make report RUN=outputs/demo"; exit 2; }
 	$(BIN)/python -m tools.report "$(RUN)" $(ARGS)
 
 kaggle: $(READY)
@@ -63,7 +67,7 @@ reproduce: $(READY)
 	$(BIN)/python -m tools.reproduce "$(or $(RUN),fer2013-cpu)" --data "$(or $(filter-out demo,$(DATA)),auto)" $(ARGS)
 
 sweep: $(READY)
-	@test -n "$(FILE)" || { echo "name what to try: make sweep FILE=outputs/reference/sweeps/cpu.yaml"; exit 2; }
+	@test -n "$(FILE)" || { echo "FILE is missing, for instance: make sweep FILE=outputs/reference/sweeps/cpu.yaml"; exit 2; }
 	$(BIN)/python -m tools.sweep "$(FILE)" --data "$(DATA)" $(ARGS)
 
 test: $(READY)

@@ -25,6 +25,7 @@ from fer_utils.command_line import exit_status
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import REPOSITORY, atomic_write, write_json
 from fer_utils.run.kaggle_session import WORKING
+from tools.run_options import options_parser
 
 # Outside of /kaggle/working, whose files are the notebook's output.
 CODE = "/tmp/fer"
@@ -229,9 +230,7 @@ def _known_user() -> str | None:
 
 def main(arguments: list[str]) -> int:
     """Write the bundles from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     add = parser.add_argument
     add("--user", help="your name on Kaggle; left out, the one in KAGGLE_USERNAME or kaggle.json")
     for source in ("competition", "dataset", "kernel"):

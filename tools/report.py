@@ -1,6 +1,8 @@
 """A run as one HTML page: results first, then curves, confusion, calibration, errors and the config.
 
 python -m tools.report outputs/demo      writes outputs/demo/report.html
+
+Its looks are in report.html.jinja, its text and figures in report_sections.py.
 """
 
 from __future__ import annotations
@@ -11,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from jinja2 import Environment
+from jinja2 import Environment, FileSystemLoader
 
 from fer_utils.command_line import exit_status
 from fer_utils.competition import Competition, DataError
 from fer_utils.files import write_text
 from fer_utils.run.finished_run import Run, load_run
-from tools.report_page import PAGE
 from tools.report_sections import is_demo, last_part, percent, record_of, sections, together
+from tools.run_options import options_parser
 
 
 def write_report(
@@ -34,10 +36,10 @@ def write_report(
         DataError: the saved predictions are damaged, or are not those of the competition.
         OutputError: the page cannot be written.
     """
-    page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
-    text = page.render(
+    templates = Environment(autoescape=True, trim_blocks=True, loader=FileSystemLoader(Path(__file__).parent))
+    text = templates.get_template("report.html.jinja").render(
         name=run.out.name,
-        headline=_headline(run),
+        headline=f"{percent(run.metrics['valid']['views'])} of the validation pictures are named rightly",
         warnings=_warnings(run),
         facts=_facts(run),
         sections=sections(run, competition, note),
@@ -48,10 +50,6 @@ def write_report(
 def _interval(scores: dict[str, Any]) -> str:
     n = together(f"n = {scores['n']:,}")
     return f"{100 * scores['ci_low']:.1f} to {100 * scores['ci_high']:.1f} {together('(95 %),')} {n}"
-
-
-def _headline(run: Run) -> str:
-    return f"{percent(run.metrics['valid']['views'])} of the validation pictures are named rightly"
 
 
 def _warnings(run: Run) -> list[str]:
@@ -101,9 +99,7 @@ def _duration(seconds: float) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the page from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("--data", default="run", help="where its data lies now; left out, where it lay then")
     parser.add_argument(

@@ -27,6 +27,7 @@ from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_members
 from fer_utils.run.limits import OutOfTime
 from fer_utils.run.reference import FOLDER, Reference, load_reference, unknown_reference
+from tools.run_options import options_parser, parse_run_options
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Plan:
     """How a reference is trained.
 
     Attributes:
-        recipe: knobs of its members, as `ensemble.member_configs` takes them.
+        recipe: parameters of its members, as `ensemble.member_configs` takes them.
         members: how many are trained, with the seeds 0, 1, 2 ...
         at_once: how many share a GPU, or the cores of a CPU.
         choose: average the members that validation chooses, and not all.
@@ -46,7 +47,7 @@ class Plan:
     choose: bool = True
 
 
-# What the trainings for a GPU share. They are not measured yet: no GPU was at hand (see outputs/reference).
+# What the trainings for a GPU share; not measured yet: no GPU was available (see outputs/reference).
 _GPU = (
     "optimizer: muon, batch_size: 256, weight_decay: 0.01, start_size: 28, views: shift, rotate: 16.0, "
     "scale: 0.16, shift: 0.1, brightness: 0.0, contrast: 0.0, erase: 0.3"
@@ -55,7 +56,7 @@ _NETWORKS = [
     f"model: {network}, epochs: 60, {_GPU}" for network in ("large", "medium, width: 2", "vgg_bn", "resnet18")
 ]
 PLANS = {
-    # Two at a time on two CPU cores: the first two take 45 minutes, the third says how seeds differ.
+    # Two at a time on two CPU cores: the first two take 45 minutes, the third shows how much seeds differ.
     "fer2013-cpu": Plan("preset: best", members=3, at_once=2),
     "fer2013-single": Plan(f"model: large, epochs: 60, {_GPU}", members=3, at_once=3),
     "fer2013-ensemble": Plan("; ".join(_NETWORKS), members=8, at_once=4),
@@ -70,7 +71,7 @@ PLANS = {
 }
 
 
-def train_reference(name: str, out: str | Path, at_once: int = 0, **knobs: Any) -> Path:
+def train_reference(name: str, out: str | Path, at_once: int = 0, **parameters: Any) -> Path:
     """Train the members of a plan and write what `outputs/reference` holds of it into `out`: the runs, each
     with its submission, and of their average valid.npz, test.npz, metrics.json and submission.csv.
 
@@ -78,7 +79,7 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **knobs: Any) 
 
     Args:
         at_once: how many members share a GPU, or the cores of a CPU; 0 takes the plan's number.
-        knobs: of all members, as data, device and max_hours.
+        parameters: of all members, as data, device and max_hours.
 
     Raises:
         TrainingError: a member failed.
@@ -86,7 +87,7 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **knobs: Any) 
     """
     plan, folder = PLANS[name], resolve_out(out)
     at_once = at_once or plan.at_once
-    configs = member_configs(plan.recipe, plan.members, {"out": str(out), "seed": 0, **knobs})
+    configs = member_configs(plan.recipe, plan.members, {"out": str(out), "seed": 0, **parameters})
     runs = launch_members(configs, per_device=at_once)
     done = [run for run in runs if not run.folder.is_out_of_time]
     if len(done) < len(configs):
@@ -104,11 +105,11 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **knobs: Any) 
 def reference_scores(
     runs: Sequence[Run], competition: Competition, at_once: int, choose: bool
 ) -> dict[str, Any]:
-    """How good the runs and their average are on validation.
+    """Scores of the runs and of their average on the validation split.
 
     Returns:
-        What `ensemble.score_ensemble` says; `without_copies`, the average on pictures of which the training
-        split holds none; `first`, the average of the first `at_once` runs, chosen by nobody; `plain_mean`,
+        What `ensemble.score_ensemble` returns; `without_copies`, the average on pictures that the training
+        split does not hold; `first`, the average of the first `at_once` runs, chosen by nobody; `plain_mean`,
         `plain_sd`, `views_mean`, `views_sd` of the runs' accuracies.
     """
     labels, names = competition.valid.labels, competition.class_names
@@ -125,21 +126,21 @@ def reference_scores(
 
 
 def score_reference(reference: Reference, competition: Competition) -> str:
-    """Predict the validation pictures with the committed weights and hold the answers against the committed
-    ones: in words."""
+    """Predict the validation pictures with the committed weights; returns, in words, how the predictions
+    compare with the committed ones."""
     valid = competition.valid
     probs = np.mean([run.predict(valid.images) for run in reference.runs], axis=0)
     committed = np.mean([run.saved_probs("valid") for run in reference.runs], axis=0)
     same = (probs.argmax(1) == committed.argmax(1)).mean()
     scores = evaluate(probs, valid.labels, competition.class_names)
     return (
-        f"{reference.folder.name} from its weights: {describe(scores)}; {100 * same:.2f} % of the answers as "
-        f"committed, probabilities differ by at most {np.abs(probs - committed).max():.1e}"
+        f"{reference.folder.name} from its weights: {describe(scores)}; {100 * same:.2f} % of the "
+        f"predictions as committed, probabilities differ by at most {np.abs(probs - committed).max():.1e}"
     )
 
 
 def compare_with_committed(folder: Path, name: str) -> list[str]:
-    """Lines that hold a repetition in `folder` against the committed reference `name`."""
+    """Lines that compare a repetition in `folder` with the committed reference `name`."""
     committed = FOLDER / name
     if not (committed / "metrics.json").is_file():
         return [f"{name} is not committed yet: nothing to compare with"]
@@ -161,28 +162,19 @@ def compare_with_committed(folder: Path, name: str) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Repeat or score a reference from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     parser.add_argument("name", help=", ".join(PLANS))
-    parser.add_argument("--data", default="auto", help="FER2013, as in the notebooks")
-    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
-    parser.add_argument("--out", help="folder of the runs; default: outputs/reproduced/NAME")
-    parser.add_argument("--at-once", type=int, default=0, help="runs that share a GPU, or a CPU's cores")
-    parser.add_argument("--minutes", type=float, default=0.0, help="stop in time; 0: no limit")
     parser.add_argument("--score", action="store_true", help="train nothing, score the committed weights")
-    options = parser.parse_args(arguments)
-    if options.at_once < 0 or options.minutes < 0:
-        parser.error("--at-once and --minutes must not be negative")
+    options = parse_run_options(parser, arguments, "outputs/reproduced/NAME", at_once=0)
     return exit_status(lambda: repeat_or_score(options))
 
 
 def repeat_or_score(options: argparse.Namespace) -> None:
     """Train the reference anew and compare it, or score the committed weights."""
-    name = options.name
+    name, data = options.name, options.data or "auto"
     if options.score:
         reference = load_reference(name)
-        print(score_reference(reference, reference.runs[0].load_data(options.data)))
+        print(score_reference(reference, reference.runs[0].load_data(data)))
         return
     if name not in PLANS:
         own = FOLDER / name / "config.json"
@@ -193,8 +185,8 @@ def repeat_or_score(options: argparse.Namespace) -> None:
             )
         raise unknown_reference(name, list(PLANS))
     if RunFolder(FOLDER / name).has_results:  # is this the data it was made from?
-        load_reference(name).runs[0].load_data(options.data)
-    parameters = {"data": options.data, "device": options.device, "max_hours": options.minutes / 60}
+        load_reference(name).runs[0].load_data(data)
+    parameters = {"data": data, "device": options.device or "auto", "max_hours": options.minutes / 60}
     out = options.out or f"outputs/reproduced/{name}"
     folder = train_reference(name, out, options.at_once, **parameters)
     print("\n".join(compare_with_committed(folder, name)))

@@ -2,12 +2,13 @@
 
 python -m tools.sweep FILE [--data PATH] [--out FOLDER] [--at-once N] [--minutes M]
 
-FILE is YAML: `base`, the knobs of all runs (and a `preset`); `seeds`; `arms`, each a name and the knobs it
-changes. Every arm is held against the base on the same validation pictures and seeds. The seeds take turns,
-so a sweep that runs out of `--minutes` has whole comparisons to show; the same command resumes there,
-and finished runs are only read again. On a GPU `--at-once` runs share each card (a small network leaves most
-of it idle), on a CPU they share the cores. The rows are kept in results.json. In `teacher`, {out} is the
-sweep's folder and {seed} the run's seed, so that an arm can learn from another's runs; such arms begin last.
+FILE is YAML: `base`, the parameters of all runs (and a `preset`); `seeds`; `arms`, each a name and the
+parameters it changes. Every arm is compared with the base on the same validation pictures and seeds. All
+arms are trained with one seed before the next seed begins, so a sweep that runs out of `--minutes` has
+complete comparisons. The same command resumes there; finished runs are only read again. On a GPU `--at-once`
+runs share each card (a small network leaves most of it idle), on a CPU they share the cores. The rows are
+kept in results.json. In `teacher`, {out} is the sweep's folder and {seed} the run's seed, so that an arm can
+learn from another's runs; such arms begin last. --data and --device override the file.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_members
 from fer_utils.run.limits import OutOfTime
+from tools.run_options import options_parser, parse_run_options
 
 BASE = "base"
 # Each run has its own, or the arms would be judged on other pictures than the base.
@@ -55,9 +57,9 @@ class Sweep:
     """What to try.
 
     Attributes:
-        base: the knobs of all runs, as `Config.from_dict` takes them.
+        base: the parameters of all runs, as `Config.from_dict` takes them.
         seeds: each arm is trained with each.
-        arms: name -> the knobs that differ from the base; "base" itself is among them, with none.
+        arms: name -> the parameters that differ from the base; "base" itself is among them, with none.
     """
 
     base: Mapping[str, Any]
@@ -73,48 +75,47 @@ class Sweep:
 
 
 def read_sweep(path: str | Path, **shared: Any) -> Sweep:
-    """The sweep in a YAML file; `shared` are further knobs of all runs.
+    """The sweep in a YAML file; `shared` are further parameters of all runs.
 
     Raises:
-        ConfigError: the file cannot be read, or names an unknown knob or a bad value; it says for which arm.
+        ConfigError: the file cannot be read, or an arm (named in the message) has an unknown parameter or a
+            bad value.
     """
     path = find_path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _checked_sweep(yaml.safe_load(path.read_text(encoding="utf-8")), shared)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
-    if not isinstance(content, dict) or not {"base", "seeds", "arms"} <= set(content):
-        raise ConfigError(f"{path}: must hold base (knobs), seeds (a list) and arms (names with knobs)")
-    try:
-        check_names(map(str, content), ["base", "seeds", "arms"])
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _checked_sweep(content: Any, shared: Mapping[str, Any]) -> Sweep:
+    if not isinstance(content, dict) or not {"base", "seeds", "arms"} <= set(content):
+        raise ConfigError("must hold base (parameters), seeds (a list) and arms (names with parameters)")
+    check_names(map(str, content), ["base", "seeds", "arms"])
     base, seeds, arms = content["base"], content["seeds"], content["arms"]
     if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds):
-        raise ConfigError(f"{path}: seeds must be a list of different whole numbers, got {seeds!r}")
+        raise ConfigError(f"seeds must be a list of different whole numbers, got {seeds!r}")
     groups = {"base": base, "arms": arms, **(arms if isinstance(arms, dict) else {})}
-    for name, knobs in groups.items():
-        if not isinstance(knobs, dict) or not all(isinstance(knob, str) for knob in knobs):
-            raise ConfigError(f"{path}: {name} must hold names and values, got {knobs!r}")
+    for name, parameters in groups.items():
+        if not isinstance(parameters, dict) or not all(isinstance(key, str) for key in parameters):
+            raise ConfigError(f"{name} must hold names and values, got {parameters!r}")
     if BASE in arms:
-        raise ConfigError(f"{path}: an arm may not be called {BASE!r}, which is what all arms start from")
-    for name, knobs in {"base": base, **arms}.items():
-        refused = [knob for knob in knobs if knob in (NOT_IN_BASE if name == "base" else NOT_IN_ARMS)]
-        if refused:
-            raise ConfigError(
-                f"{path}: {name} may not set {', '.join(refused)}: that is the same for all arms"
-            )
+        raise ConfigError(f"an arm may not be called {BASE!r}, which is what all arms start from")
+    for name, parameters in {"base": base, **arms}.items():
+        if refused := [key for key in parameters if key in (NOT_IN_BASE if name == BASE else NOT_IN_ARMS)]:
+            raise ConfigError(f"{name} may not set {', '.join(refused)}: that is the same for all arms")
     sweep = Sweep({**base, **shared}, tuple(seeds), {BASE: {}, **arms})
     for arm in sweep.arms:
-        if not re.fullmatch(r"[\w.-]+", str(arm)):  # it names a folder
-            raise ConfigError(f"{path}: arm {arm!r} may hold letters, digits, dots, dashes alone")
+        if not re.fullmatch(r"[\w.-]+", arm):  # it names a folder
+            raise ConfigError(f"arm {arm!r} may only hold letters, digits, underscores, dots and dashes")
         try:
-            for seed in seeds:
-                config = sweep.config(arm, seed, "sweep")
+            configs = [sweep.config(arm, seed, "sweep") for seed in seeds]
         except ConfigError as error:
-            raise ConfigError(f"{path}: arm {arm!r}: {error}") from error
-        if arm != BASE and not config.differing(sweep.config(BASE, seed, "sweep")):
-            raise ConfigError(f"{path}: arm {arm!r} changes nothing")
+            raise ConfigError(f"arm {arm!r}: {error}") from error
+        if arm != BASE and not configs[0].differing(sweep.config(BASE, seeds[0], "sweep")):
+            raise ConfigError(f"arm {arm!r} changes nothing")
     return sweep
 
 
@@ -139,7 +140,7 @@ def finished_runs(sweep: Sweep, out: str | Path) -> dict[str, list[Run]]:
     """The runs of every arm that reached their end, in the order of the seeds.
 
     Raises:
-        ConfigError: a folder holds a run with other knobs than its arm has now.
+        ConfigError: a folder holds a run with other parameters than its arm has now.
         DataError: the base was trained on other data than its config names now.
     """
     runs = {
@@ -200,44 +201,26 @@ def sweep_table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        cells = [
-            row["arm"],
-            ", ".join(f"{name} {value}" for name, value in row["knobs"].items()),
-            row["seeds"],
-        ]
-        if not row["seeds"]:
-            cells += ["not finished", *[""] * 5]
-        else:
-            cells += [f"{100 * row['mean']:.2f}", "" if row["sd"] is None else f"{100 * row['sd']:.2f}"]
-            cells += _difference_cells(row) if "difference" in row else [""] * 3
-            cells += [f"{row['seconds']:.0f}"]
+        changed = ", ".join(f"{name} {value}" for name, value in row["knobs"].items())
+        cells = [row["arm"], changed, row["seeds"], "not finished", *[""] * 5]
+        if row["seeds"]:
+            cells[3:5] = [f"{100 * row['mean']:.2f}", "" if row["sd"] is None else f"{100 * row['sd']:.2f}"]
+            cells[8] = f"{row['seconds']:.0f}"
+        if "difference" in row:
+            gain = f"{100 * row['difference']:+.2f}"
+            sure = row["base_seeds"] >= SEEDS_TO_TELL and row["verdict"].startswith("evidence")
+            interval = f"{100 * row['ci_low']:+.2f} to {100 * row['ci_high']:+.2f}"
+            cells[5:8] = [f"{100 * row['base_mean']:.2f}", f"**{gain}**" if sure else gain, interval]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     arms = sum("difference" in row for row in rows)
     return "\n".join(lines) + NOTE.format(arms=arms, seeds=SEEDS_TO_TELL)
 
 
-def _difference_cells(row: dict[str, Any]) -> list[str]:
-    """The base on the same seeds, the difference and its interval, in points."""
-    gain = f"{100 * row['difference']:+.2f}"
-    sure = row["base_seeds"] >= SEEDS_TO_TELL and row["verdict"].startswith("evidence")
-    interval = f"{100 * row['ci_low']:+.2f} to {100 * row['ci_high']:+.2f}"
-    return [f"{100 * row['base_mean']:.2f}", f"**{gain}**" if sure else gain, interval]
-
-
 def main(arguments: list[str]) -> int:
     """Run a sweep from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     parser.add_argument("file", help="what to try, as YAML")
-    parser.add_argument("--data", help="as in the notebooks, instead of the file's")
-    parser.add_argument("--device", help="auto, cuda or cpu, instead of the file's")
-    parser.add_argument("--out", help="folder of the runs; default: outputs/sweeps/ and the file's name")
-    parser.add_argument("--at-once", type=int, default=1, help="runs that share a GPU, or a CPU's cores")
-    parser.add_argument("--minutes", type=float, default=0.0, help="stop in time; 0: no limit")
-    options = parser.parse_args(arguments)
-    if options.at_once < 1 or options.minutes < 0:
-        parser.error("--at-once must be at least 1, and --minutes not negative")
+    options = parse_run_options(parser, arguments, "outputs/sweeps/ and the file's name", at_once=1)
     return exit_status(lambda: run_sweep(options))
 
 
@@ -247,7 +230,13 @@ def run_sweep(options: argparse.Namespace) -> int:
     given = {name: value for name, value in shared.items() if value is not None}
     sweep = read_sweep(options.file, **given)
     out = options.out or f"outputs/sweeps/{Path(options.file).stem}"
-    failure = _train(sweep, out, options.at_once)
+    failure = ""
+    try:
+        train_sweep(sweep, out, options.at_once)
+    except OutOfTime:  # what is finished is worth a table all the same
+        pass
+    except TrainingError as error:
+        failure = str(error)
     rows = sweep_rows(sweep, finished_runs(sweep, out))
     device = choose_device(sweep.config(BASE, sweep.seeds[0], out).device)
     made_with = environment(device, torch.float32) | {"at_once": options.at_once}
@@ -258,17 +247,6 @@ def run_sweep(options: argparse.Namespace) -> int:
     if failure:
         print(failure, file=sys.stderr)
     return int(bool(failure))
-
-
-def _train(sweep: Sweep, out: str, at_once: int) -> str:
-    """What went wrong, in words; what is finished is worth a table all the same."""
-    try:
-        train_sweep(sweep, out, at_once)
-    except OutOfTime:
-        return ""
-    except TrainingError as error:
-        return str(error)
-    return ""
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def test_a_repetition_on_other_data_is_refused(folder, tiny_folder, tmp_path, ca
 
 def test_committed_weights_give_the_committed_answers(folder, tiny_folder, capfd):
     assert reference.main(["tiny", "--data", str(tiny_folder), "--score"]) == 0
-    assert "100.00 % of the answers as committed" in capfd.readouterr().out
+    assert "100.00 % of the predictions as committed" in capfd.readouterr().out
     other = load_run(folder / "member0")
     swapped = Reference(folder, (load_run(folder / "member1"),))
     object.__setattr__(swapped.runs[0], "model", other.model)

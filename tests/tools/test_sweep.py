@@ -114,21 +114,21 @@ def test_unfinished_runs_are_no_evidence(swept, tiny_folder):
     assert "not finished" in sweep_table(list(rows.values()))
 
 
-def test_a_sweep_out_of_time_shows_what_there_is_and_goes_on(swept, tmp_path, capfd):
-    command = [*swept[0], "--minutes", "0.00001"]
-    command[command.index("--out") + 1] = str(tmp_path / "runs")
-    assert sweep.main(command) == 0
+def test_a_sweep_out_of_time_shows_what_there_is_and_resumes(tiny_folder, tmp_path, capfd):
+    command = [str(write(tmp_path / "try.yaml")), "--data", str(tiny_folder), "--out", str(tmp_path / "runs")]
+    command += ["--at-once", "2", "--minutes"]
+    assert sweep.main([*command, "0.00001"]) == 0
     assert "not finished" in capfd.readouterr().out
-    assert sweep.main([*command[:-1], "0"]) == 0
+    assert sweep.main([*command, "0"]) == 0
     assert json.loads((tmp_path / "runs" / "results.json").read_text())["rows"][0]["seeds"] == 2
 
 
 def test_a_run_that_fails_is_told_and_the_others_count(tiny_folder, tmp_path, capfd):
-    file = write(tmp_path / "try.yaml", seeds=[0], lost={"teacher": "{out}/nowhere"}, long={"epochs": 2})
+    file = write(tmp_path / "try.yaml", seeds=[0], lost={"teacher": "{out}/nowhere"})
     assert sweep.main([str(file), "--data", str(tiny_folder), "--out", str(tmp_path / "runs")]) == 1
     out, err = capfd.readouterr()
     assert "lost-seed0" in err and "nowhere" in err
-    assert re.search(r"\| lost \| .* not finished", out) and re.search(r"\| long \| epochs 2 \| 1 \|", out)
+    assert re.search(r"\| lost \| .* not finished", out) and re.search(r"\| base \|  \| 1 \|", out)
 
 
 def test_runs_share_a_card(monkeypatch, tmp_path):
@@ -154,7 +154,7 @@ def test_runs_share_a_card(monkeypatch, tmp_path):
         ("base: {}\nseeds: [0, 0]\narms: {}", "seeds must be a list of different"),
         ("base: {}\nseeds: [0]\narms: {long: 3}", "long must hold names and values"),
         ("base: {}\nseeds: [0]\narms: {long: {epoch: 3}}", "'long': unknown .*did you mean 'epochs'"),
-        ("base: {}\nseeds: [0]\narms: {a/b: {epochs: 3}}", "may hold letters"),
+        ("base: {}\nseeds: [0]\narms: {a/b: {epochs: 3}}", "may only hold letters"),
         ("base: {epochs: 3}\nseeds: [0]\narms: {same: {epochs: 3}}", "'same' changes nothing"),
         ("base: {}\nseeds: [0]\narms: {base: {epochs: 3}}", "may not be called 'base'"),
         ("base: {seed: 3}\nseeds: [0]\narms: {}", "base may not set seed"),
