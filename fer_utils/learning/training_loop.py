@@ -59,7 +59,7 @@ class Learner:
     seconds: float = 0.0
     epoch_seconds: list[float] = field(default_factory=list)  # `seconds` at the end of each epoch
     compile_seconds: float = 0.0
-    validation_seconds: float = 0.0  # of the last validation
+    validation_seconds: float = 0.0  # of the shortest validation
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=lambda: {"accuracy": -1.0, "loss": math.inf, "epoch": 0})
 
@@ -86,8 +86,6 @@ def new_learner(
 ) -> Learner:
     """A learner before its first step; `team` are the processes that train it together, and `precision` is
     what "auto" was decided to be before."""
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # batches are equal, so a search for the best kernels pays
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(competition.class_names), **config.model_options)
     if config.whiten and config.pretrained:

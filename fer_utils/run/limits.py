@@ -37,7 +37,9 @@ class TimeLimit:
         """A block that validates."""
         start = time.monotonic()
         yield
-        learner.validation_seconds = time.monotonic() - start
+        seconds = time.monotonic() - start
+        # The shortest so far: the first one on a GPU also loads kernels, and would end a short run at once.
+        learner.validation_seconds = min(seconds, learner.validation_seconds or math.inf)
 
     def is_over(self, learner: Learner) -> bool:
         """Whether one more epoch's end (a validation) and the results are all that there is time for."""
