@@ -22,7 +22,7 @@ LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 # What Kaggle's image lacks, and what comes with it alone.
 NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor playwright greenlet)
 
-.PHONY: help submission report kaggle reproduce sweep test test-long test-kaggle lint lab bench lock clean
+.PHONY: help submission report kaggle reproduce sweep gpu test test-long test-kaggle lint lab bench lock clean
 
 help:
 	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']   train and write a submission"
@@ -30,6 +30,7 @@ help:
 	@echo "make kaggle ARGS='--user NAME --competition SLUG -p epochs 30'      notebooks to upload to Kaggle"
 	@echo "make reproduce [RUN=fer2013-cpu DATA=path ARGS=--score]      a committed result anew, or its weights scored"
 	@echo "make sweep FILE=sweep.yaml [DATA=path ARGS='--at-once 2']     which change of a recipe helps, over seeds"
+	@echo "make gpu DATA=path MINUTES=15 [ARGS=--dry-run]      an ensemble that fits into the minutes of one GPU"
 	@echo "make bench [ARGS='--quick' or ARGS='--data path time_to_accuracy']      speed against peers and limits"
 	@echo "make test | test-kaggle [ARGS='-k NAME']      every test, with our versions or with Kaggle's"
 	@echo "make test-long      the trials that take hours"
@@ -65,6 +66,9 @@ reproduce: $(READY)
 sweep: $(READY)
 	@test -n "$(FILE)" || { echo "name what to try: make sweep FILE=outputs/reference/sweeps/cpu.yaml"; exit 2; }
 	$(BIN)/python -m tools.sweep "$(FILE)" --data "$(DATA)" $(ARGS)
+
+gpu: $(READY)
+	$(BIN)/python -m tools.gpu --data "$(or $(filter-out demo,$(DATA)),auto)" --minutes "$(or $(MINUTES),15)" $(ARGS)
 
 test: $(READY)
 	$(PYTEST)

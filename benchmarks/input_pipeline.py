@@ -13,11 +13,10 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks import peers
-from benchmarks.timing import Row, Settings, take_turns
+from benchmarks.timing import Row, Settings, seconds_per_step, take_turns
 from fer_utils.config import Config
 from fer_utils.data.load import load_competition
 from fer_utils.learning.augment import augment, to_float
-from fer_utils.run.launch import seconds_per_step
 
 CPU = torch.device("cpu")
 

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import torch
 
+from fer_utils.competition import Competition
 from fer_utils.config import Config
 from fer_utils.files import REPOSITORY
+from fer_utils.learning.device import choose_device
+from fer_utils.learning.training_loop import new_learner, place, train_epoch
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,6 @@ class Settings:
     data: str
     device: torch.device
     seeds: int
-    minutes: tuple[float, ...]
     peer_minutes: float = float("inf")
 
     def nets(self, *names: str) -> list[Config]:
@@ -149,3 +151,18 @@ def peak_memory() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
+
+
+def seconds_per_step(config: Config, competition: Competition, steps: int = 8) -> float:
+    """The measured time of a training step at full image size, the second time it is done."""
+    device = choose_device(config.device)
+    learner = new_learner(config, competition, device)
+    n = min(len(competition.train), steps * config.batch_size)
+    images = place(competition.train.images[:n], device)
+    labels = torch.tensor(competition.train.labels[:n], device=device)
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        train_epoch(learner, images, labels, config.epochs - 1)
+        synchronize(device)
+        seconds = time.perf_counter() - start
+    return seconds / math.ceil(n / config.batch_size)

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from benchmarks.timing import Row, Settings, matrix_rate, take_turns
 from fer_utils.competition import Competition
 from fer_utils.data.load import load_competition
-from fer_utils.learning.compiling import compile_forward
 from fer_utils.learning.models import model_cost
 from fer_utils.learning.training_loop import Learner, new_learner, place, train_epoch
 
@@ -78,32 +77,6 @@ def rows(settings: Settings) -> Iterator[Row]:
                 ratio,
                 n,
             )
-        for mode in compile_modes(settings, config.model):
-            rival = new_learner(replace(config, precision=config_name(learner.dtype)), competition, device)
-            compile_forward(rival, mode, STEPS * config.batch_size)
-            a, b, ratio, n = take_turns(step, bare_step(rival), seconds / 2, device)
-            yield Row(
-                f"bare step, {name}, eager",
-                f"torch.compile, {mode}",
-                1e3 * a,
-                1e3 * b,
-                "ms/step",
-                ratio,
-                n,
-                f"compiling took {rival.compile_seconds:.0f} s; below 1: compiled is faster",
-            )
-
-
-def compile_modes(settings: Settings, name: str) -> tuple[str, ...]:
-    """Those worth a try on the device; compiling takes too long for a quick run."""
-    if settings.quick or (settings.device.type == "cpu" and name != "small"):
-        return ()
-    return ("default",) if settings.device.type == "cpu" else ("default", "reduce-overhead", "max-autotune")
-
-
-def config_name(dtype: torch.dtype) -> str:
-    """The word for `dtype` that Config knows."""
-    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
 
 
 def epoch_of(learner: Learner, competition: Competition) -> Callable[[], object]:
@@ -126,7 +99,7 @@ def bare_step(learner: Learner) -> Callable[[], None]:
     learner.model.train()
 
     def step() -> None:
-        with torch.autocast(device.type, dtype=learner.dtype, enabled=learner.dtype != torch.float32):
+        with learner.autocast():
             logits = learner.forward(batch)
         loss = F.cross_entropy(logits.float(), labels)
         learner.optimizer.zero_grad(set_to_none=True)

@@ -6,7 +6,7 @@ that importing the package costs nothing.
 
 from importlib import import_module
 
-_HOME = {
+HOMES = {
     "Config": "config",
     "ConfigError": "config",
     "Competition": "competition",
@@ -19,8 +19,8 @@ _HOME = {
     "create_model": "learning.models",
     "TrainingError": "learning.training_loop",
     "Interrupted": "run.interruption",
-    "Run": "run.folder",
-    "load_run": "run.folder",
+    "Run": "run.finished_run",
+    "load_run": "run.finished_run",
     "fit": "run.train",
     "demo_run": "run.train",
     "launch": "run.launch",
@@ -28,19 +28,19 @@ _HOME = {
     "print_results": "run.results",
     "load_reference": "run.reference",
     "read_parameters": "notebook",
+    # modules, under the names that the notebooks use
+    "plots": "figures.plots",
+    "galleries": "figures.faces",
+    "widgets": "figures.widgets",
 }
-# Modules of `figures`, under the names that the notebooks use.
-_MODULES = {"plots": "figures.plots", "galleries": "figures.faces", "widgets": "figures.widgets"}
-__all__ = [*_HOME, *_MODULES]
+__all__ = list(HOMES)
 
 
 def __getattr__(name: str):
-    if name in _MODULES:
-        value = import_module(f"fer_utils.{_MODULES[name]}")
-    elif name in _HOME:
-        value = getattr(import_module(f"fer_utils.{_HOME[name]}"), name)
-    else:
+    if name not in HOMES:
         raise AttributeError(f"module 'fer_utils' has no attribute {name!r}")
+    module = import_module(f"fer_utils.{HOMES[name]}")
+    value = module if HOMES[name].startswith("figures.") else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""The nouns of the project: a split of face pictures, and the competition they belong to."""
+"""The data classes of the project: a split of face images, and the competition they belong to."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class DataError(ValueError):
     """The data cannot be used as it is; the message names the file or row and says what to do."""
 
 
-POOLED = "valid/"  # before ids that the training and the validation split both give, where they are pooled
+POOLED = "valid/"  # put before validation ids that also occur in train, where the two are pooled
 
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures that play one role in a competition.
+    """The images of one part of a competition: training, validation or test.
 
     Attributes:
         images: uint8 [N, 1, H, W], grey.
         labels: int64 [N], indices into the competition's `class_names`; None where they are hidden.
-        ids: str [N], how the competition names each picture.
+        ids: str [N], the competition's name for each image.
         votes: float32 [N, C], how many people saw which class; None where the data has single labels.
     """
 
@@ -39,9 +39,7 @@ class Split:
     def __post_init__(self):
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] != 1:
             raise DataError(f"images must be uint8 [N, 1, H, W], got {self.images.dtype} {self.images.shape}")
-        lengths = {len(self.images), len(self.ids)} | (
-            {len(self.labels)} if self.labels is not None else set()
-        )
+        lengths = {len(a) for a in (self.images, self.labels, self.ids) if a is not None}
         if len(lengths) != 1:
             raise DataError(f"images, labels and ids differ in length: {sorted(lengths)}")
         if self.votes is not None and (self.votes.ndim != 2 or len(self.votes) != len(self.images)):
@@ -52,9 +50,8 @@ class Split:
 
     def take(self, rows: np.ndarray) -> Split:
         """The split that holds only `rows` (indices or a boolean mask [N]), in their order."""
-        labels = None if self.labels is None else self.labels[rows]
-        votes = None if self.votes is None else self.votes[rows]
-        return Split(self.images[rows], labels, self.ids[rows], votes)
+        columns = (self.images, self.labels, self.ids, self.votes)
+        return Split(*(None if column is None else column[rows] for column in columns))
 
     def without_labels(self) -> Split:
         """The same pictures with their labels hidden."""
@@ -63,12 +60,12 @@ class Split:
 
 @dataclass(frozen=True)
 class SubmissionFormat:
-    """How a competition wants its answers written.
+    """The form in which a competition takes predictions.
 
     Attributes:
-        template: the sample file as text cells, one row per answer, in the order to be kept.
-        label_column: the column of `template` that the answers replace.
-        rows: int64 [len(template)], the row of `competition.test` that each line answers.
+        template: the sample file as text cells, one row per prediction, in the order to keep.
+        label_column: the column of `template` that the predictions replace.
+        rows: int64 [len(template)], the row of `competition.test` for each line.
         label_values: text per class, in the sample's own coding (int or string, 0- or 1-based).
         header: whether the file starts with the column names.
         separator: the character between columns.
@@ -86,7 +83,7 @@ class SubmissionFormat:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A picture that could not be read: where it stands and why."""
+    """An image that could not be read: its file and row, and why."""
 
     place: str
     reason: str
@@ -98,13 +95,13 @@ class Competition:
 
     Attributes:
         train, valid: labelled splits.
-        test: the pictures to answer for; None where the data has none.
+        test: the images to predict; None if the data has none.
         class_names: canonical lower-case names (`FER_CLASSES` order when they all belong to it).
         label_values: per class, the data's own label (for instance 1-based ints or folder names).
-        submission: the format of the answers; None where there is no test split.
-        source: what `load_competition` was pointed at.
+        submission: the format of the predictions; None if there is no test split.
+        source: the path given to `load_competition`.
         layout: the name of the reader that recognised it.
-        notes: plain lines on what was recognised, what was looked for and what was ignored.
+        notes: lines on what was recognised, looked for and ignored.
         rejected: what could not be read.
         is_demo: whether these are drawn faces and not a competition.
     """
@@ -144,13 +141,11 @@ class Competition:
         height, width = self.train.images.shape[2:]
         lines = [f"{self.layout}: {self.source} ({len(self.class_names)} classes, {height}x{width} pixels)"]
         for name, split in self.splits.items():
-            text = f"  {name:5} {len(split):>7,} pictures"
+            text = ", labels hidden"
             if split.labels is not None:
                 counts = np.bincount(split.labels, minlength=len(self.class_names))
-                text += ": " + ", ".join(f"{c} {n:,}" for c, n in zip(self.class_names, counts, strict=True))
-            else:
-                text += ", labels hidden"
-            lines.append(text)
+                text = ": " + ", ".join(f"{c} {n:,}" for c, n in zip(self.class_names, counts, strict=True))
+            lines.append(f"  {name:5} {len(split):>7,} pictures{text}")
         lines += [f"  {note}" for note in self.notes]
         if self.rejected:
             lines.append(f"  {len(self.rejected):,} could not be read or have no known label:")

@@ -1,4 +1,4 @@
-"""Every knob of a run in one frozen dataclass, checked before any work is done."""
+"""Every parameter of a run in one frozen dataclass, checked before any work is done; and the presets."""
 
 from __future__ import annotations
 
@@ -11,105 +11,125 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-# What `load_competition` is told beside `data` and the seed of its splits, under the same names.
-DATA_KNOBS = (
+# Groups of parameters, for whoever needs one: what decides the reading of the data and its splits, the network
+# and the random transforms; and what may change when a run is resumed.
+DATA_PARAMETERS = (
     *("image_size", "n_folds", "fold", "pool_valid"),
     *("layout", "columns", "clean", "label_fixes", "allow_rejected"),
 )
+NETWORK_PARAMETERS = ("width", "dropout", "drop_path", "pretrained", "image_size")
+AUGMENTATION = ("flip", "rotate", "scale", "shift", "shear", "brightness", "contrast", "erase")
+MAY_CHANGE = ("data", "out", "device", "n_devices", "checkpoint_seconds", "max_hours")
+# Parameters of committed runs that were removed since, with the values at which they did nothing.
+REMOVED = {"whiten": (False,), "compile_mode": ("auto", "off")}
 
 
 class ConfigError(ValueError):
-    """A parameter is unknown, of the wrong type or out of range; the message names it and the mend."""
+    """A parameter is unknown, of the wrong type or out of range; the message names it and says what to do."""
 
 
-def _knob(default: Any, low: float = -math.inf, high: float = math.inf, choices: Iterable[str] = ()) -> Any:
-    """A field with its allowed range (both ends included) or its allowed words."""
-    return dataclasses.field(default=default, metadata={"low": low, "high": high, "choices": tuple(choices)})
+def _parameter(
+    default: Any, words: str, low: float = -math.inf, high: float = math.inf, choices: Iterable[str] = ()
+) -> Any:
+    """A field with its explanation, and its allowed range (both ends included) or its allowed words."""
+    metadata = {"words": words, "low": low, "high": high, "choices": tuple(choices)}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Config:
-    """The knobs of one training run. `03_training` shows the same list, with one line on each.
+    """The parameters of one training run, each explained here and nowhere else: the parameters cell of
+    `03_training` and the error messages repeat these words.
+
+    The checks are our own and not pydantic's: its messages would have to be rewritten to name the nearest
+    name and what to type, which takes as many lines.
 
     Raises:
         ConfigError: a value of the wrong type or out of range.
     """
 
-    # the run
-    data: str = "auto"
-    out: str = "outputs/run"
-    seed: int = _knob(0, 0, 2**31)
-    device: str = "auto"
-    n_devices: str = "auto"
-    checkpoint_seconds: float = _knob(60.0, 0, 1e6)
-    max_hours: float = _knob(0.0, 0, 1e4)
-    # the data
-    image_size: int = _knob(48, 16, 512)
-    split_seed: int = _knob(0, 0, 2**31)
-    n_folds: int = _knob(10, 2, 100)
-    fold: int = _knob(0, 0, 99)
-    pool_valid: bool = False
-    layout: str = "auto"
-    columns: str = "auto"
-    clean: bool = False
-    label_fixes: str = "none"
-    allow_rejected: bool = False
-    # the network
-    model: str = "small"
-    width: float = _knob(1.0, 0.125, 8)
-    dropout: float = _knob(0.2, 0, 0.95)
-    drop_path: float = _knob(0.0, 0, 0.9)
-    whiten: bool = False
-    pretrained: bool = False
+    # fmt: off
+    # run
+    data: str = _parameter("auto", 'folder, file, archive, "kaggle:competition/NAME", "demo" (drawn faces); "auto": searches')
+    out: str = _parameter("outputs/run", "folder of this run; a relative path counts from the repository")
+    seed: int = _parameter(0, "of the initial weights, the order of the images and the augmentation", 0, 2**31)
+    device: str = _parameter("auto", '"cuda", "mps", "cpu" or "auto"')
+    n_devices: str = _parameter("auto", 'GPUs that train one network together; "auto": one')
+    checkpoint_seconds: float = _parameter(60.0, "time between checkpoints within long epochs; 0: after every step", 0, 1e6)
+    max_hours: float = _parameter(0.0, "stop in time to write results within these hours; 0: no limit", 0, 1e4)
+    # data
+    image_size: int = _parameter(48, "height and width in pixels; images of another size are resized", 16, 512)
+    split_seed: int = _parameter(0, "of the validation split, where one is made; members of an ensemble share it", 0, 2**31)
+    n_folds: int = _parameter(10, "the validation split gets one part in n_folds, where one is made or pool_valid is on", 2, 100)
+    fold: int = _parameter(0, "which of the n_folds parts, from 0", 0, 99)
+    pool_valid: bool = _parameter(False, "add the data's own validation split to the training images before splitting")
+    layout: str = _parameter("auto", "name of the layout, where auto picks the wrong one (README, Your own data)")
+    columns: str = _parameter("auto", "columns by role, where their names are not recognised (README, Your own data)")
+    clean: bool = _parameter(False, "train without repeated, contradictory and blank images")
+    label_fixes: str = _parameter("none", 'CSV with corrected training labels, as 04_error_analysis writes it; or "none"')
+    allow_rejected: bool = _parameter(False, "continue although more than 1 % of the images cannot be read")
+    # network
+    model: str = _parameter("small", '"small", "medium", "large", "vgg_bn", "resnet18" or "timm/NAME"')
+    width: float = _parameter(1.0, "factor on the number of channels of small, medium, large and vgg_bn", 0.125, 8)
+    dropout: float = _parameter(0.2, "share of features dropped before the classifier", 0, 0.95)
+    drop_path: float = _parameter(0.0, "share of images that skip the last residual block (medium, large, timm/NAME)", 0, 0.9)
+    pretrained: bool = _parameter(False, "start from published weights (timm/NAME only, needs internet once)")
     # training
-    epochs: int = _knob(8, 1, 10_000)
-    batch_size: int = _knob(128, 2, 65_536)
-    optimizer: str = _knob("sgd", choices=("sgd", "adamw", "muon"))
-    learning_rate: float = _knob(0.1, 1e-8, 10)
-    momentum: float = _knob(0.9, 0, 0.999)
-    weight_decay: float = _knob(5e-4, 0, 10)
-    schedule: str = _knob("onecycle", choices=("onecycle", "cosine", "constant"))
-    warmup: float = _knob(0.2, 0, 0.9)
-    start_size: int = _knob(0, 0, 512)
-    label_smoothing: float = _knob(0.1, 0, 0.9)
-    soft_labels: bool = False
-    teacher: str = "none"
-    teacher_weight: float = _knob(0.5, 0, 1)
-    class_weight: float = _knob(0.0, 0, 1)
-    ema_decay: float = _knob(0.998, 0, 0.99999)
-    clip_norm: float = _knob(0.0, 0, 1e6)
-    sam: float = _knob(0.0, 0, 10)
-    patience: int = _knob(0, 0, 10_000)
-    precision: str = _knob("auto", choices=("auto", "fp32", "bf16", "fp16"))
-    compile_mode: str = _knob("auto", choices=("auto", "off", "default", "reduce-overhead", "max-autotune"))
+    epochs: int = _parameter(8, "passes over the training images", 1, 10_000)
+    batch_size: int = _parameter(128, "images per step", 2, 65_536)
+    optimizer: str = _parameter("sgd", "sgd (with Nesterov momentum), adamw, or muon (needs the fewest epochs)", choices=("sgd", "adamw", "muon"))
+    learning_rate: float = _parameter(0.1, "the highest of the run; about 0.1 for sgd and muon, 0.002 for adamw", 1e-8, 10)
+    momentum: float = _parameter(0.9, "of sgd; beta1 of adamw", 0, 0.999)
+    weight_decay: float = _parameter(5e-4, "on weights, never on norms and biases; about 0.05 for adamw", 0, 10)
+    schedule: str = _parameter("onecycle", "of the learning rate after the warm-up: onecycle (linear), cosine or constant", choices=("onecycle", "cosine", "constant"))
+    warmup: float = _parameter(0.2, "share of the steps in which the learning rate rises", 0, 0.9)
+    start_size: int = _parameter(0, "pixels in the first epoch, growing to image_size over two thirds of the run; 0: off", 0, 512)
+    label_smoothing: float = _parameter(0.1, "share of the target spread over all classes", 0, 0.9)
+    soft_labels: bool = _parameter(False, "learn from the votes of several people, where the data has them (FER+)")
+    teacher: str = _parameter("none", 'finished runs, separated by commas, whose predictions are learned too; "none": off')
+    teacher_weight: float = _parameter(0.5, "weight of the teachers' predictions in the target; the labels have the rest", 0, 1)
+    class_weight: float = _parameter(0.0, "0: every image counts the same; 1: every class counts the same", 0, 1)
+    ema_decay: float = _parameter(0.998, "of the moving average of the weights, kept if it validates better; 0: off", 0, 0.99999)
+    clip_norm: float = _parameter(0.0, "largest gradient norm; 0: no limit", 0, 1e6)
+    sam: float = _parameter(0.0, "radius of sharpness-aware minimization, about 0.05 (doubles the time); 0: off", 0, 10)
+    patience: int = _parameter(0, "stop after this many epochs without a better validation accuracy; 0: never", 0, 10_000)
+    precision: str = _parameter("auto", "fp32, bf16, fp16, or auto: the fastest that is safe on this device", choices=("auto", "fp32", "bf16", "fp16"))
     # augmentation
-    flip: float = _knob(0.5, 0, 1)
-    rotate: float = _knob(12.0, 0, 180)
-    scale: float = _knob(0.12, 0, 0.9)
-    shift: float = _knob(0.08, 0, 0.9)
-    shear: float = _knob(0.0, 0, 60)
-    brightness: float = _knob(0.15, 0, 1)
-    contrast: float = _knob(0.2, 0, 1)
-    erase: float = _knob(0.3, 0, 1)
-    mixup: float = _knob(0.0, 0, 10)
-    cutmix: float = _knob(0.0, 0, 10)
+    flip: float = _parameter(0.5, "probability of mirroring an image", 0, 1)
+    rotate: float = _parameter(12.0, "largest angle in degrees, in both directions", 0, 180)
+    scale: float = _parameter(0.12, "largest change of size, as a share", 0, 0.9)
+    shift: float = _parameter(0.08, "largest shift in both directions, as a share of the size", 0, 0.9)
+    shear: float = _parameter(0.0, "largest angle in degrees", 0, 60)
+    brightness: float = _parameter(0.15, "largest change, lighter or darker (1: from black to white)", 0, 1)
+    contrast: float = _parameter(0.2, "largest change, as a share", 0, 1)
+    erase: float = _parameter(0.3, "probability of covering a rectangle of 2 to 20 % of the area", 0, 1)
+    mixup: float = _parameter(0.0, "alpha of blending two images; 0: off", 0, 10)
+    cutmix: float = _parameter(0.0, "alpha of pasting a box of another image; 0: off", 0, 10)
     # prediction
-    views: str = _knob("mirror", choices=("plain", "mirror", "shift", "zoom"))
+    views: str = _parameter("mirror", "test-time augmentation: plain, mirror (2 views), zoom (6) or shift (10)", choices=("plain", "mirror", "shift", "zoom"))
+    # fmt: on
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = checked_value(field.name, getattr(self, field.name), type(field.default))
+            choices, low, high, words = (field.metadata[key] for key in ("choices", "low", "high", "words"))
+            try:
+                value = checked_value(field.name, getattr(self, field.name), type(field.default))
+                if choices:
+                    check_choice(field.name, value, choices)
+                elif isinstance(value, (int, float)) and not low <= value <= high:
+                    raise ConfigError(f"{field.name} must lie between {low} and {high}, got {value}")
+            except ConfigError as error:
+                raise ConfigError(f"{error} ({field.name}: {words})") from None
             object.__setattr__(self, field.name, value)
-            _check_range(field, value)
         if self.n_devices != "auto" and not (self.n_devices.isdecimal() and 1 <= int(self.n_devices) <= 1024):
             raise ConfigError(f"n_devices must be 'auto' or a number from 1 to 1024, got {self.n_devices!r}")
         if self.fold >= self.n_folds:
             raise ConfigError(f"fold must be below n_folds ({self.n_folds}), got {self.fold}")
         if self.start_size > self.image_size:
             raise ConfigError(
-                f"start_size must not pass image_size ({self.image_size}), got {self.start_size}"
+                f"start_size must not exceed image_size ({self.image_size}), got {self.start_size}"
             )
-        if 0 < self.start_size < 16:  # the networks halve a picture up to four times
+        if 0 < self.start_size < 16:  # the networks halve an image up to four times
             raise ConfigError(f"start_size must be 0 (off) or at least 16, got {self.start_size}")
         if self.optimizer == "adamw" and self.learning_rate > 0.02:
             raise ConfigError(
@@ -118,20 +138,16 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """A Config from names and values; what is left out takes the value of the `preset`, if one is named,
-        and else the default.
+        """A Config from names and values; the others take the value of the `preset`, if one is named, or the
+        default.
 
         Raises:
             ConfigError: an unknown name (the nearest known one is suggested) or a bad value.
         """
-        fields = dataclasses.fields(cls)
-        check_names(values, ["preset", *(field.name for field in fields)])
-        values = dict(values)
+        values = {name: value for name, value in values.items() if value not in REMOVED.get(name, ())}
+        check_names(values, ["preset", *(field.name for field in dataclasses.fields(cls))])
         preset = checked_value("preset", values.pop("preset", "none"), str)
-        if preset not in PRESETS:
-            near = difflib.get_close_matches(preset, PRESETS, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}{hint}")
+        check_choice("preset", preset, PRESETS)
         try:
             return cls(**(PRESETS[preset] | values))
         except ConfigError as error:
@@ -163,32 +179,26 @@ class Config:
         return {name: value for name, value in self.to_dict().items() if value != defaults[name]}
 
     def differing(self, other: Config) -> str:
-        """What sets a run of `other` apart from one of this config, in words; empty if they are the same run.
-
-        Where the files lie, which device computes, how often it is saved and how long a session lasts may
-        change between a start and its continuation.
-        """
-        same = ("data", "out", "device", "n_devices", "checkpoint_seconds", "max_hours")
+        """How a run of `other` differs from one of this config, in words; empty if it can be resumed with this one
+        (see `MAY_CHANGE`)."""
         there, now = other.to_dict(), self.to_dict()
-        names = [name for name in now if name not in same and there[name] != now[name]]
+        names = [name for name in now if name not in MAY_CHANGE and there[name] != now[name]]
         return "; ".join(f"{name}: {there[name]!r} there, {now[name]!r} now" for name in names)
 
     @property
     def data_options(self) -> dict[str, Any]:
-        """What `load_competition` needs to know beside `data`."""
-        return {"seed": self.split_seed} | {name: getattr(self, name) for name in DATA_KNOBS}
+        """The arguments of `load_competition`, except `data`."""
+        return {"seed": self.split_seed} | {name: getattr(self, name) for name in DATA_PARAMETERS}
 
     @property
     def evaluation_batch(self) -> int:
-        """Pictures at a time where nothing is learned: the memory that a training step needs suffices for
-        four times as many."""
+        """Images per batch in validation and prediction, which need a quarter of a training step's memory."""
         return min(512, 4 * self.batch_size)
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """What `create_model` needs to know beside the name and the number of classes."""
-        names = ("width", "dropout", "drop_path", "pretrained", "image_size")
-        return {name: getattr(self, name) for name in names}
+        """The arguments of `create_model`, except the name and the number of classes."""
+        return {name: getattr(self, name) for name in NETWORK_PARAMETERS}
 
     def __str__(self) -> str:
         return "\n".join(f"{name:16}{value!r}" for name, value in self.to_dict().items())
@@ -201,6 +211,8 @@ def check_names(given: Iterable[str], known: list[str]) -> None:
         ConfigError: an unknown name.
     """
     for name in given:
+        if name in REMOVED:
+            raise ConfigError(f"{name} was removed, since no measurement showed a gain: leave it out")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
@@ -229,21 +241,22 @@ def checked_value(name: str, value: Any, kind: type) -> Any:
     return value
 
 
-def _check_range(field: dataclasses.Field, value: Any) -> None:
-    choices = field.metadata.get("choices", ())
-    if choices and value not in choices:
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Refuse a value that is not one of `choices`, and suggest the nearest one that is.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if value not in choices:
         near = difflib.get_close_matches(value, choices, n=1)
         hint = f": did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}{hint}")
-    low, high = field.metadata.get("low", -math.inf), field.metadata.get("high", math.inf)
-    if isinstance(value, (int, float)) and not low <= value <= high:
-        raise ConfigError(f"{field.name} must lie between {low} and {high}, got {value}")
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}{hint}")
 
 
 # ---------------------------------------------------------------- presets
 
-# Little pictures first, Muon, warps but no change of light. Few epochs hardly overfit and want little
-# augmentation; what the knobs gave is in outputs/reference/README.md.
+# Small images first, Muon, warps but no change of brightness or contrast. Few epochs hardly overfit and need
+# little augmentation; outputs/reference/README.md shows what each parameter gained.
 _SHORT: dict[str, Any] = {
     "model": "medium",
     "width": 0.5,
@@ -258,22 +271,21 @@ _SHORT: dict[str, Any] = {
     "contrast": 0.0,
     "erase": 0.0,
 }
-# A knob that a person sets wins over the preset's.
+# Longer trainings overfit: decay, stronger warps and erasing.
+_LONG = {"weight_decay": 0.01, "rotate": 16.0, "scale": 0.16, "shift": 0.1, "erase": 0.3, "views": "shift"}
+_GPU = {**_SHORT, **_LONG, "model": "large", "width": 0.75, "dropout": 0.2}
+# What a person sets overrides the preset.
+PRESET_WORDS = "quick, standard or best, on a GPU gpu-10s to gpu-10min; parameters you set override it"
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {},
     "quick": {**_SHORT, "epochs": 12},
     "standard": {**_SHORT, "epochs": 24},
-    "best": {
-        **_SHORT,
-        "width": 0.75,
-        "epochs": 46,
-        "weight_decay": 0.01,
-        "rotate": 16.0,
-        "scale": 0.16,
-        "shift": 0.1,
-        "erase": 0.3,
-        "views": "shift",
-    },
+    "best": {**_SHORT, **_LONG, "width": 0.75, "epochs": 46},
+    # A ladder for one network on one GPU: about so long on an H100 by estimates, not measured yet.
+    "gpu-10s": {**_SHORT, "width": 1.0, "epochs": 14},
+    "gpu-30s": {**_GPU, "model": "medium", "width": 1.0, "epochs": 50},
+    "gpu-2min": {**_GPU, "epochs": 60},
+    "gpu-10min": {**_GPU, "width": 1.0, "epochs": 240, "dropout": 0.4, "drop_path": 0.1},
 }
 # Of each on FER2013: accuracy on PublicTest (n = 3,589) with views, and the time on one of two cores of an
 # AMD EPYC with bfloat16; tests/test_readme.py holds these equal to the files in outputs/reference.
@@ -281,4 +293,5 @@ EXPECTED: dict[str, str] = {
     "quick": "65.7 % (sd 0.7, 3 seeds) in 6 min",
     "standard": "67.7 % (sd 0.4, 3 seeds) in 11 min",
     "best": "70.3 % (sd 0.7, 3 seeds) in 43 min",
+    **dict.fromkeys(("gpu-10s", "gpu-30s", "gpu-2min", "gpu-10min"), "nothing yet (not measured)"),
 }

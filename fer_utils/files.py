@@ -23,20 +23,20 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class OutputError(OSError):
-    """A file cannot be written: no room, no permission. What stood there before is whole; the message says
+    """A file cannot be written: no room, no permission. An older file there is unchanged; the message says
     what to do."""
 
 
-# Names of files under way: hidden, and long enough that none of a person's own is taken for one.
-_UNDER_WAY = re.compile(r"\..{0,100}-[0-9a-f]{32}(\.\w+)?")
+# Names of files that are being written: hidden, and too long to be a person's own.
+_TEMPORARY = re.compile(r"\..{0,100}-[0-9a-f]{32}(\.\w+)?")
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file name beside `path`; what was written to it becomes `path` only on success.
+    """Yield a temporary file name beside `path`; it becomes `path` only on success.
 
-    The parent folder is made. The temporary name keeps the suffix, since numpy and others go by it. When this
-    returns, the file is on the disk and not only on its way there: a power cut leaves the old or the new one.
+    The parent folder is made. The temporary name keeps the suffix, which numpy and others need. After
+    this the file is on the disk, not only in a buffer: a power cut leaves the old file or the new one.
 
     Raises:
         OutputError: it cannot be written; the old file, if there was one, is as it was.
@@ -59,7 +59,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk; only Unix lets a folder be opened for that."""
+    """Write a rename to the disk; only Unix can open a folder for that."""
     if os.name == "posix":
         with suppress(OSError):  # some network disks refuse
             descriptor = os.open(folder, os.O_RDONLY)
@@ -82,12 +82,13 @@ _ADVICE = {
 
 
 def _output_error(path: Path, error: OSError) -> OSError:
-    """`error` in words, or itself where it is none of the system's (say, a temporary file never written)."""
+    """`error` with advice, or itself if the system did not raise it (say, a temporary file never written)."""
     if isinstance(error, OutputError) or error.errno in (None, errno.ENOENT):
         return error
-    advice = _ADVICE.get(error.errno, f"{error.strerror}; see to the disk")
-    message = f"{path} cannot be written: {advice}, then give the same command again. "
-    message += "Files written before are whole"
+    advice = _ADVICE.get(error.errno, f"{error.strerror}; check the disk")
+    message = (
+        f"{path} cannot be written: {advice}, then run the same command again. Earlier files are complete"
+    )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         with suppress(OSError):
             message += f" ({shutil.disk_usage(path.parent).free / 2**20:,.0f} MB are free)"
@@ -96,12 +97,12 @@ def _output_error(path: Path, error: OSError) -> OSError:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process alone, and clear away what a killed one left half-written.
+    """Lock `folder` for this process, and remove the partial files of a killed one.
 
-    The operating system gives the lock back when its holder dies, however it dies.
+    The operating system releases the lock when the process ends, however it ends.
 
     Raises:
-        OutputError: another process holds the folder, or it cannot be written.
+        OutputError: another process has locked the folder, or it cannot be written.
     """
     lock = FileLock(folder / ".lock")
     try:
@@ -111,7 +112,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
         figures = [] if (folder / "figures").is_symlink() else (folder / "figures").glob(".*")
         for entry in [*folder.glob(".*"), *figures]:
-            if _UNDER_WAY.fullmatch(entry.name) and entry.is_file():
+            if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
                 entry.unlink(missing_ok=True)
     except Timeout:
         raise OutputError(
@@ -165,10 +166,10 @@ def find_path(path: str | Path) -> Path:
                 return place
     except (TypeError, ValueError, RuntimeError, OSError) as error:  # None, no such user, a name too long
         raise DataError(f"{str(path)[:200]!r} is no path: {error}") from error
-    tried = list(dict.fromkeys(map(str, places)))
-    near = list(dict.fromkeys(name for place in places for name in _near_names(place)))
-    hint = f" Similar names there: {', '.join(near)}." if near else ""
-    raise DataError(f"no file or folder {str(path)!r}; looked at {' and '.join(tried)}.{hint}")
+    tried = " and ".join(dict.fromkeys(map(str, places)))
+    near = ", ".join(dict.fromkeys(name for place in places for name in _near_names(place)))
+    hint = f" Similar names there: {near}." if near else ""
+    raise DataError(f"no file or folder {str(path)!r}; looked at {tried}.{hint}")
 
 
 def _near_names(path: Path) -> list[str]:
@@ -183,8 +184,8 @@ def _near_names(path: Path) -> list[str]:
 
 
 def walk(root: str | Path) -> list[tuple[str, os.DirEntry]]:
-    """All files below a folder by their relative names with forward slashes, in no order: links are followed,
-    but no loops; hidden files and macOS' own are left out, and folders that cannot be read."""
+    """All files below a folder by relative name with forward slashes, unsorted. Links are followed, except in
+    loops; hidden files, macOS' own and unreadable folders are left out."""
     found: list[tuple[str, os.DirEntry]] = []
     waiting, visited = [(os.fspath(root), "")], set()
     while waiting:
@@ -206,5 +207,5 @@ def walk(root: str | Path) -> list[tuple[str, os.DirEntry]]:
 
 
 def resolve_out(out: str | Path) -> Path:
-    """The folder a run writes to: a relative `out` counts from the repository, wherever it is started."""
+    """The folder a run writes to: a relative `out` is below the repository, wherever the run was started."""
     return REPOSITORY / Path(out).expanduser()

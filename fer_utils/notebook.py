@@ -1,4 +1,4 @@
-"""What every notebook needs in its first cells: checked parameters and a run to look at."""
+"""The checked parameters of a notebook."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """The notebook's parameters with their values, checked. Call it as `read_parameters(globals())`.
 
-    papermill only warns of a mistyped parameter and runs on with the default. This reads the cells that were
-    executed (IPython keeps them in `In`): the cell of annotated values declares names and types, papermill's
-    injected cell may only set those. A scratch cell may set some of them again, annotated or not.
+    papermill only warns of a mistyped parameter and continues with the default. This reads the executed cells
+    (IPython keeps them in `In`): the cell of annotated values declares names and types, papermill's injected
+    cell may only set those. A scratch cell may set some of them again, annotated or not.
 
-    Where a `preset` is named, knobs that nobody set are left out, for it to fill: those at their default that
-    neither papermill nor a later cell assigned (a default that a person wrote in their own cell looks alike).
+    With a `preset`, parameters that nobody set are left out for the preset to fill: those at their default
+    that neither papermill nor a later cell assigned.
 
     Raises:
         ConfigError: an unknown name (the nearest known one is suggested) or a wrong type.
@@ -29,7 +29,7 @@ def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     later: set[str] = set()
     for source in namespace.get("In", []):
         found = _declared(source)
-        if found and len(found) >= len(declared):  # their cell, or its latest edition; no scratch cell
+        if found and len(found) >= len(declared):  # the parameters cell, first or edited, and no scratch cell
             declared, later = found, set()
             continue
         if source.startswith("# Parameters"):  # papermill writes this line above what it injects
@@ -40,12 +40,9 @@ def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: checked_value(name, namespace[name], kind) for name, kind in declared.items()}
     if values.get("preset", "none") == "none":
         return values
-    at_rest = {field.name: field.default for field in dataclasses.fields(Config)}
-    return {
-        name: value
-        for name, value in values.items()
-        if name in later or name not in at_rest or value != at_rest[name]
-    }
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    unset = {name for name in defaults.keys() & values.keys() - later if values[name] == defaults[name]}
+    return {name: value for name, value in values.items() if name not in unset}
 
 
 def _statements(source: str) -> list[ast.stmt]:

@@ -1,6 +1,6 @@
-"""How long work speaks: a bar with the time left in JupyterLab; elsewhere a plain line per epoch, or nothing.
+"""Progress of long work: in JupyterLab a bar with the time left, elsewhere a line per epoch, or nothing.
 
-Under papermill every refresh of a bar would become a record in the saved notebook.
+Under papermill every refresh of a bar would be saved in the notebook.
 """
 
 from __future__ import annotations
@@ -10,41 +10,36 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any, Self
 
-# Seconds: work that is done by then shows none.
-WORTH_A_BAR = 2.0
+BAR_DELAY = 2.0  # seconds; shorter work shows no bar
 
 
 def interactive() -> bool:
-    """Whether somebody looks at this notebook: Jupyter's server names it in a variable, which papermill and
-    the shell do not set."""
+    """Whether this is an interactive notebook: Jupyter's server sets this variable, papermill and the shell
+    do not."""
     return bool(os.environ.get("JPY_SESSION_NAME")) and find_spec("ipywidgets") is not None
 
 
 def bar(work: Iterable[Any], what: str, total: int | None = None) -> Iterable[Any]:
-    """`work` to iterate over, behind a bar with the time left where somebody looks.
+    """Iterate over `work`, in an interactive notebook with a bar of the time left.
 
     Args:
-        what: in a word or two.
-        total: how much work there is, where its length does not tell.
+        what: a word or two beside the bar.
+        total: the number of items, if `work` has no length.
     """
     if not interactive():
         return work
-    from tqdm.auto import tqdm
+    from tqdm.auto import tqdm  # here, since it loads ipywidgets
 
-    return tqdm(work, desc=what, total=total, leave=False, delay=WORTH_A_BAR)
+    return tqdm(work, desc=what, total=total, leave=False, delay=BAR_DELAY)
 
 
 class Progress:
-    """Reports epochs as they finish; use it as a context manager. `silent` says nothing at all."""
+    """Reports epochs as they finish; use it as a context manager. `silent` prints nothing."""
 
     def __init__(self, epochs: int, done: int = 0, silent: bool = False):
-        self.epochs = epochs
-        self.bar = None
-        self.silent = silent
-        if silent:
-            return
-        if interactive():
-            from tqdm.auto import tqdm
+        self.epochs, self.silent, self.bar = epochs, silent, None
+        if interactive() and not silent:
+            from tqdm.auto import tqdm  # here, since it loads ipywidgets
 
             self.bar = tqdm(total=epochs, initial=done, unit="epoch")
 

@@ -248,14 +248,14 @@ def test_stopped_training_goes_on_when_all_is_run_again(page, tmp_path):
     error.wait_for()
     assert error.inner_text().strip() == "Interrupted"  # a word, no traceback, and nothing after it has run
     stopped = page.locator(
-        '[data-mime-type="application/vnd.jupyter.stdout"]', has_text="the same command goes on"
+        '[data-mime-type="application/vnd.jupyter.stdout"]', has_text="the same command resumes"
     )
     assert "stopped after epoch" in stopped.inner_text()
     stopped.scroll_into_view_if_needed()
     picture(page, "03_stopped")
     run_all(page)
     page.locator(
-        '[data-mime-type="application/vnd.jupyter.stdout"]', has_text="going on after epoch"
+        '[data-mime-type="application/vnd.jupyter.stdout"]', has_text="resuming after epoch"
     ).wait_for()
     finish(page, "03_again")
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["training"]["resumed"] == 1

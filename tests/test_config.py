@@ -162,8 +162,11 @@ def test_a_number_outside_its_range_is_refused_with_both_ends_named(field):
     low, high = field.metadata["low"], field.metadata["high"]
     assert low <= field.default <= high and math.isfinite(low) and math.isfinite(high)
     for value in (low - 1, high + 1):
-        with pytest.raises(ConfigError, match=f"{field.name} must lie between {low} and {high}, got"):
+        with pytest.raises(
+            ConfigError, match=f"{field.name} must lie between {low} and {high}, got"
+        ) as raised:
             Config(**{field.name: type(field.default)(value)})
+        assert str(raised.value).endswith(f" ({field.name}: {field.metadata['words']})")
 
 
 @pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
@@ -185,7 +188,7 @@ def test_a_word_that_is_no_choice_is_refused_and_the_nearest_suggested(field):
     ("values", "message"),
     [
         ({"fold": 10, "n_folds": 10}, r"fold must be below n_folds \(10\), got 10"),
-        ({"start_size": 49, "image_size": 48}, r"start_size must not pass image_size \(48\), got 49"),
+        ({"start_size": 49, "image_size": 48}, r"start_size must not exceed image_size \(48\), got 49"),
         ({"start_size": 8}, "start_size must be 0 .* or at least 16, got 8"),
         ({"optimizer": "adamw", "learning_rate": 0.1}, "too high for adamw: try 0.002"),
     ],
@@ -237,7 +240,7 @@ def test_a_preset_fills_what_was_not_set(monkeypatch):
 
 
 def test_a_clash_with_a_preset_names_it():
-    with pytest.raises(ConfigError, match="with preset 'quick': start_size must not pass image_size"):
+    with pytest.raises(ConfigError, match="with preset 'quick': start_size must not exceed image_size"):
         Config.from_dict({"preset": "quick", "image_size": 24})
 
 
@@ -251,3 +254,16 @@ def test_a_saved_config_needs_no_preset(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config.to_dict()))
     assert Config.from_json(path) == config
+
+
+# --- removed parameters ---
+
+
+def test_a_removed_parameter_passes_at_the_value_at_which_it_did_nothing():
+    assert Config.from_dict({"whiten": False, "compile_mode": "auto", "epochs": 3}) == Config(epochs=3)
+
+
+@pytest.mark.parametrize("values", [{"whiten": True}, {"compile_mode": "default"}])
+def test_a_removed_parameter_that_did_something_is_refused(values):
+    with pytest.raises(ConfigError, match=f"{next(iter(values))} was removed.*leave it out"):
+        Config.from_dict(values)

@@ -1,6 +1,5 @@
 """The notebooks: clean in git, true to Config, and running top to bottom from any working directory."""
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -19,13 +18,21 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from fer_utils import demo_run, fit, load_competition, load_run
-from fer_utils.config import Config
+from fer_utils.config import PRESET_WORDS, Config
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
 from fer_utils.run import train
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
+# Parameters of a notebook that mean something else there than in a training.
+DIFFERENT = {
+    "01_eda": ("out", "seed"),
+    "02_augmentation": ("out", "seed"),
+    "03_training": (),
+    "04_error_analysis": ("data", "out", "seed", "device"),
+    "05_ensemble": ("data", "out", "seed", "device"),
+}
 QUICK = {"width": 0.125, "epochs": 1, "image_size": 32, "views": "plain"}
 
 
@@ -100,13 +107,31 @@ def test_parameters_are_typed_explained_and_common(path):
 
 
 def test_training_parameters_are_the_config():
+    """The same names, types, defaults, words and groups, in the same order."""
+    source = (REPOSITORY / "fer_utils" / "config.py").read_text(encoding="utf-8")
+    table = re.search(r"# fmt: off.*?\n(.*?)    # fmt: on", source, re.S)[1]
+    lines = [f'preset: str = "none"  # {PRESET_WORDS}']
+    for group, name in re.findall(r"^    (# )?(\w+)", table, re.M):
+        if group:
+            lines.append(f"# {name}")
+        else:
+            field = Config.__dataclass_fields__[name]
+            default = json.dumps(field.default) if isinstance(field.default, str) else field.default
+            lines.append(f"{name}: {field.type} = {default}  # {field.metadata['words']}")
+    notebook = nbformat.read(REPOSITORY / "notebooks" / "03_training.ipynb", as_version=4)
+    (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    assert cell.source == "\n".join(lines)
+    assert max(map(len, lines)) <= 110  # ruff would break longer ones
     parameters = papermill.inspect_notebook(REPOSITORY / "notebooks" / "03_training.ipynb")
-    fields = {field.name: field.default for field in dataclasses.fields(Config)}
-    assert eval(parameters.pop("preset")["default"]) == "none"
-    assert list(parameters) == list(fields)
-    for name, parameter in parameters.items():
-        assert eval(parameter["default"]) == fields[name], name
-        assert parameter["inferred_type_name"] == type(fields[name]).__name__, name
+    assert list(parameters) == ["preset", *Config.__dataclass_fields__]
+    assert all(parameter["help"] for parameter in parameters.values())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_parameters_that_are_in_the_config_have_its_words(path):
+    for name, parameter in papermill.inspect_notebook(path).items():
+        if name in Config.__dataclass_fields__ and name not in DIFFERENT[path.stem]:
+            assert parameter["help"] == Config.__dataclass_fields__[name].metadata["words"], name
 
 
 def test_training_shared_by_two_processes(competition_folder, tmp_path):

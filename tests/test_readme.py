@@ -16,7 +16,7 @@ from benchmarks.timing import Row
 from fer_utils import load_run
 from fer_utils.config import EXPECTED, PRESETS, Config
 from fer_utils.data.files.tree import Tree, scan
-from fer_utils.data.layouts.parts import Listed, Raw, read_listed
+from fer_utils.data.layouts.raw_data import ImageFile, RawData, read_image_files
 from fer_utils.data.layouts.registry import Layout
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
@@ -238,11 +238,17 @@ def test_the_layout_snippet_reads_pictures(tmp_path):
         path = tmp_path / ("glad", "gloomy")[k % 2] / f"{k}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(np.full((20, 20), 9 * k, np.uint8)).save(path)
-    scope = {"Layout": Layout, "Listed": Listed, "read_listed": read_listed, "Raw": Raw, "Tree": Tree}
+    scope = {
+        "Layout": Layout,
+        "ImageFile": ImageFile,
+        "read_image_files": read_image_files,
+        "RawData": RawData,
+        "Tree": Tree,
+    }
     exec(compile(snippets()[2], "README.md", "exec"), scope)
     tree, layout = scan(tmp_path, {}), eval(re.search(r'`(Layout\("moods".*?\))`', README)[1], scope)
     assert layout.recognise(tree)
-    part = layout.read(tree, 20).parts["train"]
+    part = layout.read(tree, 20).splits["train"]
     assert part.images.shape == (12, 1, 20, 20) and sorted(part.labels) == ["glad"] * 6 + ["gloomy"] * 6
 
 
@@ -297,7 +303,7 @@ def test_the_model_card_says_what_the_files_say():
     assert f"reaches {100 * metrics['views_mean']:.1f} % (sd {100 * metrics['views_sd']:.1f})" in said
     assert f"{training['parameters'] / 1e6:.2f} M parameters" in said
     words = ("", "One", "Two", "Three", "Four")
-    assert f"{words[len(metrics['members'])]} residual nets" in said
+    assert f"{words[len(metrics['members'])]} residual networks" in said
     assert f"{words[len(runs)]} were trained" in said
     assert f"{len(runs)} seeds, {training['epochs']} epochs each" in said
     assert f"off by {100 * average['calibration_error']:.1f} points" in said

@@ -10,14 +10,20 @@ from fer_utils.files import REPOSITORY
 
 # The ground floor first; files of one floor may import each other, without circles.
 FLOORS = (
-    {"fer_utils.config", "fer_utils.competition", "fer_utils.files", "fer_utils.progress"},
+    {
+        "fer_utils.config",
+        "fer_utils.competition",
+        "fer_utils.files",
+        "fer_utils.progress",
+        "fer_utils.command_line",
+    },
     {"fer_utils.demo"},
     {"fer_utils.data"},
     {"fer_utils.learning"},
     {"fer_utils.run"},
     {"fer_utils.analysis"},
     {"fer_utils.figures"},
-    {"fer_utils.notebook"},
+    {"fer_utils.notebook", "fer_utils.__main__"},
     {"tools"},
 )
 MODULES = {

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from fer_utils.analysis.ensemble import save_ensemble, score_ensemble
+from fer_utils.command_line import exit_status
 from fer_utils.competition import Competition
 from fer_utils.config import Config
 from fer_utils.data.load import load_competition
@@ -44,7 +45,7 @@ from fer_utils.learning.training_loop import (
     train_epoch,
     validate,
 )
-from fer_utils.run.folder import load_run
+from fer_utils.run.finished_run import load_run
 from fer_utils.run.launch import launch_members
 from fer_utils.run.train import fit
 
@@ -319,7 +320,7 @@ def train_members(members: list[tuple[Config, float]], end: float, at_once: int,
         yield
 
 
-def run(options: argparse.Namespace) -> int:
+def use_minutes(options: argparse.Namespace) -> int:
     """The whole of it; returns the exit status."""
     end = time.monotonic() + 60 * options.minutes - RESERVE
     device, folder = choose_device(options.device), resolve_out(options.out)
@@ -376,7 +377,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.minutes <= 0 or options.at_once < 0:
         parser.error("--minutes must be above 0 and --at-once not negative")
-    return run(options)
+    return exit_status(lambda: use_minutes(options))
 
 
 if __name__ == "__main__":

@@ -8,18 +8,20 @@ writes outputs/kaggle/fer-training and outputs/kaggle/fer-ensemble, each a folde
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fer_utils.competition import DataError
+import fer_utils
+from fer_utils.command_line import exit_status
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import REPOSITORY, atomic_write, write_json
 from fer_utils.run.kaggle_session import WORKING
@@ -38,8 +40,8 @@ has to work without internet. `make kaggle` wrote it; change the package, not th
 FOLDER_CODE = f"""import sys
 from pathlib import Path
 
-for folder in ("data/files", "data/layouts", "demo", "learning", "run", "analysis", "figures"):
-    Path("{CODE}/fer_utils", folder).mkdir(parents=True, exist_ok=True)
+for folder in ({{folders}}):
+    Path("{CODE}", folder).mkdir(parents=True, exist_ok=True)
 sys.path.insert(0, "{CODE}")"""
 CONTINUE_TEXT = """### An earlier session
 
@@ -91,7 +93,7 @@ def bundled_notebook(bundle: Bundle) -> dict[str, Any]:
     cells = notebook["cells"]
     index = next(k for k, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", ()))
     cells[index] = _with_defaults(cells[index], bundle.parameters)
-    code = [_markdown("code", CODE_TEXT), _code("code-folder", FOLDER_CODE), *_package()]
+    code = [_markdown("code", CODE_TEXT), *_package(carried_modules(map(_source, cells)))]
     earlier = [_markdown("earlier", CONTINUE_TEXT), _code("continue", CONTINUE_CODE)]
     last = [_markdown("kaggle", PUBLISH_TEXT), _code("publish", PUBLISH_CODE)]
     checked = index + 1 + next(k for k, c in enumerate(cells[index + 1 :]) if c["cell_type"] == "code") + 1
@@ -99,12 +101,48 @@ def bundled_notebook(bundle: Bundle) -> dict[str, Any]:
     return notebook
 
 
-def _package() -> list[dict[str, Any]]:
-    """A cell for each module, which writes it byte for byte."""
-    cells = []
-    for path in sorted((REPOSITORY / "fer_utils").rglob("*.py")):
-        name = path.relative_to(REPOSITORY).as_posix()
-        text = path.read_text(encoding="utf-8").removesuffix("\n")  # the cell magic adds the last one
+def carried_modules(cells: Iterable[str]) -> list[str]:
+    """The files of `fer_utils` that a notebook with these cells runs, sorted, as paths from the repository:
+    what its code imports, what that imports, and what a training starts as a process."""
+    waiting = {"fer_utils", "fer_utils.run.train", "fer_utils.run.kaggle_session"}
+    waiting |= {module for cell in cells for module in _imports(cell)}
+    carried: dict[str, set[str]] = {}
+    while waiting:
+        module = waiting.pop()
+        path = REPOSITORY.joinpath(*module.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        carried[path.relative_to(REPOSITORY).as_posix()] = found = _imports(path.read_text(encoding="utf-8"))
+        done = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in carried}
+        waiting = (waiting | found | {module.rpartition(".")[0]}) - done - {""}
+    return sorted(carried)
+
+
+def _imports(source: str) -> set[str]:
+    """The modules of `fer_utils` that a piece of code imports, a public name by its home."""
+    try:
+        statements = list(ast.walk(ast.parse(source)))
+    except SyntaxError:  # prose
+        return set()
+    found = set()
+    for statement in (s for s in statements if isinstance(s, ast.ImportFrom)):
+        package = statement.module or ""
+        if package.split(".")[0] != "fer_utils":
+            continue
+        for name in (alias.name for alias in statement.names):
+            if package == "fer_utils" and name in fer_utils.HOMES:
+                found.add(f"fer_utils.{fer_utils.HOMES[name]}")
+            else:
+                path = REPOSITORY.joinpath(*package.split("."), name)
+                found.add(f"{package}.{name}" if path.with_suffix(".py").is_file() else package)
+    return found
+
+
+def _package(files: Sequence[str]) -> list[dict[str, Any]]:
+    """A cell that makes the folders, and a cell for each file, which writes it byte for byte."""
+    folders = ", ".join(json.dumps(folder) for folder in sorted({name.rpartition("/")[0] for name in files}))
+    cells = [_code("code-folders", FOLDER_CODE.replace("{folders}", folders))]
+    for name in files:
+        text = (REPOSITORY / name).read_text(encoding="utf-8").removesuffix("\n")  # the cell magic adds it
         cells.append(
             _code(re.sub(r"\W+", "-", f"module-{name}"), f"%%writefile {CODE}/{name}\n{text}", FOLDED)
         )
@@ -113,7 +151,7 @@ def _package() -> list[dict[str, Any]]:
 
 def _with_defaults(cell: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters cell with other values; names, types and comments stay."""
-    lines = "".join(cell["source"]).split("\n")
+    lines = _source(cell).split("\n")
     for name, value in defaults.items():
         pattern = re.compile(rf"({name}: \w+ = )(\"[^\"]*\"|\S+)(  #.*)?")
         places = [k for k, line in enumerate(lines) if pattern.fullmatch(line)]
@@ -122,11 +160,11 @@ def _with_defaults(cell: dict[str, Any], defaults: Mapping[str, Any]) -> dict[st
         before, _, comment = pattern.fullmatch(lines[places[0]]).groups()
         text = json.dumps(value) if isinstance(value, str) else repr(value)
         lines[places[0]] = f"{before}{text}{comment or ''}"
-    return cell | {"source": _lines("\n".join(lines))}
+    return cell | {"source": "\n".join(lines)}
 
 
 def _markdown(name: str, text: str) -> dict[str, Any]:
-    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": _lines(text)}
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
 
 
 def _code(name: str, text: str, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -136,12 +174,12 @@ def _code(name: str, text: str, metadata: Mapping[str, Any] | None = None) -> di
         "id": name,
         "metadata": dict(metadata or {}),
         "outputs": [],
-        "source": _lines(text),
+        "source": text,
     }
 
 
-def _lines(text: str) -> list[str]:
-    return text.splitlines(keepends=True)
+def _source(cell: Mapping[str, Any]) -> str:
+    return "".join(cell["source"])
 
 
 def kernel_metadata(bundle: Bundle, user: str, sources: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -204,21 +242,21 @@ def main(arguments: list[str]) -> int:
     add("-p", nargs=2, action="append", default=[], metavar=("KNOB", "VALUE"), help="as papermill's -p")
     add("--folder", type=Path, default=REPOSITORY / "outputs" / "kaggle", help="where they are written")
     options = parser.parse_args(arguments)
+    return exit_status(lambda: write_bundles(options))
+
+
+def write_bundles(options: argparse.Namespace) -> None:
+    """Write both notebooks and print what is still to be done by hand."""
     sources = {kind: getattr(options, kind) for kind in ("competition", "dataset", "kernel")}
     user = options.user or _known_user()
-    try:
-        _check_names(options.name, user, sources)
-        knobs = {name: yaml.safe_load(value) for name, value in options.p}
-        for bundle in bundles(options.name, knobs, options.members, options.hours):
-            print(write_bundle(bundle, options.folder, user or "USERNAME", sources).parent)
-    except (ConfigError, DataError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    _check_names(options.name, user, sources)
+    parameters = {name: yaml.safe_load(value) for name, value in options.p}
+    for bundle in bundles(options.name, parameters, options.members, options.hours):
+        print(write_bundle(bundle, options.folder, user or "USERNAME", sources).parent)
     if not user:
         print("no --user: write your Kaggle name over USERNAME in kernel-metadata.json before you push")
     if not any(sources.values()):
         print("no --competition and no --dataset: nothing will be mounted, and the notebooks draw demo faces")
-    return 0
 
 
 def _check_names(name: str, user: str | None, sources: Mapping[str, Sequence[str]]) -> None:

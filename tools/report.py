@@ -13,10 +13,10 @@ from typing import Any
 import matplotlib
 from jinja2 import Environment
 
+from fer_utils.command_line import exit_status
 from fer_utils.competition import Competition, DataError
-from fer_utils.config import ConfigError
-from fer_utils.files import OutputError, write_text
-from fer_utils.run.folder import Run, load_run
+from fer_utils.files import write_text
+from fer_utils.run.finished_run import Run, load_run
 from tools.report_page import PAGE
 from tools.report_sections import is_demo, last_part, percent, record_of, sections, together
 
@@ -61,7 +61,7 @@ def _warnings(run: Run) -> list[str]:
     if training.get("out_of_time"):
         lines.append(
             f"Stopped by max_hours after {training['epochs']} of {run.config.epochs} epochs: these are the "
-            "results of the best epoch so far; the same run again goes on."
+            "results of the best epoch so far; the same run again resumes there."
         )
     elif training["epochs"] < run.config.epochs:
         lines.append(
@@ -112,20 +112,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--no-faces", action="store_true", help="for a page that others may see")
     options = parser.parse_args(arguments)
     matplotlib.use("Agg")  # no window, wherever this runs
-    competition, note = None, "the page was made with --no-faces."
+    return exit_status(lambda: report_run(options))
+
+
+def report_run(options: argparse.Namespace) -> None:
+    """Write the page of a run, without faces where its data is not there."""
+    run, competition, note = load_run(options.run), None, "the page was made with --no-faces."
     try:
-        run = load_run(options.run)
-        try:
-            competition = None if options.no_faces else run.load_data(options.data)
-        except DataError as error:
-            note = "the data was not found, or is not the run's; name its place with --data."
-            print(f"no faces on the page: {error}", file=sys.stderr)
-        path = write_report(run, competition, options.out or run.out / "report.html", note)
-    except (ConfigError, DataError, OutputError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        competition = None if options.no_faces else run.load_data(options.data)
+    except DataError as error:
+        note = "the data was not found, or is not the run's; name its place with --data."
+        print(f"no faces on the page: {error}", file=sys.stderr)
+    path = write_report(run, competition, options.out or run.out / "report.html", note)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
-    return 0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from fer_utils.figures import error_analysis as error_plots
 from fer_utils.figures import plots
 from fer_utils.figures.faces import face_grid
 from fer_utils.learning.metrics import calibration_table, coverage_table, per_class_table
-from fer_utils.run.folder import Run, read_record
+from fer_utils.run.finished_run import Run
 
 N_FACES, COLUMNS = 15, 3
 # In inches: so narrow that the words in a figure are large enough where a phone makes it as narrow as itself.
@@ -50,7 +50,7 @@ def sections(run: Run, competition: Competition | None, note: str) -> list[dict[
 
 def record_of(run: Run) -> dict[str, Any]:
     """What config.json records beside the knobs."""
-    return read_record(run.out / "config.json") or {}
+    return run.folder.record() or {}
 
 
 def is_demo(run: Run) -> bool:

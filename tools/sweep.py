@@ -4,7 +4,7 @@ python -m tools.sweep FILE [--data PATH] [--out FOLDER] [--at-once N] [--minutes
 
 FILE is YAML: `base`, the knobs of all runs (and a `preset`); `seeds`; `arms`, each a name and the knobs it
 changes. Every arm is held against the base on the same validation pictures and seeds. The seeds take turns,
-so a sweep that runs out of `--minutes` has whole comparisons to show; the same command goes on from there,
+so a sweep that runs out of `--minutes` has whole comparisons to show; the same command resumes there,
 and finished runs are only read again. On a GPU `--at-once` runs share each card (a small network leaves most
 of it idle), on a CPU they share the cores. The rows are kept in results.json. In `teacher`, {out} is the
 sweep's folder and {seed} the run's seed, so that an arm can learn from another's runs; such arms begin last.
@@ -26,32 +26,21 @@ import torch
 import yaml
 
 from fer_utils.analysis.comparison import compare
-from fer_utils.competition import DataError
-from fer_utils.config import Config, ConfigError, check_names
-from fer_utils.files import OutputError, find_path, resolve_out, write_json
+from fer_utils.command_line import exit_status
+from fer_utils.config import DATA_PARAMETERS, Config, ConfigError, check_names
+from fer_utils.files import find_path, resolve_out, write_json
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.training_loop import TrainingError
-from fer_utils.run.folder import RUN_FILES, Run, load_run
-from fer_utils.run.interruption import Interrupted
+from fer_utils.run.finished_run import Run, load_run
+from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_members
 from fer_utils.run.limits import OutOfTime
-from fer_utils.run.record import is_out_of_time
 
 BASE = "base"
 # Each run has its own, or the arms would be judged on other pictures than the base.
 NOT_IN_BASE = ("out", "seed")
-NOT_IN_ARMS = (
-    *NOT_IN_BASE,
-    "preset",
-    "data",
-    "split_seed",
-    "n_folds",
-    "fold",
-    "pool_valid",
-    "layout",
-    "columns",
-    "allow_rejected",
-)
+IN_ARMS = ("image_size", "clean", "label_fixes")  # of the parameters of the data: the split stays the same
+NOT_IN_ARMS = (*NOT_IN_BASE, "preset", "data", "split_seed", *(set(DATA_PARAMETERS) - set(IN_ARMS)))
 # With fewer, what another seed would give is not in the interval, or hardly.
 SEEDS_TO_TELL = 3
 NOTE = """
@@ -163,10 +152,10 @@ def finished_runs(sweep: Sweep, out: str | Path) -> dict[str, list[Run]]:
 
 
 def _finished(config: Config) -> Run | None:
-    folder = resolve_out(config.out)
-    if not all((folder / part).is_file() for part in RUN_FILES) or is_out_of_time(folder):
+    folder = RunFolder(config.out)
+    if not folder.is_finished:
         return None
-    run = load_run(folder)
+    run = load_run(folder.path)
     if differing := config.differing(run.config):
         raise ConfigError(
             f"{folder} holds a run of another recipe ({differing}): remove it or choose another --out"
@@ -249,23 +238,21 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.at_once < 1 or options.minutes < 0:
         parser.error("--at-once must be at least 1, and --minutes not negative")
-    try:
-        shared = {"data": options.data, "device": options.device, "max_hours": options.minutes / 60 or None}
-        given = {name: value for name, value in shared.items() if value is not None}
-        sweep = read_sweep(options.file, **given)
-        out = options.out or f"outputs/sweeps/{Path(options.file).stem}"
-        failure = _train(sweep, out, options.at_once)
-        rows = sweep_rows(sweep, finished_runs(sweep, out))
-        device = choose_device(sweep.config(BASE, sweep.seeds[0], out).device)
-        made_with = environment(device, torch.float32) | {"at_once": options.at_once}
-        made_with.pop("precision")  # each run decides it, or its config names it
-        path = write_json(resolve_out(out) / "results.json", {"rows": rows, "environment": made_with})
-    except Interrupted:
-        print("stopped; the same command goes on from there", file=sys.stderr)
-        return 130
-    except (ConfigError, DataError, OutputError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: run_sweep(options))
+
+
+def run_sweep(options: argparse.Namespace) -> int:
+    """Train, compare and print; returns the exit status."""
+    shared = {"data": options.data, "device": options.device, "max_hours": options.minutes / 60 or None}
+    given = {name: value for name, value in shared.items() if value is not None}
+    sweep = read_sweep(options.file, **given)
+    out = options.out or f"outputs/sweeps/{Path(options.file).stem}"
+    failure = _train(sweep, out, options.at_once)
+    rows = sweep_rows(sweep, finished_runs(sweep, out))
+    device = choose_device(sweep.config(BASE, sweep.seeds[0], out).device)
+    made_with = environment(device, torch.float32) | {"at_once": options.at_once}
+    made_with.pop("precision")  # each run decides it, or its config names it
+    path = write_json(resolve_out(out) / "results.json", {"rows": rows, "environment": made_with})
     print(sweep_table(rows))
     print(f"written to {path}")
     if failure:

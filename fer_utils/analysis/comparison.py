@@ -12,7 +12,7 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.config import ConfigError
 from fer_utils.learning.metrics import paired_test
-from fer_utils.run.folder import Run
+from fer_utils.run.finished_run import Run
 
 
 def right_answers(runs: Sequence[Run]) -> np.ndarray:

@@ -17,7 +17,8 @@ from fer_utils.config import Config, ConfigError
 from fer_utils.data.submission import write_submission
 from fer_utils.files import REPOSITORY, atomic_write, write_json
 from fer_utils.learning.metrics import calibrated_log_loss, evaluate, paired_test
-from fer_utils.run.folder import RUN_FILES, Run, load_run
+from fer_utils.run.finished_run import Run, load_run
+from fer_utils.run.folder import RunFolder
 
 
 def load_runs(patterns: str) -> list[Run]:
@@ -35,7 +36,7 @@ def load_runs(patterns: str) -> list[Run]:
             folders.append(Path(pattern))
             continue
         found = map(Path, sorted(glob.glob(pattern) or glob.glob(str(REPOSITORY / pattern))))
-        runs = [path for path in found if all((path / name).is_file() for name in RUN_FILES)]
+        runs = [path for path in found if not RunFolder(path.absolute()).missing()]
         if not runs:
             raise DataError(f"{pattern!r} matches no finished run")
         folders += runs

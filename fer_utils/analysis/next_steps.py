@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.analysis.predictions import hardest_class
-from fer_utils.analysis.small_trainings import AUGMENTATION
-from fer_utils.config import Config
+from fer_utils.config import AUGMENTATION, Config
 from fer_utils.learning.metrics import calibration_report, holm, paired_test
-from fer_utils.run.folder import Run
+from fer_utils.run.finished_run import Run
 
 # From the probabilities [N, C] of a variant and of the base, and labels [N]: a difference, its interval, p.
 Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], Mapping[str, float]]

@@ -8,7 +8,7 @@ import pandas as pd
 from fer_utils.competition import Competition, DataError
 from fer_utils.learning.metrics import accuracy_of, describe, per_class_table
 from fer_utils.learning.predict import view_probs
-from fer_utils.run.folder import Run
+from fer_utils.run.finished_run import Run
 
 
 def prediction_table(run: Run, competition: Competition, split: str = "valid") -> pd.DataFrame:

@@ -17,7 +17,7 @@ from fer_utils.competition import DataError
 from fer_utils.learning.augment import to_float
 from fer_utils.learning.metrics import paired_test
 from fer_utils.progress import bar
-from fer_utils.run.folder import Run
+from fer_utils.run.finished_run import Run
 
 # Rows and columns of a face part: rows in units of the distance from the eyes to the mouth, counted from
 # either, columns as shares of the width.

@@ -16,7 +16,7 @@ from fer_utils.data.images import light
 from fer_utils.learning.augment import to_float, view
 from fer_utils.learning.metrics import holm
 from fer_utils.progress import bar
-from fer_utils.run.folder import Run
+from fer_utils.run.finished_run import Run
 
 ATTRIBUTES = ("brightness", "contrast", "sharpness", "face size", "asymmetry")
 # A slice of fewer pictures can say nothing: at 15 hits of 30 the 95 % interval is 34 points wide (Wilson).

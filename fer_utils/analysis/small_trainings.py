@@ -1,7 +1,7 @@
 """Small trainings that answer a question about the data: which labels a network doubts that never saw them,
 and whether more pictures would help.
 
-Each is an ordinary run in a folder of its own, so a study that was interrupted goes on where it stopped, and
+Each is an ordinary run in a folder of its own, so a study that was interrupted resumes where it stopped, and
 one that is done is only read again.
 """
 
@@ -17,17 +17,15 @@ import pandas as pd
 from fer_utils.analysis.label_doubts import can_doubt, doubtful_labels, write_suggestions
 from fer_utils.analysis.predictions import hardest_class
 from fer_utils.competition import Competition, DataError
-from fer_utils.config import DATA_KNOBS, Config
+from fer_utils.config import AUGMENTATION, DATA_PARAMETERS, Config
 from fer_utils.data.corrections import apply_fixes
 from fer_utils.data.splits import split_folds
 from fer_utils.data.submission import default_format
 from fer_utils.files import resolve_out
 from fer_utils.learning.metrics import describe, evaluate
 from fer_utils.progress import bar
-from fer_utils.run.folder import Run
+from fer_utils.run.finished_run import Run
 from fer_utils.run.train import fit
-
-AUGMENTATION = ("flip", "rotate", "scale", "shift", "shear", "brightness", "contrast", "erase")
 
 
 def study_config(
@@ -38,7 +36,9 @@ def study_config(
     Raises:
         ConfigError: epochs or width out of range.
     """
-    knobs = {name: getattr(config, name) for name in ("data", "seed", "device", "split_seed", *DATA_KNOBS)}
+    knobs = {
+        name: getattr(config, name) for name in ("data", "seed", "device", "split_seed", *DATA_PARAMETERS)
+    }
     knobs |= {"out": str(out), "n_devices": "1", "model": "small", "epochs": epochs, "width": width}
     knobs["precision"] = "fp32"  # small differences are to be told apart, so all are computed alike
     if n_train < 10_000:

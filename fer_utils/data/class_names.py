@@ -1,4 +1,5 @@
-"""Which expression each label stands for: read off the labels, or off a file that names the classes."""
+"""The classes of a data set, from all its labels or from a file that names them (`Coding`). The words for
+each expression are in `labels`."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ class Coding:
 
 @lru_cache(maxsize=16)
 def _lookup(coding: Coding) -> dict[int | str, int]:
-    """Every spelling that can be told: the data's own labels, then other words for the expression."""
+    """Class index by spelling: the data's own labels, and other words for the expression."""
     values = {_key(str(value)): index for index, value in enumerate(coding.label_values)}
     aliases = {
         word: index for index, name in enumerate(coding.class_names) for word in ALIASES.get(name, "").split()

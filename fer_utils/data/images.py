@@ -1,28 +1,48 @@
-"""Pictures from pixel strings and from image files, as uint8 [N, 1, H, W]; what is broken is told by row."""
+"""Image files decoded, and images resized, turned to grey and measured: uint8 [N, 1, H, W] throughout."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
-from queue import SimpleQueue
 
+import joblib
 import numpy as np
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from PIL import Image
 
 from fer_utils.competition import DataError
-from fer_utils.data.decoding import Decoder, Form, decode_block, decoders
-from fer_utils.data.pixels import _blocks
 from fer_utils.progress import bar
 
-DECODED_TOGETHER = 128
-WORTH_PROCESSES = 4096  # files; measured on two cores: 0.77 s against 0.85 s, and for 2,048 0.59 against 0.47
-
-
-# Grey levels. In FER2013 the 14 pictures below it are black, grey or a dot; the next one above it is a face.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+# Pillow's names of these; others, such as EPS, would start programs.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+# Larger than any camera's face; a decompression bomb is larger still.
+MAX_PIXELS = 64_000_000
+MID_GREY = 128
+# Grey levels. In FER2013 the 14 images below it are black, grey or a dot; the next one above it is a face.
 BLANK_CONTRAST = 5.0
+# Files that a process decodes at a time, and the fewest that are worth starting processes for (threads do not
+# help: a small image spends most of its decoding in Python).
+DECODED_TOGETHER, WORTH_PROCESSES = 256, 4096
+
+Form = tuple[tuple[int, int], bool]  # width and height, and whether it has colours
+
+
+def resized(image: Image.Image, size: int) -> Image.Image:
+    """An image at `size` x `size`, antialiased: the one way to resize, in training and in prediction."""
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Resize uint8 [N, 1, H, W] to `size` x `size`; the same array if that is its size."""
+    if images.shape[2:] == (size, size):
+        return images
+    rows = [np.asarray(resized(Image.fromarray(image[0]), size)) for image in images]
+    return np.stack(rows)[:, None] if rows else np.empty((0, 1, size, size), np.uint8)
 
 
 def to_grey(images: np.ndarray) -> np.ndarray:
@@ -33,20 +53,47 @@ def to_grey(images: np.ndarray) -> np.ndarray:
     return ((images @ weights + 32768) >> 16).astype(np.uint8)[:, None]
 
 
-def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Resize uint8 [N, 1, H, W] to `size` x `size`, antialiased; the same array if that is its size."""
-    if images.shape[2:] == (size, size):
-        return images
-    resized = np.empty((len(images), 1, size, size), np.uint8)
-    for source, target in zip(images, resized, strict=True):
-        target[0] = Image.fromarray(source[0]).resize((size, size), Image.Resampling.BICUBIC)
-    return resized
+def decode(source: Path | bytes | None, size: int) -> tuple[np.ndarray, Form]:
+    """An image file, or its bytes, as uint8 [size, size], grey, an animation by its first image; and what it
+    was before.
+
+    Raises:
+        Exception: whatever Pillow's plugins stumble over in a broken file.
+    """
+    if source is None:
+        raise FileNotFoundError("no such picture file")
+    with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as file:
+        if file.width * file.height > MAX_PIXELS:
+            raise ValueError(f"{file.width} x {file.height} pixels are too many")
+        form = file.size, file.mode not in ("L", "1", "LA", "I", "I;16", "I;16B", "F")
+        if file.mode.startswith("I"):  # 16 bits: PIL would cut off at 255 instead of scaling
+            image = Image.fromarray((np.asarray(file, np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        else:
+            image = file.convert("L")
+    return np.asarray(resized(image, size)), form
+
+
+def _decode_block(
+    sources: Sequence[Path | bytes | None], size: int
+) -> tuple[np.ndarray, dict[int, str], Counter[Form]]:
+    """Images [n, 1, size, size], mid-grey where a file is broken; why, by position; forms of the others."""
+    images, broken, forms = np.full((len(sources), 1, size, size), MID_GREY, np.uint8), {}, Counter()
+    for row, source in enumerate(sources):
+        try:
+            images[row, 0], form = decode(source, size)
+            forms[form] += 1
+        except Exception as error:  # see decode
+            reason = str(error) or type(error).__name__
+            if isinstance(source, Path):
+                reason = reason.replace(str(source), source.name)
+            broken[row] = reason if source is None else f"not a readable picture: {reason}"
+    return images, broken, forms
 
 
 def read_files(
     sources: Sequence[Path | bytes | None], size: int
 ) -> tuple[np.ndarray, dict[int, str], list[str]]:
-    """Decode image files, or their bytes, on all cores: grey, `size` x `size`, an animation by its first.
+    """Decode image files, or their bytes; many files on all cores.
 
     Returns:
         uint8 [N, 1, size, size], mid-grey where a file is broken; why, by position; notes on changes.
@@ -55,58 +102,41 @@ def read_files(
         DataError: a process that decodes died, as it does when memory runs out.
     """
     images = np.empty((len(sources), 1, size, size), np.uint8)
-    broken: dict[int, str] = {}
-    forms: Counter[Form] = Counter()
-
-    def keep(rows: range, answer: tuple[dict[int, str], list[Form]]) -> None:
-        broken.update({rows.start + row: why for row, why in answer[0].items()})
-        forms.update(answer[1])
-
-    blocks = _blocks(len(sources), DECODED_TOGETHER)
-    if len(sources) < WORTH_PROCESSES or any(isinstance(source, bytes) for source in sources):
-        for rows in blocks:
-            keep(rows, decode_block(sources[rows.start : rows.stop], images[rows.start : rows.stop]))
-    else:
-        free: SimpleQueue[Decoder] = SimpleQueue()
-
-        def work(rows: range) -> tuple[dict[int, str], list[Form]]:
-            some, decoder = slice(rows.start, rows.stop), free.get()
-            try:
-                return decoder.decode_block(sources[some], images[some])
-            except OSError as error:
-                names = f"{sources[rows.start]} and the {len(rows) - 1} files after it"
-                raise DataError(f"{error} at {names}: is there memory enough?") from error
-            finally:
-                free.put(decoder)
-
-        with decoders(min(os.cpu_count() or 1, len(blocks)), size) as processes:
-            for decoder in processes:
-                free.put(decoder)
-            pool = ThreadPoolExecutor(len(processes))
-            try:
-                answers = bar(pool.map(work, blocks), "decoding", len(blocks))
-                for rows, answer in zip(blocks, answers, strict=True):
-                    keep(rows, answer)
-            finally:
-                pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C some still wait
-    return images, dict(sorted(broken.items())), _notes(forms, size)
+    broken, forms, start = {}, Counter(), 0
+    blocks = [sources[k : k + DECODED_TOGETHER] for k in range(0, len(sources), DECODED_TOGETHER)]
+    try:
+        for block, reasons, seen in bar(_decoded(blocks, len(sources), size), "decoding", len(blocks)):
+            images[start : start + len(block)] = block
+            broken |= {start + row: reason for row, reason in reasons.items()}
+            forms.update(seen)
+            start += len(block)
+    except TerminatedWorkerError as error:
+        names = f"{sources[start]} or the {len(sources) - start - 1} files after it"
+        raise DataError(f"a process that decodes images died at {names}: is there enough memory?") from error
+    return images, broken, _notes(forms, size)
 
 
-def _notes(seen: Counter[Form], size: int) -> list[str]:
+def _decoded(blocks: list[Sequence[Path | bytes | None]], n: int, size: int) -> Iterator[tuple]:
+    """`_decode_block` of each block, in order, by processes where there are many files."""
+    if n < WORTH_PROCESSES or isinstance(blocks[0][0], bytes):
+        yield from (_decode_block(block, size) for block in blocks)
+        return
+    pool = joblib.Parallel(n_jobs=min(os.cpu_count() or 1, len(blocks)), return_as="generator")
+    try:
+        yield from pool(joblib.delayed(_decode_block)(block, size) for block in blocks)
+    finally:  # also after Ctrl-C: no process stays behind
+        get_reusable_executor().shutdown(kill_workers=True)
+
+
+def _notes(forms: Counter[Form], size: int) -> list[str]:
     sizes, colour = Counter(), 0
-    for (shape, is_colour), count in seen.items():
+    for (shape, is_colour), count in forms.items():
         sizes[shape] += count
-        colour += count if is_colour else 0
-    notes = []
-    other = {shape: count for shape, count in sizes.most_common() if shape != (size, size)}
-    if other:
-        names = ", ".join(
-            f"{width}x{height} ({count:,})" for (width, height), count in list(other.items())[:3]
-        )
-        notes.append(f"resized to {size}x{size}: {names}{', ...' if len(other) > 3 else ''}")
-    if colour:
-        notes.append(f"colour turned to grey: {colour:,} pictures")
-    return notes
+        colour += count * is_colour
+    other = [(shape, count) for shape, count in sizes.most_common() if shape != (size, size)]
+    names = ", ".join(f"{width}x{height} ({count:,})" for (width, height), count in other[:3])
+    notes = [f"resized to {size}x{size}: {names}{', ...' if len(other) > 3 else ''}"] if other else []
+    return notes + [f"colour turned to grey: {colour:,} pictures"] * (colour > 0)
 
 
 def light(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

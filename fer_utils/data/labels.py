@@ -1,4 +1,5 @@
-"""What the names in the data mean: which split a file belongs to, which expression a label stands for."""
+"""Words in the data: which name means which split, which word means which expression. `class_names` decides
+from all labels of a data set what its classes are."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ def is_class_name(name: str) -> bool:
 
 
 def is_unlabelled_extra(name: str) -> bool:
-    """Whether a file is named for pictures without labels that nobody asks answers for."""
+    """Whether a file is named for unlabelled images that are not part of the test split."""
     return bool(re.search(r"un-?_?label", name.lower()))
 
 

@@ -9,20 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_utils.competition import (
-    Competition,
-    DataError,
-    Rejected,
-    Split,
-    SubmissionFormat,
-)
+from fer_utils.competition import Competition, DataError, Rejected, Split, SubmissionFormat
 from fer_utils.data.class_names import Coding, find_coding, named_classes
 from fer_utils.data.corrections import apply_fixes, clean_training
 from fer_utils.data.files.cache import Cache, Reading
 from fer_utils.data.files.download import download
 from fer_utils.data.files.tree import Tree
 from fer_utils.data.labels import canonical
-from fer_utils.data.layouts.parts import Part, Raw
+from fer_utils.data.layouts.raw_data import RawData, RawSplit
 from fer_utils.data.locate import around, check_roles, open_data, search_data
 from fer_utils.data.splits import _joined, _split_off
 from fer_utils.data.submission import default_format, read_format
@@ -62,8 +56,8 @@ def load_competition(
             "label=mood, image=file"; the roles are label, pixels, usage, image and id.
         clean: leave out of the training split repeats of a picture, pictures labelled differently in
             different places, and blank ones.
-        label_fixes: a CSV of other labels for training pictures (`fixes.apply_fixes`), or "none".
-        allow_rejected: go on although more than 1 % of the pictures cannot be read.
+        label_fixes: a CSV of other labels for training pictures (`corrections.apply_fixes`), or "none".
+        allow_rejected: continue although more than 1 % of the pictures cannot be read.
 
     Raises:
         DataError: nothing there, no known layout, too much that cannot be read, or fixes that do not fit.
@@ -73,7 +67,7 @@ def load_competition(
     if str(data) == "auto":
         data = search_data()
     if str(data) == "demo":
-        return _mended(make_demo(seed=seed, size=image_size), label_fixes, clean)
+        return _corrected(make_demo(seed=seed, size=image_size), label_fixes, clean)
     if str(data).startswith("kaggle:"):
         data = download(str(data))
     path = find_path(data)
@@ -83,7 +77,7 @@ def load_competition(
     if reading is None:
         reading = _read(path, image_size, layout, columns, allow_rejected)
         cache.save(reading)
-    return _mended(_split(reading, path, (n_folds, fold, seed), pool_valid), label_fixes, clean)
+    return _corrected(_split(reading, path, (n_folds, fold, seed), pool_valid), label_fixes, clean)
 
 
 def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
@@ -117,7 +111,7 @@ def _check_options(image_size: int, n_folds: int, fold: int, seed: int) -> None:
         raise DataError(f"fold must be in 0..n_folds - 1 and n_folds at least 2, got {fold} of {n_folds}")
 
 
-def _mended(competition: Competition, label_fixes: str | Path, clean: bool) -> Competition:
+def _corrected(competition: Competition, label_fixes: str | Path, clean: bool) -> Competition:
     """The competition with its training split corrected and cleaned, where that is asked for."""
     whole = competition
     if clean:
@@ -145,15 +139,15 @@ def _read(path: Path, image_size: int, layout: str, columns: dict[str, str], all
         return _assemble(raw, tree, path, layouts[0].name, allow_rejected)
 
 
-def _assemble(raw: Raw, tree: Tree, path: Path, layout: str, allow_rejected: bool) -> Reading:
+def _assemble(raw: RawData, tree: Tree, path: Path, layout: str, allow_rejected: bool) -> Reading:
     """What a reader found, with its labels as classes and its form of the answers."""
-    if "train" not in raw.parts or raw.parts["train"].labels is None:
+    if "train" not in raw.splits or raw.splits["train"].labels is None:
         raise DataError(f"{path}: no labelled training pictures ({layout})")
-    total = sum(len(part.ids) for part in raw.parts.values()) + len(raw.rejected)
+    total = sum(len(part.ids) for part in raw.splits.values()) + len(raw.rejected)
     labels = [label for split in ("train", "valid") for label in _part_labels(raw, split)]
     coding = find_coding(labels, is_fer=raw.is_fer, may_be_raf=raw.is_files, names=named_classes(tree))
     splits = {
-        name: _labelled(raw.parts[name], coding, raw) for name in ("train", "valid") if name in raw.parts
+        name: _labelled(raw.splits[name], coding, raw) for name in ("train", "valid") if name in raw.splits
     }
     if (test := _test(raw, coding)) is not None:
         splits["test"] = test
@@ -196,12 +190,12 @@ def _split(reading: Reading, path: Path, folds: tuple[int, int, int], pool_valid
     )
 
 
-def _part_labels(raw: Raw, split: str) -> list[str]:
-    part = raw.parts.get(split)
+def _part_labels(raw: RawData, split: str) -> list[str]:
+    part = raw.splits.get(split)
     return part.labels if part is not None and part.labels is not None else []
 
 
-def _labelled(part: Part, coding: Coding, raw: Raw) -> Split:
+def _labelled(part: RawSplit, coding: Coding, raw: RawData) -> Split:
     """A split for training or validation; pictures without a known label are rejected."""
     if part.labels is None:
         raise DataError("the validation split has no labels")
@@ -218,7 +212,7 @@ def _labelled(part: Part, coding: Coding, raw: Raw) -> Split:
     return split if not len(unknown) else split.take(labels >= 0)
 
 
-def _votes(part: Part, coding: Coding, raw: Raw) -> np.ndarray | None:
+def _votes(part: RawSplit, coding: Coding, raw: RawData) -> np.ndarray | None:
     """The votes float32 [N, C] in the order of the classes; those for no face or unknown are not counted."""
     if part.votes is None:
         return None
@@ -232,9 +226,9 @@ def _votes(part: Part, coding: Coding, raw: Raw) -> np.ndarray | None:
     return votes
 
 
-def _test(raw: Raw, coding: Coding) -> Split | None:
+def _test(raw: RawData, coding: Coding) -> Split | None:
     """The test split, with its labels only if the data tells all of them."""
-    part = raw.parts.get("test")
+    part = raw.splits.get("test")
     if part is None:
         return None
     first: dict[str, str] = {}
@@ -256,7 +250,7 @@ def _test(raw: Raw, coding: Coding) -> Split | None:
     return Split(part.images, labels, np.array(part.ids, dtype=str))
 
 
-def _format(tree: Tree, test: Split | None, coding: Coding, raw: Raw) -> SubmissionFormat | None:
+def _format(tree: Tree, test: Split | None, coding: Coding, raw: RawData) -> SubmissionFormat | None:
     if test is None:
         if tree.sample:
             raw.notes.append(f"{tree.sample} ignored: there are no test pictures")

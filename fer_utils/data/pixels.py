@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -15,74 +13,32 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.data.json_parquet import as_text
 
-PARSED_TOGETHER = 32  # rows whose characters and digits stay in the cache of a core
 _LIST_MARKS = str.maketrans("[](),;", " " * 6)
 
 
 def parse_pixels(texts: Sequence[str], pixels: int) -> tuple[np.ndarray, dict[int, str]]:
-    """Parse strings of `pixels` integers 0..255 separated by blanks, on all cores.
+    """Parse strings of `pixels` integers 0..255 separated by blanks.
 
     Returns:
         uint8 [N, pixels], zero where a row is broken, and why, by position.
     """
     images = np.zeros((len(texts), pixels), np.uint8)
     broken: dict[int, str] = {}
-
-    def is_plain(rows: range) -> bool:
-        parsed = _parse_plain(texts[rows.start : rows.stop], pixels)
-        if parsed is not None:
-            images[rows.start : rows.stop] = parsed
-        return parsed is not None
-
-    blocks = _blocks(len(texts), PARSED_TOGETHER)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy's arithmetic leaves Python's lock
-        plain = list(pool.map(is_plain, blocks))
-    # Not in threads: they would share the filter of warnings that the parser of single rows relies on.
-    for row in (row for rows, done in zip(blocks, plain, strict=True) if not done for row in rows):
-        try:
-            images[row] = _parse_row(texts[row], pixels)
-        except ValueError as error:
-            broken[row] = str(error)
+    with warnings.catch_warnings():
+        # numpy announces trailing rubbish by a warning now and by a ValueError later.
+        warnings.simplefilter("error", DeprecationWarning)
+        for row, text in enumerate(texts):
+            try:
+                images[row] = _parse_row(text, pixels)
+            except ValueError as error:
+                broken[row] = str(error)
     return images, broken
-
-
-def _blocks(n: int, size: int) -> list[range]:
-    return [range(start, min(start + size, n)) for start in range(0, n, size)]
-
-
-def _parse_plain(texts: Sequence[str], pixels: int) -> np.ndarray | None:
-    """All rows at once by arithmetic on their characters; None if any is not `pixels` numbers of up to three
-    digits, up to 255, with single blanks between."""
-    text = ("  " + " ".join(texts) + " ").encode()
-    codes = np.frombuffer(text, np.uint8)
-    is_digit = codes != ord(" ")
-    digits = (codes - np.uint8(ord("0"))) * is_digit  # blanks count as 0, whatever else is above 9
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    if digits.max() > 9 or not lengths.all() or len(text) != lengths.sum() + len(texts) + 2:
-        return None
-    ends = is_digit[2:-1] & ~is_digit[3:]
-    places = np.flatnonzero(ends)
-    in_rows = np.searchsorted(places, np.cumsum(lengths + 1))  # numbers up to the end of each row
-    if not np.array_equal(in_rows, np.arange(1, len(texts) + 1) * pixels):
-        return None
-    if (is_digit[3:] & is_digit[2:-1] & is_digit[1:-2] & is_digit[:-3]).any():
-        return None
-    # Where a number ends, the digit two places before is its own only if the one between is a digit too.
-    hundreds = digits[:-3] * (is_digit[1:-2] & ends)
-    values = digits[1:-2] * np.uint8(10) + digits[2:-1]
-    if hundreds.max() > 2 or ((hundreds == 2) & (values > 55)).any():
-        return None
-    values += hundreds * np.uint8(100)
-    return values[places].reshape(len(texts), pixels)
 
 
 def _parse_row(text: str, pixels: int) -> np.ndarray:
     """The pixels of one row, however they are written; a ValueError says what is wrong with it."""
     try:
-        with warnings.catch_warnings():
-            # numpy announces trailing rubbish by a warning now and by a ValueError later.
-            warnings.simplefilter("error", DeprecationWarning)
-            values = _numbers(text)
+        values = _numbers(text)
     except (ValueError, DeprecationWarning):
         raise ValueError("a pixel is not a whole number") from None
     if len(values) != pixels:
@@ -98,10 +54,7 @@ def _numbers(text: str) -> np.ndarray:
         return np.empty(0)
     try:
         return np.fromstring(text, dtype=np.int32, sep=" ")
-    except (
-        ValueError,
-        DeprecationWarning,
-    ):  # a printed list, [1, 2, 3], or 1.0 2.0 3.0: rare, so slow is fine
+    except (ValueError, DeprecationWarning):  # a printed list, [1, 2, 3], or 1.0 2.0 3.0
         values = np.fromstring(text.translate(_LIST_MARKS), dtype=np.float64, sep=" ")
     if not np.isfinite(values).all() or (values % 1).any():
         raise ValueError("not a whole number")

@@ -12,8 +12,9 @@ from fer_utils.competition import Competition, DataError, SubmissionFormat
 from fer_utils.data.cells import read_frame, sample_id_position, sample_label_position
 from fer_utils.data.class_names import Coding
 from fer_utils.data.files.tree import locate
+from fer_utils.data.images import IMAGE_SUFFIXES
 from fer_utils.data.labels import as_int, canonical
-from fer_utils.data.tables import IMAGE_SUFFIXES, Table, open_table
+from fer_utils.data.tables import Table, open_table
 from fer_utils.files import atomic_write
 
 
@@ -117,10 +118,8 @@ def _numbers(seen: set[int], own: Sequence[str]) -> tuple[str, ...]:
 
 
 def _letter_case(words: Sequence[str]):
-    for style in (str.lower, str.upper, str.capitalize):
-        if all(word == style(word) for word in words):
-            return style
-    return str
+    styles = (str.lower, str.upper, str.capitalize)
+    return next((style for style in styles if all(word == style(word) for word in words)), str)
 
 
 def _test_format(competition: Competition) -> SubmissionFormat:

@@ -1,5 +1,5 @@
-"""Tables as competitions write them: text with any separator, with or without a header, JSON and parquet;
-columns by many names."""
+"""Tables as competitions write them: text with any separator, with or without a header, JSON and parquet.
+`COLUMNS` lists the recognised column names."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from pathlib import Path
 import pandas as pd
 
 from fer_utils.competition import DataError
+from fer_utils.data.images import IMAGE_SUFFIXES
 from fer_utils.data.json_parquet import as_text, json_frame, parquet_chunks, parquet_names, table_errors
 from fer_utils.data.labels import as_int, canonical
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".lst")
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 
-# What a column holds, by the names it goes by, the surest first.
+# The column names that are recognised for each role, the surest first. To read a label column called mood
+# without a change here: load_competition(..., columns="label=mood").
 COLUMNS = {
     "label": (
         *("emotion", "label", "class", "category", "target", "expression", "emotions", "labels"),

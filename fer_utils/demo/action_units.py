@@ -2,7 +2,7 @@
 
 An expression is a set of action units (AUs): the movements of single facial muscles in the Facial Action
 Coding System (Ekman and Friesen 1978). `FEATURES` says what each AU moves in the drawing; the rest of a face
-(person, pose, light) is chance. Lengths are in half frames: x and y run from -1 to 1, y downwards.
+(person, pose, light) is random. Lengths are in half frames: x and y run from -1 to 1, y downwards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROTOTYPES = {
     "neutral": (),
 }
 
-# name: (at rest, how far persons and pictures differ from it, {AU: how far it moves at full intensity})
+# name: (at rest, range over persons and images, {AU: movement at full intensity})
 FEATURES: dict[str, tuple[float, float, dict[int, float]]] = {
     "shift_x": (0.0, 0.05, {}),
     "shift_y": (0.03, 0.045, {}),
@@ -75,11 +75,11 @@ FEATURES: dict[str, tuple[float, float, dict[int, float]]] = {
     "bend": (0.0, 0.35, {}),  # stands for gamma
     "background": (0.52, 0.34, {}),
     "blur": (0.06, 0.06, {}),
-    "soft": (0.0, 0.6, {}),  # as of a small picture enlarged or a strong JPEG compression
+    "soft": (0.0, 0.6, {}),  # as in a small image enlarged, or strong JPEG compression
     "noise": (0.009, 0.009, {}),
 }
 
-# What no sum of AUs may go below: a lid or lip turned inside out would be drawn far outside the eye or mouth.
+# The least value of some features: a lid or lip turned inside out would be drawn outside the eye or mouth.
 LEAST = {"lid_upper": 0.025, "lid_lower": 0.01, "lip_upper": 0.012, "lip_lower": 0.015}
 LEAST |= {"open_upper": 0.0, "open_lower": 0.0, "teeth_upper": 0.0, "teeth_lower": 0.0}
 
@@ -99,12 +99,12 @@ HAIR_STYLES = np.array(
 
 
 def prototype_units(table: dict[str, tuple[int, ...]] = PROTOTYPES) -> np.ndarray:
-    """Give the AUs of each class at full intensity: float64 [7, 15], rows as `FER_CLASSES`."""
+    """The AUs of each class at full intensity: float64 [7, 15], rows as `FER_CLASSES`."""
     return np.array([[unit in table.get(name, ()) for unit in ACTION_UNITS] for name in FER_CLASSES], float)
 
 
-def _rare_things(rng, count, variety):
-    """Hair style, beard, glasses, and what covers the face, name -> [count]."""
+def _sample_extras(rng, count, variety):
+    """Hair style, beard, glasses, and what covers part of the face: name -> [count]."""
     style = rng.integers(len(HAIR_STYLES), size=count) * (variety > 0)
     things = dict(
         zip(("hairline", "curve", "slant", "sides", "volume", "curl"), HAIR_STYLES[style].T, strict=True)
@@ -119,11 +119,17 @@ def _rare_things(rng, count, variety):
     return things
 
 
-def sample_features(action_units, rng, variety):
-    """Sample persons and pictures and let the AUs move their features: per half a dict, name -> [N, 1, 1]."""
+def sample_features(
+    action_units: np.ndarray, rng: np.random.Generator, variety: float
+) -> list[dict[str, np.ndarray]]:
+    """Sample persons and images, and move their features by the AUs [N, 15].
+
+    Returns:
+        for the left and the right half of the faces, name -> float32 [N, 1, 1].
+    """
     count = len(action_units)
     uneven = variety * rng.uniform(-0.25, 0.25, action_units.shape)
-    things = _rare_things(rng, count, variety)
+    things = _sample_extras(rng, count, variety)
     chance = {
         name: rest + variety * spread * rng.uniform(-1, 1, count)
         for name, (rest, spread, _) in FEATURES.items()

@@ -1,4 +1,4 @@
-"""The embedded data set: drawn faces with the faults of real data, a demonstration and no competition."""
+"""The demo data set: drawn faces with the defects of real data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fer_utils.demo.drawing import draw_faces
 
 COMPANIONS = {"angry": (10,), "disgust": (10,), "fear": (25,), "happy": (25,)}
 
-# Per class: its share, about as in FER2013 (Goodfellow et al. 2013), and the classes a wrong label names.
+# Per class: its share, about as in FER2013 (Goodfellow et al. 2013), and its wrong labels.
 SHARES = dict(zip(FER_CLASSES, (0.14, 0.02, 0.14, 0.25, 0.17, 0.11, 0.17), strict=True))
 MISTAKEN_FOR = {
     "angry": ("disgust", "sad", "neutral"),
@@ -23,7 +23,7 @@ MISTAKEN_FOR = {
     "neutral": ("sad", "sad", "angry"),
 }
 
-# Shares of the pictures with a defect, on purpose: real competitions have them, an audit should find them.
+# Shares of images with a deliberate defect: real competitions have them, and an audit should find them.
 DEFECTS = {
     "train": {"wrong label": 0.04, "copy": 0.007, "conflicting copy": 0.003, "blank": 0.001},
     "valid": {"wrong label": 0.04, "copy": 0.004, "blank": 0.001},  # of a picture in train, as in FER2013
@@ -47,7 +47,7 @@ def _sample_units(classes, rng):
 
 
 def _plan(name, count, rng, train):
-    """Decide what each picture of a split shows and which defect it has; columns as in `demo_truth`."""
+    """Choose the class and the defect of each image of a split; columns as in `demo_truth`."""
     limits = np.cumsum(list(SHARES.values()))[:-1]
     truth = rng.permutation(np.searchsorted(limits, (np.arange(count) + 0.5) / count))
     ids = [str(row) if name == "test" else f"{name}_{row:05d}" for row in range(count)]
@@ -69,20 +69,22 @@ def _plan(name, count, rng, train):
 def _plans(counts, seed):
     """Plan every split in `counts` (name -> pictures), train first since the others copy from it."""
     if min(counts.values()) < 1 or seed < 0:
-        raise DataError(f"each split needs a picture at least, and a seed is not negative: {counts}, {seed}")
-    plans = {}
+        raise DataError(
+            f"each split needs at least one picture, and seed must be 0 or more: {counts}, {seed}"
+        )
+    plans: dict[str, pd.DataFrame] = {}
     for stream, (name, count) in enumerate(counts.items()):
         plans[name] = _plan(name, count, np.random.default_rng([seed, stream]), plans.get("train"))
     return plans
 
 
 def demo_truth(n_train: int = 5000, n_valid: int = 1500, seed: int = 0) -> dict[str, pd.DataFrame]:
-    """List what `make_demo` with the same arguments drew into train and valid: the key to its wrong labels.
+    """The true classes and the defects of what `make_demo` draws from the same arguments.
 
     Returns:
-        For "train" and "valid" a frame with a row per picture: `id`; `truth`, the class index that was drawn;
-        `label`, the one that the competition gives, wrong where it differs; `defect`, a name in `DEFECTS` or
-        empty; `copy_of`, the row of train that it repeats, or -1. A blank picture shows nothing.
+        For "train" and "valid" a frame with a row per image: `id`; `truth`, the class index that was drawn;
+        `label`, the one in the competition, wrong if it differs; `defect`, a name in `DEFECTS` or empty;
+        `copy_of`, the row of train that it repeats, or -1. A blank image shows no face.
 
     Raises:
         DataError: a split without pictures, or a negative seed.
@@ -91,7 +93,7 @@ def demo_truth(n_train: int = 5000, n_valid: int = 1500, seed: int = 0) -> dict[
 
 
 def _pictures(plan, rng, size, train):
-    """Draw a split as planned; `train` is what others copy from. Returns uint8 [N, 1, size, size]."""
+    """Draw a split as planned: uint8 [N, 1, size, size]; it copies from `train`, or from itself if None."""
     images = draw_faces(_sample_units(plan.truth.to_numpy(), rng), rng, size=size)
     copies, blanks = np.flatnonzero(plan.copy_of >= 0), np.flatnonzero(plan.defect == "blank")
     images[copies] = (images if train is None else train)[plan.copy_of[copies]]
@@ -102,15 +104,15 @@ def _pictures(plan, rng, size, train):
 def make_demo(
     n_train: int = 5000, n_valid: int = 1500, n_test: int = 1500, seed: int = 0, size: int = 48
 ) -> Competition:
-    """Draw the demo competition: seven expressions, imbalanced, with the defects of real data on purpose.
+    """Draw the demo competition: seven expressions, imbalanced, with the defects of real data.
 
     About 4 % of the labels in train and valid are wrong, 1 % of train are exact copies, some under another
-    label, a handful of train pictures come again in valid and test, a few are blank: `demo_truth` lists them.
+    label, a few train images occur again in valid and test, a few are blank: `demo_truth` lists them.
     The same arguments give the same bytes; train does not depend on the sizes of the other splits.
 
     Args:
-        n_train, n_valid, n_test: pictures per split.
-        seed: not negative.
+        n_train, n_valid, n_test: images per split.
+        seed: 0 or more.
         size: height and width in pixels, even, 24 to 256.
 
     Raises:

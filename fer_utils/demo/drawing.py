@@ -1,6 +1,6 @@
 """Faces drawn from action units, a batch at a time.
 
-Pictures are made with + - * / and square roots only, which IEEE 754 fixes: no exp or sin that depends on the
+Only + - * / and square roots are used, which IEEE 754 defines to the last bit: exp or sin would depend on the
 machine. Lengths are in half frames: x and y run from -1 to 1, y downwards.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from fer_utils.competition import DataError
 from fer_utils.demo.action_units import ACTION_UNITS, sample_features
 
-CHUNK = 32  # faces drawn at a time, few enough to stay in the processor's cache; no picture depends on it
+CHUNK = 32  # faces drawn at a time, few enough for the processor's cache; it changes no image
 
 
 def _cover(distance, blur):
@@ -167,7 +167,7 @@ def _draw_glasses(canvas, f, x, y, px):
 
 
 def _draw_cover(canvas, f, x, y, px):
-    """A hand, or something dark, that reaches in from the edge of the picture over part of the face."""
+    """A hand, or something dark, that reaches over part of the face."""
     along = f.cover_cos * x + f.cover_sin * y - f.cover_reach
     across = f.cover_cos * y - f.cover_sin * x - f.cover_side
     finger = _waves(across * 6.5)
@@ -176,7 +176,7 @@ def _draw_cover(canvas, f, x, y, px):
 
 
 def _draw_some(flag, draw, canvas, f, x, y, px):
-    """Call `draw` for the pictures alone whose `flag` is above zero."""
+    """Call `draw` only for the images whose `flag` is above zero."""
     rows = flag[:, 0, 0] > 0
     if rows.any():
         part, some = canvas[rows], SimpleNamespace(**{name: value[rows] for name, value in vars(f).items()})
@@ -227,12 +227,12 @@ def _photograph(canvas, f, grid):
 def draw_faces(
     action_units: np.ndarray, seed: int | np.random.Generator = 0, variety: float = 1.0, size: int = 48
 ) -> np.ndarray:
-    """Draw one face for each row of action units; the same seed and count give the same persons and pictures.
+    """Draw one face for each row of action units; the same seed and count give the same persons.
 
     Args:
         action_units: [N, 15] intensities between 0 (at rest) and 1 (full), in the order of `ACTION_UNITS`.
-        seed: of the persons, poses, light and everything else that is chance.
-        variety: how far these differ: 0 draws one plain face, 1 as in the demo set.
+        seed: of the persons, poses, light and everything else that is random.
+        variety: how much these vary: 0 draws one plain face, 1 as in the demo set.
         size: height and width in pixels, even, 24 to 256.
 
     Returns:

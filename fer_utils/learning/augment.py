@@ -1,7 +1,7 @@
-"""Random transforms of a whole batch on its device, a different draw for every picture; and the fixed
-views of test-time augmentation.
+"""Random transforms of a whole batch on its device, drawn anew for every image; and the fixed views of
+test-time augmentation.
 
-All functions take and return float pictures [N, 1, H, W] with values in 0..1.
+All functions take and return float images [N, 1, H, W] with values in 0..1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from fer_utils.config import Config
 
 # A view of test-time augmentation: mirrored?, shift right and down (fractions of the size), zoom.
-# Fixed, so that a prediction is the same every time (peers draw theirs at random); the plain view first.
+# Fixed, so that predictions repeat; the plain view first.
 _SHIFTS = [(0.0, 0.0), (0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05)]
 VIEWS: dict[str, list[tuple[bool, float, float, float]]] = {
     "plain": [(False, 0.0, 0.0, 1.0)],
@@ -31,7 +31,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, config: Config, generator: torch.Generator) -> Tensor:
-    """Draw one random variant of every picture, by the strengths in `config`; zero turns a step off exactly.
+    """A random variant of every image, with the strengths in `config`; a step of strength zero does nothing.
 
     The order: mirror, one affine warp (rotation, scale, shift, shear together, so that pixels are
     interpolated once), contrast and brightness, erasing.
@@ -43,76 +43,70 @@ def augment(images: Tensor, config: Config, generator: torch.Generator) -> Tenso
 
 
 def random_flip(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Mirror each picture left to right with `probability`."""
+    """Mirror each image left to right with `probability`."""
     if probability == 0:
         return images
-    chosen = _uniform(len(images), 0, 1, images, generator) < probability
+    chosen = _uniform(images, 0, 1, generator) < probability
     return _blend(images, images.flip(-1), chosen.view(-1, 1, 1, 1))
 
 
 def random_affine(
     images: Tensor, rotate: float, scale: float, shift: float, shear: float, generator: torch.Generator
 ) -> Tensor:
-    """Warp each picture by up to `rotate` degrees, a factor of 1 +- `scale`, `shift` of the size in both
+    """Warp each image by up to `rotate` degrees, a factor of 1 +- `scale`, `shift` of the size in both
     directions and `shear` degrees. Border pixels are repeated outwards."""
     if rotate == scale == shift == shear == 0:
         return images
-    n = len(images)
-    angle = _uniform(n, -rotate, rotate, images, generator) * (math.pi / 180)
-    slant = torch.tan(_uniform(n, -shear, shear, images, generator) * (math.pi / 180))
-    factor = 1 / (1 + _uniform(n, -scale, scale, images, generator))
-    dx, dy = (_uniform(n, -2 * shift, 2 * shift, images, generator) for _ in range(2))
+    angle = _uniform(images, -rotate, rotate, generator) * (math.pi / 180)
+    slant = torch.tan(_uniform(images, -shear, shear, generator) * (math.pi / 180))
+    factor = 1 / (1 + _uniform(images, -scale, scale, generator))
+    dx, dy = (_uniform(images, -2 * shift, 2 * shift, generator) for _ in range(2))
     cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
     matrix = torch.stack([cos, slant * cos - sin, dx, sin, slant * sin + cos, dy], dim=1)
-    return warp(images, matrix.view(n, 2, 3))
+    return warp(images, matrix.view(-1, 2, 3))
 
 
 def random_light(images: Tensor, brightness: float, contrast: float, generator: torch.Generator) -> Tensor:
-    """Scale each picture around its own mean by 1 +- `contrast` and add up to +- `brightness`."""
+    """Scale each image around its own mean by 1 +- `contrast` and add up to +- `brightness`."""
     if brightness == contrast == 0:
         return images
-    n = len(images)
-    gain = 1 + _uniform(n, -contrast, contrast, images, generator).view(-1, 1, 1, 1)
-    offset = _uniform(n, -brightness, brightness, images, generator).view(-1, 1, 1, 1)
+    gain = 1 + _uniform(images, -contrast, contrast, generator).view(-1, 1, 1, 1)
+    offset = _uniform(images, -brightness, brightness, generator).view(-1, 1, 1, 1)
     mean = images.mean((1, 2, 3), keepdim=True)
     return torch.addcmul(mean * (1 - gain) + offset, images, gain).clamp_(0, 1)
 
 
 def random_erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Cover a rectangle of 2 to 20 % of the area with the picture's own mean (Zhong et al. 2017)."""
+    """Cover a rectangle of 2 to 20 % of the area with the image's own mean (Zhong et al. 2017)."""
     if probability == 0:
         return images
-    n, _, height, width = images.shape
-    area = _uniform(n, 0.02, 0.2, images, generator)
-    ratio = torch.exp(_uniform(n, -1, 1, images, generator) * math.log(3.0) / 2)
+    height, width = images.shape[-2:]
+    area = _uniform(images, 0.02, 0.2, generator)
+    ratio = torch.exp(_uniform(images, -1, 1, generator) * math.log(3.0) / 2)
     box_h, box_w = torch.sqrt(area * ratio) * height, torch.sqrt(area / ratio) * width
-    top = _uniform(n, 0, 1, images, generator) * (height - box_h)
-    left = _uniform(n, 0, 1, images, generator) * (width - box_w)
-    y = torch.arange(height, device=images.device).view(1, -1, 1) + 0.5
-    x = torch.arange(width, device=images.device).view(1, 1, -1) + 0.5
-    chosen = _uniform(n, 0, 1, images, generator) < probability
-    inside_y = (y >= top.view(-1, 1, 1)) & (y < (top + box_h).view(-1, 1, 1)) & chosen.view(-1, 1, 1)
-    inside_x = (x >= left.view(-1, 1, 1)) & (x < (left + box_w).view(-1, 1, 1))
-    mask = inside_y.float() * inside_x.float()
-    return _blend(images, images.mean((1, 2, 3), keepdim=True), mask.unsqueeze(1))
+    top = _uniform(images, 0, 1, generator) * (height - box_h)
+    left = _uniform(images, 0, 1, generator) * (width - box_w)
+    y, x = _pixel_centres(images)
+    chosen = _uniform(images, 0, 1, generator) < probability
+    top, left, box_h, box_w, chosen = (draw.view(-1, 1, 1, 1) for draw in (top, left, box_h, box_w, chosen))
+    inside_y, inside_x = (y >= top) & (y < top + box_h) & chosen, (x >= left) & (x < left + box_w)
+    return _blend(images, images.mean((1, 2, 3), keepdim=True), inside_y & inside_x)
 
 
 def mix(
     images: Tensor, targets: Tensor, mixup: float, cutmix: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Blend pictures and their targets [N, C] with those of a random partner.
+    """Blend images and their targets [N, C] with those of a random partner.
 
-    `mixup` and `cutmix` are the alpha of a Beta(alpha, alpha) draw, one draw for each picture
-    (Zhang et al. 2018; Yun et al. 2019). With both on, half of the pictures get each.
+    `mixup` and `cutmix` are the alpha of a Beta(alpha, alpha) draw, one draw for each image
+    (Zhang et al. 2018; Yun et al. 2019). With both on, half of the images get each.
     """
     if mixup == cutmix == 0:
         return images, targets
-    n = len(images)
-    partner = torch.randperm(n, generator=generator, device=images.device)
-    use_cut = _uniform(n, 0, 1, images, generator) < (0.5 if mixup and cutmix else float(cutmix > 0))
-    keep = torch.where(
-        use_cut, _beta(n, cutmix or mixup, images, generator), _beta(n, mixup or cutmix, images, generator)
-    )
+    partner = torch.randperm(len(images), generator=generator, device=images.device)
+    use_cut = _uniform(images, 0, 1, generator) < (0.5 if mixup and cutmix else float(cutmix > 0))
+    cut, blended = (_beta(images, alpha, generator) for alpha in (cutmix or mixup, mixup or cutmix))
+    keep = torch.where(use_cut, cut, blended)
     mask = _cut_mask(images, keep, generator)
     blend = torch.where(use_cut.view(-1, 1, 1, 1), mask, keep.view(-1, 1, 1, 1).expand_as(mask))
     share = torch.where(use_cut, mask.mean((1, 2, 3)), keep).unsqueeze(1)
@@ -121,7 +115,7 @@ def mix(
 
 
 def warp(images: Tensor, matrix: Tensor) -> Tensor:
-    """Resample each picture through its own affine `matrix` [N, 2, 3] (torch's affine_grid convention)."""
+    """Resample each image through its own affine `matrix` [N, 2, 3] (torch's affine_grid convention)."""
     height, width = images.shape[-2:]
     # affine_grid's own layout, [N, H, W, 2], is slow to fill on a CPU: two planes take a third of the time.
     x = torch.arange(1 - width, width, 2, device=images.device) / width
@@ -134,15 +128,16 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def view(images: Tensor, flip: bool, dx: float, dy: float, zoom: float) -> Tensor:
-    """One fixed view of every picture; the plain view returns its input untouched."""
+    """One fixed view of every image; the plain view is the input itself."""
     if (dx, dy, zoom) != (0.0, 0.0, 1.0):
         matrix = torch.tensor([[1 / zoom, 0, -2 * dx], [0, 1 / zoom, -2 * dy]], device=images.device)
         images = warp(images, matrix.expand(len(images), 2, 3))
     return images.flip(-1) if flip else images
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Pictures at `size` x `size` pixels, antialiased; untouched when they have that size."""
+def at_size(images: Tensor, size: int) -> Tensor:
+    """A batch at `size` x `size` pixels, antialiased, on its device: for training that begins with small
+    images. Files are resized by `data.images.resize`."""
     if images.shape[-2:] == (size, size):
         return images
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
@@ -153,25 +148,32 @@ def _blend(images: Tensor, others: Tensor, mask: Tensor) -> Tensor:
     return torch.lerp(images, others, mask.float())
 
 
-def _uniform(n: int, low: float, high: float, like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(n, generator=generator, device=like.device) * (high - low) + low
+def _uniform(images: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """A uniform draw for each image, [N]."""
+    return torch.rand(len(images), generator=generator, device=images.device) * (high - low) + low
 
 
-def _beta(n: int, alpha: float, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Beta(alpha, alpha) draws [N] from two gamma draws, which take a generator."""
-    shape = torch.full((2, n), float(alpha), device=like.device)
+def _beta(images: Tensor, alpha: float, generator: torch.Generator) -> Tensor:
+    """A Beta(alpha, alpha) draw for each image, [N], from two gamma draws: torch.distributions takes no
+    generator."""
+    shape = torch.full((2, len(images)), float(alpha), device=images.device)
     first, second = torch._standard_gamma(shape, generator=generator)
     return first / (first + second).clamp_min(1e-12)
 
 
 def _cut_mask(images: Tensor, keep: Tensor, generator: torch.Generator) -> Tensor:
     """Masks [N, 1, H, W]: 0 in a random box of area 1 - `keep`, cut at the border, 1 elsewhere."""
-    n, _, height, width = images.shape
+    height, width = images.shape[-2:]
     half = torch.sqrt(1 - keep) / 2
-    cy, cx = (_uniform(n, 0, 1, images, generator) for _ in range(2))
-    y = (torch.arange(height, device=images.device).view(1, -1, 1) + 0.5) / height
-    x = (torch.arange(width, device=images.device).view(1, 1, -1) + 0.5) / width
-    inside = ((y - cy.view(-1, 1, 1)).abs() < half.view(-1, 1, 1)) & (
-        (x - cx.view(-1, 1, 1)).abs() < half.view(-1, 1, 1)
-    )
-    return (~inside).unsqueeze(1).float()
+    cy, cx = (_uniform(images, 0, 1, generator) for _ in range(2))
+    half, cy, cx = (draw.view(-1, 1, 1, 1) for draw in (half, cy, cx))
+    y, x = _pixel_centres(images)
+    inside = ((y / height - cy).abs() < half) & ((x / width - cx).abs() < half)
+    return (~inside).float()
+
+
+def _pixel_centres(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [H, 1] and columns [W] of the pixels' centres, in pixels."""
+    height, width = images.shape[-2:]
+    y = torch.arange(height, device=images.device).view(-1, 1)
+    return y + 0.5, torch.arange(width, device=images.device) + 0.5

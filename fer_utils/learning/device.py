@@ -1,4 +1,4 @@
-"""Which device and which numbers to train with, chosen by trying them."""
+"""Which device and which precision to train with, chosen by trying them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import copy
 import math
 import os
 import platform
-import shutil
+import re
 import subprocess
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from torch.nn import functional as F
 
 from fer_utils.config import ConfigError
 from fer_utils.files import REPOSITORY
+
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "timm")
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -32,24 +35,16 @@ def choose_device(name: str = "auto") -> torch.device:
         try:
             # is_available() can be true where the first real operation fails (an old GPU, a new torch).
             device = torch.device(candidate)
-            F.conv2d(
-                torch.ones(1, 1, 4, 4, device=device), torch.ones(1, 1, 3, 3, device=device)
-            ).sum().item()
+            image = torch.ones(1, 1, 4, 4, device=device)
+            F.conv2d(image, image).item()
             return device
         except (RuntimeError, AssertionError, ImportError) as error:
             problem = str(error).strip().split("\n")[0].split(". ")[0]  # torch adds pages of advice
     raise ConfigError(f"device {name!r} cannot be used here ({problem}); try 'auto' or 'cpu'")
 
 
-def can_compile() -> bool:
-    """Whether torch.compile has what it needs for a GPU: Triton, which new cards have, and a C compiler."""
-    from torch.utils._triton import has_triton
-
-    return has_triton() and any(map(shutil.which, ("cc", "gcc", "clang")))
-
-
 def visible_gpu(index: int) -> str:
-    """What CUDA_VISIBLE_DEVICES must hold for a process that shall see this process's GPU `index` alone."""
+    """The value of CUDA_VISIBLE_DEVICES for a process that uses only this process's GPU `index`."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[index].strip() if visible else str(index)
 
@@ -79,7 +74,7 @@ def choose_precision(name: str, model: nn.Module, image_size: int) -> torch.dtyp
 
 
 def _step_seconds(model: nn.Module, image_size: int) -> dict[torch.dtype, float]:
-    """Best of four times of a training step on the CPU, by type; the two take turns."""
+    """Best of four times of a training step on the CPU, by type, measured alternately."""
     model = copy.deepcopy(model).train()
     images = torch.zeros(32, 1, image_size, image_size).contiguous(memory_format=torch.channels_last)
     best: dict[torch.dtype, float] = {}
@@ -92,17 +87,15 @@ def _step_seconds(model: nn.Module, image_size: int) -> dict[torch.dtype, float]
 
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str | int]:
-    """What a run must record so that it can be repeated: versions, hardware, threads, git commit."""
-    versions = {}
-    for name in ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "timm"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
+    """What a run records so that it can be repeated: versions, hardware, threads, git commit."""
+    packages = dict.fromkeys(PACKAGES, "not installed")
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            packages[name] = version(name)
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
         "python": platform.python_version(),
-        **versions,
+        **packages,
         "device": device.type,
         "hardware": hardware,
         "threads": torch.get_num_threads(),
@@ -112,11 +105,9 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str | int
 
 
 def _cpu_name() -> str:
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = models[0].split(":", 1)[1].strip() if models else name
+    name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.is_file() and (found := re.search(r"^model name\s*:(.*)", info.read_text(), re.M)):
+        name = found[1].strip()
     return f"{name}, {os.cpu_count()} cores"
 
 

@@ -1,8 +1,8 @@
-"""Several processes that train one network together, one device each; a process alone is a team of one.
+"""Several processes that train one network together, one device each; a single process is a team of one.
 
-All of them draw the same batch and the same random numbers, and each computes its share of the pictures.
-Batch normalization takes its statistics from the whole batch, so the result is that of one device up to
-rounding (and up to dropout, which each process draws for itself).
+All of them draw the same batch and the same random numbers, and each computes its share of the images. Batch
+normalization takes its statistics from the whole batch, so the result is that of one device, except for
+rounding and dropout, which each process draws separately.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fer_utils.learning.device import choose_device
 
 @dataclass(frozen=True)
 class Team:
-    """Which of how many processes this one is. The first one leads: it alone writes and prints."""
+    """This process's number and how many there are. The first one leads: only it writes and prints."""
 
     rank: int = 0
     size: int = 1
@@ -43,14 +43,14 @@ class Team:
         return tensor
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Everybody's `tensor`, stacked: [team, ...]."""
-        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        """The `tensor` of every process, stacked: [team, ...]."""
+        parts = [tensor.clone() for _ in range(self.size)]
         if self.size > 1:
             dist.all_gather(parts, tensor)
-        return torch.stack(parts if self.size > 1 else [tensor])
+        return torch.stack(parts)
 
     def differs(self, value: Any) -> bool:
-        """Whether the processes hold different values; all have come this far when it returns."""
+        """Whether the processes hold different values; it waits for all of them."""
         values = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value)
@@ -81,12 +81,12 @@ def in_team() -> bool:
 
 
 def leads_team() -> bool:
-    """Whether this process writes and prints; it does where it is the only one."""
+    """Whether this process writes and prints; a single process does."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def join_team(device: torch.device) -> Team:
-    """Meet the other processes that torchrun started; alone, a team of one."""
+    """Connect to the other processes that torchrun started; a single process is a team of one."""
     if not in_team():
         return ALONE
     if not dist.is_initialized():
@@ -97,14 +97,14 @@ def join_team(device: torch.device) -> Team:
 
 
 def leave_team() -> None:
-    """Part from the other processes at the end of a run."""
+    """Disconnect from the other processes at the end of a run."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def end_process(status: int) -> NoReturn:
-    """End this process with an exit status; one of a team without Python's own farewell. Threads of torch may
-    still come back to Python then, and now and then a finished training would abort on its last line."""
+    """End this process with an exit status; in a team without Python's shutdown, during which threads of
+    torch may still call Python and abort a finished training."""
     if in_team():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -121,7 +121,7 @@ def own_device(name: str) -> torch.device:
 
 
 def share_norms(model: nn.Module) -> nn.Module:
-    """Let every batch normalization of `model` take its statistics over the whole team.
+    """`model` with batch normalization that takes its statistics over the whole team.
 
     Raises:
         ConfigError: a batch normalization of another kind (some timm backbones), on a CPU.
@@ -138,23 +138,18 @@ def share_norms(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, SharedBatchNorm)
     }
     if others and next(model.parameters()).device.type == "cuda":
-        return _share_other_norms(model)
+        from timm.layers import convert_sync_batchnorm  # torch's, which makes the device wait at every one
+
+        return convert_sync_batchnorm(model)
     if others:
         raise ConfigError(f"n_devices: the {', '.join(others)} of this model cannot be shared between CPUs")
     return model
 
 
-def _share_other_norms(model: nn.Module) -> nn.Module:
-    """torch's SyncBatchNorm for timm's own norms; it makes the device wait at every one of them."""
-    from timm.layers import convert_sync_batchnorm
-
-    return convert_sync_batchnorm(model)
-
-
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch normalization over the pictures of all processes.
+    """Batch normalization over the images of all processes.
 
-    torch's SyncBatchNorm serves GPUs only, and makes the host wait for them at every layer.
+    torch's SyncBatchNorm works on GPUs only, and makes the host wait for them at every layer.
     """
 
     def forward(self, features: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""How good predictions are, and whether one set is better than another. Plain functions of arrays."""
+"""How good predictions are, and whether one set is better than another. Plain functions of arrays.
+
+scipy and scikit-learn take about a second to import: the functions that need them import them.
+"""
 
 from __future__ import annotations
 
@@ -50,31 +53,18 @@ def evaluate(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
         "calibration_error": calibration_error(probs, labels),
         "confusion": sk.confusion_matrix(labels, preds, labels=classes).tolist(),
         "per_class": {
-            name: {
-                "precision": float(precision[k]),
-                "recall": float(recall[k]),
-                "f1": float(f1[k]),
-                "n": int(support[k]),
-            }
-            for k, name in enumerate(class_names)
+            name: {"precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)}
+            for name, p, r, f, n in zip(class_names, precision, recall, f1, support, strict=True)
         },
     }
 
 
 def calibration_table(probs: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> pd.DataFrame:
     """Mean confidence, accuracy and n in `bins` equal-width bins of confidence; empty bins are left out."""
-    confidence = probs.max(1)
-    frame = pd.DataFrame(
-        {
-            "bin": np.minimum((confidence * bins).astype(int), bins - 1),
-            "confidence": confidence,
-            "hit": probs.argmax(1) == labels,
-        }
-    )
-    grouped = frame.groupby("bin")
-    return pd.DataFrame(
-        {"confidence": grouped.confidence.mean(), "accuracy": grouped.hit.mean(), "n": grouped.size()}
-    )
+    confidence, hit = probs.max(1), probs.argmax(1) == labels
+    frame = pd.DataFrame({"bin": np.minimum((confidence * bins).astype(int), bins - 1)})
+    grouped = frame.assign(confidence=confidence, accuracy=hit, n=1).groupby("bin")
+    return grouped.agg({"confidence": "mean", "accuracy": "mean", "n": "sum"})
 
 
 def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
@@ -84,7 +74,7 @@ def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = CALIBRA
 
 
 def _fit_sharpness(probs: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """The inverse of the temperature that makes the log loss of [N, C] least, and that loss."""
+    """The inverse of the temperature that minimizes the log loss of [N, C], and that loss."""
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
@@ -100,8 +90,8 @@ def _fit_sharpness(probs: np.ndarray, labels: np.ndarray) -> tuple[float, float]
 
 
 def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> float:
-    """The one temperature that makes the log loss of [N, C] least (Guo et al. 2017): above 1 it makes them
-    less sure, below 1 more."""
+    """The temperature that minimizes the log loss of [N, C] (Guo et al. 2017): above 1 it lowers the
+    confidence, below 1 it raises it."""
     return 1 / _fit_sharpness(probs, labels)[0]
 
 
@@ -118,28 +108,28 @@ def log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
 
 
 def calibrated_log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Log loss of [N, C] after the one temperature that makes it least.
+    """Log loss of [N, C] at the temperature that minimizes it.
 
-    It judges what the probabilities tell apart, not how sure they are: label smoothing and averaging both
-    make a run less sure, which plain log loss would punish.
+    It measures how well the classes are separated and not how confident the probabilities are: label
+    smoothing and averaging both lower the confidence, which raises the plain log loss.
     """
     return _fit_sharpness(probs, labels)[1]
 
 
 def cross_calibrated(probs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, list[float]]:
-    """Probabilities [N, C] at the temperature that the other half of the pictures asks for, and both
-    temperatures: what is measured on them owes nothing to the fit."""
+    """Probabilities [N, C], each half of them at the temperature fitted to the other half, and both
+    temperatures: what is measured on them is independent of the fit."""
     half = np.random.default_rng(seed).permutation(len(labels)) < len(labels) // 2
     result, temperatures = np.empty(probs.shape), []
-    for fitted, answered in ((half, ~half), (~half, half)):
+    for fitted, other in ((half, ~half), (~half, half)):
         temperatures.append(fit_temperature(probs[fitted], labels[fitted]))
-        result[answered] = at_temperature(probs[answered], temperatures[-1])
+        result[other] = at_temperature(probs[other], temperatures[-1])
     return result, temperatures
 
 
 def calibration_report(probs: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """What one temperature mends: calibration error in `CALIBRATION_BINS` bins and log loss of [N, C] as it
-    is and cross-calibrated, with the temperature that all pictures ask for."""
+    """What a temperature improves: calibration error in `CALIBRATION_BINS` bins and log loss of [N, C] as it
+    is and cross-calibrated, with the temperature fitted to all images."""
     calibrated, _ = cross_calibrated(probs, labels)
     rows = {
         name: {"calibration_error": calibration_error(some, labels), "log_loss": log_loss(some, labels)}
@@ -151,8 +141,8 @@ def calibration_report(probs: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
 def coverage_table(
     probs: np.ndarray, labels: np.ndarray, shares: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 ) -> pd.DataFrame:
-    """Accuracy where only the surest answers of [N, C] are kept (selective prediction, Geifman and El-Yaniv
-    2017).
+    """Accuracy if only the most confident predictions of [N, C] are kept (selective prediction, Geifman and
+    El-Yaniv 2017).
 
     Returns:
         A row per share kept: `coverage`, `n`, `accuracy` with its 95 % interval, `threshold`, the lowest
@@ -168,10 +158,10 @@ def coverage_table(
 
 
 def paired_test(preds: np.ndarray, other: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Whether `preds` [N] beat `other` [N] on the same pictures: McNemar's exact test (McNemar 1947).
+    """Whether `preds` [N] beat `other` [N] on the same images: McNemar's exact test (McNemar 1947).
 
     Returns:
-        gained and lost (pictures only one of the two gets right), difference in accuracy with its 95 %
+        gained and lost (images that only one of the two gets right), difference in accuracy with its 95 %
         interval (normal approximation for paired shares), two-sided p, n.
     """
     from scipy.stats import binomtest
@@ -181,15 +171,8 @@ def paired_test(preds: np.ndarray, other: np.ndarray, labels: np.ndarray) -> dic
     difference = (gained - lost) / n
     spread = 1.96 * math.sqrt(max(gained + lost - (gained - lost) ** 2 / n, 0)) / n
     p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    return {
-        "gained": gained,
-        "lost": lost,
-        "difference": difference,
-        "ci_low": difference - spread,
-        "ci_high": difference + spread,
-        "p": p,
-        "n": n,
-    }
+    interval = {"difference": difference, "ci_low": difference - spread, "ci_high": difference + spread}
+    return {"gained": gained, "lost": lost, **interval, "p": p, "n": n}
 
 
 def holm(p: np.ndarray) -> np.ndarray:

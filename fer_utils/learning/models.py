@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_utils.config import ConfigError
+from fer_utils.config import ConfigError, check_choice
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -40,7 +38,7 @@ class SqueezeExcite(nn.Module):
 class Residual(nn.Module):
     """Two 3x3 convolutions beside a shortcut (He et al. 2016); a stride is taken by average pooling there.
 
-    In training a picture goes by the shortcut alone with chance `drop_path` (stochastic depth, Huang et al.
+    In training an image takes only the shortcut with probability `drop_path` (stochastic depth, Huang et al.
     2016).
     """
 
@@ -65,7 +63,7 @@ class Residual(nn.Module):
 
 
 class FaceNet(nn.Module):
-    """Pictures in 0..1 [N, 1, H, W] to logits [N, num_classes]: normalise, features, pool, classify."""
+    """Images in 0..1 [N, 1, H, W] to logits [N, num_classes]: normalise, features, pool, classify."""
 
     def __init__(self, features: nn.Module, channels: int, num_classes: int, dropout: float):
         super().__init__()
@@ -79,7 +77,7 @@ class FaceNet(nn.Module):
 
 
 class Normalised(nn.Module):
-    """Any backbone behind the same normalisation."""
+    """Any backbone after the same normalisation."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -90,17 +88,17 @@ class Normalised(nn.Module):
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Pictures from 0..1 to about zero mean and unit spread, by fixed constants: weights need no companion.
+    """Images from 0..1 to about zero mean and unit spread, by constants, so that weights alone are saved.
 
-    Standardising each picture by itself made no clear difference on FER2013 (PublicTest, n = 3,589, one seed,
-    `small`, 5 epochs: 57.6 against 57.1 %) and would have undone the brightness and contrast knobs.
+    Standardising each image by itself made no clear difference on FER2013 (PublicTest, n = 3,589, one seed,
+    `small`, 5 epochs: 57.6 and 57.1 %) and would undo the changes of brightness and contrast.
     """
     return (images - 0.5) / 0.25
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What a builder is given."""
+    """The arguments of every function in `MODELS`."""
 
     num_classes: int
     width: float
@@ -108,16 +106,12 @@ class ModelOptions:
     drop_path: float = 0.0
 
     def channels(self, base: int) -> int:
-        """`base` channels at this width, a multiple of 8 as matrix units like them."""
+        """`base` channels at this width, a multiple of 8, which matrix units prefer."""
         return max(8, round(base * self.width / 8) * 8)
-
-    def drop_paths(self, n: int) -> list[float]:
-        """Chances for `n` residual blocks, growing up to `drop_path`: the first ones serve all others."""
-        return [self.drop_path * (k + 1) / n for k in range(n)]
 
 
 def small(options: ModelOptions) -> nn.Module:
-    """For CPUs: a strided stem leaves the costly full resolution at once; 1.1 M parameters."""
+    """For CPUs: the first convolution already reduces the costly full resolution; 1.1 M parameters."""
     a, b, c, d = (options.channels(base) for base in (32, 64, 128, 256))
     blocks = [
         *_unit(1, a, kernel=6, stride=2),
@@ -135,20 +129,16 @@ def small(options: ModelOptions) -> nn.Module:
 def medium(options: ModelOptions) -> nn.Module:
     """For long runs on CPUs: the same stem, five residual blocks; 2.7 M parameters."""
     a, b, c = (options.channels(base) for base in (64, 128, 256))
-    blocks = [*_unit(1, a, kernel=6, stride=2)]
     shapes = ((a, a, 1), (a, b, 2), (b, b, 1), (b, c, 2), (c, c, 1))
-    for (inputs, outputs, stride), drop_path in zip(shapes, options.drop_paths(5), strict=True):
-        blocks += [Residual(inputs, outputs, stride, drop_path=drop_path)]
+    blocks = [*_unit(1, a, kernel=6, stride=2), *_residual_blocks(shapes, options)]
     return FaceNet(nn.Sequential(*blocks), c, options.num_classes, options.dropout)
 
 
 def large(options: ModelOptions) -> nn.Module:
     """For GPUs: full-resolution stem, eight residual blocks with squeeze-and-excitation; 11 M parameters."""
     a, b, c, d = (options.channels(base) for base in (64, 128, 256, 512))
-    blocks = [*_unit(1, a)]
     shapes = ((a, a, 1), (a, a, 1), (a, b, 2), (b, b, 1), (b, c, 2), (c, c, 1), (c, d, 2), (d, d, 1))
-    for (inputs, outputs, stride), drop_path in zip(shapes, options.drop_paths(8), strict=True):
-        blocks += [Residual(inputs, outputs, stride, excite=True, drop_path=drop_path)]
+    blocks = [*_unit(1, a), *_residual_blocks(shapes, options, excite=True)]
     return FaceNet(nn.Sequential(*blocks), d, options.num_classes, options.dropout)
 
 
@@ -160,17 +150,17 @@ def vgg_bn(options: ModelOptions) -> nn.Module:
         outputs = options.channels(outputs)
         layers += [*_unit(inputs, outputs), *_unit(outputs, outputs), nn.MaxPool2d(2)]
         inputs = outputs
-    # Pooled to 2 x 2 as on their 40-pixel crops, so the parameters are theirs at any picture size.
+    # Pooled to 2 x 2 as on their 40-pixel crops, so the number of parameters is theirs at any image size.
     layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten()]
     inputs *= 4
-    for outputs in (options.channels(4096), options.channels(4096)):
+    for outputs in [options.channels(4096)] * 2:
         layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True), nn.Dropout(options.dropout)]
         inputs = outputs
     return Normalised(nn.Sequential(*layers, nn.Linear(inputs, options.num_classes)))
 
 
 def resnet18(options: ModelOptions) -> nn.Module:
-    """The peers' ResNet-18 for small pictures: a 3x3 stem without pooling (He et al. 2016)."""
+    """The peers' ResNet-18 for small images: a 3x3 stem without pooling (He et al. 2016)."""
     from torchvision.models import resnet18 as torchvision_resnet18
 
     if options.width != 1:
@@ -201,12 +191,10 @@ def create_model(
     pretrained: bool = False,
     image_size: int = 48,
 ) -> nn.Module:
-    """Build a network for grey pictures in 0..1 [N, 1, H, W], giving logits [N, num_classes].
+    """Build a network for grey images in 0..1 [N, 1, H, W] that gives logits [N, num_classes].
 
-    `name` is one of `MODELS`, or "timm/NAME" for any timm backbone. `width` scales the channels of this
-    project's nets; `drop_path` is the chance at the last of the residual blocks (`medium`, `large`, and
-    timm's that have it); `pretrained` asks timm for its weights; `image_size` matters only to timm's
-    networks of fixed size (vision transformers).
+    The parameters are those of `Config`; `image_size` matters only to timm's networks of fixed size (vision
+    transformers).
 
     Raises:
         ConfigError: an unknown name, or an option that this network does not have.
@@ -217,56 +205,19 @@ def create_model(
         options = {"num_classes": num_classes, "drop_rate": dropout, "pretrained": pretrained}
         options |= {"drop_path_rate": drop_path} if drop_path else {}
         return Normalised(_timm_backbone(name.removeprefix("timm/"), image_size, options))
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"unknown model {name!r}: {hint}Known are {', '.join(MODELS)} and timm/NAME")
+    check_choice("model", name, [*MODELS, "timm/NAME"])
     if pretrained:
-        raise ConfigError(f"pretrained: {name!r} has no published weights; only timm/NAME models may have")
+        raise ConfigError(f"pretrained: {name!r} has no published weights; some timm/NAME models have")
     model = MODELS[name](ModelOptions(num_classes, width, dropout, drop_path))
     if drop_path and not any(isinstance(module, Residual) for module in model.modules()):
         raise ConfigError(
-            f"drop_path must be 0 for {name}, which has no residual blocks of ours; try 'medium'"
+            f"drop_path must be 0 for {name}, which has no residual blocks that can be skipped; try 'medium'"
         )
     return model
 
 
-MOST_VALUES = 20_000_000  # floats that `whiten_stem` looks at, 80 MB
-
-
-@torch.no_grad()
-def whiten_stem(model: nn.Module, images: np.ndarray, n: int = 2000) -> None:
-    """Begin the first convolution with the principal components of the pictures' patches, each beside its
-    opposite, the strongest first; what they do not fill stays random.
-
-    With the batch normalization behind it such a layer whitens its input from the first step on, as in Jordan
-    2024, "94 % on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498); there it is frozen, here it
-    goes on learning.
-
-    Args:
-        images: uint8 [N, 1, H, W] of the training split; `n` of them, evenly spread, are looked at, fewer
-            where they are large.
-
-    Raises:
-        ConfigError: the network has no convolution.
-    """
-    stem = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    if stem is None:
-        raise ConfigError("whiten: this network does not begin with a convolution")
-    values = images[0].size * stem.weight[0].numel() // math.prod(stem.stride)  # of a picture's patches
-    rows = np.linspace(0, len(images) - 1, min(n, len(images), max(1, MOST_VALUES // values))).astype(int)
-    pictures = normalise(torch.from_numpy(images[rows]).float() / 255)
-    patches = F.unfold(pictures, stem.kernel_size, stride=stem.stride)  # [n, kernel, places]
-    patches = patches.transpose(1, 2).flatten(0, 1)
-    directions = torch.linalg.eigh(torch.cov(patches.T))[1].T.flip(0)  # the strongest first, each of length 1
-    filters = torch.stack([directions, -directions], 1).flatten(0, 1)[: len(stem.weight)]
-    # As long as the random ones, or one step would turn them further than those.
-    filters = filters * stem.weight.flatten(1).norm(dim=1).mean().cpu()
-    stem.weight[: len(filters)] = filters.view(-1, *stem.weight.shape[1:]).to(stem.weight)
-
-
 def model_cost(model: nn.Module, image_size: int) -> tuple[int, int]:
-    """Parameters, and multiply-accumulate operations for one picture of `image_size` pixels."""
+    """Parameters, and multiply-accumulate operations for one image of `image_size` pixels."""
     from torch.utils.flop_counter import FlopCounterMode
 
     device = next(model.parameters()).device
@@ -282,6 +233,15 @@ def _unit(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[n
     return [conv_norm(inputs, outputs, kernel, stride), nn.ReLU(inplace=True)]
 
 
+def _residual_blocks(
+    shapes: tuple[tuple[int, int, int], ...], options: ModelOptions, excite: bool = False
+) -> list[Residual]:
+    """A block for each (inputs, outputs, stride). The probability of skipping one grows up to `drop_path` at
+    the last, since all blocks depend on the first ones."""
+    steps = [options.drop_path * (k + 1) / len(shapes) for k in range(len(shapes))]
+    return [Residual(*shape, excite, step) for shape, step in zip(shapes, steps, strict=True)]
+
+
 def _timm_backbone(name: str, image_size: int, options: dict[str, Any]) -> nn.Module:
     import timm
 
@@ -293,9 +253,9 @@ def _timm_backbone(name: str, image_size: int, options: dict[str, Any]) -> nn.Mo
             options = options | {"img_size": image_size}
         return timm.create_model(name, in_chans=1, **options)
     except Exception as error:
-        if not options["pretrained"] or isinstance(error, TypeError):  # an option that it does not have
+        if not options["pretrained"] or isinstance(error, TypeError):  # an option it does not have
             raise ConfigError(f"timm/{name} cannot be built ({type(error).__name__}: {error})") from error
         raise ConfigError(
-            f"pretrained: the weights of timm/{name} could not be had ({type(error).__name__}: {error}). "
+            f"pretrained: the weights of timm/{name} are not available ({type(error).__name__}: {error}). "
             "Download them once where there is internet, or set pretrained to False"
         ) from error

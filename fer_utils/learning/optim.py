@@ -31,8 +31,7 @@ def make_optimizer(
     Weight decay acts on neither norms nor biases.
 
     Args:
-        dtype: what the network computes with; Muon's matrices are made orthogonal with bfloat16 where that is
-            it, as its authors do.
+        dtype: of the network's operations; with bfloat16 Muon orthogonalizes in it too, as its authors do.
     """
     if config.optimizer == "muon":
         return Muon(model, config, torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
@@ -55,8 +54,9 @@ class Muon(torch.optim.Optimizer):
     (Jordan et al. 2024, "Muon: an optimizer for hidden layers"); Nesterov SGD for the first layer, the
     classifier, norms and biases.
 
-    torch.optim.Muon takes matrices only; here a kernel [O, I, h, w] counts as a matrix [O, I * h * w]. With
-    float16 the gradient scaler asks the device once a step, as it does of every optimizer that is not fused.
+    A kernel [O, I, h, w] counts as a matrix [O, I * h * w]. torch.optim.Muon takes matrices only; timm's Muon
+    flattens kernels the same way, but would not repeat the bytes of the committed runs. With float16 the
+    gradient scaler waits for the device once a step, as with every optimizer that is not fused.
     """
 
     def __init__(self, model: nn.Module, config: Config, dtype: torch.dtype = torch.float32):
@@ -86,7 +86,7 @@ class Muon(torch.optim.Optimizer):
             if not parameters:
                 continue
             gradients = [p.grad for p in parameters]
-            if group["orthogonal"]:  # decay apart from the gradient, whose length is about to be lost
+            if group["orthogonal"]:  # decay separately: the update loses the gradient's length
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             elif group["weight_decay"]:
                 gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
@@ -145,14 +145,14 @@ def orthogonal_stacked(updates: list[Tensor], dtype: torch.dtype = torch.float32
 
 @contextmanager
 def climbed(model: nn.Module, radius: float) -> Iterator[None]:
-    """Within, the weights stand `radius` further along their gradients, where the loss is about the worst
-    nearby; afterwards they are what they were. A step along the gradients found there seeks flat minima
-    (sharpness-aware minimization, Foret et al. 2021), and costs two.
+    """Inside, the weights are moved by `radius` along their gradients, to about the worst loss nearby;
+    afterwards they are restored. A step along the gradients found there seeks flat minima (sharpness-aware
+    minimization, Foret et al. 2021), at the cost of two steps.
     """
     weights = [p for p in model.parameters() if p.grad is not None]
     gradients = [p.grad for p in weights]
     before = [p.detach().clone() for p in weights]
-    # What batch normalization sees there is not for its running statistics.
+    # The running statistics of batch normalization are restored too.
     buffers = list(model.buffers())
     kept = [buffer.clone() for buffer in buffers]
     length = torch.stack(torch._foreach_norm(gradients)).norm() + 1e-12
@@ -188,8 +188,9 @@ class MovingAverage:
     """A copy of a network that follows it by an exponential moving average (Polyak and Juditsky 1992).
 
     The decay grows from 0.2 to `decay` over the first steps, so that the random start is soon forgotten; the
-    statistics of batch normalization are averaged with the weights. torch's own AveragedModel asks the device
-    for its counter at every step, so the device would wait for the host; this one counts on the host.
+    statistics of batch normalization are averaged with the weights. torch's AveragedModel reads its counter
+    from the device at every step, which makes host and device wait for each other; this one counts on the
+    host.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -220,12 +221,12 @@ class MovingAverage:
         return {"model": self.model.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where another average stood."""
+        """Continue from a saved average."""
         self.model.load_state_dict(state["model"])
         self.updates = state["updates"]
 
 
 def class_weights(counts: torch.Tensor, power: float) -> torch.Tensor:
-    """Loss weights [C] proportional to (1 / count) ** `power`, averaging 1 over the pictures."""
+    """Loss weights [C] proportional to (1 / count) ** `power`, averaging 1 over the images."""
     weights = counts.clamp_min(1).float() ** -power
     return weights * counts.sum() / (weights * counts).sum()

@@ -1,4 +1,4 @@
-"""Class probabilities of pictures, in every view of test-time augmentation."""
+"""Class probabilities of images, in every view of test-time augmentation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fer_utils.config import ConfigError
+from fer_utils.config import check_choice
 from fer_utils.learning.augment import VIEWS, to_float, view
 from fer_utils.progress import bar
 
@@ -15,15 +15,14 @@ from fer_utils.progress import bar
 def view_probs(
     model: nn.Module, images: np.ndarray, views: str = "plain", batch_size: int = 512
 ) -> np.ndarray:
-    """Class probabilities float32 [V, N, C] of uint8 pictures [N, 1, H, W] in each fixed view, plain first.
+    """Class probabilities float32 [V, N, C] of uint8 images [N, 1, H, W] in each fixed view, plain first.
 
     Computed in float32 whatever the training used, so that they differ little between machines.
 
     Raises:
         ConfigError: unknown views.
     """
-    if views not in VIEWS:
-        raise ConfigError(f"views must be one of {', '.join(VIEWS)}, got {views!r}")
+    check_choice("views", views, VIEWS)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

@@ -1,4 +1,4 @@
-"""What an interrupted training goes on from: written whole, checked on reading, the one before it kept."""
+"""What an interrupted training resumes from: written whole, checked on reading, the one before it kept."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class CheckpointFile:
                 file.write(MARK + hashlib.sha256(content).hexdigest().encode())
                 file.flush()
                 os.fsync(file.fileno())
-            # The new one is whole. Killed between this rename and the next, a run goes on from the previous.
+            # The new one is whole. Killed between this rename and the next, a run resumes from the previous.
             if self.path.is_file():
                 os.replace(self.path, self.previous)
         self.written = time.perf_counter()

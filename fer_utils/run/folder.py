@@ -1,128 +1,189 @@
-"""A finished run, and class probabilities from it."""
+"""A run folder: every file of it is read and written here, and its state is known here."""
 
 from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
-from fer_utils.competition import Competition, DataError, Split
-from fer_utils.config import Config
-from fer_utils.data.load import load_competition
-from fer_utils.files import atomic_write, find_path
-from fer_utils.learning.augment import resize, to_float
-from fer_utils.learning.device import choose_device
-from fer_utils.learning.models import create_model
-from fer_utils.learning.predict import view_probs
+from fer_utils.competition import Competition, DataError
+from fer_utils.config import Config, ConfigError
+from fer_utils.files import atomic_write, locked, resolve_out, write_json
+from fer_utils.run.checkpoint import CheckpointFile
 
-# A run is complete when all of these stand in its folder; metrics.json is written last.
+# A run is complete when all of these are in its folder; metrics.json is written last.
 RUN_FILES = ("config.json", "history.csv", "model.safetensors", "valid.npz", "metrics.json")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One finished training, as its folder holds it.
+class RunFolder:
+    """The folder of one run.
 
     Attributes:
-        out: the folder.
-        config: every knob of the training.
-        metrics: what metrics.json holds.
-        history: one row per epoch.
-        class_names: in the order of the probabilities' columns.
-        fingerprint: of the data it was trained and validated on.
+        path: where it is; a relative `out` counts from the repository.
+        checkpoint: its checkpoint.
     """
 
-    out: Path
-    config: Config
-    metrics: dict[str, Any]
-    history: pd.DataFrame
-    class_names: tuple[str, ...]
-    fingerprint: str
+    def __init__(self, out: str | Path):
+        self.path = resolve_out(out)
+        self.checkpoint = CheckpointFile(self.path)
 
-    @cached_property
-    def model(self) -> nn.Module:
-        """The chosen weights, on the device of the config, ready to predict.
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for this process alone (`files.locked`)."""
+        return locked(self.path)
+
+    # ------------------------------------------------------------ state
+
+    def missing(self) -> list[str]:
+        """Which files a complete run still lacks."""
+        return [name for name in RUN_FILES if not (self.path / name).is_file()]
+
+    @property
+    def has_files(self) -> bool:
+        """Whether a training left anything beside a config."""
+        return self.checkpoint.exists or len(self.missing()) < len(RUN_FILES[1:])
+
+    @property
+    def has_results(self) -> bool:
+        """Whether results are there, be they those of a run that can still resume."""
+        return (self.path / "metrics.json").is_file()
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether it has the results of a run that `max_hours` ended and that can resume.
 
         Raises:
-            DataError: model.safetensors is damaged, or holds the weights of another network.
+            DataError: metrics.json is damaged.
         """
-        options = self.config.model_options | {"pretrained": False}  # its own weights follow
-        model = create_model(self.config.model, len(self.class_names), **options)
-        path = self.out / "model.safetensors"
+        if not (self.has_results and self.checkpoint.exists):
+            return False
+        try:
+            return bool(self.metrics()["training"].get("out_of_time"))
+        except (DataError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{self.path / 'metrics.json'} is damaged ({error}): remove it, and the run resumes from its "
+                "checkpoint"
+            ) from error
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has the results of a run that reached its end."""
+        return not self.missing() and not self.is_out_of_time
+
+    def holds(self, config: Config, competition: Competition) -> bool:
+        """Whether it has this very run, finished.
+
+        Raises:
+            ConfigError, DataError: it has another run; the message names the difference.
+        """
+        record = self.record()
+        if record is None and self.has_results:
+            raise ConfigError(
+                f"{self} has results that no run here recorded in config.json: choose another out"
+            )
+        if record is None or (self.missing() and not self.checkpoint.exists):
+            return False  # nothing worth keeping, or only the config that a person wrote for this run
+        other = self.config()
+        if differing := config.differing(other):
+            raise ConfigError(f"{self} has a run with another config ({differing}): choose another out")
+        if record["fingerprint"] != competition.fingerprint:
+            raise DataError(f"{self} has a run on other data (from {other.data!r}): choose another out")
+        return self.is_finished
+
+    # ------------------------------------------------------------ config.json
+
+    def config(self) -> Config:
+        """The config of the run."""
+        return Config.from_json(self.path / "config.json")
+
+    def record(self) -> dict[str, Any] | None:
+        """What the run was made with (see `read_record`)."""
+        return read_record(self.path / "config.json")
+
+    def write_config(self, config: Config, record: Mapping[str, Any]) -> None:
+        """Write config.json at the start of a run."""
+        (self.path / "metrics.json").unlink(missing_ok=True)  # of something else: it would look finished
+        write_json(self.path / "config.json", {**config.to_dict(), "record": record})
+
+    # ------------------------------------------------------------ results
+
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        """Write history.csv, a row for each epoch."""
+        with atomic_write(self.path / "history.csv") as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False)
+
+    def history(self) -> pd.DataFrame:
+        """The rows of history.csv."""
+        try:
+            return pd.read_csv(self.path / "history.csv")
+        except ValueError as error:
+            raise DataError(f"{self.path / 'history.csv'} is damaged ({error})") from error
+
+    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Write model.safetensors."""
+        with atomic_write(self.path / "model.safetensors") as temporary:
+            temporary.write_bytes(save(dict(weights)))
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Give `model` the weights in model.safetensors.
+
+        Raises:
+            DataError: it is damaged, or has the weights of another network.
+        """
+        path = self.path / "model.safetensors"
         try:
             model.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError) as error:
+        except (SafetensorError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise DataError(f"{path} does not hold the weights of {self.config.model} ({reason})") from error
-        return model.to(choose_device(self.config.device)).eval()
+            raise DataError(f"{path} does not hold the weights of this network ({reason})") from error
 
-    def predict(self, images: np.ndarray, views: str | None = None) -> np.ndarray:
-        """Class probabilities float32 [N, C] of uint8 pictures [N, 1, H, W] or [N, H, W].
+    def write_predictions(self, split: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the predictions of a split: ids, labels where they are known, probs and probs_views."""
+        with atomic_write(self.path / f"{split}.npz") as temporary:
+            np.savez(temporary, **arrays)
 
-        `views` defaults to the config's; pictures of another size are resized.
-
-        Raises:
-            DataError: pictures of another type or shape.
-        """
-        images = np.asarray(images)
-        images = images[:, None] if images.ndim == 3 else images
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 1:
-            raise DataError(f"pictures must be uint8 [N, 1, H, W], got {images.dtype} {images.shape}")
-        size = self.config.image_size
-        if images.shape[2:] != (size, size):
-            images = (resize(to_float(torch.tensor(images)), size) * 255).round().byte().numpy()
-        batch_size = self.config.evaluation_batch
-        return view_probs(self.model, images, views or self.config.views, batch_size).mean(0)
-
-    def load_data(self, data: str = "run") -> Competition:
-        """The competition this run was trained on, from where its config says or from `data`.
-
-        Raises:
-            DataError: other pictures, labels or another validation split than the run's.
-        """
-        data = self.config.data if data == "run" else data
-        try:
-            competition = load_competition(data, **self.config.data_options)
-        except DataError as error:
-            raise DataError(f"{error}\nIf the data moved since {self.out} was trained, set data") from error
-        if competition.fingerprint != self.fingerprint:
-            fixes = self.config.label_fixes
-            hint = "" if fixes == "none" else f", or {fixes} was edited since: then train again with it"
-            raise DataError(
-                f"{data!r} holds other data than {self.out} was trained on: set data to where those lie{hint}"
-            )
-        return competition
-
-    def saved_probs(self, split: str = "valid", views: bool = True) -> np.ndarray:
-        """The probabilities [N, C] kept in the folder for `split`, plain or with the config's views.
+    def predictions(self, split: str, name: str) -> np.ndarray:
+        """An array of what `write_predictions` wrote.
 
         Raises:
             DataError: the file is missing or damaged, or holds objects, which could run code.
         """
-        return self.saved(split, "probs_views" if views else "probs")
-
-    def saved(self, split: str, name: str) -> np.ndarray:
-        """An array kept in the folder for `split`: "ids", "labels" (where known), "probs" or "probs_views".
-
-        Raises:
-            DataError: the file is missing or damaged, or holds objects, which could run code.
-        """
-        path = self.out / f"{split}.npz"
+        path = self.path / f"{split}.npz"
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return arrays[name]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
             raise DataError(f"{path} cannot be used ({error}): train this run again") from error
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write metrics.json, the last of the results."""
+        write_json(self.path / "metrics.json", metrics)
+
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        path = self.path / "metrics.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({error})") from error
+        if not isinstance(content, dict):
+            raise DataError(f"{path} is damaged: it lacks the scores of a run")
+        return content
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -137,52 +198,6 @@ def read_record(path: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8-sig")).get("record")
     except (ValueError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error}): remove it or choose another out") from error
-    if record is not None and not (
-        isinstance(record, dict) and {"fingerprint", "class_names"} <= set(record)
-    ):
-        raise DataError(f"{path} is damaged: its record lacks the fingerprint or class_names of a run")
-    return record
-
-
-def load_run(out: str | Path) -> Run:
-    """Read the run in the folder `out`.
-
-    Raises:
-        DataError: no such folder, or the run in it is not finished.
-    """
-    folder = find_path(out)
-    missing = [name for name in RUN_FILES if not (folder / name).is_file()]
-    if missing:
-        raise DataError(
-            f"{folder}: not a finished run, {', '.join(missing)} is missing. Start the same training again: "
-            "it goes on from its last checkpoint"
-        )
-    record = read_record(folder / "config.json")
-    if record is None:
-        raise DataError(f"{folder / 'config.json'} was written by a person, not by a run")
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        history = pd.read_csv(folder / "history.csv")
-    except ValueError as error:  # of JSON and of pandas
-        raise DataError(f"{folder}: metrics.json or history.csv is damaged ({error})") from error
-    if not (isinstance(metrics, dict) and {"training", "valid"} <= set(metrics)):
-        raise DataError(f"{folder / 'metrics.json'} is damaged: it lacks the scores of a run")
-    return Run(
-        out=folder,
-        config=Config.from_json(folder / "config.json"),
-        metrics=metrics,
-        history=history,
-        class_names=tuple(map(str, record["class_names"])),
-        fingerprint=str(record["fingerprint"]),
-    )
-
-
-def save_probs(path: Path, model: nn.Module, split: Split, config: Config) -> dict[str, np.ndarray]:
-    """Predict `split` plainly and with views, write both with ids and labels, and return the arrays."""
-    probs = view_probs(model, split.images, config.views, config.evaluation_batch)
-    arrays = {"ids": split.ids.astype(np.str_), "probs": probs[0], "probs_views": probs.mean(0)}
-    if split.labels is not None:
-        arrays["labels"] = split.labels
-    with atomic_write(path) as temporary:
-        np.savez(temporary, **arrays)
-    return arrays
+    if record is None or (isinstance(record, dict) and {"fingerprint", "class_names"} <= set(record)):
+        return record
+    raise DataError(f"{path} is damaged: its record lacks the fingerprint or class_names of a run")

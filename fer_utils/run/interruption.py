@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Self
 
 # A step may take longer than whoever asked will wait (systemd and Docker wait 10 s, some schedulers 2): then
-# the step is given up, and the run goes on from its last checkpoint.
+# the step is given up, and the run resumes from its last checkpoint.
 PATIENCE_SECONDS = 1.0
 # Python hears a signal only between two calls into torch, and one may take seconds on a slow machine. Who
 # sends SIGTERM will not wait for that: the process ends itself, as safely as if it were killed.
@@ -46,7 +46,7 @@ class Interruption:
     def __init__(self, defer: bool = True):
         self.defer = defer
         self.received: signal.Signals | None = None
-        self.message = "stopped; the same command goes on from the last checkpoint"
+        self.message = "stopped; the same command resumes from the last checkpoint"
         self._inside = 0
         self._first = 0.0  # when the first signal came
         self._over = threading.Event()

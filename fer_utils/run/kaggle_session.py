@@ -35,7 +35,7 @@ def continue_session(out: str | Path, inputs: Path = KAGGLE_INPUT) -> list[Path]
     for place, run in taken.items():
         if not place.exists():
             _copy_files(run, place)
-            print(f"an earlier session's run goes on: {run} copied to {place}")
+            print(f"a run of an earlier session resumes: {run} copied to {place}")
     if not taken:
         print(f"no earlier session's {out.name} among the inputs: a new one begins")
     return list(taken)

@@ -3,15 +3,12 @@
 They are subprocesses (torchrun's, for one run), because processes forked from a notebook break as soon as a
 cell has touched a GPU. Results come back as files, errors with the traceback of the process that failed.
 
-python -m fer_utils.run.launch config.json       train one run on the devices that its n_devices names
+python -m fer_utils config.json       trains one run on as many devices as its n_devices says
 """
 
 from __future__ import annotations
 
 import dataclasses
-import gc
-import json
-import math
 import queue
 import sys
 import tempfile
@@ -27,114 +24,49 @@ from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
 from fer_utils.files import resolve_out, write_json
 from fer_utils.learning.device import choose_device, visible_gpu
-from fer_utils.learning.distributed import end_process, in_team, join_team, leads_team, leave_team, own_device
-from fer_utils.learning.training_loop import TrainingError, new_learner, place, train_epoch
-from fer_utils.run.folder import Run, load_run
+from fer_utils.learning.distributed import end_process, in_team
+from fer_utils.run.finished_run import Run, load_run
+from fer_utils.run.folder import RunFolder
 from fer_utils.run.interruption import Interruption
 from fer_utils.run.limits import OutOfTime, hours_left
-from fer_utils.run.processes import Processes, follow_parent
-from fer_utils.run.record import check_repetition, config_from_file, is_out_of_time
+from fer_utils.run.processes import Processes
+from fer_utils.run.repeat import check_repetition, config_from_file
 from fer_utils.run.results import print_results
-from fer_utils.run.train import check_fingerprint, fit, run_command
+from fer_utils.run.train import fit, run_command
 
-# A shorter training is over before processes on several devices have started and been measured.
-SHARING_WORTH_SECONDS = 60
 # Of max_hours: a process that has less left would end before it has learned anything.
 LEAST_HOURS = 5 / 3600
-# Starting takes seconds, reading a large competition a minute; GPUs that cannot talk to each other hang.
-TRIAL_SECONDS = 300
 
 
 def launch(config: Config, competition: Competition) -> Run:
-    """Train one network on `config.n_devices` devices; the result is that of one device up to rounding.
-
-    "auto" takes all GPUs where a trial of a few steps says that this is faster, and one device otherwise.
-    On a CPU a "device" is a process with its share of the cores.
+    """Train one network on `config.n_devices` devices ("auto": one); the result is that of one device up to
+    rounding. On a CPU a "device" is a process with its share of the cores.
 
     Raises:
         ConfigError: more GPUs than there are, or a batch too small to share.
         TrainingError: a process failed; the message holds its traceback.
     """
-    out, start = resolve_out(config.out), time.monotonic()
-    if (out / "metrics.json").is_file() and not is_out_of_time(out):
-        # Finished, or another run's: `fit` sees to it.
-        return fit(dataclasses.replace(config, n_devices="1"), competition)
-    n_devices = choose_n_devices(config, competition)
+    folder, start = RunFolder(config.out), time.monotonic()
+    n_devices = 1 if config.n_devices == "auto" else int(config.n_devices)
+    if folder.has_results and not folder.is_out_of_time:  # finished, or another run's: `fit` knows
+        n_devices, config = 1, dataclasses.replace(config, n_devices="1")
     if n_devices == 1:
         return fit(config, competition)
+    kind = choose_device(config.device).type
+    _check_available(n_devices, kind)
+    if 2 * n_devices > min(config.batch_size, len(competition.train)):
+        raise ConfigError(f"n_devices: {n_devices} devices need batches of {2 * n_devices} images or more")
     print(f"training on {n_devices} devices", flush=True)
     config = dataclasses.replace(config, max_hours=hours_left(config.max_hours, start))
-    with tempfile.TemporaryDirectory() as folder:
-        _run_team(config, competition, n_devices, Path(folder), ["fer_utils.run.train"])
-    return load_run(out)
-
-
-def choose_n_devices(config: Config, competition: Competition) -> int:
-    """The number of devices that `config` names, or that a trial finds to be fastest.
-
-    Raises:
-        ConfigError: more GPUs than there are, or a batch too small to share.
-    """
-    kind = choose_device(config.device).type
-    available = torch.cuda.device_count() if kind == "cuda" else 1
-    if config.n_devices != "auto":
-        n_devices = int(config.n_devices)
-        _check_available(n_devices, kind)
-        if n_devices > 1 and 2 * n_devices > min(config.batch_size, len(competition.train)):
-            least = 2 * n_devices
-            raise ConfigError(f"n_devices: {n_devices} devices need batches of {least} pictures or more")
-        return n_devices
-    if available == 1 or config.batch_size < 2 * available:
-        return 1
-    return available if sharing_pays(config, competition, available) else 1
-
-
-def sharing_pays(config: Config, competition: Competition, n_devices: int) -> bool:
-    """Whether a trial of a few steps promises a sooner end on `n_devices` devices, start-up included."""
-    steps = config.epochs * math.ceil(len(competition.train) / config.batch_size)
-    alone = steps * seconds_per_step(config, competition)
-    if alone < SHARING_WORTH_SECONDS:
-        return False
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # the processes need the memory of this measurement
-    start = time.perf_counter()
-    try:
-        step = trial(config, competition, n_devices)
-    except TrainingError as error:
-        reason = str(error).strip().splitlines()[-1]
-        print(f"n_devices: a trial on {n_devices} devices failed ({reason}), so one trains alone", flush=True)
-        return False
-    start_up = time.perf_counter() - start
-    together = steps * step + start_up
-    print(f"n_devices: about {alone:.0f} s on one device, {together:.0f} s on {n_devices}, start-up included")
-    return together < alone
-
-
-def trial(config: Config, competition: Competition, n_devices: int) -> float:
-    """Seconds per step of a team of `n_devices` processes.
-
-    Raises:
-        TrainingError: they failed, or gave no answer in time.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        module = ["fer_utils.run.launch", "--trial"]
-        _run_team(config, competition, n_devices, Path(folder), module, quiet=True, seconds=TRIAL_SECONDS)
-        return json.loads((Path(folder) / "trial.json").read_text())["seconds_per_step"]
-
-
-def seconds_per_step(config: Config, competition: Competition, steps: int = 8) -> float:
-    """The measured time of a training step at full picture size, of this process or the team it is in."""
-    device = own_device(config.device)
-    learner = new_learner(config, competition, device, join_team(device))
-    n = min(len(competition.train), steps * config.batch_size)
-    images = place(competition.train.images[:n], device)
-    labels = torch.tensor(competition.train.labels[:n], device=device)
-    for _ in range(2):  # the first one warms up
-        start = time.perf_counter()
-        train_epoch(learner, images, labels, config.epochs - 1)
-        seconds = time.perf_counter() - start
-    return seconds / math.ceil(n / config.batch_size)
+    with tempfile.TemporaryDirectory() as temporary, Interruption(defer=False):
+        path = write_json(Path(temporary) / "config.json", config.to_dict())
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        torchrun += [f"--nproc-per-node={n_devices}", f"--log-dir={temporary}"]
+        variables = {"FER_FINGERPRINT": competition.fingerprint}
+        variables |= _threads(n_devices) if kind == "cpu" else {}
+        command = [*torchrun, "-m", "fer_utils.run.train", str(path)]
+        Processes().run(command, Path(temporary), variables=variables)
+    return load_run(folder.path)
 
 
 def launch_members(
@@ -172,7 +104,7 @@ def launch_members(
             variables["CUDA_VISIBLE_DEVICES"] = visible_gpu(index)
         try:
             hours = hours_left(config.max_hours, start)
-            if config.max_hours and hours < LEAST_HOURS and not _has_results(config):
+            if config.max_hours and hours < LEAST_HOURS and not RunFolder(config.out).has_results:
                 raise OutOfTime(f"{label}OutOfTime: max_hours ended before it began")
             with tempfile.TemporaryDirectory() as folder:
                 alone = dataclasses.replace(config, n_devices="1", max_hours=hours)
@@ -198,12 +130,8 @@ def launch_members(
     for future in started:
         future.result()
     if late and late == set(outs):
-        raise OutOfTime("max_hours ended before any member had a result; the same call goes on from there")
+        raise OutOfTime("max_hours ended before any member had a result; the same call resumes there")
     return [load_run(out) for out in outs if out not in late]
-
-
-def _has_results(config: Config) -> bool:
-    return (resolve_out(config.out) / "metrics.json").is_file()
 
 
 def _check_available(n_devices: int, kind: str) -> None:
@@ -216,51 +144,14 @@ def _threads(n_processes: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // n_processes))}
 
 
-def _run_team(
-    config: Config,
-    competition: Competition,
-    n_devices: int,
-    folder: Path,
-    module: list[str],
-    quiet: bool = False,
-    seconds: float | None = None,
-) -> None:
-    """Run a module of this package in `n_devices` processes; its last argument is the path of the config."""
-    path = write_json(folder / "config.json", config.to_dict())
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*torchrun, f"--nproc-per-node={n_devices}", f"--log-dir={folder}", "-m", *module, str(path)]
-    variables = {"FER_FINGERPRINT": competition.fingerprint}
-    if choose_device(config.device).type == "cpu":
-        variables |= _threads(n_devices)
-    with Interruption(defer=False):
-        Processes().run(command, folder, variables=variables, quiet=quiet, seconds=seconds)
-
-
-def _take_part_in_trial(path: str) -> None:
-    """One process of those that `trial` starts; the leader leaves the result beside the config."""
-    follow_parent()
-    config = Config.from_json(path)
-    competition = load_competition(config.data, **config.data_options)
-    check_fingerprint(config, competition)
-    seconds = seconds_per_step(config, competition)
-    if leads_team():
-        write_json(Path(path).with_name("trial.json"), {"seconds_per_step": seconds})
-    leave_team()
-
-
 def main(arguments: list[str]) -> int:
     """Train from the command line; returns the exit status."""
-    if arguments[:1] == ["--trial"]:
-        from torch.distributed.elastic.multiprocessing.errors import record
-
-        record(_take_part_in_trial)(arguments[1])
-        return 0
     return run_command(_launch_file, __doc__, arguments)
 
 
 def _launch_file(path: str, out: str | None) -> None:
     if in_team():
-        raise ConfigError("torchrun starts fer_utils.run.train; fer_utils.run.launch starts torchrun itself")
+        raise ConfigError("torchrun starts fer_utils.run.train; python -m fer_utils starts torchrun itself")
     config = config_from_file(path, out)
     competition = load_competition(config.data, **config.data_options)
     check_repetition(path, config, competition)

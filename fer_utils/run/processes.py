@@ -10,6 +10,7 @@ import subprocess
 import threading
 from pathlib import Path
 
+from fer_utils.command_line import SPEAKING_ERRORS
 from fer_utils.files import REPOSITORY
 from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.limits import OutOfTime
@@ -29,18 +30,15 @@ class Processes:
         *,
         variables: dict[str, str],
         label: str = "",
-        quiet: bool = False,
-        seconds: float | None = None,
     ) -> None:
         """Run `command` to its end and pass on what it prints, each line behind `label`.
 
         Args:
             folder: for its complaints; empty, and gone when the call ends.
             variables: of its environment, beside this process's own.
-            seconds: how long it may take.
 
         Raises:
-            TrainingError: it failed, with the traceback of the process that failed first, or took too long.
+            TrainingError: it failed, with the traceback of the process that failed first.
         """
         environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
         path = [str(REPOSITORY), os.environ.get("PYTHONPATH")]
@@ -64,30 +62,21 @@ class Processes:
             self.running.add(process)
             if self.stopped:  # meanwhile, by another thread
                 process.terminate()
-            late = threading.Timer(seconds or 0, process.terminate)
-            late.daemon = True
             try:
-                if seconds:
-                    late.start()
                 for line in process.stdout:
-                    if not quiet:
-                        print(label + line, end="", flush=True)
+                    print(label + line, end="", flush=True)
             except BaseException:  # Ctrl-C or JupyterLab's stop button: no process stays behind
                 process.terminate()
                 raise
             finally:
                 process.wait()
-                too_late = bool(seconds) and not late.is_alive()
-                late.cancel()
                 self.running.discard(process)
-        if too_late:
-            raise TrainingError(f"{label}no answer within {seconds:.0f} s")
         if process.returncode:
             last_words = complaints.read_text(encoding="utf-8", errors="replace")
             if process.returncode == -signal.SIGKILL or "SIGKILL" in last_words:
                 raise TrainingError(
                     f"{label}a training process was killed from outside, most often because memory ran out: "
-                    "try a smaller batch_size with another out, or the same call, which goes on from the "
+                    "try a smaller batch_size with another out, or the same call, which resumes from the "
                     "last checkpoint"
                 )
             message = _first_error(folder) or _crash(last_words)
@@ -98,10 +87,6 @@ class Processes:
         self.stopped = True
         for process in list(self.running):
             process.terminate()
-
-
-# Errors that say all there is to say: a traceback would only hide it.
-_SPEAKING = ("ConfigError: ", "DataError: ", "OutputError: ", "TrainingError: ", "OutOfTime: ")
 
 
 def follow_parent() -> None:
@@ -129,7 +114,7 @@ def _first_error(folder: Path) -> str:
     for path in paths:
         message = json.loads(path.read_text(encoding="utf-8"))["message"]
         if isinstance(message, dict):
-            if str(message.get("message")).startswith(_SPEAKING):
+            if str(message.get("message")).startswith(SPEAKING_ERRORS):
                 return message["message"]
             traceback = message.get("extraInfo", {}).get("py_callstack", "")
             rank = path.parent.name

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fer_utils.competition import DataError
 from fer_utils.config import ConfigError
-from fer_utils.data.images import read_files
+from fer_utils.data.images import IMAGE_SUFFIXES, read_files
 from fer_utils.files import REPOSITORY, walk
-from fer_utils.run.folder import Run, load_run
+from fer_utils.run.finished_run import Run, load_run
+from fer_utils.run.folder import RunFolder
 
 FOLDER = REPOSITORY / "outputs" / "reference"
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def load_reference(name: str) -> Reference:
     folder = FOLDER / name
     if (folder / "config.json").is_file():
         return Reference(folder, (load_run(folder),))
-    members = read_metrics(folder).get("members")
+    members = RunFolder(folder).metrics().get("members")
     if not isinstance(members, list) or not members:
         raise DataError(f"{folder / 'metrics.json'} is damaged: it names no members")
     return Reference(folder, tuple(load_run(folder / str(member)) for member in members))
@@ -90,18 +88,10 @@ def picture_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
     paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(path) for path in files]
     if len(paths) == 1 and paths[0].is_dir():
         folder = paths[0]
-        paths = sorted(folder / name for name, _ in walk(folder) if name.lower().endswith(PICTURES))
+        paths = sorted(folder / name for name, _ in walk(folder) if name.lower().endswith(IMAGE_SUFFIXES))
     if not paths:
-        raise DataError(f"{files}: no pictures there ({', '.join(PICTURES)})")
+        raise DataError(f"{files}: no pictures there ({', '.join(IMAGE_SUFFIXES)})")
     for path in paths:
         if not path.is_file():
             raise DataError(f"{path}: no such picture")
     return paths
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    path = folder / "metrics.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error})") from error

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from safetensors.torch import save
 
-from fer_utils.competition import Competition, copies_of
+from fer_utils.competition import Competition, Split, copies_of
 from fer_utils.data.submission import write_submission
-from fer_utils.files import atomic_write, write_json
 from fer_utils.learning.metrics import describe, evaluate, paired_test
 from fer_utils.learning.models import model_cost
+from fer_utils.learning.predict import view_probs
 from fer_utils.learning.training_loop import Learner
-from fer_utils.run.folder import Run, save_probs
+from fer_utils.run.finished_run import Run
+from fer_utils.run.folder import RunFolder
 
 
-def write_results(learner: Learner, competition: Competition, out: Path, out_of_time: bool = False) -> None:
+def write_results(
+    learner: Learner, competition: Competition, folder: RunFolder, out_of_time: bool = False
+) -> None:
     """Write the chosen weights, the predictions, the submission and, last, the metrics."""
     config, best = learner.config, learner.best
     # Matrices are kept in float16, half the size; everything below is predicted with the weights as kept.
     weights = {name: (t.half() if t.ndim > 1 else t).contiguous() for name, t in best["state"].items()}
     learner.model.load_state_dict(weights)
-    with atomic_write(out / "history.csv") as temporary:
-        pd.DataFrame(learner.history).to_csv(temporary, index=False)
-    with atomic_write(out / "model.safetensors") as temporary:
-        temporary.write_bytes(save(weights))
+    folder.write_history(learner.history)
+    folder.write_weights(weights)
     parameters, operations = model_cost(learner.model, config.image_size)
     training = {
         "parameters": parameters,
@@ -38,7 +36,6 @@ def write_results(learner: Learner, competition: Competition, out: Path, out_of_
         "seconds": round(learner.seconds, 1),
         "epoch_seconds": learner.epoch_seconds,
         "resumed": learner.resumed,
-        "compile_seconds": round(learner.compile_seconds, 1),
         "n_devices": learner.team.size,
         "seed": config.seed,
         "views": config.views,
@@ -49,12 +46,21 @@ def write_results(learner: Learner, competition: Competition, out: Path, out_of_
         split = competition.splits.get(name)
         if split is None:
             continue
-        arrays = save_probs(out / f"{name}.npz", learner.model, split, config)
+        arrays = predictions(learner, split)
+        folder.write_predictions(name, arrays)
         if split.labels is not None:
             scores[name] = score_split(arrays, competition, name)
     if competition.test is not None:
-        write_submission(competition, arrays["probs_views"], out / "submission.csv")
-    write_json(out / "metrics.json", scores)
+        write_submission(competition, arrays["probs_views"], folder.path / "submission.csv")
+    folder.write_metrics(scores)
+
+
+def predictions(learner: Learner, split: Split) -> dict[str, np.ndarray]:
+    """What is kept of a split: ids, labels where they are known, probabilities plainly and with views."""
+    config = learner.config
+    probs = view_probs(learner.model, split.images, config.views, config.evaluation_batch)
+    arrays = {"ids": split.ids.astype(np.str_), "probs": probs[0], "probs_views": probs.mean(0)}
+    return arrays if split.labels is None else arrays | {"labels": split.labels}
 
 
 def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: str) -> dict[str, Any]:
@@ -81,7 +87,7 @@ def print_results(run: Run) -> None:
     training = run.metrics["training"]
     if training.get("out_of_time"):
         done = f"{training['epochs']} of {run.config.epochs} epochs"
-        print(f"OUT OF TIME after {done}: the same run again goes on from there")
+        print(f"OUT OF TIME after {done}: the same run again resumes there")
     for name in ("valid", "test"):
         if name not in run.metrics:
             continue

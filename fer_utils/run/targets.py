@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from fer_utils.competition import Competition, DataError, Split
 from fer_utils.config import Config
-from fer_utils.run.folder import Run, load_run
-from fer_utils.run.record import is_out_of_time
+from fer_utils.run.finished_run import Run, load_run
 
 
 def check_targets(config: Config, competition: Competition) -> None:
@@ -27,7 +26,7 @@ def check_targets(config: Config, competition: Competition) -> None:
     for teacher in _teachers(config):
         if teacher.class_names != competition.class_names:
             raise DataError(f"teacher: {teacher.out} knows other classes than {competition.source}")
-        if is_out_of_time(teacher.out):
+        if teacher.folder.is_out_of_time:
             raise DataError(f"teacher: {teacher.out} was stopped by max_hours: train it to its end first")
         if not _saw_the_same(teacher, competition):
             raise DataError(

@@ -14,21 +14,19 @@ import argparse
 import functools
 import itertools
 import os
-import signal
 import sys
 import time
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
 
 import torch
 
-from fer_utils.competition import Competition, DataError, Split
+from fer_utils.command_line import exit_status
+from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
-from fer_utils.files import OutputError, locked, resolve_out
 from fer_utils.learning.augment import VIEWS
-from fer_utils.learning.compiling import compile_forward, try_compiling, worth_compiling
 from fer_utils.learning.device import environment
 from fer_utils.learning.distributed import Team, end_process, join_team, leads_team, leave_team, own_device
 from fer_utils.learning.models import model_cost
@@ -43,18 +41,16 @@ from fer_utils.learning.training_loop import (
 )
 from fer_utils.progress import Progress
 from fer_utils.run.checkpoint import CheckpointFile
-from fer_utils.run.faults import explained
-from fer_utils.run.folder import Run, load_run, read_record
-from fer_utils.run.interruption import Interrupted, Interruption
-from fer_utils.run.limits import OutOfTime, TimeIsUp, TimeLimit
+from fer_utils.run.finished_run import Run, load_run
+from fer_utils.run.folder import RunFolder
+from fer_utils.run.interruption import Interruption
+from fer_utils.run.limits import OutOfTime, TimeIsUp, TimeLimit, explained
 from fer_utils.run.processes import follow_parent
-from fer_utils.run.record import (
+from fer_utils.run.repeat import (
     check_repetition,
     config_from_file,
-    is_finished,
     recorded_precision,
     warn_of_another_machine,
-    write_record,
 )
 from fer_utils.run.results import print_results, write_results
 from fer_utils.run.targets import check_targets, training_targets
@@ -64,78 +60,90 @@ TEAM_STEPS = 20
 
 
 def fit(config: Config, competition: Competition) -> Run:
-    """Train as `config` says and leave a finished run folder; go on from its checkpoint if there is one.
+    """Train as `config` says and leave a finished run folder; resume from its checkpoint if there is one.
 
-    A folder that holds a finished run of the same config and data is only read again. Ctrl-C and SIGTERM
-    leave a run that the same call goes on with; so does a killed process. Where `max_hours` end it, the
-    results are those of the best epoch so far, and the same call goes on from there too.
+    A folder that has a finished run of the same config and data is only read again. Ctrl-C and SIGTERM
+    leave a run that the same call resumes; so does a killed process. Where `max_hours` end it, the results
+    are those of the best epoch so far, and the same call resumes there too.
 
     Raises:
-        ConfigError: the folder holds a run with another config.
-        DataError: the folder holds a run on other data, or the data cannot be trained on.
+        ConfigError: the folder has a run with another config.
+        DataError: the folder has a run on other data, or the data cannot be trained on.
         TrainingError: the loss stopped being a number, or memory or the device failed.
         OutOfTime: `max_hours` were over before the first epoch.
         OutputError: the folder cannot be written, or another process trains there.
-        Interrupted: it was told to stop (a KeyboardInterrupt).
+        Interrupted: it was interrupted (a KeyboardInterrupt).
     """
-    out = resolve_out(config.out)
+    folder = RunFolder(config.out)
     _check_trainable(config, competition)
-    if is_finished(out, config, competition) and not CheckpointFile(out).exists:
-        print(f"{out} holds this run already, finished: nothing to do")
-        return load_run(out)
+    if folder.holds(config, competition) and not folder.checkpoint.exists:
+        print(f"{folder} holds this run already, finished: nothing to do")
+        return load_run(folder.path)
     device = own_device(config.device)
     team = join_team(device)
     if config.n_devices not in ("auto", str(team.size)):
         raise ConfigError(
             f"n_devices is {config.n_devices}, but fit trains on {team.size}: use launch(config, "
-            "competition) or python -m fer_utils.run.launch config.json"
+            "competition) or python -m fer_utils config.json"
         )
     with (
-        locked(out) if team.leads else nullcontext(),
+        folder.locked() if team.leads else nullcontext(),
         explained(config),
         Interruption(defer=team.size == 1) as interruption,
     ):
         # Another process may have finished the run between the first look and the lock, or been killed on its
         # last line.
-        if team.agree(team.leads and is_finished(out, config, competition)):
-            if team.leads:
-                CheckpointFile(out).remove()
-        else:
-            _fit(config, competition, device, team, out, interruption)
-    return load_run(out)
+        finished = team.agree(team.leads and folder.holds(config, competition))
+        if not finished:
+            finished = _train(config, competition, folder, device, team, interruption)
+        if team.leads and finished:
+            folder.checkpoint.remove()
+    return load_run(folder.path)
 
 
-def _fit(
+def _train(
     config: Config,
     competition: Competition,
+    folder: RunFolder,
     device: torch.device,
     team: Team,
-    out: Path,
     interruption: Interruption,
-) -> None:
-    checkpoint = CheckpointFile(out)
-    limit = TimeLimit(config.max_hours, team.size * _predictions(config, competition))
-    precision = recorded_precision(out, config, competition.fingerprint, device)
+) -> bool:
+    """From the last checkpoint to the results; returns whether there was time for all epochs."""
+    learner = _start_or_resume(config, competition, folder, device, team)
+    done = _run_epochs(learner, competition, folder, interruption)
+    interruption.message = "stopped while writing the results; the same command resumes there"
+    if team.leads:
+        write_results(learner, competition, folder, out_of_time=not done)
+    return team.agree(done)  # the others wait until the run is whole
+
+
+def _start_or_resume(
+    config: Config, competition: Competition, folder: RunFolder, device: torch.device, team: Team
+) -> Learner:
+    """A learner as the checkpoint left it, or a new one whose config.json is written."""
+    precision = recorded_precision(folder, config, competition.fingerprint, device)
     learner = new_learner(config, competition, device, team, precision)
     if team.leads:
         _introduce(learner)
-    resumed = checkpoint.load(learner)
+    resumed = folder.checkpoint.load(learner)
     if team.differs((learner.epoch, learner.step, learner.resumed)):
-        raise TrainingError(f"the processes found different checkpoints in {out}: do all of them see it?")
-    record = read_record(out / "config.json")
+        raise TrainingError(f"the processes found different checkpoints in {folder}: do all of them see it?")
+    record, now = folder.record(), environment(device, learner.dtype)
     if team.leads and resumed:
-        print(f"going on after {_position(learner)} from {out}", flush=True)
-        warn_of_another_machine(record, environment(device, learner.dtype))
+        print(f"resuming after {_position(learner)} from {folder}", flush=True)
+        warn_of_another_machine(record, now)
     if team.leads and not (resumed and record):
-        write_record(out, learner, competition)
-    targets = training_targets(config, competition)
-    done = _train(learner, competition.train, competition.valid, targets, checkpoint, interruption, limit)
-    interruption.message = "stopped while writing the results; the same command goes on from there"
-    if team.leads:
-        write_results(learner, competition, out, out_of_time=not done)
-        if done:
-            checkpoint.remove()
-    team.agree("written")  # the others wait until the run is whole
+        record = {
+            "fingerprint": competition.fingerprint,
+            "layout": competition.layout,
+            "class_names": list(competition.class_names),
+            "label_values": list(competition.label_values),
+            "notes": list(competition.notes),
+            "environment": now,
+        }
+        folder.write_config(config, record)
+    return learner
 
 
 def _predictions(config: Config, competition: Competition) -> float:
@@ -167,44 +175,34 @@ def _check_trainable(config: Config, competition: Competition) -> None:
     check_targets(config, competition)
 
 
-def _train(
-    learner: Learner,
-    train: Split,
-    valid: Split,
-    targets: torch.Tensor | None,
-    checkpoint: CheckpointFile,
-    interruption: Interruption,
-    limit: TimeLimit,
+def _run_epochs(
+    learner: Learner, competition: Competition, folder: RunFolder, interruption: Interruption
 ) -> bool:
-    """Run the epochs that are left; tells whether there was time for all. Only these two splits are in reach:
-    test labels cannot be read here."""
-    config, team = learner.config, learner.team
-    images = place(train.images, learner.device)
-    labels = torch.tensor(train.labels, device=learner.device)
+    """Run the remaining epochs; returns whether there was time for all. Test labels are not read here."""
+    config, team, train, valid = learner.config, learner.team, competition.train, competition.valid
+    limit = TimeLimit(config.max_hours, team.size * _predictions(config, competition))
+    targets = training_targets(config, competition)
     soft = None if targets is None else targets.to(learner.device)
-    if config.compile_mode not in ("auto", "off"):
-        compile_forward(learner, config.compile_mode, len(train))
+    images, labels = place(train.images, learner.device), torch.tensor(train.labels, device=learner.device)
     start, steps = time.perf_counter() - learner.seconds, itertools.count(1)
 
     @contextmanager
     def whole_step() -> Iterator[None]:
-        interruption.message = "stopped; the same command goes on from the last checkpoint"
+        interruption.message = "stopped; the same command resumes from the last checkpoint"
         with interruption.whole():
             yield
             learner.seconds = time.perf_counter() - start
             stopping = interruption.received is not None or limit.is_over(learner)
-            saved = _save_within_epoch(learner, checkpoint, next(steps), stopping)
+            saved = _save_within_epoch(learner, folder.checkpoint, next(steps), stopping)
             if saved:
-                interruption.message = (
-                    f"stopped after {_position(learner)}; the same command goes on from there"
-                )
+                interruption.message = f"stopped after {_position(learner)}; the same command resumes there"
         interruption.stop_if_asked()
         if saved and team.agree(limit.is_over(learner)):
             raise TimeIsUp
 
     with Progress(config.epochs, learner.epoch, silent=not team.leads) as progress, suppress(TimeIsUp):
         for epoch in range(learner.epoch, config.epochs):
-            if _patience_is_over(learner):
+            if config.patience and learner.epoch - learner.best["epoch"] >= config.patience:
                 progress.say(f"stopped early: no better validation accuracy in {config.patience} epochs")
                 break
             train_loss, train_accuracy = train_epoch(learner, images, labels, epoch, whole_step, soft)
@@ -220,17 +218,14 @@ def _train(
                 learner.epoch = epoch + 1
                 learner.seconds = time.perf_counter() - start
                 learner.epoch_seconds.append(round(learner.seconds, 2))
-                if team.leads and checkpoint.due(config, epoch_over=True):
-                    checkpoint.save(learner)
+                if team.leads and folder.checkpoint.due(config, epoch_over=True):
+                    folder.checkpoint.save(learner)
             progress.report(row, learner.seconds)
             interruption.stop_if_asked()
-            before = learner.epoch_seconds[-2] if len(learner.epoch_seconds) > 1 else 0.0
-            if worth_compiling(learner, (learner.seconds - before) * (config.epochs - learner.epoch)):
-                try_compiling(learner, len(train))
         return True
     over = f"max_hours ({config.max_hours:g}) ended after {_position(learner)}"
     if not learner.best["epoch"]:
-        raise OutOfTime(f"{over}, too soon for a result; the same command goes on from there")
+        raise OutOfTime(f"{over}, too soon for a result; the same command resumes there")
     if team.leads:
         print(f"{over}: the results are those of the best epoch so far", flush=True)
     return False
@@ -257,11 +252,6 @@ def _save_within_epoch(learner: Learner, checkpoint: CheckpointFile, step: int, 
     return True
 
 
-def _patience_is_over(learner: Learner) -> bool:
-    patience = learner.config.patience
-    return bool(patience) and learner.epoch - learner.best["epoch"] >= patience
-
-
 def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:
     """A small run on drawn faces, trained in well under a minute, to give a notebook something to show."""
     config = Config(data="demo", out=out, seed=seed, device=device, width=0.25, epochs=4, batch_size=48)
@@ -283,25 +273,14 @@ def main(arguments: list[str]) -> int:
 
 
 def run_command(work: Callable[[str, str | None], None], description: str, arguments: list[str]) -> int:
-    """Do `work` with the path of a config and an `out` from the command line, and report what goes wrong."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Call `work` with the path of a config and an `out` from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument(
-        "config", help="JSON file of knobs, or the config.json of a run to go on with or repeat"
+        "config", help="JSON file of parameters, or the config.json of a run to resume or repeat"
     )
     parser.add_argument("--out", help="another folder than the config's, for instance to repeat a run")
     options = parser.parse_args(arguments)
-    try:
-        work(options.config, options.out)
-    except KeyboardInterrupt as error:
-        if not isinstance(error, Interrupted):  # which has said so itself
-            print("stopped outside of training; give the same command again", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except (ConfigError, DataError, OutputError, TrainingError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: work(options.config, options.out))
 
 
 def _fit_file(path: str, out: str | None) -> None:

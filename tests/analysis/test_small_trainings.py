@@ -13,7 +13,7 @@ from fer_utils.analysis import small_trainings as studies
 from fer_utils.analysis.label_doubts import can_doubt
 from fer_utils.analysis.predictions import hardest_class
 from fer_utils.analysis.slices import score_slices
-from fer_utils.run.folder import load_run
+from fer_utils.run.finished_run import load_run
 
 EPOCHS, WIDTH = 2, 0.125
 

@@ -242,7 +242,7 @@ def test_off_means_off(tmp_path, monkeypatch):
     monkeypatch.setenv("FER_CACHE", "off")
     flat_test(tmp_path / "data")
     load_competition(tmp_path / "data")
-    assert cache.cache_folder() is None and not list(tmp_path.glob("**/*.npy"))
+    assert cache.cache_folder() is None and not list(tmp_path.glob("**/*.npz"))
 
 
 def test_by_default_it_lies_in_outputs(monkeypatch):
@@ -257,6 +257,7 @@ def test_entries_hold_plain_arrays_and_json(tmp_path, folder):
     )
     load_competition(tmp_path / "data")
     (entry,) = folder.iterdir()
-    with open(entry, "rb") as file:
-        content = json.loads(np.load(file, allow_pickle=False).tobytes())
-    assert content["arrays"] == ["train.images", "train.labels"]
+    with np.load(entry, allow_pickle=False) as file:
+        content = json.loads(file["content"].tobytes())
+        assert file.files == ["content", "train.images", "train.labels"]
+    assert content["layout"]

@@ -104,7 +104,7 @@ def test_what_cleaning_left_out_is_skipped_and_what_it_kept_is_fixed(tiny, tmp_p
     train = dataclasses.replace(tiny.train, images=tiny.train.images[np.r_[0, 1, 2, 3, 0, 5:60]])
     doubled = dataclasses.replace(tiny, train=train)  # 4 is a copy of 0, both angry
     path = write(tmp_path / "f.csv", ("0", "angry", "sad"), ("4", "angry", "sad"))
-    cleaned = data._mended(doubled, path, clean=True)
+    cleaned = data._corrected(doubled, path, clean=True)
     assert len(cleaned.train) == 59 and cleaned.train.labels[0] == 2
     assert any("1 labels changed, 0 pictures left out, 1 skipped" in note for note in cleaned.notes)
 

@@ -1,6 +1,7 @@
 """Bad and hostile input: a result or a clear DataError, never another exception, never anything outside."""
 
 import io
+import multiprocessing
 import os
 import re
 import shutil
@@ -324,11 +325,20 @@ def test_processes_and_this_one_decode_alike(one_of_many, monkeypatch):
     assert load_competition(one_of_many).fingerprint == here
 
 
+class Deadly:
+    """Ends the process that unpickles it, as a lack of memory does."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
 def test_a_decoding_process_that_dies_is_told(one_of_many, monkeypatch):
     monkeypatch.setattr(pictures, "WORTH_PROCESSES", 0)
-    monkeypatch.setattr("fer_utils.data.decoding.__file__", str(one_of_many / "gone.py"))
-    with pytest.raises(DataError, match=r"the process that decodes pictures died .* is there memory enough"):
-        load_competition(one_of_many)
+    monkeypatch.setattr(pictures, "DECODED_TOGETHER", 2)
+    files = [*sorted(one_of_many.rglob("*.png"))[:6], Deadly()]
+    with pytest.raises(DataError, match=r"a process that decodes images died at .* is there enough memory"):
+        pictures.read_files(files, 16)
+    assert not multiprocessing.active_children()
 
 
 def test_half_a_per_cent_of_broken_pictures_is_survived_and_said(tmp_path):

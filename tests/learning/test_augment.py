@@ -9,13 +9,13 @@ from fer_utils.config import Config
 from fer_utils.learning import augment as module
 from fer_utils.learning.augment import (
     VIEWS,
+    at_size,
     augment,
     mix,
     random_affine,
     random_erase,
     random_flip,
     random_light,
-    resize,
     to_float,
     view,
 )
@@ -67,7 +67,9 @@ def places(images):
 @pytest.fixture
 def highest_draws(monkeypatch):
     """Every random number is the highest that its range allows."""
-    monkeypatch.setattr(module, "_uniform", lambda n, low, high, like, g: torch.full((n,), float(high)))
+    monkeypatch.setattr(
+        module, "_uniform", lambda images, low, high, g: torch.full((len(images),), float(high))
+    )
 
 
 # --- what holds for all transforms ---
@@ -279,7 +281,7 @@ def test_with_both_on_half_of_the_pictures_get_each():
 def test_the_share_is_drawn_for_each_picture_from_a_beta_distribution(alpha):
     images = torch.zeros(4000, 1, 1, 1)
     targets = torch.stack([torch.arange(4000.0), torch.ones(4000)], 1)
-    draws = module._beta(4000, alpha, images, seeded())
+    draws = module._beta(torch.zeros(4000, 1, 1, 1), alpha, seeded())
     assert draws.mean().item() == pytest.approx(0.5, abs=0.03)
     assert draws.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.08)
     assert len(mix(images, targets, alpha, 0, seeded())[1].unique(dim=0)) > 3500
@@ -328,24 +330,24 @@ def test_views_shift_right_and_down_by_shares_of_the_size_and_zoom_in():
     assert torch.allclose(places(view(images, False, 0, 0, 1.25)), 1.25 * torch.tensor(CROSS), atol=0.05)
 
 
-def test_resize_leaves_pictures_of_that_size_alone():
+def test_at_size_leaves_pictures_of_that_size_alone():
     images = noise()
-    assert resize(images, SIZE) is images
+    assert at_size(images, SIZE) is images
 
 
 @pytest.mark.parametrize("size", [16, 36, 64])
-def test_resize_gives_squares_in_range_with_the_mean_kept(size):
+def test_at_size_gives_squares_in_range_with_the_mean_kept(size):
     images = noise()
-    changed = resize(images, size)
+    changed = at_size(images, size)
     assert changed.shape == (8, 1, size, size) and changed.min() >= 0 and changed.max() <= 1
     assert torch.allclose(changed.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=0.02)
 
 
-def test_resize_makes_squares_of_oblong_pictures():
-    assert resize(torch.rand(2, 1, 40, 60), 48).shape == (2, 1, 48, 48)
+def test_at_size_makes_squares_of_oblong_pictures():
+    assert at_size(torch.rand(2, 1, 40, 60), 48).shape == (2, 1, 48, 48)
 
 
 def test_making_smaller_is_antialiased():
     checkers = (torch.arange(48)[:, None] + torch.arange(48)).remainder(2).float().view(1, 1, 48, 48)
-    inner = resize(checkers, 16)[..., 1:-1, 1:-1]
+    inner = at_size(checkers, 16)[..., 1:-1, 1:-1]
     assert (inner - 0.5).abs().max() < 0.1

@@ -48,7 +48,7 @@ def told(number: signal.Signals, folder: Path, data: Path, times: int, **knobs: 
             printed = process.stdout.read()
             process.wait()
             finished = (out / "metrics.json").is_file()  # the signal came when all was done
-            friendly = finished or "the same command goes on from" in printed
+            friendly = finished or "the same command resumes" in printed
             if not friendly or "Traceback" in printed:
                 print(printed[-2000:])
                 lost += 1

@@ -61,7 +61,7 @@ def test_cut_after_any_step_it_ends_with_the_same_bytes(saves, tiny, whole, tmp_
     position = cut(config_of(tmp_path), tiny, monkeypatch, saves)
     run = fit(config_of(tmp_path), tiny)
     assert kept(run.out) == whole
-    assert f"going on after {position} from" in capsys.readouterr().out
+    assert f"resuming after {position} from" in capsys.readouterr().out
     assert run.metrics["training"]["resumed"] == 1
     assert len(run.metrics["training"]["epoch_seconds"]) == 3
     assert not list(tmp_path.glob("checkpoint*"))
@@ -107,7 +107,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(how, tiny, whole, tmp
     run = fit(config_of(tmp_path), tiny)
     printed = capsys.readouterr().out
     assert "WARNING" in printed and "checkpoint.pt is damaged" in printed
-    assert "going on after epoch 1 and step 1 of the next" in printed  # the sixth was after step 1
+    assert "resuming after epoch 1 and step 1 of the next" in printed  # the sixth was after step 1
     assert kept(run.out) == whole
 
 
@@ -155,7 +155,7 @@ def test_one_that_may_not_be_read_is_not_taken_for_damaged(tiny, tmp_path, monke
 
 def test_results_of_something_else_are_not_mixed_with_a_run(tiny, tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(ConfigError, match="holds results that no run here has recorded"):
+    with pytest.raises(ConfigError, match="has results that no run here recorded"):
         fit(config_of(tmp_path), tiny)
     assert (tmp_path / "metrics.json").read_text() == "{}"
 
@@ -184,7 +184,7 @@ def test_the_precision_is_measured_once(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("fer_utils.learning.device._step_seconds", lambda *_: seconds)
     config = config_of(tmp_path, precision="auto", epochs=1)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_train", lambda *_: 1 / 0)
+        patch.setattr(train, "_run_epochs", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             fit(config, tiny)
     seconds[torch.bfloat16] = 3.0
@@ -199,7 +199,7 @@ def test_with_all_of_them_damaged_it_begins_anew(tiny, whole, tmp_path, monkeypa
     damage(tmp_path / "checkpoint-previous.pt", "flipped")
     assert kept(fit(config_of(tmp_path), tiny).out) == whole
     printed = capsys.readouterr().out
-    assert printed.count("WARNING") == 2 and "going on after" not in printed
+    assert printed.count("WARNING") == 2 and "resuming after" not in printed
 
 
 def test_killed_between_its_two_renames_it_goes_on_from_the_previous(tiny, whole, tmp_path, monkeypatch):

@@ -8,10 +8,11 @@ import pytest
 from fer_utils import files
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
+from fer_utils.data.images import resize
 from fer_utils.learning.augment import VIEWS
 from fer_utils.learning.predict import view_probs
-from fer_utils.run import folder
-from fer_utils.run.folder import load_run
+from fer_utils.run import finished_run as folder
+from fer_utils.run.finished_run import load_run
 from fer_utils.run.train import fit
 
 
@@ -52,7 +53,10 @@ def test_the_first_view_is_the_plain_one(views, run, tiny):
 
 
 def test_pictures_of_another_size_are_resized(run):
-    assert run.predict(np.zeros((3, 40, 40), np.uint8)).shape == (3, 4)
+    """As files are: training and prediction see the same pixels."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 1, 40, 40), np.uint8)
+    probs = run.predict(images)
+    assert np.array_equal(probs, run.predict(resize(images, run.config.image_size)))
 
 
 @pytest.mark.parametrize("images", [np.zeros((2, 1, 20, 20)), np.zeros((2, 3, 16, 16), np.uint8)])
@@ -68,7 +72,7 @@ def test_unknown_views_are_refused(run, tiny):
 
 def test_an_unfinished_run_says_what_is_missing(run, tmp_path):
     (tmp_path / "config.json").write_bytes((run.out / "config.json").read_bytes())
-    with pytest.raises(DataError, match=r"metrics\.json is missing.*goes on"):
+    with pytest.raises(DataError, match=r"metrics\.json is missing.*resumes"):
         load_run(tmp_path)
 
 

@@ -81,7 +81,7 @@ def test_sigterm_does_not_wait_for_a_call_that_python_cannot_leave():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 128 + signal.SIGTERM
-    assert "goes on from the last checkpoint" in done.stdout
+    assert "resumes from the last checkpoint" in done.stdout
     assert time.monotonic() - start < 20
 
 
@@ -123,7 +123,7 @@ def test_sigterm_reaches_whoever_was_there_before(capsys):
     finally:
         signal.signal(signal.SIGTERM, previous)
     assert seen == [signal.SIGTERM]
-    assert "goes on from the last checkpoint" in capsys.readouterr().out
+    assert "resumes from the last checkpoint" in capsys.readouterr().out
 
 
 def test_handlers_are_put_back():
@@ -157,7 +157,7 @@ def test_a_notebook_shows_one_line_and_no_traceback():
     shell._showtraceback = lambda etype, evalue, stb: shown.extend(stb)
 
     def stop():
-        raise Interrupted("stopped after epoch 3; the same command goes on from there")
+        raise Interrupted("stopped after epoch 3; the same command resumes there")
 
     shell.user_ns["stop"] = stop
     shell.run_cell("stop()")
@@ -181,7 +181,7 @@ def test_ctrl_c_in_a_training_saves_the_step_under_way(tiny, tmp_path, monkeypat
             fit(config, tiny)
     assert CheckpointFile(tmp_path / "cut").exists
     run = fit(config, tiny)
-    assert "going on after epoch 1 and step 3 of the next" in capsys.readouterr().out
+    assert "resuming after epoch 1 and step 3 of the next" in capsys.readouterr().out
     for name in ("model.safetensors", "history.csv", "submission.csv"):
         assert (run.out / name).read_bytes() == (whole.out / name).read_bytes()
 
@@ -216,9 +216,9 @@ def test_a_process_told_to_stop_ends_soon_and_goes_on_later(number, status, tiny
     printed = process.communicate(timeout=60)[0]
     assert time.monotonic() - told < 10  # 2 s on a machine that does nothing else: tests/long measures it
     assert process.returncode in (status, 128 + number)
-    assert "the same command goes on from" in printed
+    assert "the same command resumes" in printed
     again = start(tiny_folder, tmp_path / "run", epochs=5000)
-    wait_for(again, "going on after epoch")
+    wait_for(again, "resuming after epoch")
     again.kill()
     again.communicate()
 
@@ -236,7 +236,7 @@ def test_a_second_process_in_the_same_folder_stops_and_a_killed_one_gives_it_bac
     config = Config(**KNOBS, data=str(tiny_folder), out=str(tmp_path / "run"), epochs=5000)
     competition = load_competition(config.data, **config.data_options)
     with pytest.raises(ZeroDivisionError), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_train", lambda *_: 1 / 0)
+        patch.setattr(train, "_run_epochs", lambda *_: 1 / 0)
         fit(config, competition)  # it gets as far as the training
 
 
@@ -259,12 +259,12 @@ def test_the_stop_button_leaves_one_line_and_a_kernel_that_goes_on(tiny_folder, 
         reply = client.execute_interactive("run = fit(config, competition)", timeout=60, output_hook=show)
         assert reply["content"]["ename"] == "Interrupted"
         printed = "".join(shown)
-        assert printed.count("the same command goes on from") == 1 and "Traceback" not in printed
+        assert printed.count("the same command resumes") == 1 and "Traceback" not in printed
         shown, told = [], []
         client.execute_interactive(
             "run = fit(config, competition)", timeout=60, output_hook=show, stop_on_error=False
         )
-        assert "going on after epoch" in "".join(shown)
+        assert "resuming after epoch" in "".join(shown)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

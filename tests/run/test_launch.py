@@ -1,5 +1,6 @@
 """Trainings on several devices, tried with two processes on the CPU."""
 
+import dataclasses
 import json
 import os
 import threading
@@ -19,7 +20,7 @@ from fer_utils.run.processes import _crash
 KNOBS = {
     "image_size": 20, "width": 0.25, "epochs": 3, "batch_size": 27, "precision": "fp32", "device": "cpu",
     "dropout": 0.0, "mixup": 0.2, "clip_norm": 1.0, "class_weight": 0.5,
-    "sam": 0.05, "whiten": True,
+    "sam": 0.05,
 }  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def test_a_cut_training_of_two_goes_on_to_the_same_bytes(folder, competition, tm
         with pytest.raises(TrainingError):
             launch(config_of(folder, tmp_path / "cut", **config), competition)
     again = launch(config_of(folder, tmp_path / "cut", **config), competition)
-    assert "going on after epoch 1 and step 3 of the next" in capfd.readouterr().out
+    assert "resuming after epoch 1 and step 3 of the next" in capfd.readouterr().out
     for name in ("model.safetensors", "history.csv", "submission.csv"):
         assert (again.out / name).read_bytes() == (whole.out / name).read_bytes()
 
@@ -175,59 +176,35 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 
-def test_a_cpu_is_one_device(folder, competition, tmp_path):
-    assert launcher.choose_n_devices(config_of(folder, tmp_path), competition) == 1
+@pytest.fixture
+def fitted(monkeypatch):
+    """The configs that `fit` is called with, in this process."""
+    configs = []
+    monkeypatch.setattr(launcher, "fit", lambda config, competition: configs.append(config))
+    return configs
 
 
-@pytest.mark.parametrize("shared_step, expected", [(60.0, 2), (101.0, 1)])
-def test_auto_takes_what_the_trial_finds_faster(
-    shared_step, expected, folder, competition, tmp_path, monkeypatch, two_gpus
-):
-    def trial(config, competition, n_devices):
-        assert n_devices == 2
-        return shared_step
-
-    monkeypatch.setattr(launcher, "seconds_per_step", lambda config, competition: 100.0)
-    monkeypatch.setattr(launcher, "trial", trial)
-    assert launcher.choose_n_devices(config_of(folder, tmp_path), competition) == expected
+def test_auto_is_one_device(folder, competition, tmp_path, two_gpus, fitted):
+    config = config_of(folder, tmp_path)
+    launch(config, competition)
+    assert fitted == [config]
 
 
-def test_short_runs_are_not_worth_a_trial(folder, competition, tmp_path, monkeypatch, two_gpus):
-    monkeypatch.setattr(launcher, "seconds_per_step", lambda config, competition: 0.01)
-    monkeypatch.setattr(launcher, "trial", lambda *_: pytest.fail("a trial was started"))
-    assert launcher.choose_n_devices(config_of(folder, tmp_path), competition) == 1
-
-
-def test_the_trial_measures_a_team(folder, competition, tmp_path):
-    assert 0 < launcher.trial(config_of(folder, tmp_path), competition, 2) < 60
-
-
-def test_where_the_trial_fails_one_trains_alone(folder, competition, tmp_path, monkeypatch, capsys, two_gpus):
-    def trial(*_):
-        raise TrainingError("process 1 failed:\nNCCL error: peer access denied")
-
-    monkeypatch.setattr(launcher, "seconds_per_step", lambda config, competition: 100.0)
-    monkeypatch.setattr(launcher, "trial", trial)
-    assert launcher.choose_n_devices(config_of(folder, tmp_path), competition) == 1
-    assert "failed (NCCL error: peer access denied), so one trains alone" in capsys.readouterr().out
-
-
-def test_a_finished_run_is_not_measured_again(folder, competition, tmp_path, monkeypatch, capsys):
+def test_a_finished_run_is_read_in_this_process(folder, competition, tmp_path, capsys):
     config = config_of(folder, tmp_path, epochs=1)
     launch(config, competition)
-    monkeypatch.setattr(launcher, "choose_n_devices", lambda *_: pytest.fail("measured"))
-    launch(config, competition)
+    launch(dataclasses.replace(config, n_devices="2"), competition)
     assert "finished: nothing to do" in capsys.readouterr().out
 
 
 def test_more_gpus_than_there_are_is_an_error(folder, competition, tmp_path, two_gpus):
     with pytest.raises(ConfigError, match="there are 2 cuda devices here, not 3"):
-        launcher.choose_n_devices(config_of(folder, tmp_path, n_devices="3"), competition)
+        launch(config_of(folder, tmp_path, n_devices="3"), competition)
 
 
 def test_a_batch_must_be_large_enough_to_share(folder, competition, tmp_path):
     with pytest.raises(ConfigError, match="n_devices: 2 devices need batches of 4"):
-        launcher.choose_n_devices(config_of(folder, tmp_path, n_devices="2", batch_size=3), competition)
+        launch(config_of(folder, tmp_path, n_devices="2", batch_size=3), competition)
 
 
 def test_fit_itself_refuses_several_devices(folder, competition, tmp_path):

@@ -56,7 +56,7 @@ def test_it_stops_with_the_best_so_far_and_goes_on_to_the_same_bytes(tiny, whole
     assert f"OUT OF TIME after {done} of 3 epochs" in printed
     assert "the results are those of the best epoch so far" in printed
     again = launch(config_of(tmp_path), tiny)
-    assert f"going on after epoch {done}" in capsys.readouterr().out
+    assert f"resuming after epoch {done}" in capsys.readouterr().out
     assert kept(again) == whole
     assert again.metrics["training"]["resumed"] == 1 and not again.metrics["training"]["out_of_time"]
     assert not list(tmp_path.glob("checkpoint*"))
@@ -85,7 +85,7 @@ def test_without_an_epoch_there_is_no_result_but_a_checkpoint(tiny, whole, tmp_p
 def test_a_damaged_metrics_file_is_named(tiny, ticking, tmp_path):
     fit(config_of(tmp_path, max_hours=17 * SECOND), tiny)
     (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(Exception, match="metrics.json is damaged .* goes on from its checkpoint"):
+    with pytest.raises(Exception, match="metrics.json is damaged .* resumes from its checkpoint"):
         fit(config_of(tmp_path), tiny)
 
 
@@ -124,7 +124,7 @@ def test_two_processes_stop_together_and_go_on(tiny_folder, tmp_path, monkeypatc
         run = launch(config, competition)
     assert run.metrics["training"]["out_of_time"] and len(run.history) == 2
     run = launch(config, competition)
-    assert "going on after epoch 2 and step 1 of the next" in capfd.readouterr().out
+    assert "resuming after epoch 2 and step 1 of the next" in capfd.readouterr().out
     assert not run.metrics["training"]["out_of_time"] and len(run.history) == 3
 
 

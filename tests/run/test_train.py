@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,6 @@ from safetensors.torch import load_file
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.submission import validate_submission
-from fer_utils.learning import compiling
 from fer_utils.learning import training_loop as learner
 from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run import checkpoint, targets, train
@@ -89,7 +87,7 @@ def test_the_record_tells_versions_data_and_classes(plain_run, tiny):
 # One changed value for each knob that `fit` reads; those of loading and of places are tested elsewhere.
 CHANGED = {
     "seed": 1, "model": "medium", "width": 0.25, "dropout": 0.5, "drop_path": 0.5,
-    "whiten": True, "sam": 0.5, "epochs": 3, "batch_size": 30,
+    "sam": 0.5, "epochs": 3, "batch_size": 30,
     "optimizer": "adamw", "learning_rate": 0.05, "momentum": 0.5, "weight_decay": 0.1, "schedule": "cosine",
     "warmup": 0.5, "start_size": 16, "label_smoothing": 0.3, "soft_labels": True, "class_weight": 1.0,
     "ema_decay": 0.0, "clip_norm": 0.01, "patience": 1, "precision": "bf16", "flip": 0.0,
@@ -97,7 +95,7 @@ CHANGED = {
     "shift": 0.2, "shear": 10.0, "brightness": 0.4, "contrast": 0.5, "erase": 0.9, "mixup": 0.4,
     "cutmix": 0.4, "views": "shift",
 }  # fmt: skip
-ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "compile_mode", "image_size"}
+ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "image_size"}
 ELSEWHERE |= {"max_hours"}
 ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected"}
 ELSEWHERE |= {"pool_valid", "pretrained", "teacher", "teacher_weight"}
@@ -121,12 +119,6 @@ def test_every_knob_changes_something(knob, tmp_path):
     base = run_of(tmp_path / "base", competition, **shared)
     other = run_of(tmp_path / "other", competition, **(shared | {knob: CHANGED[knob]}))
     assert not same(outcome(base), outcome(other))
-
-
-def test_whitening_is_not_for_pretrained_networks(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(learner, "create_model", lambda *_, **__: torch.nn.Conv2d(1, 4, 3))
-    with pytest.raises(ConfigError, match="whiten would overwrite the first layer"):
-        run_of(tmp_path, tiny, model="timm/resnet18", pretrained=True, whiten=True)
 
 
 def test_soft_labels_are_the_shares_of_the_votes(tiny, tmp_path):
@@ -231,7 +223,7 @@ def test_test_labels_change_nothing_but_the_test_score(tmp_path):
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tiny, tmp_path):
     # Weights grow a hundredfold each step, so the loss overflows soon after the first, gentle, steps.
     knobs = {"learning_rate": 10.0, "weight_decay": 10.0, "epochs": 50, "warmup": 0.9, "momentum": 0.0}
-    with pytest.raises(TrainingError, match=r"training ran to .* in epoch \d+; .*lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"training diverged to .* in epoch \d+; .*lower learning_rate"):
         run_of(tmp_path, tiny, **knobs)
     state = read_checkpoint(tmp_path / "checkpoint.pt")
     assert state["epoch"] >= 1
@@ -324,44 +316,7 @@ def test_the_command_line_refuses_a_bad_config(text, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_run_is_a_plain_one_up_to_rounding_and_tells_its_start_up(tiny, tmp_path):
-    # without dropout, which a compiled network draws from other random numbers
-    plain = run_of(tmp_path / "plain", tiny, dropout=0.0)
-    compiled = run_of(tmp_path / "compiled", tiny, dropout=0.0, compile_mode="default")
-    assert np.allclose(compiled.saved_probs(), plain.saved_probs(), atol=1e-3)
-    assert compiled.metrics["training"]["compile_seconds"] > 0
-    assert plain.metrics["training"]["compile_seconds"] == 0
-
-
-def test_compiling_is_chosen_by_the_length_of_what_is_left(tiny, monkeypatch):
-    knobs = TINY | {"epochs": 9, "start_size": 16}
-    slow = learner.new_learner(Config(**knobs), tiny, torch.device("cpu"))
-    much, little = compiling.COMPILE_WORTH_SECONDS + 1, compiling.COMPILE_WORTH_SECONDS - 1
-    slow.epoch = 8
-    monkeypatch.setattr(compiling, "can_compile", lambda: True)
-    assert not compiling.worth_compiling(slow, much)  # measured to be slower on CPUs
-    monkeypatch.setattr(learner.Learner, "device", torch.device("cuda"))
-    assert compiling.worth_compiling(slow, much)
-    assert not compiling.worth_compiling(slow, little)
-    slow.epoch = 1  # the pictures still grow
-    assert not compiling.worth_compiling(slow, much)
-    slow.epoch, slow.compile_seconds = 8, 30.0  # done already
-    assert not compiling.worth_compiling(slow, much)
-
-
-def test_a_network_that_cannot_be_compiled_goes_on(tiny, monkeypatch, capsys):
-    def fail(*_):
-        raise RuntimeError("no Triton here\nand more")
-
-    monkeypatch.setattr(compiling, "compile_forward", fail)
-    one = learner.new_learner(Config(**TINY), tiny, torch.device("cpu"))
-    compiling.try_compiling(one, 60)
-    assert one.forward is one.model and one.compile_seconds > 0
-    assert "cannot be compiled here (no Triton here)" in capsys.readouterr().out
-
-
-def test_pictures_that_would_fill_a_gpu_stay_on_the_host(tiny, monkeypatch):
+def test_images_that_would_fill_a_gpu_stay_on_the_host(tiny, monkeypatch):
     images = tiny.train.images
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (images.nbytes, images.nbytes))
     assert learner.place(images, torch.device("cuda")).device.type == "cpu"

@@ -10,7 +10,7 @@ from PIL import Image
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.run import reference as references
-from fer_utils.run.folder import load_run
+from fer_utils.run.finished_run import load_run
 from fer_utils.run.reference import Reference, load_reference, picture_files
 from tools import reproduce as reference
 from tools.reproduce import Plan
@@ -79,8 +79,8 @@ def test_a_mistyped_reference_names_the_nearest(folder):
     with pytest.raises(ConfigError, match="did you mean 'tiny'"):
         load_reference("tini")
     assert reference.main(["tini"]) == 1
-    with pytest.raises(ConfigError, match="no reference is called .fer2013-single.*make reproduce"):
-        load_reference("fer2013-single")
+    with pytest.raises(ConfigError, match="no reference is called .fer2013-gpu.*make reproduce"):
+        load_reference("fer2013-gpu")
 
 
 def test_a_single_run_is_a_reference_too(folder, capfd):
@@ -103,7 +103,7 @@ def test_a_single_run_is_a_reference_too(folder, capfd):
 def test_a_repetition_is_held_against_the_committed_one(folder, tiny_folder, tmp_path, capfd):
     command = ["tiny", "--data", str(tiny_folder), "--device", "cpu", "--out", str(tmp_path / "again")]
     assert reference.main([*command, "--minutes", "0.00001"]) == 1
-    assert "goes on from there" in capfd.readouterr().err
+    assert "resumes there" in capfd.readouterr().err
     assert not (tmp_path / "again" / "submission.csv").exists()
     assert reference.main(command) == 0
     out = capfd.readouterr().out

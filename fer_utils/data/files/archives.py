@@ -17,6 +17,8 @@ from fer_utils.competition import DataError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError)
+
 # Ten times ImageNet in files and more than any facial-expression competition in bytes.
 MAX_MEMBERS = 2_000_000
 MAX_BYTES = 64 * 2**30
@@ -61,15 +63,7 @@ def _extract(archive: Path, folder: Path) -> None:
     except DataError:
         raise
     # zipfile and tarfile let the errors of zlib, lzma and the file system through.
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        zlib.error,
-        lzma.LZMAError,
-    ) as error:
+    except _BROKEN as error:
         raise DataError(f"{archive} cannot be unpacked: {error}") from error
 
 

@@ -1,5 +1,5 @@
-"""What was read once, kept for the next time: in outputs/cache, or wherever the environment variable
-FER_CACHE says ("off" for nowhere).
+"""A cache of what was read: in outputs/cache, or in the folder that the environment variable FER_CACHE names
+("off" switches it off).
 
 An entry is found only under everything that it came from: the names, sizes and times of all files, the
 options, the code of this project and the versions of the libraries that decode. It holds plain arrays and
@@ -19,12 +19,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import PIL
-from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
 from fer_utils.competition import Rejected, Split, SubmissionFormat
 from fer_utils.files import REPOSITORY, OutputError, atomic_write, walk
@@ -55,11 +54,11 @@ class Reading:
 
 def cache_folder() -> Path | None:
     """Where entries lie; None if caching is off."""
-    told = os.environ.get("FER_CACHE", "")
-    if told.lower() == "off":
+    chosen = os.environ.get("FER_CACHE", "")
+    if chosen.lower() == "off":
         return None
-    if told:
-        return Path(told)
+    if chosen:
+        return Path(chosen)
     if Path("/kaggle/working").is_dir():  # what lies there becomes the notebook's public output
         return Path(tempfile.gettempdir()) / "fer-cache"
     return REPOSITORY / "outputs" / "cache"
@@ -117,16 +116,16 @@ class Cache:
         self.state = snapshot(seen)
         content = [str(path.resolve()), self.state.digest, _code(), sorted(options.items())]
         key = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
-        self.file = folder / f"{key[:40]}.npy"
+        self.file = folder / f"{key[:40]}.npz"
 
     def load(self) -> Reading | None:
         """What was kept, or None if nothing was or it cannot be read."""
         if self.file is None or not self.file.is_file():
             return None
         try:
-            with open(self.file, "rb") as file:
-                content = json.loads(np.load(file, allow_pickle=False).tobytes())
-                arrays = {name: _mapped(file) for name in content["arrays"]}
+            with np.load(self.file, allow_pickle=False) as file:
+                arrays = dict(file)
+            content = json.loads(arrays.pop("content").tobytes())
             os.utime(self.file)  # the longest unused entries go first
             return _unpacked(content, arrays)
         except Exception:  # damaged: read again from the source, which writes it anew
@@ -142,9 +141,7 @@ class Cache:
             return
         try:
             with atomic_write(self.file) as temporary, open(temporary, "wb") as file:
-                np.save(file, np.frombuffer(json.dumps(content).encode(), np.uint8))
-                for array in arrays.values():
-                    np.save(file, array)
+                np.savez(file, content=np.frombuffer(json.dumps(content).encode(), np.uint8), **arrays)
             self._make_room()
         except OutputError as error:
             print(f"not kept for the next time: {error}")
@@ -152,7 +149,7 @@ class Cache:
     def _make_room(self) -> None:
         """Remove the entries that were not used for longest while all together are too large."""
         entries = []
-        for path in self.file.parent.glob("*.npy"):
+        for path in self.file.parent.glob("*.npz"):
             if not re.fullmatch(r"[0-9a-f]{40}", path.stem):  # not ours
                 continue
             with suppress(OSError):
@@ -164,19 +161,6 @@ class Cache:
             with suppress(OSError):  # Windows keeps an open file
                 path.unlink()
                 total -= size
-
-
-def _mapped(file: BinaryIO) -> np.ndarray:
-    """The next array of a file that np.save wrote to several times: read when it is looked at, and changed in
-    memory only."""
-    read = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}[read_magic(file)]
-    shape, _, dtype = read(file)
-    start, size = file.tell(), int(np.prod(shape)) * dtype.itemsize
-    if dtype.hasobject or start + size > os.fstat(file.fileno()).st_size:
-        raise ValueError("no plain array, or cut off")
-    array = np.memmap(file, dtype, "c", start, shape) if size else np.empty(shape, dtype)
-    file.seek(start + size)
-    return np.asarray(array)
 
 
 def _packed(reading: Reading) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -194,7 +178,6 @@ def _packed(reading: Reading) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         form["cells"] = reading.submission.template.to_numpy().tolist()
         arrays["rows"] = reading.submission.rows
     content = {
-        "arrays": list(arrays),
         "ids": {name: split.ids.tolist() for name, split in reading.splits.items()},
         "class_names": reading.class_names,
         "label_values": reading.label_values,

@@ -47,15 +47,11 @@ def download(data: str) -> Path:
             return Path(kagglehub.competition_download(competition))
         return Path(kagglehub.dataset_download(dataset))
     except Exception as error:  # requests' errors and kagglehub's own, whatever its version calls them
-        page = (
-            f"kaggle.com/competitions/{competition}/rules"
-            if competition
-            else f"kaggle.com/datasets/{dataset}"
-        )
+        page = f"competitions/{competition}/rules" if competition else f"datasets/{dataset}"
         raise DataError(
             f"{data} could not be downloaded ({type(error).__name__}: {_first_line(error)}). Is there a "
             "network; a token in ~/.kaggle/kaggle.json (kaggle.com/settings, Create New Token); and did you "
-            f"accept the rules at {page}?"
+            f"accept the rules at kaggle.com/{page}?"
         ) from error
 
 

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from fer_utils.competition import DataError
 from fer_utils.data.files.archives import archive_stem, is_archive, opened
+from fer_utils.data.images import IMAGE_SUFFIXES
 from fer_utils.data.labels import as_int, split_of
-from fer_utils.data.tables import IMAGE_SUFFIXES, TABLE_SUFFIXES, Table, is_sample, open_table
+from fer_utils.data.tables import TABLE_SUFFIXES, Table, is_sample, open_table
 from fer_utils.files import walk
 
 MAX_TABLES = 100  # some data sets hold a text file per picture

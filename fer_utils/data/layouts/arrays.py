@@ -1,6 +1,6 @@
-"""Pictures and labels as arrays: .npy, .npz and MATLAB's .mat, recognised by their shapes and names.
+"""Arrays: .npy, .npz and MATLAB's .mat, recognised by their shapes and names.
 
-Nothing here is ever unpickled, and what a header promises is weighed before memory is given to it.
+Nothing is unpickled, and the size that a header states is checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ import numpy as np
 
 from fer_utils.competition import DataError
 from fer_utils.data.cells import read_frame
-from fer_utils.data.decoding import MID_GREY
 from fer_utils.data.files.archives import check_growth
 from fer_utils.data.files.tree import Tree, folder_split
-from fer_utils.data.images import resize, to_grey
+from fer_utils.data.images import MID_GREY, resize, to_grey
 from fer_utils.data.labels import split_of
-from fer_utils.data.layouts.parts import Part, Raw, joined
+from fer_utils.data.layouts.raw_data import RawData, RawSplit, concatenate
 from fer_utils.data.tables import is_picture, open_table
 
-ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
 _LABEL_WORDS = {"y", "label", "labels", "emotion", "emotions", "target", "targets", "class", "classes"}
-_BLOCK = 2048  # pictures turned at a time, so that no copy in float64 fills the memory
+_BLOCK = 2048  # images converted at a time, so that no copy in float64 fills the memory
+
+# The axes of image arrays by their number: N images of H x W and C colours, or of F numbers.
+_AXES = {2: ("NF", "FN"), 3: ("NHW", "HWN"), 4: ("NHWC", "NCHW", "HWCN", "HWNC")}
 
 
 @dataclass(frozen=True)
 class Array:
-    """An array in a file: where it stands and its shape, known without reading it.
+    """An array in a file, described without reading its values.
 
     Attributes:
         name: of the file in the tree; key: of the array in the file, "" in .npy.
-        shape, kind: as numpy tells them ("u", "i", "f", "b", "U", "S").
+        shape, kind: as in numpy ("u", "i", "f", "b", "U", "S").
     """
 
     name: str
@@ -47,62 +48,89 @@ class Array:
     shape: tuple[int, ...]
     kind: str
 
+    def __str__(self) -> str:
+        return f"{self.name}[{self.key}]" if self.key else self.name
+
     @property
     def form(self) -> str:  # .npy, .npz or .mat
         return self.path.suffix.lower()
 
     @property
     def words(self) -> set[str]:
-        """The words of its name, in lower case; those of its file where the array has none of its own."""
+        """The words of its name, in lower case; those of its file if the array has no name."""
         return _words(self.key or self.path.stem)
 
     @property
     def split(self) -> str | None:
-        """The split that its name tells, then its file's, then its folder's."""
+        """The split in its name, else in its file's, else in its folder's."""
         if self.words & {"tr", "trn"}:
             return "train"
         return split_of(_spaced(self.key)) or split_of(_spaced(self.path.stem)) or folder_split(self.name)
 
     @property
-    def is_images(self) -> bool:
-        """Whether its shape is that of square pictures."""
-        return self.kind in "uif" and self.axes is not None
-
-    @property
     def axes(self) -> str | None:
-        """Its axes in order, N pictures of H x W and C colours, F for a flat picture; None if none fit."""
-        shape, last = self.shape, self.form == ".mat"  # MATLAB counts pictures along the last axis
-        if len(shape) == 2 and is_picture(shape[0 if last else 1]):
-            return "FN" if last else "NF"
-        if len(shape) == 2 and is_picture(shape[1 if last else 0]) and self.split is not None:
-            return "NF" if last else "FN"
-        forms = {3: ("HWN", "NHW"), 4: ("HWCN", "NHWC", "NCHW", "HWNC")}.get(len(shape), ())
-        for form in forms if last else [f for f in forms if f[0] == "N"] + [f for f in forms if f[0] != "N"]:
-            size = dict(zip(form, shape, strict=True))
-            if size["H"] == size["W"] >= 8 and size.get("C", 1) in (1, 3):
+        """Its axes in order, such as NHW; None if these are no images."""
+        if self.kind not in "uif":
+            return None
+        usual = -1 if self.form == ".mat" else 0  # MATLAB counts images along the last axis
+        forms = sorted(_AXES.get(len(self.shape), ()), key=lambda form: form[usual] != "N")
+        for form in forms:
+            size = dict(zip(form, self.shape, strict=True))
+            if "F" in size:
+                fits = is_picture(size["F"]) and (form[usual] == "N" or self.split is not None)
+            else:
+                fits = size["H"] == size["W"] >= 8 and size.get("C", 1) in (1, 3)
+            if fits:
                 return form
         return None
 
     @property
     def n(self) -> int:
-        """Pictures, or labels."""
-        if self.is_images:
+        """The number of images, or of labels."""
+        if self.axes:
             return self.shape[self.axes.index("N")]
-        if not self.shape:
-            return 0
-        return max(self.shape) if min(self.shape) == 1 else self.shape[0]
+        return max(self.shape) if min(self.shape, default=0) == 1 else next(iter(self.shape), 0)
 
     def read(self) -> np.ndarray:
         """Its values; only numbers and text."""
         with _array_errors(self.path):
-            if self.form == ".npy":
-                return np.load(self.path, mmap_mode="r", allow_pickle=False)
-            if self.form == ".npz":
-                with np.load(self.path, allow_pickle=False) as file:
-                    return file[self.key]
-            from scipy.io import loadmat
+            if self.form == ".mat":
+                from scipy.io import loadmat  # here, since scipy takes long to import
 
-            return loadmat(self.path, variable_names=[self.key])[self.key]
+                return loadmat(self.path, variable_names=[self.key])[self.key]
+            loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            if self.form == ".npy":
+                return loaded
+            with loaded:
+                return loaded[self.key]
+
+
+def recognise(tree: Tree) -> bool:
+    """Whether there are arrays of images with labels to train on."""
+    return bool(_find_splits(_find_arrays(tree)))
+
+
+def read(tree: Tree, size: int) -> RawData:
+    """Read the splits; of several test arrays all, or the one as long as the sample submission."""
+    arrays = _find_arrays(tree)
+    splits = _find_splits(arrays)
+    raw, tests = RawData(), splits.get("test", [])
+    if len(tests) > 1 and tree.sample:
+        n_rows = len(read_frame(open_table(tree.files[tree.sample])))
+        splits["test"] = [pair for pair in tests if pair[0].n == n_rows][:1] or tests
+    # Public tests go before private or hidden ones.
+    splits.get("test", []).sort(key=lambda pair: ("public" not in pair[0].name.lower(), pair[0].name))
+    used = []
+    for split, pairs in splits.items():
+        parts = [_read_split(images, labels, split, size, raw) for images, labels in pairs]
+        raw.splits[split] = concatenate(parts, [images.key or images.path.stem for images, _ in pairs])
+        names = [array for pair in pairs for array in pair if array]
+        raw.notes.append(f"{split} from {', '.join(map(str, names))}")
+        used += names
+    raw.notes.extend(f"not readable, not used: {reason}" for reason in tree.unreadable.values())
+    if ignored := [str(array) for array in arrays if array not in used]:
+        raw.notes.append(f"also there, not used: {', '.join(ignored)}")
+    return raw
 
 
 def _spaced(name: str) -> str:
@@ -121,17 +149,17 @@ def _array_errors(path: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except NotImplementedError as error:  # scipy's word for MATLAB 7.3
+    except NotImplementedError as error:  # scipy's error for MATLAB 7.3
         raise DataError(f"{path}: this version of .mat is not read: save it with save(..., '-v7')") from error
-    except Exception as error:  # a broken file makes them stumble anywhere
+    except Exception as error:  # a broken file makes them fail anywhere
         raise DataError(f"{path} cannot be read as arrays: {error}") from error
 
 
-def find_arrays(tree: Tree) -> list[Array]:
-    """All arrays in the files of a tree, by name; a file that is broken, promises more than it can hold or
-    holds pickled Python objects is passed over and told in `tree.unreadable`."""
+def _find_arrays(tree: Tree) -> list[Array]:
+    """All arrays in the files of a tree, by name; a file that is broken, cut off or holds pickled Python
+    objects is left out and reported in `tree.unreadable`."""
     found = []
-    for name in sorted(n for n in tree.files if n.lower().endswith(ARRAY_SUFFIXES)):
+    for name in sorted(n for n in tree.files if n.lower().endswith((".npy", ".npz", ".mat"))):
         path = tree.files[name]
         try:
             with _array_errors(path):
@@ -156,7 +184,7 @@ def _headers(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
                         key = member.filename.removesuffix(".npy")
                         yield key, *_npy_header(file, path, f" ({key})", member.file_size)
     else:
-        from scipy.io import whosmat
+        from scipy.io import whosmat  # here, since scipy takes long to import
 
         kinds = {"char": "U", "logical": "b", "single": "f", "double": "f"}
         listed = [(key, shape, kind) for key, shape, kind in whosmat(path) if shape]
@@ -181,24 +209,26 @@ def _npy_header(file: BinaryIO, path: Path, where: str, size: int) -> tuple[tupl
     return shape, dtype.kind
 
 
-def labelled_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | None]]]:
-    """The arrays of pictures by split, each with its labels (None where it has none); empty without any
-    labelled for training."""
-    images = [a for a in arrays if a.is_images and not a.words & _LABEL_WORDS and a.n]
-    rest = [a for a in arrays if a not in images]
+def _find_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | None]]]:
+    """The arrays of images by split, each with its labels (None if it has none); empty without labelled
+    training images."""
+    images = [array for array in arrays if array.axes and not array.words & _LABEL_WORDS and array.n]
+    labels = [array for array in arrays if array not in images and _is_labels(array)]
     splits: dict[str, list[tuple[Array, Array | None]]] = {}
     for array in images:
         if (array.words | _words(array.path.stem)) & {"unlabeled", "unlabelled"}:
             continue
-        mates = [a for a in rest if a.n == array.n and a.split == array.split and _is_labels(a)]
         # Labels in the same file go first, then those in the same folder.
-        mates.sort(key=lambda a: (a.path != array.path, a.path.parent != array.path.parent, a.name))
-        labels = mates[0] if mates else None
-        split = array.split or ("train" if labels else None)
-        if split == "valid" and labels is None:
+        mate = min(
+            (other for other in labels if other.n == array.n and other.split == array.split),
+            key=lambda other: (other.path != array.path, other.path.parent != array.path.parent, other.name),
+            default=None,
+        )
+        split = array.split or ("train" if mate else None)
+        if split == "valid" and mate is None:
             split = "test"
-        if split and not (split == "train" and labels is None):
-            splits.setdefault(split, []).append((array, labels))
+        if split == "test" or (split and mate):
+            splits.setdefault(split, []).append((array, mate))
     return splits if "train" in splits else {}
 
 
@@ -207,62 +237,33 @@ def _is_labels(array: Array) -> bool:
     return flat and array.kind in "uifUSb" and bool(array.words & _LABEL_WORDS)
 
 
-def read_arrays(tree: Tree, size: int) -> Raw:
-    """Read the splits; of several test arrays all in turn, or the one with as many pictures as the sample
-    submission wants answers."""
-    arrays = find_arrays(tree)
-    splits = labelled_splits(arrays)
-    raw, tests = Raw({}), splits.get("test", [])
-    if len(tests) > 1 and tree.sample:
-        n_answers = len(read_frame(open_table(tree.files[tree.sample])))
-        splits["test"] = [pair for pair in tests if pair[0].n == n_answers][:1] or tests
-    # Public tests stand before private or hidden ones.
-    splits.get("test", []).sort(key=lambda pair: ("public" not in pair[0].name.lower(), pair[0].name))
-    used = set()
-    for split, pairs in splits.items():
-        parts = [_part(array, labels, split, size, raw) for array, labels in pairs]
-        raw.parts[split] = joined(parts, [array.key or array.path.stem for array, _ in pairs])
-        used |= {a for pair in pairs for a in pair if a}
-        names = ", ".join(_name(a) for pair in pairs for a in pair if a)
-        raw.notes.append(f"{split} from {names}")
-    raw.notes.extend(f"not readable, not used: {reason}" for reason in tree.unreadable.values())
-    if ignored := [_name(a) for a in arrays if a not in used]:
-        raw.notes.append(f"also there, not used: {', '.join(ignored)}")
-    return raw
-
-
-def _name(array: Array) -> str:
-    return f"{array.name}[{array.key}]" if array.key else array.name
-
-
-def _part(array: Array, labels: Array | None, split: str, size: int, raw: Raw) -> Part:
+def _read_split(array: Array, labels: Array | None, split: str, size: int, raw: RawData) -> RawSplit:
     values, axes = array.read(), array.axes
     values = np.moveaxis(values, axes.index("N"), 0)
-    inner = axes.replace("N", "")
+    axes = axes.replace("N", "")
     scale = _scale(values, array)
     images = np.empty((array.n, 1, size, size), np.uint8)
-    broken = []
+    broken: list[int] = []
     for start in range(0, array.n, _BLOCK):
         block = values[start : start + _BLOCK]
-        if inner == "F":
+        if axes == "F":
             channels = 1 if math.isqrt(block.shape[1]) ** 2 == block.shape[1] else 3
             side = math.isqrt(block.shape[1] // channels)
             block = block.reshape(len(block), side, side, channels)
-        elif "C" in inner:
-            block = np.moveaxis(block, 1 + inner.index("C"), 3)
         else:
-            block = block[..., None]
-        bad = np.flatnonzero(~np.isfinite(block).all((1, 2, 3))) if array.kind == "f" else []
-        grey = to_grey((block if scale == 1 else np.nan_to_num(block * scale)).round().astype(np.uint8))
-        grey[bad] = MID_GREY
-        broken += [start + int(row) for row in bad]
-        images[start : start + len(block)] = resize(np.ascontiguousarray(grey), size)
-    places = [f"{_name(array)} picture {row + 1}" for row in range(array.n)]
+            block = np.moveaxis(block, 1 + axes.index("C"), 3) if "C" in axes else block[..., None]
+        if array.kind == "f":
+            broken += [start + int(row) for row in np.flatnonzero(np.isnan(block).any((1, 2, 3)))]
+        if block.dtype != np.uint8:
+            block = np.nan_to_num(block * scale).round().astype(np.uint8)
+        images[start : start + len(block)] = resize(np.ascontiguousarray(to_grey(block)), size)
+    images[broken] = MID_GREY
+    places = [f"{array} picture {row + 1}" for row in range(array.n)]
     for row in broken:
         raw.reject(split, places[row], "a pixel is not a number")
     keep = np.setdiff1d(np.arange(array.n), [] if split == "test" else broken)
     words = None if labels is None else _label_words(labels)
-    return Part(
+    return RawSplit(
         images=images if len(keep) == array.n else images[keep],
         labels=None if words is None else [words[row] for row in keep],
         ids=[str(row) for row in keep],
@@ -270,31 +271,27 @@ def _part(array: Array, labels: Array | None, split: str, size: int, raw: Raw) -
     )
 
 
-def _scale(values: np.ndarray, array: Array) -> float:
-    """What makes its values grey levels from 0 to 255."""
-    if array.kind == "u" and values.dtype.itemsize == 1:
-        return 1.0
+def _scale(values: np.ndarray, array: Array) -> int:
+    """The factor that turns its values into grey levels from 0 to 255."""
+    if values.dtype == np.uint8:
+        return 1
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if low < 0 or high > 255:
-        raise DataError(
-            f"{_name(array)} holds values from {low:g} to {high:g}: pixels must be 0 to 255, or 0 to 1"
-        )
-    return 255.0 if array.kind == "f" and high <= 1 else 1.0
+        raise DataError(f"{array} holds values from {low:g} to {high:g}: pixels must be 0 to 255, or 0 to 1")
+    return 255 if array.kind == "f" and high <= 1 else 1
 
 
 def _label_words(labels: Array) -> list[str]:
-    """The labels as text; of one-hot rows the place of the largest."""
+    """The labels as text; for one-hot rows the number of the largest column."""
     values = np.asarray(labels.read())
     if values.ndim == 2 and min(values.shape) > 1:
         values = values.argmax(1)
     values = np.ascontiguousarray(values.reshape(-1))
-    if (
-        values.dtype.kind == "U"
-        and values.view(f"{values.dtype.byteorder}u4").max(initial=0) > sys.maxunicode
-    ):
-        raise DataError(f"{_name(labels)} holds what is no text: the file is damaged")
-    if values.dtype.kind == "S":
+    kind, order = values.dtype.kind, values.dtype.byteorder
+    if kind == "U" and values.view(f"{order}u4").max(initial=0) > sys.maxunicode:
+        raise DataError(f"{labels} holds what is no text: the file is damaged")
+    if kind == "S":
         return [value.decode("utf-8", "replace") for value in values.tolist()]
-    if values.dtype.kind == "f":
-        return ["" if value != value else f"{value:g}" for value in values.tolist()]
-    return [str(int(v)) if values.dtype.kind == "b" else str(v).strip() for v in values.tolist()]
+    if kind == "f":
+        return ["" if math.isnan(value) else f"{value:g}" for value in values.tolist()]
+    return [str(int(value)) if kind == "b" else str(value).strip() for value in values.tolist()]

@@ -1,4 +1,4 @@
-"""Tables of pixels: fer2013.csv, train.csv with test.csv, and FER+'s votes beside them."""
+"""Pixel tables: train.csv and test.csv with the grey levels of an image in each row."""
 
 from __future__ import annotations
 
@@ -8,30 +8,40 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fer_utils.competition import DataError
-from fer_utils.data.cells import read_ahead, read_chunks, read_column, read_votes
-from fer_utils.data.decoding import MID_GREY
+from fer_utils.data.cells import read_ahead, read_chunks, read_votes
 from fer_utils.data.files.tree import Tree, shards, stem
-from fer_utils.data.images import resize, to_grey
+from fer_utils.data.images import MID_GREY, resize, to_grey
 from fer_utils.data.json_parquet import as_text
 from fer_utils.data.labels import is_unlabelled_extra, split_of, vote_label
-from fer_utils.data.layouts.parts import Part, Raw, joined
+from fer_utils.data.layouts.raw_data import RawData, RawSplit, concatenate
 from fer_utils.data.pixels import parse_cells, picture_shape
 from fer_utils.data.tables import Table
+
+
+def recognise(tree: Tree) -> bool:
+    """Whether there is a labelled table of pixels, and not only one that holds all splits."""
+    tables = find_tables(tree)
+    return bool(tables) and (len(tables) > 1 or whole_table(tree) is None)
+
+
+def read(tree: Tree, size: int) -> RawData:
+    """Read a table, or several, for each split."""
+    return read_tables(tree, find_tables(tree), size)
 
 
 def _pixel_tables(tree: Tree) -> dict[str, Table]:
     return {name: table for name, table in tree.tables.items() if table.pixels}
 
 
-def _whole_table(tree: Tree) -> str | None:
-    """The table that holds all splits by its Usage column, as fer2013.csv and icml_face_data.csv do."""
+def whole_table(tree: Tree) -> str | None:
+    """The table that holds all splits, named in its Usage column, such as fer2013.csv."""
     for name, table in _pixel_tables(tree).items():
         if split_of(stem(name)) is None and table.column("usage") is not None and table.is_labelled:
             return name
     return None
 
 
-def _split_tables(tree: Tree) -> dict[str, list[str]]:
+def find_tables(tree: Tree) -> dict[str, list[str]]:
     """The pixel tables of train.csv + test.csv and their like, by split; without a labelled one none.
 
     The labelled table nearest the top leads; a folder with a labelled table of its own is other data.
@@ -51,7 +61,7 @@ def _split_tables(tree: Tree) -> dict[str, list[str]]:
         if (split := split_of(stem(name)) or "train") != "test" and name in labelled:
             chosen.setdefault(split, [name])
     tests = [name for name in near if name not in labelled and not is_unlabelled_extra(stem(name))]
-    # Nobody validates on hidden labels. A table whose name tells a split wins over any other without labels.
+    # A table without labels cannot validate. One named for a split goes before any other without labels.
     tests = [n for n in tests if split_of(stem(n)) in ("test", "valid")] or tests[:1]
     tests = tests or [name for name in near if name in labelled and split_of(stem(name)) == "test"]
     if tests:
@@ -63,74 +73,33 @@ def _split_tables(tree: Tree) -> dict[str, list[str]]:
     }
 
 
-def _vote_table(tree: Tree) -> str | None:
-    """The table of votes beside one that holds the pictures row by row, as FER+ stands beside FER2013."""
-    if _whole_table(tree) is None:
-        return None
-    tables = {name: t for name, t in tree.tables.items() if t.votes and not t.pixels}
-    return next((name for name, t in tables.items() if t.column("usage") is not None), None)
-
-
-def _read_fer_plus(tree: Tree, size: int) -> Raw:
-    name, whole = _vote_table(tree), _whole_table(tree)
-    usages = [read_column(tree.tables[table], "usage") for table in (name, whole)]
-    if len(usages[0]) == len(usages[1]) and usages[0] != usages[1]:
-        row = next(row for row, (one, other) in enumerate(zip(*usages, strict=True)) if one != other)
-        raise DataError(
-            f"{tree.tables[name].place(row)}: {usages[0][row]}, but {tree.tables[whole].place(row)}: "
-            f"{usages[1][row]}; the votes must stand in the order of {whole} "
-            "(layout='fer2013.csv' reads it alone)"
-        )
-    raw = _read_tables(tree, {"train": [whole]}, size, tree.tables[name])
-    raw.notes.append(f"labels from the votes in {name}, row by row")
-    return raw
-
-
-def _is_fer2013(tree: Tree) -> bool:
-    # A sample submission asks for the pictures of the test table beside it, so that one leads then.
-    return _whole_table(tree) is not None and not (tree.sample and "test" in _split_tables(tree))
-
-
-def _read_fer2013(tree: Tree, size: int) -> Raw:
-    return _read_tables(tree, {"train": [_whole_table(tree)]}, size)
-
-
-def _is_split_tables(tree: Tree) -> bool:
-    tables = _split_tables(tree)
-    return bool(tables) and (len(tables) > 1 or _whole_table(tree) is None)
-
-
-def _read_split_tables(tree: Tree, size: int) -> Raw:
-    return _read_tables(tree, _split_tables(tree), size)
-
-
-def _read_tables(tree: Tree, names: dict[str, list[str]], size: int, votes: Table | None = None) -> Raw:
-    raw = Raw({}, is_fer={"emotion", "pixels", "usage"} <= set(tree.tables[names["train"][0]].columns))
+def read_tables(tree: Tree, names: dict[str, list[str]], size: int, votes: Table | None = None) -> RawData:
+    """Read the named tables of each split, with the labels from a table of `votes` if there is one."""
+    lead = names["train"][0]
+    raw = RawData(is_fer={"emotion", "pixels", "usage"} <= set(tree.tables[lead].columns))
     for split, tables in names.items():
-        files: dict[str, list[Part]] = defaultdict(list)
+        files: dict[str, list[RawSplit]] = defaultdict(list)
         for name in tables:
-            for target, part in read_pixels(tree.tables[name], split, size, raw, votes).items():
+            for target, part in _read_pixels(tree.tables[name], split, size, raw, votes).items():
                 files[target].append(part)
-        parts = {target: joined(found, [stem(name) for name in tables]) for target, found in files.items()}
-        if raw.parts and (extra := set(parts) & set(raw.parts)):
-            raw.notes.append(
-                f"{', '.join(sorted(extra))} rows of {names['train'][0]} ignored: {tables[0]} holds them"
-            )
+        splits = {target: concatenate(parts, list(map(stem, tables))) for target, parts in files.items()}
+        if extra := sorted(splits.keys() & raw.splits.keys()):
+            raw.notes.append(f"{', '.join(extra)} rows of {lead} ignored: {tables[0]} holds them")
         if len(tables) > 1:
             raw.notes.append(f"{split} from {', '.join(tables)}")
-        raw.parts.update(parts)
-    if ignored := sorted(set(_pixel_tables(tree)) - {name for tables in names.values() for name in tables}):
+        raw.splits.update(splits)
+    used = {name for tables in names.values() for name in tables}
+    if ignored := sorted(_pixel_tables(tree).keys() - used):
         raw.notes.append(f"also there, not used: {', '.join(ignored)}")
     return raw
 
 
-def read_pixels(
-    table: Table, split: str, size: int, raw: Raw, vote_table: Table | None = None
-) -> dict[str, Part]:
-    """Read one pixel table into parts, by its Usage column or all into `split`; rejections go to `raw`.
+def _read_pixels(
+    table: Table, split: str, size: int, raw: RawData, vote_table: Table | None
+) -> dict[str, RawSplit]:
+    """Read one table, split by its Usage column, else all into `split`; rejections and notes go to `raw`.
 
-    Args:
-        vote_table: holds the votes for the same rows, where they stand in a file of their own.
+    `vote_table` holds the votes for the same rows, if they are in a file of their own.
 
     Raises:
         DataError: it cannot be read, or the two tables differ in length.
@@ -147,8 +116,9 @@ def read_pixels(
         side, channels = (side, channels) if side else picture_shape(pixels, table.path.name)
         images, broken = parse_cells(pixels, side * side * channels)
         images = to_grey(images.reshape(len(images), side, side, channels))
-        usage = map(str, chunk[roles["usage"]]) if "usage" in roles else ()
-        splits = [split_of(cell) for cell in usage] if "usage" in roles else [split] * len(chunk)
+        splits = [split] * len(chunk)
+        if "usage" in roles:
+            splits = [split_of(str(cell)) for cell in chunk[roles["usage"]]]
         for target, rows in _sort_rows(table, start, splits, broken, images, raw).items():
             block = resize(images if len(rows) == len(images) else images[rows], size)
             blocks[target].append((block, [start + row for row in rows]))
@@ -171,16 +141,21 @@ def read_pixels(
 
 
 def _sort_rows(
-    table: Table, start: int, splits: list[str | None], broken: dict[int, str], images: np.ndarray, raw: Raw
+    table: Table,
+    start: int,
+    splits: list[str | None],
+    broken: dict[int, str],
+    images: np.ndarray,
+    raw: RawData,
 ) -> dict[str, list[int]]:
-    """The rows of a chunk by split; a broken one is rejected, and in the test split made a grey picture."""
+    """The rows of a chunk by split; a broken one is rejected, in the test split made grey."""
     rows = defaultdict(list)
     for row, split in enumerate(splits):
         reason = broken.get(row) or (None if split else "its Usage names no split")
-        if reason and split == "test":
-            images[row] = MID_GREY
         if reason:
             raw.reject(split, table.place(start + row), reason)
+            if split == "test":
+                images[row] = MID_GREY
         if split and (split == "test" or not reason):
             rows[split].append(row)
     return rows
@@ -191,15 +166,15 @@ def _join(
     blocks: list[tuple[np.ndarray, list[int]]],
     cells: dict[str, list[str]],
     votes: np.ndarray | None,
-) -> Part:
+) -> RawSplit:
     rows = [row for _, block_rows in blocks for row in block_rows]
     labels = [cells["label"][row] for row in rows] if cells["label"] else None
     ids = [cells["id"][row] if cells["id"] else str(row) for row in rows]
     images = np.empty((len(rows), *blocks[0][0].shape[1:]), np.uint8)
     filled = 0
-    while blocks:  # each is freed when it is copied: the pictures never lie in memory twice
+    while blocks:  # each is freed when it is copied: no image is in memory twice
         block = blocks.pop(0)[0]
         images[filled : filled + len(block)] = block
         filled += len(block)
     places = [table.place(row) for row in rows]
-    return Part(images, labels, ids, places, None if votes is None else votes[rows])
+    return RawSplit(images, labels, ids, places, None if votes is None else votes[rows])

@@ -1,0 +1,134 @@
+"""A finished run, and class probabilities from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from fer_utils.competition import Competition, DataError
+from fer_utils.config import Config
+from fer_utils.data.images import resize
+from fer_utils.data.load import load_competition
+from fer_utils.files import find_path
+from fer_utils.learning.device import choose_device
+from fer_utils.learning.models import create_model
+from fer_utils.learning.predict import view_probs
+from fer_utils.run.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished training, as its folder holds it.
+
+    Attributes:
+        out: the folder.
+        config: every parameter of the training.
+        metrics: what metrics.json holds.
+        history: one row per epoch.
+        class_names: in the order of the probabilities' columns.
+        fingerprint: of the data it was trained and validated on.
+    """
+
+    out: Path
+    config: Config
+    metrics: dict[str, Any]
+    history: pd.DataFrame
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder that it was read from."""
+        return RunFolder(self.out)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The chosen weights, on the device of the config, ready to predict.
+
+        Raises:
+            DataError: model.safetensors is damaged, or has the weights of another network.
+        """
+        options = self.config.model_options | {"pretrained": False}  # its own weights follow
+        model = create_model(self.config.model, len(self.class_names), **options)
+        self.folder.load_weights(model)
+        return model.to(choose_device(self.config.device)).eval()
+
+    def predict(self, images: np.ndarray, views: str | None = None) -> np.ndarray:
+        """Class probabilities float32 [N, C] of uint8 images [N, 1, H, W] or [N, H, W].
+
+        `views` defaults to the config's; images of another size are resized.
+
+        Raises:
+            DataError: images of another type or shape.
+        """
+        images = np.asarray(images)
+        images = images[:, None] if images.ndim == 3 else images
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 1:
+            raise DataError(f"pictures must be uint8 [N, 1, H, W], got {images.dtype} {images.shape}")
+        images = resize(images, self.config.image_size)
+        batch_size = self.config.evaluation_batch
+        return view_probs(self.model, images, views or self.config.views, batch_size).mean(0)
+
+    def load_data(self, data: str = "run") -> Competition:
+        """The competition this run was trained on, from where its config says or from `data`.
+
+        Raises:
+            DataError: other pictures, labels or another validation split than the run's.
+        """
+        data = self.config.data if data == "run" else data
+        try:
+            competition = load_competition(data, **self.config.data_options)
+        except DataError as error:
+            raise DataError(f"{error}\nIf the data moved since {self.out} was trained, set data") from error
+        if competition.fingerprint != self.fingerprint:
+            fixes = self.config.label_fixes
+            hint = "" if fixes == "none" else f", or {fixes} was edited since: then train again with it"
+            raise DataError(
+                f"{data!r} holds other data than {self.out} was trained on: set data to where those lie{hint}"
+            )
+        return competition
+
+    def saved_probs(self, split: str = "valid", views: bool = True) -> np.ndarray:
+        """The probabilities [N, C] kept in the folder for `split`, plain or with the config's views."""
+        return self.saved(split, "probs_views" if views else "probs")
+
+    def saved(self, split: str, name: str) -> np.ndarray:
+        """An array kept in the folder for `split`: "ids", "labels" (where known), "probs" or "probs_views".
+
+        Raises:
+            DataError: the file is missing or damaged, or holds objects, which could run code.
+        """
+        return self.folder.predictions(split, name)
+
+
+def load_run(out: str | Path) -> Run:
+    """Read the run in the folder `out`.
+
+    Raises:
+        DataError: no such folder, or the run in it is not finished.
+    """
+    folder = RunFolder(find_path(out).absolute())
+    if missing := folder.missing():
+        raise DataError(
+            f"{folder}: not a finished run, {', '.join(missing)} is missing. Start the same training again: "
+            "it resumes from its last checkpoint"
+        )
+    record, metrics = folder.record(), folder.metrics()
+    if record is None:
+        raise DataError(f"{folder.path / 'config.json'} was written by a person, not by a run")
+    if not {"training", "valid"} <= set(metrics):
+        raise DataError(f"{folder.path / 'metrics.json'} is damaged: it lacks the scores of a run")
+    return Run(
+        out=folder.path,
+        config=folder.config(),
+        metrics=metrics,
+        history=folder.history(),
+        class_names=tuple(map(str, record["class_names"])),
+        fingerprint=str(record["fingerprint"]),
+    )

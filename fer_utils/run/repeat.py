@@ -1,0 +1,91 @@
+"""Repeating a run from its config.json, and resuming it elsewhere: what has to be the same, and what is said
+where it is not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fer_utils.competition import Competition, DataError
+from fer_utils.config import Config
+from fer_utils.learning.device import choose_device, environment
+from fer_utils.learning.distributed import in_team
+from fer_utils.run.folder import RunFolder, read_record
+
+# What the bytes of a result depend on, beside the config and the data.
+DECIDES_BYTES = ("torch", "numpy", "timm", "device", "hardware", "threads", "precision")
+PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def config_from_file(path: str | Path, out: str | None = None) -> Config:
+    """The config to train from a JSON file: a person's, or the config.json of a run, which repeats that run.
+
+    A run's own config.json trains in the folder it lies in, wherever that was before (a stranger's cannot
+    name another), or in `out`. A repetition takes the precision and the threads of the record, since they
+    decide the bytes.
+
+    Raises:
+        ConfigError: the file cannot be used.
+        DataError: its record is damaged.
+    """
+    path = Path(path)
+    config, record = Config.from_json(path), read_record(path)
+    folder = RunFolder(path.resolve().parent)
+    if out is not None:
+        config = replace(config, out=out)
+    elif record is not None or folder.has_files:
+        config = replace(config, out=str(folder))
+    if record is None:
+        return config
+    then = record.get("environment", {})
+    if out is not None and config.precision == "auto":  # in its own folder `fit` sees to that
+        config = replace(config, precision=PRECISIONS.get(then.get("precision"), "auto"))
+    threads, alone = then.get("threads"), config.n_devices in ("auto", "1") and not in_team()
+    if isinstance(threads, int) and 1 <= threads <= 1024 and alone and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads)
+    return config
+
+
+def recorded_precision(
+    folder: RunFolder, config: Config, fingerprint: str, device: torch.device
+) -> str | None:
+    """What "auto" meant when this very run began here: a second measurement might differ."""
+    record = folder.record()
+    if record is None or config.precision != "auto" or record["fingerprint"] != fingerprint:
+        return None
+    then = record.get("environment", {})
+    if config.differing(folder.config()) or then.get("device") != device.type:
+        return None
+    return PRECISIONS.get(then.get("precision"))
+
+
+def check_repetition(path: str | Path, config: Config, competition: Competition) -> None:
+    """Before a run's config.json is trained from: the same data, and a warning if the machine is another.
+
+    Raises:
+        DataError: the data are others.
+    """
+    record = read_record(Path(path))
+    if record is None:
+        return
+    if record["fingerprint"] != competition.fingerprint:
+        raise DataError(
+            f"{config.data!r} holds other data than {path} records: set data in it to where those lie, or "
+            'remove its "record" to train on these'
+        )
+    now = environment(choose_device(config.device), torch.float32)
+    now.pop("precision")
+    warn_of_another_machine(record, now)
+
+
+def warn_of_another_machine(record: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """Print a warning where the machine or the versions are not those of `record`: the bytes will differ."""
+    then = (record or {}).get("environment", {})
+    both = [key for key in DECIDES_BYTES if key in then and key in now]
+    changed = [f"{key} {then[key]} then, {now[key]} now" for key in both if then[key] != now[key]]
+    if changed:
+        print(f"WARNING: rounding will differ from the first run's: {'; '.join(changed)}", flush=True)
