@@ -143,7 +143,7 @@ def _confusion(run: Run) -> dict[str, Any]:
     width = max(WIDTH, 0.4 + 0.42 * len(short) + 0.085 * max(map(len, short)))  # room in every cell
 
     def draw(ax: Axes) -> None:
-        plots.confusion(counts, short, ax)
+        plots.confusion_matrix(counts, short, ax)
         plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
 
     return {

@@ -122,7 +122,7 @@ def next_doubling(
     return {"difference": gain(np.arange(n)), "ci_low": float(low), "ci_high": float(high), "p": float(p)}
 
 
-def curve_table(variants: Mapping[str, Run], labels: np.ndarray, n_train: int) -> pd.DataFrame:
+def learning_curve_table(variants: Mapping[str, Run], labels: np.ndarray, n_train: int) -> pd.DataFrame:
     """The learning curve of the small net, and where it leads: `n` pictures learned from, `accuracy` with its
     95 % interval `low` and `high`; the last row, twice the pictures, is estimated by `next_doubling`."""
     rows = []

@@ -1,17 +1,23 @@
-"""Figures made of faces: rows and grids of pictures, mean faces, galleries with captions."""
+"""Figures made of faces: rows and grids of images, mean faces, galleries with captions.
+
+torch is imported for type checkers only: `01_eda` does not need it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from fer_utils.competition import Split
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def face_grid(
@@ -22,10 +28,10 @@ def face_grid(
     row_labels: Sequence[str] | None = None,
     maps: np.ndarray | None = None,
 ) -> Axes:
-    """Pictures [N, 1, H, W] side by side in rows, with an optional caption under each or label per row, and
-    with `maps` [N, H, W] laid over them, bright where these are high.
+    """Images [N, 1, H, W] side by side in rows, with an optional caption under each or label per row, and
+    with `maps` [N, H, W] drawn over them, bright where these are high.
 
-    They may be uint8 or floats in 0..1, arrays or tensors of any device.
+    Images are uint8 or floats in 0..1, arrays or tensors of any device.
     """
     images = _grey_levels(images)
     n, height, width = len(images), *images.shape[2:]
@@ -40,15 +46,8 @@ def face_grid(
         if heat is not None:
             heat[place] = maps[i]
         if captions is not None:
-            ax.text(
-                left + width / 2,
-                top + height + 1,
-                captions[i],
-                ha="center",
-                va="top",
-                fontsize=8,
-                linespacing=1.1,
-            )
+            below = left + width / 2, top + height + 1
+            ax.text(*below, captions[i], ha="center", va="top", fontsize=8, linespacing=1.1)
     ax.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     if maps is not None and maps.any():
         ax.imshow(heat, cmap="inferno", vmin=0, vmax=np.nanquantile(heat, 0.99), alpha=0.45)
@@ -76,7 +75,7 @@ def faces_by_class(
 
 
 def mean_faces(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
-    """The mean picture of each class, its contrast stretched so that the differences show."""
+    """The mean image of each class, with its contrast stretched to show the differences."""
     means = []
     for label in range(len(class_names)):
         members = split.images[split.labels == label]
@@ -88,8 +87,8 @@ def mean_faces(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
 
 
 def mean_differences(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
-    """What sets the mean picture of each class apart from the mean of all, brightness left out: red is
-    brighter, blue darker."""
+    """The mean image of each class minus the mean of all, without the difference in brightness: red is
+    brighter, blue is darker."""
     overall = split.images.mean(0, dtype=np.float64)[0]
     gap = np.full((len(overall), max(2, len(overall) // 16)), np.nan)
     tiles = []
@@ -102,7 +101,7 @@ def mean_differences(split: Split, class_names: Sequence[str], ax: Axes) -> Axes
     ax.imshow(canvas, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     width = overall.shape[1]
     ax.set_xticks([width / 2 + k * (width + gap.shape[1]) for k in range(len(class_names))], class_names)
-    ax.set(yticks=[], title=f"Mean of the class against the mean of all (±{limit:.0f} grey levels)")
+    ax.set(yticks=[], title=f"Mean of the class minus the mean of all (±{limit:.0f} grey levels)")
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     return ax
@@ -111,13 +110,13 @@ def mean_differences(split: Split, class_names: Sequence[str], ax: Axes) -> Axes
 def face_rows(
     rows: Mapping[str, np.ndarray | Tensor], ax: Axes, captions: Sequence[str] | None = None
 ) -> Axes:
-    """Named rows of equally many pictures, each as for `face_grid`."""
+    """Named rows of equally many images, each as for `face_grid`."""
     stacks = [_grey_levels(images) for images in rows.values()]
     return face_grid(np.concatenate(stacks), ax, len(stacks[0]), captions=captions, row_labels=list(rows))
 
 
 def _grey_levels(images: np.ndarray | Tensor) -> np.ndarray:
-    images = np.asarray(images.cpu() if isinstance(images, Tensor) else images)
+    images = np.asarray(images.cpu() if hasattr(images, "cpu") else images)
     return images if images.dtype == np.uint8 else (255 * images).round().astype(np.uint8)
 
 
@@ -129,9 +128,8 @@ def label_captions(targets: Tensor, class_names: Sequence[str]) -> list[str]:
 
 
 def face_gallery(images: np.ndarray, captions: Sequence[str], columns: int = 8) -> Figure:
-    """A figure of pictures [N, 1, H, W] with a caption of two lines under each, as tall as it needs to be."""
-    rows = max(1, -(-len(images) // columns))
-    width = 11.0
+    """A figure of images [N, 1, H, W] with a caption of two lines under each; its height fits them."""
+    rows, width = max(1, -(-len(images) // columns)), 11.0
     fig, ax = plt.subplots(figsize=(width, 0.3 + rows * 1.38 * width / columns))
     if len(images):
         face_grid(images, ax, columns, captions)
@@ -142,9 +140,9 @@ def face_gallery(images: np.ndarray, captions: Sequence[str], columns: int = 8) 
 
 
 def table_gallery(images: np.ndarray, rows: pd.DataFrame, caption: str, columns: int = 8) -> Figure:
-    """`face_gallery` of the pictures that the index of `rows` names among [N, 1, H, W].
+    """`face_gallery` of the images [N, 1, H, W] whose numbers are the index of `rows`.
 
-    `caption` is a format string of the columns, for instance "is {true}, said {predicted} {confidence:.0%}".
+    `caption` is a format string of the columns, for instance "is {true}\\nsaid {predicted} {confidence:.0%}".
     """
     captions = [caption.format(**row) for row in rows.to_dict("records")]
     return face_gallery(images[rows.index], captions, columns)

@@ -1,6 +1,6 @@
-"""Where a person explores in JupyterLab: sliders for augmentation, faces to filter and to page through.
+"""Widgets for JupyterLab: sliders for augmentation, and a browser of faces with filters and pages.
 
-Where nobody looks (papermill, Kaggle's batch runs) the notebooks show their static figures alone.
+Outside interactive sessions (papermill, Kaggle's batch runs) there are none; the static figures remain.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from torch import Tensor
 
 from fer_utils.config import Config
 from fer_utils.figures.faces import face_grid, table_gallery
-from fer_utils.figures.plots import png_bytes
+from fer_utils.figures.style import png_bytes
 from fer_utils.learning.augment import augment
 from fer_utils.progress import interactive
 
-ANY = "any"
-PAGE = 24
-# Fine enough for a screen, and quick enough to draw while somebody turns pages.
-DPI = 110
+ANY, PAGE = "any", 24
+DPI = 110  # sharp enough for a screen, and quick to draw when a page is turned
 FULL_WIDTH = {"width": "100%", "max_width": "960px"}
 
 
@@ -38,22 +36,22 @@ def draw_strengths(faces: Tensor, config: Config, generator: torch.Generator) ->
 def try_strengths(
     faces: Tensor, config: Config, highest: Mapping[str, float], generator: torch.Generator
 ) -> Any:
-    """Sliders for the knobs in `highest`, up to these values, that start at `config`, over `faces` at those
-    strengths; None where nobody looks."""
+    """Sliders for the parameters in `highest`, from 0 to these values and set as in `config`, above `faces`
+    augmented at these strengths; None outside interactive sessions."""
     if not interactive():
         return None
     import ipywidgets as w
 
     sliders = {
-        knob: w.FloatSlider(
-            getattr(config, knob), max=high, step=high / 100, description=knob, continuous_update=False
+        name: w.FloatSlider(
+            getattr(config, name), max=high, step=high / 100, description=name, continuous_update=False
         )
-        for knob, high in highest.items()
+        for name, high in highest.items()
     }
     picture = w.Image(format="png", layout=FULL_WIDTH)
 
     def show(*_: object) -> None:
-        strengths = {knob: slider.value for knob, slider in sliders.items()}
+        strengths = {name: slider.value for name, slider in sliders.items()}
         picture.value = png_bytes(draw_strengths(faces, replace(config, **strengths), generator), DPI)
 
     for slider in sliders.values():
@@ -66,30 +64,27 @@ def try_strengths(
 def chosen_faces(
     table: pd.DataFrame, confidence: tuple[float, float] = (0.0, 1.0), **values: str
 ) -> pd.DataFrame:
-    """Rows of a prediction table whose columns hold these `values` ("any" allows all) and whose confidence
-    lies between the two, both included; the most confident first."""
+    """Rows of a prediction table with these `values` in its columns ("any" allows all) and a confidence
+    between the two bounds, inclusive; the most confident first."""
+    chosen = table.confidence.between(*confidence)
     for column, value in values.items():
-        if value != ANY:
-            table = table[table[column] == value]
-    low, high = confidence
-    return table[table.confidence.between(low, high)].sort_values(
-        "confidence", ascending=False, kind="stable"
-    )
+        chosen &= (table[column] == value) | (value == ANY)
+    return table[chosen].sort_values("confidence", ascending=False, kind="stable")
 
 
 def browse_faces(
     images: np.ndarray, table: pd.DataFrame, by: Sequence[str], caption: str, **start: str
 ) -> Any:
-    """A browser of faces: a menu for each column in `by`, a range of confidence, and pages of `PAGE` faces.
+    """A browser of faces: a menu for each column in `by`, a range of confidence, pages of `PAGE` faces.
 
     Args:
         images: uint8 [N, 1, H, W]; the table's index names the rows.
         table: columns `confidence`, those of `by` and those of the caption.
         caption: as for `table_gallery`.
-        start: what the menus show at first; those left out, or that no face has, show "any".
+        start: the first choice of menus; the others, and a choice that no face has, start with "any".
 
     Returns:
-        The widget to show, or None where nobody looks.
+        The widget to display, or None outside interactive sessions.
     """
     if not interactive():
         return None
@@ -98,20 +93,13 @@ def browse_faces(
     menus = {}
     for column in by:
         options = [ANY, *sorted(table[column].astype(str).unique())]
-        value = start.get(column, ANY) if start.get(column) in options else ANY
-        menus[column] = w.Dropdown(
-            options=options, value=value, description=column, layout={"width": "260px"}
-        )
+        value = start[column] if start.get(column) in options else ANY
+        layout = {"width": "260px"}
+        menus[column] = w.Dropdown(options=options, value=value, description=column, layout=layout)
     confidence = w.FloatRangeSlider(
-        value=(0, 1),
-        min=0,
-        max=1,
-        step=0.05,
-        description="confidence",
-        readout_format=".0%",
-        continuous_update=False,
-        layout={"width": "360px"},
-    )
+        value=(0, 1), min=0, max=1, step=0.05, description="confidence", readout_format=".0%",
+        continuous_update=False, layout={"width": "360px"},
+    )  # fmt: skip
     back, forth = w.Button(description="previous"), w.Button(description="next")
     place, picture = w.Label(), w.Image(format="png", layout=FULL_WIDTH)
     first = [0]  # row of the first face shown
@@ -119,7 +107,9 @@ def browse_faces(
     def show() -> None:
         chosen = chosen_faces(table, confidence.value, **{name: menu.value for name, menu in menus.items()})
         shown = chosen.iloc[first[0] : first[0] + PAGE]
-        place.value = page_words(first[0], len(shown), len(chosen))
+        place.value = f"faces {first[0] + 1:,} to {first[0] + len(shown):,} of {len(chosen):,}"
+        if chosen.empty:
+            place.value = "no face fits these choices"
         back.disabled, forth.disabled = first[0] == 0, first[0] + PAGE >= len(chosen)
         picture.value = png_bytes(table_gallery(images, shown, caption, columns=8), DPI)
 
@@ -132,14 +122,5 @@ def browse_faces(
     back.on_click(lambda _: turn(max(0, first[0] - PAGE)))
     forth.on_click(lambda _: turn(first[0] + PAGE))
     show()
-    wrapped = {"flex_flow": "row wrap"}
-    return w.VBox(
-        [w.HBox([*menus.values(), confidence], layout=wrapped), w.HBox([back, forth, place]), picture]
-    )
-
-
-def page_words(first: int, shown: int, chosen: int) -> str:
-    """Where a person is: "faces 25 to 48 of 311"."""
-    return (
-        f"faces {first + 1:,} to {first + shown:,} of {chosen:,}" if chosen else "no face fits these choices"
-    )
+    controls = w.HBox([*menus.values(), confidence], layout={"flex_flow": "row wrap"})
+    return w.VBox([controls, w.HBox([back, forth, place]), picture])

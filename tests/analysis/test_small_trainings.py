@@ -199,7 +199,7 @@ def test_the_next_doubling_lowers_the_error_by_the_same_factor():
 
 def test_the_curve_has_the_three_parts_and_the_next_doubling(competition, study):
     labels = competition.valid.labels
-    table = levers.curve_table(study.variants, labels, 60)
+    table = levers.learning_curve_table(study.variants, labels, 60)
     assert table.n.tolist() == [15, 30, 60, 120]
     for row, name in enumerate(("quarter", "half", "base")):
         assert table.accuracy[row] == study.variants[name].metrics["valid"]["views"]["accuracy"]

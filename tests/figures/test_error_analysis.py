@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from fer_utils.figures import error_analysis as plots
+from fer_utils.figures import style
 from fer_utils.learning.metrics import coverage_table, evaluate, per_class_table
 
 NAMES = ("angry", "happy", "sad")
@@ -37,7 +38,7 @@ def test_intervals_are_coloured_only_where_they_are_sure(ax):
     assert plots.intervals(["a", "b", "c", "d"], table, ax, "gain", sure) is ax
     dots = ax.collections[-1]
     colors = [matplotlib.colors.to_hex(color) for color in dots.get_facecolors()]
-    assert colors[:3] == [plots.BLUE, plots.GREY, plots.RED]
+    assert colors[:3] == [style.BLUE, style.GREY, style.RED]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "c", "d"]
     assert ax.yaxis_inverted()
 
@@ -52,6 +53,16 @@ def test_precision_and_recall_stand_on_their_intervals(ax):
     assert np.allclose(places[0], 100 * table.recall)
     assert np.allclose(places[1], 100 * table.precision)
     assert (table.precision_low < table.precision).all() and (table.precision < table.precision_high).all()
+
+
+def test_a_class_that_is_never_predicted_has_no_precision(ax):
+    labels = np.array([0, 1, 2, 2])
+    table = per_class_table(evaluate(np.eye(3)[[0, 1, 0, 1]], labels, NAMES))
+    plots.precision_and_recall(table, ax)
+    recall, precision = (dots.get_offsets()[:, 0] for dots in ax.collections[1::2])
+    missed = table.index.get_loc("sad")
+    assert recall[missed] == 0
+    assert np.ma.getmaskarray(precision)[missed] or np.isnan(precision[missed])
 
 
 def test_coverage_ends_at_the_accuracy_of_all(ax):

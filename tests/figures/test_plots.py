@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from fer_utils import galleries, plots
 from fer_utils.competition import FER_CLASSES, Competition, Split
+from fer_utils.figures import style
 from fer_utils.learning.metrics import calibration_table, evaluate, per_class_table
 
 STRANGERS = tuple(f"class {k}" for k in range(20))  # names that are no expressions
@@ -86,11 +87,52 @@ def test_each_expression_has_one_colour_whatever_the_others_are():
             assert name not in alone or color == alone[name]
 
 
+# Linear RGB as people without red or green cones see it (Machado et al. 2009, severity 1).
+MACHADO = {
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "none": np.eye(3),
+}
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def cielab(colors, vision):
+    """CIELAB [N, 3] of hex colours as seen with this vision (sRGB, white D65)."""
+    rgb = np.array([to_rgb(color) for color in colors])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = (linear @ np.transpose(MACHADO[vision])).clip(0, 1)
+    xyz = seen @ TO_XYZ.T / TO_XYZ.sum(1)
+    x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29).T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+@pytest.mark.parametrize("vision", MACHADO)
+@pytest.mark.parametrize(
+    "palette", [dict.fromkeys(FER_CLASSES), style.SPLIT_COLORS], ids=["classes", "splits"]
+)
+def test_colours_stay_apart_for_colour_blind_readers(palette, vision):
+    lab = cielab([{**style.EXPRESSION_COLORS, **style.SPLIT_COLORS}[name] for name in palette], vision)
+    distance = np.linalg.norm(lab[:, None] - lab[None], axis=2)
+    assert distance[np.triu_indices(len(lab), 1)].min() > 15
+
+
+def test_splits_have_colours_of_their_own():
+    assert not set(style.SPLIT_COLORS.values()) & set(style.EXPRESSION_COLORS.values())
+
+
 @pytest.mark.parametrize("n", [2, 7, 12, 20])
 def test_names_that_are_no_expressions_get_colours_too(n):
     colors = plots.class_colors(STRANGERS[:n])
     assert len(colors) == n and all(to_hex(color) for color in colors)
-    assert len(set(colors)) == n and not set(colors) & set(plots.EXPRESSION_COLORS.values())
+    assert len(set(colors)) == n and not set(colors) & set(style.EXPRESSION_COLORS.values())
 
 
 def test_a_class_keeps_its_colour_in_whatever_order_it_is_shown():
@@ -118,7 +160,7 @@ FIGURES = {
     "mean_faces": lambda names, ax: galleries.mean_faces(split_of([2] * len(names)), names, ax),
     "mean_differences": lambda names, ax: galleries.mean_differences(split_of([2] * len(names)), names, ax),
     "face_rows": lambda names, ax: galleries.face_rows({n: split_of([3]).images for n in names}, ax),
-    "confusion": lambda names, ax: plots.confusion(scores_of(names)[2]["confusion"], names, ax),
+    "confusion": lambda names, ax: plots.confusion_matrix(scores_of(names)[2]["confusion"], names, ax),
     "recall_bars": lambda names, ax: plots.recall_bars(per_class_table(scores_of(names)[2]), ax),
     "reliability": lambda names, ax: plots.reliability(calibration_table(*scores_of(names)[:2]), ax),
     "accuracy_intervals": lambda names, ax: plots.accuracy_intervals(
@@ -148,7 +190,7 @@ def test_class_counts_shows_shares_as_lengths_and_counts_as_text(ax):
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([75, 25, 20, 80])
     assert texts(ax) == ["train 30", "train 10", "valid 1", "valid 4"]  # the hidden split is left out
     assert tick_names(ax.yaxis) == ["happy", "sad"] and ax.yaxis_inverted()
-    assert to_hex(ax.patches[0].get_facecolor()) == plots.EXPRESSION_COLORS["happy"]
+    assert to_hex(ax.patches[0].get_facecolor()) == style.EXPRESSION_COLORS["happy"]
     centres = [bar.get_y() + bar.get_height() / 2 for bar in ax.patches]
     assert np.round(centres).tolist() == [0, 1, 0, 1] and centres[0] < centres[2]
 
@@ -252,7 +294,7 @@ def test_learning_curves_mark_the_chosen_epoch_and_bear_a_single_one(pair):
 
 
 def test_confusion_shows_the_share_of_each_true_class_with_its_count(ax):
-    plots.confusion([[3, 1], [0, 1000]], ("happy", "sad"), ax)
+    plots.confusion_matrix([[3, 1], [0, 1000]], ("happy", "sad"), ax)
     assert texts(ax) == ["75 %\n3", "25 %\n1", "0 %\n0", "100 %\n1,000"]
     assert ax.collections[0].get_array().ravel().tolist() == [75, 25, 0, 100]
     assert tick_names(ax.xaxis) == tick_names(ax.yaxis) == ["happy", "sad"]
@@ -260,7 +302,7 @@ def test_confusion_shows_the_share_of_each_true_class_with_its_count(ax):
 
 
 def test_confusion_bears_a_class_without_pictures(ax):
-    plots.confusion([[2, 0], [0, 0]], ("happy", "sad"), ax)
+    plots.confusion_matrix([[2, 0], [0, 0]], ("happy", "sad"), ax)
     assert texts(ax)[2:] == ["0 %\n0", "0 %\n0"]
 
 
@@ -269,6 +311,7 @@ def test_recall_bars_draw_recall_interval_count_and_colour(ax):
     plots.recall_bars(table, ax)
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([70, 70])
     assert [to_hex(bar.get_facecolor()) for bar in ax.patches] == plots.class_colors(table.index)
+    assert tick_names(ax.yaxis) == list(table.index) and ax.yaxis_inverted()  # the weakest on top
     assert [text.strip() for text in texts(ax)] == ["n = 10", "n = 10"]
     (low, _), (high, _) = ax.collections[0].get_segments()[0]
     assert (low, high) == pytest.approx((100 * table.recall_low.iloc[0], 100 * table.recall_high.iloc[0]))
@@ -312,7 +355,7 @@ def test_histogram_by_class_has_a_line_in_the_colour_of_each_class_that_occurs(a
     values = np.random.default_rng(0).random(11)
     plots.histogram_by_class(values, split, ("angry", "happy", "sad"), ax, "contrast")
     drawn = {to_hex(line.get_color()) for line in ax.lines}
-    assert drawn == {plots.EXPRESSION_COLORS["angry"], plots.EXPRESSION_COLORS["sad"]}
+    assert drawn == {style.EXPRESSION_COLORS["angry"], style.EXPRESSION_COLORS["sad"]}
     assert (ax.get_xlabel(), ax.get_title(loc="center") or ax.get_title(loc="left")) == (
         "contrast",
         "Contrast",

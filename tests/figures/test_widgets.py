@@ -11,7 +11,7 @@ from fer_utils import progress, widgets
 from fer_utils.analysis import comparison
 from fer_utils.analysis.predictions import agreement_kinds
 from fer_utils.config import Config
-from fer_utils.figures.widgets import browse_faces, chosen_faces, page_words, try_strengths
+from fer_utils.figures.widgets import browse_faces, chosen_faces, try_strengths
 
 N = 60
 
@@ -53,11 +53,6 @@ def test_faces_are_chosen_by_all_that_is_set(table):
     assert sorted(chosen.index) == sorted(expected.index) and 0 < len(chosen) < N
     assert chosen.confidence.is_monotonic_decreasing
     assert len(chosen_faces(table)) == N
-
-
-def test_the_place_is_said_in_words():
-    assert page_words(24, 24, 1311) == "faces 25 to 48 of 1,311"
-    assert page_words(0, 0, 0) == "no face fits these choices"
 
 
 def test_menus_and_pages_change_the_picture(looking, images, table):
