@@ -74,7 +74,7 @@ def test_each_preset_of_the_device_is_timed_from_the_data_to_its_accuracy(tiny, 
     rows = list(time_to_accuracy.rows(Settings(False, "tiny", CPU, 2)))
     assert presets == [(preset, seed) for preset in ("quick", "standard", "best") for seed in (0, 1)]
     assert {preset for presets in time_to_accuracy.RUNGS.values() for preset in presets} <= set(PRESETS)
-    assert [row.ours for row in rows[:3]] == pytest.approx([65.0] * 3)
+    assert [row.ours_value for row in rows[:3]] == pytest.approx([65.0] * 3)
     against = [row for row in rows if row.other != "-"]
     assert len(against) == 3 * len(peers.RECIPES) and all(row.ratio == pytest.approx(15) for row in against)
     assert any("60.00 %" in row.what for row in rows) and not any("70.00 %" in row.what for row in rows)
