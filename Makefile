@@ -22,7 +22,7 @@ LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 # What Kaggle's image lacks, and what comes with it alone.
 NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor playwright greenlet)
 
-.PHONY: help submission report kaggle reproduce sweep test test-long test-kaggle lint lab bench lock clean
+.PHONY: help submission report kaggle reproduce sweep gpu test test-long test-kaggle lint lab bench lock clean
 
 help:
 	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']     train and write a submission"
@@ -31,6 +31,7 @@ help:
 	@echo "make reproduce [RUN=fer2013-cpu DATA=path]                           train a committed result again and compare"
 	@echo "make reproduce ARGS=--score [RUN=... DATA=path]                      score the committed weights, without training"
 	@echo "make sweep FILE=sweep.yaml [DATA=path ARGS='--at-once 2']            compare short runs that differ in one setting"
+	@echo "make gpu DATA=path MINUTES=15 [ARGS=--dry-run]                       train the ensemble that fits into the minutes of a GPU"
 	@echo "make bench [ARGS='--quick' or ARGS='--data path time_to_accuracy']   measure the speed"
 	@echo "make test [ARGS='-k NAME']                                           run the tests"
 	@echo "make test-kaggle [ARGS='-k NAME']                                    run the tests with the package versions of Kaggle"
@@ -69,6 +70,9 @@ reproduce: $(READY)
 sweep: $(READY)
 	@test -n "$(FILE)" || { echo "FILE is missing, for instance: make sweep FILE=outputs/reference/sweeps/cpu.yaml"; exit 2; }
 	$(BIN)/python -m tools.sweep "$(FILE)" --data "$(DATA)" $(ARGS)
+
+gpu: $(READY)
+	$(BIN)/python -m tools.gpu --data "$(or $(filter-out demo,$(DATA)),auto)" --minutes "$(or $(MINUTES),15)" $(ARGS)
 
 test: $(READY)
 	$(PYTEST)

@@ -1,5 +1,4 @@
-"""python -m benchmarks [SECTION ...] [--quick] [--data PATH] [--device NAME] [--seeds N] [--minutes M ...]
-[SECTION ...]
+"""python -m benchmarks [SECTION ...] [--quick] [--data PATH] [--device NAME] [--seeds N]
 
 Prints what is compared, ours first, and how many times better ours is; keeps the rows, with the machine and
 the versions, in outputs/bench/results.json. Sections: reading, input_pipeline, training_step,
@@ -43,9 +42,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--seeds", type=int, default=1, help="runs for each row of time_to_accuracy")
     parser.add_argument(
-        "--minutes", type=float, nargs="+", default=(5, 10, 20, 40), help="for time_to_accuracy"
-    )
-    parser.add_argument(
         "--peer-minutes", type=float, default=float("inf"), help="stop the peers after so many"
     )
     options = parser.parse_args(arguments)
@@ -55,8 +51,7 @@ def main(arguments: list[str]) -> int:
     try:
         device = choose_device(options.device)
         data = "demo" if options.quick and options.data == "auto" else options.data
-        minutes = tuple(options.minutes)
-        settings = Settings(options.quick, data, device, options.seeds, minutes, options.peer_minutes)
+        settings = Settings(options.quick, data, device, options.seeds, options.peer_minutes)
         for name in options.sections or SECTIONS:
             _section(name, settings)
     except (ConfigError, DataError) as error:

@@ -31,7 +31,6 @@ class Settings:
     data: str
     device: torch.device
     seeds: int
-    minutes: tuple[float, ...]
     peer_minutes: float = float("inf")
 
     def nets(self, *names: str) -> list[Config]:

@@ -14,7 +14,7 @@ from benchmarks import __main__ as command
 from benchmarks import peers, time_to_accuracy, train_peer, training_step
 from benchmarks.timing import Row, Settings, take_turns
 from fer_utils import Config, ConfigError, DataError
-from fer_utils.learning.training_loop import size_of_epoch
+from fer_utils.config import PRESETS
 
 CPU = torch.device("cpu")
 
@@ -54,21 +54,30 @@ def test_a_peer_trains_for_its_minutes_and_is_looked_at_after_each(tiny, monkeyp
     recipe = peers.Recipe(
         "tiny", "resnet18", 0.0, peers.per_image(Config()), 20, 8, 0.01, 1e-4, True, 1, "steps"
     )
-    looks = list(time_to_accuracy.peer_run(recipe, Settings(True, "tiny", CPU, 1, ()), [0.005, 0.02]))
+    looks = list(time_to_accuracy.peer_run(recipe, Settings(True, "tiny", CPU, 1), [0.005, 0.02]))
     assert [minutes for minutes, _, _ in looks] == [0.005, 0.02]
     assert all(0 <= accuracy <= 1 for _, accuracy, _ in looks)
     assert 0 < looks[0][2] < looks[1][2]
 
 
-def test_the_epochs_fit_into_the_minutes_at_every_size(tiny, monkeypatch):
-    config = Config(device="cpu", image_size=20, start_size=16, batch_size=16)
-    monkeypatch.setattr(time_to_accuracy, "seconds_per_step", lambda config, *_, **__: config.image_size / 16)
-    epochs = time_to_accuracy.epochs_within(100.0, config, tiny)
-    cost = [
-        sum(4 * size_of_epoch(Config(**config.to_dict() | {"epochs": n}), epoch) / 16 for epoch in range(n))
-        for n in (epochs, epochs + 1)
-    ]
-    assert 1.06 * cost[0] + 2 <= 100 < 1.06 * cost[1] + 2
+def test_each_preset_of_the_device_is_timed_from_the_data_to_its_accuracy(tiny, monkeypatch):
+    presets = []
+
+    def our_run(settings, preset, seed):
+        presets.append((preset, seed))
+        return {"seconds": 60.0 * len(presets), "accuracy": 0.65, "recipe": "small", "text": "65 %"}
+
+    monkeypatch.setattr(time_to_accuracy, "our_run", our_run)
+    monkeypatch.setattr(
+        time_to_accuracy, "peer_run", lambda recipe, settings, minutes: ((m, 0.5, 1.0) for m in minutes)
+    )
+    rows = list(time_to_accuracy.rows(Settings(False, "tiny", CPU, 2)))
+    assert presets == [(preset, seed) for preset in ("quick", "standard", "best") for seed in (0, 1)]
+    assert {preset for presets in time_to_accuracy.RUNGS.values() for preset in presets} <= set(PRESETS)
+    assert [row.ours_value for row in rows[:3]] == pytest.approx([65.0] * 3)
+    against = [row for row in rows if row.other != "-"]
+    assert len(against) == 3 * len(peers.RECIPES) and all(row.ratio == pytest.approx(15) for row in against)
+    assert any("60.00 %" in row.what for row in rows) and not any("70.00 %" in row.what for row in rows)
 
 
 def test_the_bare_step_learns_nothing_but_steps(tiny):
@@ -108,12 +117,6 @@ def test_an_unknown_section_is_an_error(capsys):
 def test_missing_data_is_a_clear_error(tmp_path, capsys):
     assert command.main(["--data", str(tmp_path / "none"), "input_pipeline"]) == 1
     assert "none" in capsys.readouterr().err
-
-
-def test_pictures_are_cut_for_timing(tiny):
-    cut = time_to_accuracy.at_size(tiny, 16)
-    assert cut.train.images.shape[1:] == (1, 16, 16) and cut.train.images.flags["C_CONTIGUOUS"]
-    assert np.array_equal(cut.train.images[0], tiny.train.images[0, :, :16, :16])
 
 
 # --- peers retrained ---

@@ -17,6 +17,9 @@ from fer_utils.config import Config
 # and the convolutions move at this share of it, with the momentum of the paper.
 MUON_SCALE = 0.5
 MUON_MOMENTUM = 0.95
+# Of hidden linear layers, which take plain SGD at the full rate: at the decay of the matrices (0.01) those of
+# vgg_bn shrank from a norm of 16.8 to 2.1 within 400 steps.
+HIDDEN_DECAY = 5e-4
 
 
 def make_optimizer(
@@ -58,13 +61,17 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, model: nn.Module, config: Config, dtype: torch.dtype = torch.float32):
         self.dtype = dtype
-        matrices = [p for p in model.parameters() if p.ndim == 4 and p.shape[1] > 1]
-        chosen = {id(p) for p in matrices}
-        others = [p for p in model.parameters() if id(p) not in chosen]
+        parameters = list(model.parameters())
+        matrices = [p for p in parameters if p.ndim == 4 and p.shape[1] > 1]
+        # The last linear layer is the classifier; those before it are wide (vgg_bn has 25 M weights there).
+        hidden = [p for p in parameters if p.ndim == 2][:-1]
+        chosen = {id(p) for p in (*matrices, *hidden)}
+        others = [p for p in parameters if id(p) not in chosen]
         groups = [
             {"params": matrices, "orthogonal": True, "scale": MUON_SCALE, "momentum": MUON_MOMENTUM},
             {"params": [p for p in others if p.ndim > 1]},
             {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": hidden, "weight_decay": min(config.weight_decay, HIDDEN_DECAY)},
         ]
         defaults = {"lr": config.learning_rate, "momentum": config.momentum}
         defaults["weight_decay"] = config.weight_decay
@@ -90,7 +97,9 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_mul_(momenta, group["momentum"])
             torch._foreach_add_(momenta, gradients)
             updates = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
-            if group["orthogonal"]:
+            if group["orthogonal"] and updates[0].is_cuda:
+                updates = orthogonal_stacked(updates, self.dtype)
+            elif group["orthogonal"]:  # one by one, since the bytes of a CPU's results shall stay
                 updates = [orthogonal(update, self.dtype) for update in updates]
             torch._foreach_add_(parameters, updates, alpha=-group["lr"] * group["scale"])
 
@@ -109,6 +118,29 @@ def orthogonal(update: Tensor, dtype: torch.dtype = torch.float32, steps: int = 
         x = torch.addmm(x, square, x, beta=3.4445)
     x = (x.T if tall else x).float()
     return (x * max(1.0, x.shape[0] / x.shape[1]) ** 0.5).reshape(update.shape).to(update.dtype)
+
+
+def orthogonal_stacked(updates: list[Tensor], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """`orthogonal` of each [O, I, h, w], those of one shape as one batch of matrices: a step of `large` then
+    starts about 200 operations on a GPU instead of 377."""
+    shapes: dict[torch.Size, list[int]] = {}
+    for place, update in enumerate(updates):
+        shapes.setdefault(update.shape, []).append(place)
+    result = list(updates)
+    for (rows, inputs, *kernel), places in shapes.items():
+        # Flattened with channels last, as weights lie in memory; the order of columns does not matter.
+        x = torch.stack([updates[place].permute(0, 2, 3, 1).reshape(rows, -1) for place in places])
+        columns = x.shape[2]
+        x = x.mT if rows > columns else x
+        x = (x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)).to(dtype)
+        for _ in range(5):
+            square = x @ x.mT
+            square = torch.baddbmm(square, square, square, beta=-4.7750, alpha=2.0315)
+            x = torch.baddbmm(x, square, x, beta=3.4445)
+        x = (x.mT if rows > columns else x).float() * max(1.0, rows / columns) ** 0.5
+        for place, matrix in zip(places, x, strict=True):
+            result[place] = matrix.reshape(rows, *kernel, inputs).permute(0, 3, 1, 2).to(updates[place].dtype)
+    return result
 
 
 @contextmanager
@@ -165,17 +197,23 @@ class MovingAverage:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.decay = decay
         self.updates = 0
+        self.followed: nn.Module | None = None
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Follow `model`, the network that this one is a copy of, by one step."""
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        if self.followed is not model:  # its tensors stay the same from step to step
+            pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+            floats = [pair for pair in pairs if pair[0].is_floating_point()]
+            counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # of batch normalization
+            self.followed = model
+            self.floats, self.counters = (
+                tuple(map(list, zip(*part, strict=True))) or ([], []) for part in (floats, counters)
+            )
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 0.0
-        torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1 - decay)
-        for mine, theirs in pairs:
-            if not mine.is_floating_point():  # the counters of batch normalization
-                mine.copy_(theirs)
+        torch._foreach_lerp_(*self.floats, 1 - decay)
+        if self.counters[0]:
+            torch._foreach_copy_(*self.counters)
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -27,8 +27,10 @@ def view_probs(
     was_training = model.training
     model.eval()
     rows = []
-    for batch in bar(torch.tensor(np.asarray(images)).split(batch_size), "predicting"):
-        batch = to_float(batch.to(device))
-        rows.append(torch.stack([model(view(batch, *one)).float().softmax(1) for one in VIEWS[views]]).cpu())
+    with torch.backends.cudnn.flags(allow_tf32=False):  # TF32 has float16's precision
+        for batch in bar(torch.tensor(np.asarray(images)).split(batch_size), "predicting"):
+            batch = to_float(batch.to(device))
+            probs = [model(view(batch, *one)).float().softmax(1) for one in VIEWS[views]]
+            rows.append(torch.stack(probs).cpu())
     model.train(was_training)
     return torch.cat(rows, dim=1).numpy()

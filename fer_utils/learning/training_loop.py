@@ -58,7 +58,7 @@ class Learner:
     resumed: int = 0
     seconds: float = 0.0
     epoch_seconds: list[float] = field(default_factory=list)  # `seconds` at the end of each epoch
-    validation_seconds: float = 0.0  # of the last validation
+    validation_seconds: float = 0.0  # of the shortest validation
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=lambda: {"accuracy": -1.0, "loss": math.inf, "epoch": 0})
 
@@ -89,8 +89,6 @@ def new_learner(
 ) -> Learner:
     """A learner before its first step; `team` are the processes that train it together, and `precision` is
     what "auto" was resolved to in an earlier session."""
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # batches are equal, so a search for the best kernels pays
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(competition.class_names), **config.model_options)
     model = model.to(device, memory_format=torch.channels_last)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fer_utils.config import Config
+from fer_utils.learning import optim
 from fer_utils.learning.models import conv_norm, create_model
 from fer_utils.learning.optim import (
     MovingAverage,
@@ -53,7 +54,10 @@ def test_weight_decay_shrinks_weights_and_spares_norms_and_biases(name):
     optimizer.step()
     rate = optimizer.param_groups[0]["lr"]
     for n, p in model.named_parameters():
-        expected = before[n] if n in spared else before[n] * (1 - rate * 0.5)
+        decay = 0.0 if n in spared else 0.5
+        if name == "muon" and p.ndim == 2 and n != "classifier.weight":
+            decay = optim.HIDDEN_DECAY
+        expected = before[n] * (1 - rate * decay)
         assert torch.allclose(p, expected, atol=1e-7), n
 
 
@@ -299,3 +303,25 @@ def test_class_weights_at_the_ends_are_none_and_equal_totals():
 
 def test_a_class_without_pictures_gets_a_finite_weight():
     assert class_weights(torch.tensor([10, 0, 5]), 1.0).isfinite().all()
+
+
+# --- what a GPU computes otherwise ---
+
+
+def test_stacked_matrices_are_made_orthogonal_as_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(16, 8, 3, 3), (8, 16, 3, 3), (16, 8, 3, 3), (64, 4, 1, 1), (16, 8, 3, 3)]
+    updates = [torch.randn(shape, generator=generator) for shape in shapes]
+    updates[1] = updates[1].contiguous(memory_format=torch.channels_last)
+    for update, stacked in zip(updates, optim.orthogonal_stacked(updates), strict=True):
+        assert stacked.shape == update.shape and stacked.dtype == update.dtype
+        assert torch.allclose(stacked, orthogonal(update), atol=1e-5)
+
+
+def test_hidden_linear_layers_decay_little_and_the_classifier_as_told():
+    model = create_model("vgg_bn", 7, width=0.125)
+    groups = make_optimizer(model, Config(optimizer="muon", weight_decay=0.01)).param_groups
+    linear = [p for p in model.parameters() if p.ndim == 2]
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert len(linear) > 1
+    assert [decay[id(p)] for p in linear] == [*[optim.HIDDEN_DECAY] * (len(linear) - 1), 0.01]

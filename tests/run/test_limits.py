@@ -97,6 +97,9 @@ def test_the_reserve_is_measured(monkeypatch):
     with limit.timing(learner):
         clock.now = 3.0
     assert learner.validation_seconds == 3.0
+    with limit.timing(learner):  # a slow one does not count
+        clock.now = 13.0
+    assert learner.validation_seconds == 3.0
     clock.now = 69.0  # 2 * (1 + 4) * 3 seconds are kept for the results
     assert not limit.is_over(learner)
     clock.now = 71.0

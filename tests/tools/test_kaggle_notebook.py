@@ -61,7 +61,7 @@ def parameters(notebook) -> dict:
 @pytest.mark.parametrize("bundle", [TRAINING, ENSEMBLE], ids=lambda bundle: bundle.name)
 def test_the_cells_write_what_the_notebook_runs_byte_for_byte(bundle):
     notebook = bundled_notebook(bundle)
-    assert len(json.dumps(notebook, ensure_ascii=False)) < 400_000  # Kaggle takes 1 MB as the source of one
+    assert len(json.dumps(notebook, ensure_ascii=False)) < 450_000  # 715,000 before; Kaggle takes 1 MB
     nbformat.validate(nbformat.from_dict(notebook))
     written = {}
     for cell in notebook["cells"]:

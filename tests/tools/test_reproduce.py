@@ -79,8 +79,8 @@ def test_a_mistyped_reference_names_the_nearest(folder):
     with pytest.raises(ConfigError, match="did you mean 'tiny'"):
         load_reference("tini")
     assert reference.main(["tini"]) == 1
-    with pytest.raises(ConfigError, match="no reference is called .fer2013-single.*make reproduce"):
-        load_reference("fer2013-single")
+    with pytest.raises(ConfigError, match="no reference is called .fer2013-gpu.*make reproduce"):
+        load_reference("fer2013-gpu")
 
 
 def test_a_single_run_is_a_reference_too(folder, capfd):

@@ -1,0 +1,171 @@
+"""The plan for a few minutes of a device: what fits, what is kept after a cut, what comes back."""
+
+import json
+import tarfile
+
+import numpy as np
+import pytest
+
+from fer_utils import TrainingError, fit, load_competition, load_run, validate_submission
+from tools import gpu
+
+FAST = gpu.Speed(("large", 0.5), small=0.001, full=0.003, validation=0.01)
+SLOW = gpu.Speed(("large", 1.0), small=0.5, full=1.5, validation=2.0)
+OTHER = gpu.Speed(("small", 0.5), small=0.0005, full=0.001, validation=0.01)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """The recipe for pictures of 20 pixels, and trainings in this process."""
+    monkeypatch.setattr(
+        gpu, "RECIPE", {"image_size": 20, "start_size": 16, "batch_size": 30, "views": "mirror"}
+    )
+    monkeypatch.setattr(gpu, "NETWORKS", {"cpu": (("small", 0.25), ("small", 0.125))})
+    monkeypatch.setattr(gpu, "MOST_MEMBERS", 5)
+    monkeypatch.setitem(gpu.SMOKE, "image_size", 20)
+    monkeypatch.setitem(gpu.SMOKE, "start_size", 16)
+
+    def launch(configs, per_device):
+        for config in configs:
+            fit(config, load_competition(config.data, **config.data_options))
+
+    monkeypatch.setattr(gpu, "launch_members", launch)
+
+
+def planned(tiny, speeds, seconds, at_once=1, pace=1.0):
+    members = gpu.plan(speeds, tiny, seconds, at_once, pace, out="x", data="d", device="cpu")
+    by_network = {speed.network: speed for speed in speeds}
+    return members, [pace * by_network[m.model, m.width].training_seconds(m, tiny) for m in members]
+
+
+def test_the_first_members_differ_in_the_seed_alone_and_all_take_as_long(tiny):
+    members, seconds = planned(tiny, [FAST, OTHER], 120.0)
+    first = members[: gpu.FIRST]
+    assert [member.seed for member in members] == list(range(5))
+    assert {(m.model, m.width, m.epochs) for m in first} == {("large", 0.5, first[0].epochs)}
+    assert [m.model for m in members[gpu.FIRST :]] == ["small", "small"]
+    assert len({member.out for member in members}) == len(members)
+    assert gpu.FIRST * seconds[0] <= 120 and max(seconds) == pytest.approx(seconds[0])
+    longer = gpu.plan([FAST], tiny, 1e6, 1, 1.0, out="x")
+    assert {member.epochs for member in longer} == {gpu.LONGEST}
+
+
+def test_a_network_that_is_too_slow_gives_way_to_a_smaller_one(tiny):
+    members, _ = planned(tiny, [SLOW, OTHER], 70.0)
+    assert {member.model for member in members} == {"small"} and members[0].epochs >= gpu.ENOUGH_EPOCHS
+    many, _ = planned(tiny, [SLOW, OTHER], 1e4)
+    assert many[0].model == "large" and many[0].width == 1.0
+
+
+def test_members_side_by_side_are_planned_as_slower(tiny):
+    alone, _ = planned(tiny, [SLOW], 900.0)
+    together, seconds = planned(tiny, [SLOW], 900.0, at_once=2, pace=2.0)
+    assert together[0].epochs < 2 * alone[0].epochs
+    assert 2 * max(seconds) <= 900
+
+
+def test_with_hardly_any_time_one_epoch_is_planned(tiny):
+    members, _ = planned(tiny, [SLOW], 1.0)
+    assert {member.epochs for member in members} == {1}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Members of an epoch or two, three at the most."""
+    monkeypatch.setattr(gpu, "LONGEST", 2)
+    monkeypatch.setattr(gpu, "MOST_MEMBERS", 3)
+
+
+def command(folder, out, *more):
+    return [
+        "--data",
+        str(folder),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--minutes",
+        "1.2",
+        "--at-once",
+        "1",
+        *more,
+    ]
+
+
+def test_it_ends_with_a_validated_submission_and_a_report(short, tiny_folder, tmp_path, capfd):
+    assert gpu.main(command(tiny_folder, tmp_path / "dry", "--dry-run")) == 0
+    assert "member0: small" in capfd.readouterr().out and not (tmp_path / "dry").exists()
+    out, back = tmp_path / "out", tmp_path / "back"
+    assert gpu.main(command(tiny_folder, out, "--bring-back", str(back))) == 0
+    competition = load_competition(str(tiny_folder), image_size=20)
+    validate_submission(competition, out / "submission.csv")
+    report = (out / "report.txt").read_text()
+    assert (
+        "smoke test passed" in report
+        and "members" in report
+        and capfd.readouterr().out.startswith("device: ")
+    )
+    members = json.loads((out / "metrics.json").read_text())["members"]
+    probs = np.mean([load_run(out / name).saved_probs("test") for name in members], axis=0)
+    with np.load(out / "test.npz") as arrays:
+        assert np.allclose(arrays["probs_views"], probs)
+    with tarfile.open(back / "results.tar.00") as archive:
+        names = archive.getnames()
+        arrays = np.load(archive.extractfile("member0/valid.npz"))
+        assert arrays["probs"].dtype == np.float16 and arrays["labels"].dtype == np.int64
+    assert "submission.csv" in names and not any("checkpoint" in name for name in names)
+    with tarfile.open(back / "weights.tar.00") as archive:
+        assert "member0/model.safetensors" in archive.getnames()
+
+
+def test_after_a_cut_the_finished_members_are_kept(short, tiny_folder, tmp_path, monkeypatch):
+    out, launch, calls = tmp_path / "out", gpu.launch_members, []
+
+    def cut(configs, per_device):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(configs)
+        launch(configs, per_device)
+
+    monkeypatch.setattr(gpu, "launch_members", cut)
+    assert gpu.main(command(tiny_folder, out)) == 130
+    metrics = (out / "metrics.json").read_bytes()
+    assert json.loads(metrics)["members"] == ["member0"] and (out / "submission.csv").is_file()
+    weights = (out / "member0" / "model.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr(gpu, "launch_members", launch)
+    assert gpu.main(command(tiny_folder, out)) == 0
+    assert (out / "member0" / "model.safetensors").stat().st_mtime_ns == weights
+    assert (out / "member1" / "metrics.json").is_file()
+    assert "the plan of an earlier start" in (out / "report.txt").read_text()
+
+
+def test_what_fails_is_said_and_does_not_end_the_rest(short, tiny_folder, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr(gpu, "fit", broken)
+    launch, calls = gpu.launch_members, []
+
+    def once(configs, per_device):
+        calls.append(configs)
+        if len(calls) == 1:
+            raise TrainingError("member0: it diverged")
+        launch(configs, per_device)
+
+    monkeypatch.setattr(gpu, "launch_members", once)
+    assert gpu.main(command(tiny_folder, tmp_path / "out")) == 0
+    report = (tmp_path / "out" / "report.txt").read_text()
+    assert "FAILED" in report and "no kernel image" in report and "member0: it diverged" in report
+    assert not (tmp_path / "out" / "member0").exists() and (tmp_path / "out" / "metrics.json").is_file()
+
+
+def test_large_results_are_split(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "LARGEST_FILE", 4096)
+    (tmp_path / "member0").mkdir()
+    (tmp_path / "member0" / "model.safetensors").write_bytes(bytes(10_000))
+    gpu.bring_back(tmp_path, tmp_path / "back")
+    parts = sorted((tmp_path / "back").glob("weights.tar.*"))
+    assert len(parts) > 2 and max(part.stat().st_size for part in parts) <= 4096
+    (tmp_path / "all.tar").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with tarfile.open(tmp_path / "all.tar") as archive:
+        assert len(archive.extractfile("member0/model.safetensors").read()) == 10_000
