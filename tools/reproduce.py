@@ -85,9 +85,6 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **parameters: 
     at_once = at_once or plan.at_once
     configs = member_configs(plan.recipe, plan.members, {"out": str(out), "seed": 0, **parameters})
     runs = launch_members(configs, per_device=at_once)
-    done = [run for run in runs if not run.folder.is_out_of_time]
-    if len(done) < len(configs):
-        raise OutOfTime(f"{len(done)} of {len(configs)} members are done; the same command resumes there")
     competition = runs[0].load_data()
     done = [run for run in runs if not run.folder.is_out_of_time]
     left = f"{len(done)} of {len(configs)} members are done; the same command resumes there"

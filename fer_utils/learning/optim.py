@@ -44,9 +44,13 @@ def make_optimizer(
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), fused=True)
     nesterov = config.momentum > 0
-    return torch.optim.SGD(
+    sgd = torch.optim.SGD(
         groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True
     )
+    if nesterov:  # where float16 overflows at the first step, torch would leave the momentum uninitialized
+        for p in model.parameters():
+            sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return sgd
 
 
 class Muon(torch.optim.Optimizer):
