@@ -11,6 +11,7 @@ same command after a cut keeps what is finished. `--dry-run` prints the plan wit
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import itertools
 import json
@@ -282,13 +283,16 @@ def make_plan(
 ) -> list[tuple[Config, float]]:
     """Measure every network and plan the members for `seconds` from now; each with its estimated seconds."""
     end, speeds = time.monotonic() + seconds, {}
-    for network in NETWORKS[device.type]:
+    for network in NETWORKS.get(device.type, NETWORKS["cpu"]):
         speed = speeds[network] = measure(network, competition, device)
         say(
             f"{network[0]}, width {network[1]:g}: {1e3 * speed.small:.1f} ms a step at first, "
             f"{1e3 * speed.full:.1f} ms at full size, validation {speed.validation:.1f} s"
         )
-    pace = BESIDE[device.type] if at_once > 1 else 1.0
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # the members are processes of their own and need the memory
+    pace = BESIDE.get(device.type, 2.0) if at_once > 1 else 1.0
     members = plan(list(speeds.values()), competition, end - time.monotonic(), at_once, pace, **shared)
     return [
         (member, pace * speeds[member.model, member.width].training_seconds(member, competition))

@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 
 from fer_utils.analysis.predictions import confused_pairs, prediction_table
 from fer_utils.competition import Competition
-from fer_utils.figures import error_analysis as error_plots
 from fer_utils.figures import plots
 from fer_utils.figures.faces import face_grid
 from fer_utils.learning.metrics import calibration_table, coverage_table, per_class_table
@@ -163,7 +162,7 @@ def _calibration(run: Run) -> dict[str, Any]:
 
     def draw(axs: np.ndarray) -> None:
         plots.reliability(calibration_table(probs, labels), axs[0])
-        error_plots.coverage(coverage, axs[1])
+        plots.coverage(coverage, axs[1])
 
     return {
         "title": "How sure it is",

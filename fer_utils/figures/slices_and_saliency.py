@@ -1,4 +1,4 @@
-"""Figures of the error analysis: as in `plots`, each function draws on its `ax` and returns it."""
+"""Figures of slices, saliency, label intervals and learning: each draws on its `ax` and returns it."""
 
 from __future__ import annotations
 
@@ -22,34 +22,6 @@ def intervals(names: Sequence[str], table: pd.DataFrame, ax: Axes, value: str, s
     ax.axvline(0, color=DARK, lw=1, ls=":")
     dots_with_intervals(ax, table[value], table.low, table.high, colors)
     return label_rows(ax, names)
-
-
-def precision_and_recall(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Both for each class with their 95 % intervals, from `metrics.per_class_table`; a class that is never
-    predicted has no precision."""
-    shares = 100 * table.drop(columns=["n", "n_predicted"])
-    for name, n, color, offset in (
-        ("recall", table.n, BLUE, -0.15),
-        ("precision", table.n_predicted, RED, 0.15),
-    ):
-        values, low, high = shares[name].where(n > 0), shares[f"{name}_low"], shares[f"{name}_high"]
-        dots_with_intervals(ax, values, low, high, color, offset, label=name)
-    ax.set(xlabel="%, 95 % interval", title="Precision and recall")
-    ax.legend(frameon=False, loc="lower left")
-    return label_rows(ax, [f"{name} (n = {n:,})" for name, n in table.n.items()])
-
-
-def coverage(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Accuracy by the share of predictions kept, from `metrics.coverage_table`."""
-    points = 100 * table
-    ax.fill_between(points.coverage, points.ci_low, points.ci_high, color=BLUE, alpha=0.2, lw=0)
-    ax.plot(points.coverage, points.accuracy, "o-", ms=4, color=BLUE)
-    ax.set(
-        xlabel="most confident predictions kept (%)",
-        ylabel="accuracy among them (%)",
-        title="Accuracy against coverage",
-    )
-    return ax
 
 
 def face_map(plane: np.ndarray, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], ax: Axes,

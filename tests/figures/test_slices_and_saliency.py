@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_utils.figures import error_analysis as plots
+from fer_utils.figures import plots as metric_plots
+from fer_utils.figures import slices_and_saliency as plots
 from fer_utils.figures import style
 from fer_utils.learning.metrics import coverage_table, evaluate, per_class_table
 
@@ -46,7 +47,7 @@ def test_intervals_are_coloured_only_where_they_are_sure(ax):
 def test_precision_and_recall_stand_on_their_intervals(ax):
     probs, labels, _ = case()
     table = per_class_table(evaluate(probs, labels, NAMES))
-    plots.precision_and_recall(table, ax)
+    metric_plots.precision_and_recall(table, ax)
     places = [
         collection.get_offsets()[:, 0] for collection in ax.collections if len(collection.get_offsets()) == 3
     ]
@@ -58,7 +59,7 @@ def test_precision_and_recall_stand_on_their_intervals(ax):
 def test_a_class_that_is_never_predicted_has_no_precision(ax):
     labels = np.array([0, 1, 2, 2])
     table = per_class_table(evaluate(np.eye(3)[[0, 1, 0, 1]], labels, NAMES))
-    plots.precision_and_recall(table, ax)
+    metric_plots.precision_and_recall(table, ax)
     recall, precision = (dots.get_offsets()[:, 0] for dots in ax.collections[1::2])
     missed = table.index.get_loc("sad")
     assert recall[missed] == 0
@@ -67,7 +68,7 @@ def test_a_class_that_is_never_predicted_has_no_precision(ax):
 
 def test_coverage_ends_at_the_accuracy_of_all(ax):
     probs, labels, _ = case()
-    plots.coverage(coverage_table(probs, labels), ax)
+    metric_plots.coverage(coverage_table(probs, labels), ax)
     assert ax.lines[0].get_ydata()[-1] == pytest.approx(100 * (probs.argmax(1) == labels).mean())
 
 
