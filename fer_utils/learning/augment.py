@@ -43,8 +43,7 @@ def random_flip(images: Tensor, probability: float, generator: torch.Generator) 
     """Mirror each image left to right with `probability`."""
     if probability == 0:
         return images
-    chosen = _uniform(images, 0, 1, generator) < probability
-    return _blend(images, images.flip(-1), chosen.view(-1, 1, 1, 1))
+    return _blend(images, images.flip(-1), _uniform(images, 0, 1, generator) < probability)
 
 
 def random_affine(
@@ -67,8 +66,8 @@ def random_light(images: Tensor, brightness: float, contrast: float, generator: 
     """Scale each image around its own mean by 1 +- `contrast` and add up to +- `brightness`."""
     if brightness == contrast == 0:
         return images
-    gain = 1 + _uniform(images, -contrast, contrast, generator).view(-1, 1, 1, 1)
-    offset = _uniform(images, -brightness, brightness, generator).view(-1, 1, 1, 1)
+    gain = 1 + _uniform(images, -contrast, contrast, generator)
+    offset = _uniform(images, -brightness, brightness, generator)
     mean = images.mean((1, 2, 3), keepdim=True)
     return torch.addcmul(mean * (1 - gain) + offset, images, gain).clamp_(0, 1)
 
@@ -84,7 +83,6 @@ def random_erase(images: Tensor, probability: float, generator: torch.Generator)
     top = _uniform(images, 0, 1, generator) * (height - box_h)
     left = _uniform(images, 0, 1, generator) * (width - box_w)
     chosen = _uniform(images, 0, 1, generator) < probability
-    top, left, box_h, box_w, chosen = (draw.view(-1, 1, 1, 1) for draw in (top, left, box_h, box_w, chosen))
     y, x = _pixel_centres(images)
     inside_y, inside_x = (y >= top) & (y < top + box_h) & chosen, (x >= left) & (x < left + box_w)
     return _blend(images, images.mean((1, 2, 3), keepdim=True), inside_y & inside_x)
@@ -102,8 +100,8 @@ def mix(
     cut, blended = (_beta(images, alpha, generator) for alpha in (cutmix or mixup, mixup or cutmix))
     keep = torch.where(use_cut, cut, blended)
     mask = _cut_mask(images, keep, generator)
-    blend = torch.where(use_cut.view(-1, 1, 1, 1), mask, keep.view(-1, 1, 1, 1).expand_as(mask))
-    share = torch.where(use_cut, mask.mean((1, 2, 3)), keep).unsqueeze(1)
+    blend = torch.where(use_cut, mask, keep)
+    share = torch.where(use_cut, mask.mean((1, 2, 3), keepdim=True), keep).view(-1, 1)
     mixed = blend * images + (1 - blend) * images[partner]
     return mixed, share * targets + (1 - share) * targets[partner]
 
@@ -142,13 +140,13 @@ def _blend(images: Tensor, others: Tensor, mask: Tensor) -> Tensor:
 
 
 def _uniform(images: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:
-    """A uniform draw for each image, [N]."""
-    return torch.rand(len(images), generator=generator, device=images.device) * (high - low) + low
+    """A uniform draw for each image, [N, 1, 1, 1]."""
+    return torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) * (high - low) + low
 
 
 def _beta(images: Tensor, alpha: float, generator: torch.Generator) -> Tensor:
-    """A Beta(alpha, alpha) draw for each image, [N]: torch.distributions takes no generator."""
-    shape = torch.full((2, len(images)), float(alpha), device=images.device)
+    """A Beta(alpha, alpha) draw for each image, [N, 1, 1, 1]: torch.distributions takes no generator."""
+    shape = torch.full((2, len(images), 1, 1, 1), float(alpha), device=images.device)
     first, second = torch._standard_gamma(shape, generator=generator)
     return first / (first + second).clamp_min(1e-12)
 
@@ -156,8 +154,8 @@ def _beta(images: Tensor, alpha: float, generator: torch.Generator) -> Tensor:
 def _cut_mask(images: Tensor, keep: Tensor, generator: torch.Generator) -> Tensor:
     """Masks [N, 1, H, W]: 0 in a random box of area 1 - `keep`, cut at the border, 1 elsewhere."""
     height, width = images.shape[-2:]
-    half = (torch.sqrt(1 - keep) / 2).view(-1, 1, 1, 1)
-    cy, cx = (_uniform(images, 0, 1, generator).view(-1, 1, 1, 1) for _ in range(2))
+    half = torch.sqrt(1 - keep) / 2
+    cy, cx = (_uniform(images, 0, 1, generator) for _ in range(2))
     y, x = _pixel_centres(images)
     return (((y / height - cy).abs() >= half) | ((x / width - cx).abs() >= half)).float()
 
