@@ -197,7 +197,7 @@ def forward_backward(
         logits = learner.forward(batch)
     options = {"weight": learner.class_weight, "label_smoothing": learner.config.label_smoothing}
     loss = F.cross_entropy(logits.float(), targets, **options)
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.optimizer.zero_grad()
     learner.scaler.scale(loss * share).backward()
     return loss.detach(), (logits.argmax(1) == labels).sum()
 
