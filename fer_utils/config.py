@@ -123,15 +123,14 @@ class Config:
             raise ConfigError(f"n_devices must be 'auto' or a number from 1 to 1024, got {self.n_devices!r}")
         if self.fold >= self.n_folds:
             raise ConfigError(f"fold must be below n_folds ({self.n_folds}), got {self.fold}")
-        if self.start_size > self.image_size:
-            message = f"start_size must not exceed image_size ({self.image_size}), got {self.start_size}"
-            raise ConfigError(message)
-        if 0 < self.start_size < 16:  # the networks halve an image up to four times
-            raise ConfigError(f"start_size must be 0 (off) or at least 16, got {self.start_size}")
+        start, end = self.start_size, self.image_size
+        if start > end:
+            raise ConfigError(f"start_size must not exceed image_size ({end}), got {start}")
+        if 0 < start < 16:  # the networks halve an image up to four times
+            raise ConfigError(f"start_size must be 0 (off) or at least 16, got {start}")
         if self.optimizer == "adamw" and self.learning_rate > 0.02:
-            raise ConfigError(
-                f"learning_rate {self.learning_rate} is far too high for adamw: try 0.002 (0.1 is for sgd)"
-            )
+            advice = "is far too high for adamw: try 0.002 (0.1 is for sgd)"
+            raise ConfigError(f"learning_rate {self.learning_rate} {advice}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -147,9 +146,8 @@ class Config:
         try:
             return cls(**(PRESETS[preset] | values))
         except ConfigError as error:
-            raise ConfigError(
-                f"with preset {preset!r}: {error}" if PRESETS[preset] else str(error)
-            ) from error
+            where = f"with preset {preset!r}: " if PRESETS[preset] else ""
+            raise ConfigError(f"{where}{error}") from error
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
@@ -242,9 +240,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 # Small images first, Muon, warps but no change of brightness or contrast. Few epochs hardly overfit and need
 # little augmentation; outputs/reference/README.md shows what each parameter gained.
-_SHORT: dict[str, Any] = dict(
-    model="medium", width=0.5, dropout=0.0, optimizer="muon", batch_size=256, start_size=28
-)
+_SHORT = dict(model="medium", width=0.5, dropout=0.0, optimizer="muon", batch_size=256, start_size=28)
 _SHORT |= dict(rotate=10.0, scale=0.1, shift=0.06, brightness=0.0, contrast=0.0, erase=0.0)
 _BEST = dict(width=0.75, weight_decay=0.01, rotate=16.0, scale=0.16, shift=0.1, erase=0.3, views="shift")
 # What a person sets overrides the preset.
