@@ -49,12 +49,12 @@ class Split:
         return len(self.images)
 
     def take(self, rows: np.ndarray) -> Split:
-        """The split that holds only `rows` (indices or a boolean mask [N]), in their order."""
+        """The split of `rows` (indices or a boolean mask [N]), in their order."""
         columns = (self.images, self.labels, self.ids, self.votes)
         return Split(*(None if column is None else column[rows] for column in columns))
 
     def without_labels(self) -> Split:
-        """The same pictures with their labels hidden."""
+        """The same images with their labels hidden."""
         return Split(self.images, None, self.ids)
 
 
@@ -147,10 +147,10 @@ class Competition:
                 text = ": " + ", ".join(f"{c} {n:,}" for c, n in zip(self.class_names, counts, strict=True))
             lines.append(f"  {name:5} {len(split):>7,} pictures{text}")
         lines += [f"  {note}" for note in self.notes]
-        if self.rejected:
-            lines.append(f"  {len(self.rejected):,} could not be read or have no known label:")
+        if n := len(self.rejected):
+            lines.append(f"  {n:,} could not be read or have no known label:")
             lines += [f"    {item.place}: {item.reason}" for item in self.rejected[:3]]
-            lines += [f"    ... ({len(self.rejected) - 3:,} more)"] * (len(self.rejected) > 3)
+            lines += [f"    ... ({n - 3:,} more)"] * (n > 3)
         return "\n".join(lines)
 
 
@@ -162,5 +162,5 @@ def picture_groups(images: np.ndarray) -> np.ndarray:
 
 def copies_of(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Which of uint8 [N, 1, H, W] also stand, exactly, among `others` [M, 1, H, W]. Returns bool [N]."""
-    groups = picture_groups(np.concatenate([images, others]))
-    return np.isin(groups[: len(images)], groups[len(images) :])
+    groups, other_groups = np.split(picture_groups(np.concatenate([images, others])), [len(images)])
+    return np.isin(groups, other_groups)

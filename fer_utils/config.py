@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-# Groups of parameters, for whoever needs one: what decides the reading of the data and its splits, the network
-# and the random transforms; and what may change when a run is resumed.
+# Parameters of the data and its splits, of the network and of the random transforms, and those that a run
+# may change when it resumes.
 DATA_PARAMETERS = (
     *("image_size", "n_folds", "fold", "pool_valid"),
     *("layout", "columns", "clean", "label_fixes", "allow_rejected"),
@@ -39,10 +39,8 @@ def _parameter(
 @dataclass(frozen=True)
 class Config:
     """The parameters of one training run, each explained here and nowhere else: the parameters cell of
-    `03_training` and the error messages repeat these words.
-
-    The checks are our own and not pydantic's: its messages would have to be rewritten to name the nearest
-    name and what to type, which takes as many lines.
+    `03_training` and the error messages repeat these words. pydantic's messages would have to be rewritten to
+    suggest the nearest name and what to type, which takes as many lines as these checks.
 
     Raises:
         ConfigError: a value of the wrong type or out of range.
@@ -111,35 +109,32 @@ class Config:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            choices, low, high, words = (field.metadata[key] for key in ("choices", "low", "high", "words"))
+            name, low, high = field.name, field.metadata["low"], field.metadata["high"]
             try:
-                value = checked_value(field.name, getattr(self, field.name), type(field.default))
-                if choices:
-                    check_choice(field.name, value, choices)
-                elif isinstance(value, (int, float)) and not low <= value <= high:
-                    raise ConfigError(f"{field.name} must lie between {low} and {high}, got {value}")
+                value = checked_value(name, getattr(self, name), type(field.default))
+                if field.metadata["choices"]:
+                    check_choice(name, value, field.metadata["choices"])
+                if not isinstance(value, str) and not low <= value <= high:
+                    raise ConfigError(f"{name} must lie between {low} and {high}, got {value}")
             except ConfigError as error:
-                raise ConfigError(f"{error} ({field.name}: {words})") from None
-            object.__setattr__(self, field.name, value)
+                raise ConfigError(f"{error} ({name}: {field.metadata['words']})") from None
+            object.__setattr__(self, name, value)
         if self.n_devices != "auto" and not (self.n_devices.isdecimal() and 1 <= int(self.n_devices) <= 1024):
             raise ConfigError(f"n_devices must be 'auto' or a number from 1 to 1024, got {self.n_devices!r}")
         if self.fold >= self.n_folds:
             raise ConfigError(f"fold must be below n_folds ({self.n_folds}), got {self.fold}")
-        if self.start_size > self.image_size:
-            raise ConfigError(
-                f"start_size must not exceed image_size ({self.image_size}), got {self.start_size}"
-            )
-        if 0 < self.start_size < 16:  # the networks halve an image up to four times
-            raise ConfigError(f"start_size must be 0 (off) or at least 16, got {self.start_size}")
+        start, end = self.start_size, self.image_size
+        if start > end:
+            raise ConfigError(f"start_size must not exceed image_size ({end}), got {start}")
+        if 0 < start < 16:  # the networks halve an image up to four times
+            raise ConfigError(f"start_size must be 0 (off) or at least 16, got {start}")
         if self.optimizer == "adamw" and self.learning_rate > 0.02:
-            raise ConfigError(
-                f"learning_rate {self.learning_rate} is far too high for adamw: try 0.002 (0.1 is for sgd)"
-            )
+            advice = "is far too high for adamw: try 0.002 (0.1 is for sgd)"
+            raise ConfigError(f"learning_rate {self.learning_rate} {advice}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """A Config from names and values; the others take the value of the `preset`, if one is named, or the
-        default.
+        """A Config from names and values; the rest comes from the `preset`, if one is named, or the defaults.
 
         Raises:
             ConfigError: an unknown name (the nearest known one is suggested) or a bad value.
@@ -151,9 +146,8 @@ class Config:
         try:
             return cls(**(PRESETS[preset] | values))
         except ConfigError as error:
-            raise ConfigError(
-                f"with preset {preset!r}: {error}" if PRESETS[preset] else str(error)
-            ) from error
+            where = f"with preset {preset!r}: " if PRESETS[preset] else ""
+            raise ConfigError(f"{where}{error}") from error
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
@@ -179,8 +173,7 @@ class Config:
         return {name: value for name, value in self.to_dict().items() if value != defaults[name]}
 
     def differing(self, other: Config) -> str:
-        """How a run of `other` differs from one of this config, in words; empty if it can be resumed with this one
-        (see `MAY_CHANGE`)."""
+        """How a run of `other` differs from one of this config, in words; empty if this one can resume it."""
         there, now = other.to_dict(), self.to_dict()
         names = [name for name in now if name not in MAY_CHANGE and there[name] != now[name]]
         return "; ".join(f"{name}: {there[name]!r} there, {now[name]!r} now" for name in names)
@@ -205,11 +198,7 @@ class Config:
 
 
 def check_names(given: Iterable[str], known: list[str]) -> None:
-    """Refuse a name that is not known, and suggest the nearest one that is.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
+    """Raise a ConfigError for an unknown name, which suggests the nearest known one."""
     for name in given:
         if name in REMOVED:
             raise ConfigError(f"{name} was removed, since no measurement showed a gain: leave it out")
@@ -220,7 +209,7 @@ def check_names(given: Iterable[str], known: list[str]) -> None:
 
 
 def checked_value(name: str, value: Any, kind: type) -> Any:
-    """`value` as `kind` (bool, int, float, str); an int is taken for a float, and a count for `n_devices`.
+    """`value` as `kind` (bool, int, float, str); an int is accepted for a float, and a count for `n_devices`.
 
     Raises:
         ConfigError: another type, or a float that is not finite.
@@ -230,11 +219,9 @@ def checked_value(name: str, value: Any, kind: type) -> Any:
     if name == "n_devices" and type(value) is int:  # "auto" or a number, which papermill passes as one
         value = str(value)
     if type(value) is not kind:
-        hint = ""
+        hint = " (papermill: pass text with -r instead of -p)" if kind is str else ""
         if isinstance(value, str) and kind in (int, float):
             hint = " (YAML reads 1e-2 as text: write 1.0e-2)"
-        elif kind is str:
-            hint = " (papermill: pass text with -r instead of -p)"
         raise ConfigError(f"{name} must be {kind.__name__}, got {type(value).__name__} {value!r}{hint}")
     if kind is float and not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, got {value}")
@@ -242,11 +229,7 @@ def checked_value(name: str, value: Any, kind: type) -> Any:
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Refuse a value that is not one of `choices`, and suggest the nearest one that is.
-
-    Raises:
-        ConfigError: it is none of them.
-    """
+    """Raise a ConfigError for a value that is not one of `choices`, which suggests the nearest one."""
     if value not in choices:
         near = difflib.get_close_matches(value, choices, n=1)
         hint = f": did you mean {near[0]!r}?" if near else ""
@@ -257,22 +240,10 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 # Small images first, Muon, warps but no change of brightness or contrast. Few epochs hardly overfit and need
 # little augmentation; outputs/reference/README.md shows what each parameter gained.
-_SHORT: dict[str, Any] = {
-    "model": "medium",
-    "width": 0.5,
-    "optimizer": "muon",
-    "batch_size": 256,
-    "start_size": 28,
-    "dropout": 0.0,
-    "rotate": 10.0,
-    "scale": 0.1,
-    "shift": 0.06,
-    "brightness": 0.0,
-    "contrast": 0.0,
-    "erase": 0.0,
-}
+_SHORT = dict(model="medium", width=0.5, dropout=0.0, optimizer="muon", batch_size=256, start_size=28)
+_SHORT |= dict(rotate=10.0, scale=0.1, shift=0.06, brightness=0.0, contrast=0.0, erase=0.0)
 # Longer trainings overfit: decay, stronger warps and erasing.
-_LONG = {"weight_decay": 0.01, "rotate": 16.0, "scale": 0.16, "shift": 0.1, "erase": 0.3, "views": "shift"}
+_LONG = dict(weight_decay=0.01, rotate=16.0, scale=0.16, shift=0.1, erase=0.3, views="shift")
 _GPU = {**_SHORT, **_LONG, "model": "large", "width": 0.75, "dropout": 0.2}
 # What a person sets overrides the preset.
 PRESET_WORDS = "quick, standard or best, on a GPU gpu-10s to gpu-10min; parameters you set override it"

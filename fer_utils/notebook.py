@@ -15,12 +15,11 @@ _TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """The notebook's parameters with their values, checked. Call it as `read_parameters(globals())`.
 
-    papermill only warns of a mistyped parameter and continues with the default. This reads the executed cells
-    (IPython keeps them in `In`): the cell of annotated values declares names and types, papermill's injected
-    cell may only set those. A scratch cell may set some of them again, annotated or not.
+    papermill only warns of a mistyped parameter and continues with the default. So this reads the executed
+    cells (IPython keeps them in `In`): the cell of annotated values declares names and types, and papermill's
+    injected cell may only set those. Later cells may set some of them again.
 
-    With a `preset`, parameters that nobody set are left out for the preset to fill: those at their default
-    that neither papermill nor a later cell assigned.
+    With a `preset`, parameters at their default are left out unless papermill or a later cell set them.
 
     Raises:
         ConfigError: an unknown name (the nearest known one is suggested) or a wrong type.
@@ -54,12 +53,14 @@ def _statements(source: str) -> list[ast.stmt]:
 
 def _declared(source: str) -> dict[str, type]:
     """Names and types of a cell that holds annotated values and nothing else; empty for any other cell."""
-    statements = _statements(source)
-    for s in statements:
-        typed = isinstance(s, ast.AnnAssign) and isinstance(s.annotation, ast.Name) and s.value is not None
-        if not typed or not isinstance(s.target, ast.Name):
-            return {}
-    return {s.target.id: _TYPES[s.annotation.id] for s in statements if s.annotation.id in _TYPES}
+    declared = {}
+    for statement in _statements(source):
+        match statement:
+            case ast.AnnAssign(ast.Name(name), ast.Name(kind), ast.expr()):
+                declared[name] = _TYPES.get(kind)
+            case _:
+                return {}
+    return {name: kind for name, kind in declared.items() if kind}
 
 
 def _assigned(source: str) -> list[str]:

@@ -14,18 +14,13 @@ BAR_DELAY = 2.0  # seconds; shorter work shows no bar
 
 
 def interactive() -> bool:
-    """Whether this is an interactive notebook: Jupyter's server sets this variable, papermill and the shell
-    do not."""
+    """Whether this is an interactive notebook: only Jupyter's server sets this variable."""
     return bool(os.environ.get("JPY_SESSION_NAME")) and find_spec("ipywidgets") is not None
 
 
 def bar(work: Iterable[Any], what: str, total: int | None = None) -> Iterable[Any]:
-    """Iterate over `work`, in an interactive notebook with a bar of the time left.
-
-    Args:
-        what: a word or two beside the bar.
-        total: the number of items, if `work` has no length.
-    """
+    """Iterate over `work`, in an interactive notebook with a bar named `what` that shows the time left.
+    `total` is the number of items, if `work` has no length."""
     if not interactive():
         return work
     from tqdm.auto import tqdm  # here, since it loads ipywidgets
@@ -34,7 +29,7 @@ def bar(work: Iterable[Any], what: str, total: int | None = None) -> Iterable[An
 
 
 class Progress:
-    """Reports epochs as they finish; use it as a context manager. `silent` prints nothing."""
+    """Reports epochs as they finish; a context manager. `silent` prints nothing."""
 
     def __init__(self, epochs: int, done: int = 0, silent: bool = False):
         self.epochs, self.silent, self.bar = epochs, silent, None

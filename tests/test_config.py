@@ -1,4 +1,4 @@
-"""Every knob is typed and checked before any work; a mistake is answered with the mend."""
+"""Every parameter is typed and checked before any work; a message says how to fix a mistake."""
 
 import dataclasses
 import inspect
@@ -44,7 +44,7 @@ def test_a_config_is_frozen():
         Config().epochs = 3
 
 
-def test_text_shows_every_knob_with_its_value():
+def test_text_shows_every_parameter_with_its_value():
     lines = str(Config(epochs=77)).splitlines()
     assert len(lines) == len(FIELDS)
     assert any(line.split() == ["epochs", "77"] for line in lines)
@@ -53,18 +53,18 @@ def test_text_shows_every_knob_with_its_value():
 # --- JSON ---
 
 
-def test_json_round_trip_keeps_every_knob(tmp_path):
+def test_json_round_trip_keeps_every_parameter(tmp_path):
     # image_size is at its top here, so that start_size, at its own, fits beneath it.
     values = {field.name: changed_value(field) for field in FIELDS} | {"image_size": 512, "n_folds": 100}
     values |= {"learning_rate": 0.001, "n_devices": "2"}  # adamw; a number or "auto"
     config = Config(**values)
-    assert config.changed() == values, "every knob differs from its default"
+    assert config.changed() == values, "every parameter differs from its default"
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config.to_dict()))
     assert Config.from_json(path) == config
 
 
-def test_json_may_name_only_some_knobs_and_its_record_is_skipped(tmp_path):
+def test_json_may_name_only_some_parameters_and_its_record_is_skipped(tmp_path):
     path = tmp_path / "config.json"
     path.write_text('{"epochs": 3, "record": {"torch": "2.10"}}')
     assert Config.from_json(path) == Config(epochs=3)
@@ -132,8 +132,8 @@ def test_a_name_near_to_nothing_lists_what_is_known():
     + [(float, None), (str, 1), (str, None), (int, [1])],
 )
 def test_a_value_of_another_type_is_refused(kind, value):
-    with pytest.raises(ConfigError, match=f"knob must be {kind.__name__}, got {type(value).__name__}"):
-        checked_value("knob", value, kind)
+    with pytest.raises(ConfigError, match=f"epochs must be {kind.__name__}, got {type(value).__name__}"):
+        checked_value("epochs", value, kind)
 
 
 def test_an_int_is_taken_for_a_float_and_stored_as_one():
@@ -193,7 +193,7 @@ def test_a_word_that_is_no_choice_is_refused_and_the_nearest_suggested(field):
         ({"optimizer": "adamw", "learning_rate": 0.1}, "too high for adamw: try 0.002"),
     ],
 )
-def test_knobs_that_do_not_fit_together_are_refused(values, message):
+def test_parameters_that_do_not_fit_together_are_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         Config(**values)
 
@@ -202,14 +202,14 @@ def test_knobs_that_do_not_fit_together_are_refused(values, message):
     "values",
     [{"fold": 9}, {"start_size": 48}, {"start_size": 16}, {"optimizer": "adamw", "learning_rate": 0.02}],
 )
-def test_knobs_that_just_fit_together_are_allowed(values):
+def test_parameters_that_just_fit_together_are_allowed(values):
     assert Config(**values).changed() == values
 
 
 def test_data_options_carry_what_loading_depends_on():
-    knobs = {"image_size": 64, "n_folds": 5, "fold": 3, "layout": "arrays", "columns": "label=mood"}
-    knobs |= {"pool_valid": True, "clean": True, "label_fixes": "fixes.csv", "allow_rejected": True}
-    assert Config(split_seed=8, seed=1, **knobs).data_options == {"seed": 8, **knobs}
+    parameters = {"image_size": 64, "n_folds": 5, "fold": 3, "layout": "arrays", "columns": "label=mood"}
+    parameters |= {"pool_valid": True, "clean": True, "label_fixes": "fixes.csv", "allow_rejected": True}
+    assert Config(split_seed=8, seed=1, **parameters).data_options == {"seed": 8, **parameters}
     assert set(Config().data_options) < set(inspect.signature(load_competition).parameters)
 
 

@@ -1,4 +1,4 @@
-"""Parameters are read from the cells that IPython has run; papermill's own silence on mistakes is mended."""
+"""Parameters are read from the cells that IPython has run; mistakes that papermill ignores are refused."""
 
 import sys
 
@@ -103,7 +103,7 @@ def test_an_edited_cell_counts_in_its_latest_edition():
     assert read_parameters(run_cells(PARAMETERS, edited)) == DEFAULTS | {"seed": 5, "epochs": 3}
 
 
-def test_a_name_mistyped_by_hand_is_forgotten_once_it_is_mended():
+def test_a_name_mistyped_by_hand_is_forgotten_once_it_is_fixed():
     mistyped = PARAMETERS.replace("learning_rate", "lerning_rate")
     assert "lerning_rate" in read_parameters(run_cells(mistyped))  # for Config to refuse
     assert read_parameters(run_cells(mistyped, PARAMETERS)) == DEFAULTS

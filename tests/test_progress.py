@@ -25,7 +25,7 @@ def test_the_better_of_weights_and_moving_average_is_shown(headless, capsys):
     assert "valid accuracy 61.0 %" in capsys.readouterr().out
 
 
-def test_in_jupyterlab_a_bar_goes_on_from_the_epochs_done(monkeypatch, capsys):
+def test_in_jupyterlab_a_bar_resumes_from_the_epochs_done(monkeypatch, capsys):
     bars = []
 
     class Bar(tqdm.std.tqdm):

@@ -83,7 +83,8 @@ FEATURES: dict[str, tuple[float, float, dict[int, float]]] = {
 LEAST = {"lid_upper": 0.025, "lid_lower": 0.01, "lip_upper": 0.012, "lip_lower": 0.015}
 LEAST |= {"open_upper": 0.0, "open_lower": 0.0, "teeth_upper": 0.0, "teeth_lower": 0.0}
 
-# Hair: hairline height, its curve, its slant, how far the sides reach down, volume, curl.
+# Height, curve and slant of the hairline, how far the sides reach down, volume, curl.
+HAIR = ("hairline", "curve", "slant", "sides", "volume", "curl")
 HAIR_STYLES = np.array(
     [
         [0.74, 0.40, 0.00, -0.05, 0.05, 0.01],  # short
@@ -106,9 +107,7 @@ def prototype_units(table: dict[str, tuple[int, ...]] = PROTOTYPES) -> np.ndarra
 def _sample_extras(rng, count, variety):
     """Hair style, beard, glasses, and what covers part of the face: name -> [count]."""
     style = rng.integers(len(HAIR_STYLES), size=count) * (variety > 0)
-    things = dict(
-        zip(("hairline", "curve", "slant", "sides", "volume", "curl"), HAIR_STYLES[style].T, strict=True)
-    )
+    things = dict(zip(HAIR, HAIR_STYLES[style].T, strict=True))
     things["beard"] = variety * rng.uniform(0.4, 0.9, count) * (rng.random(count) < 0.12)
     things["glasses"] = variety * (rng.random(count) < 0.12)
     things["cover"] = variety * (rng.random(count) < 0.08)
@@ -130,15 +129,15 @@ def sample_features(
     count = len(action_units)
     uneven = variety * rng.uniform(-0.25, 0.25, action_units.shape)
     things = _sample_extras(rng, count, variety)
-    chance = {
-        name: rest + variety * spread * rng.uniform(-1, 1, count)
-        for name, (rest, spread, _) in FEATURES.items()
-    }
+    ranges = {name: (rest, variety * spread) for name, (rest, spread, _) in FEATURES.items()}
+    chance = {name: rest + spread * rng.uniform(-1, 1, count) for name, (rest, spread) in ranges.items()}
     things |= {"sin": chance["roll"], "cos": np.sqrt(1 - chance["roll"] ** 2)}
     halves = []
     for share in (1 + uneven, 1 - uneven):
         units = dict(zip(ACTION_UNITS, (action_units * share).T, strict=True))
-        moves = {name: sum(units[unit] * by for unit, by in FEATURES[name][2].items()) for name in FEATURES}
-        half = {name: np.maximum(chance[name] + moves[name], LEAST.get(name, -np.inf)) for name in FEATURES}
-        halves.append({name: np.float32(value)[:, None, None] for name, value in (things | half).items()})
+        half = dict(things)
+        for name, (_, _, moves) in FEATURES.items():
+            moved = chance[name] + sum(units[unit] * by for unit, by in moves.items())
+            half[name] = np.maximum(moved, LEAST.get(name, -np.inf))
+        halves.append({name: np.float32(value)[:, None, None] for name, value in half.items()})
     return halves

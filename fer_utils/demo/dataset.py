@@ -11,8 +11,8 @@ from fer_utils.demo.drawing import draw_faces
 
 COMPANIONS = {"angry": (10,), "disgust": (10,), "fear": (25,), "happy": (25,)}
 
-# Per class: its share, about as in FER2013 (Goodfellow et al. 2013), and its wrong labels.
-SHARES = dict(zip(FER_CLASSES, (0.14, 0.02, 0.14, 0.25, 0.17, 0.11, 0.17), strict=True))
+# The share of each of `FER_CLASSES`, about as in FER2013 (Goodfellow et al. 2013), and its wrong labels.
+SHARES = (0.14, 0.02, 0.14, 0.25, 0.17, 0.11, 0.17)
 MISTAKEN_FOR = {
     "angry": ("disgust", "sad", "neutral"),
     "disgust": ("angry", "angry", "sad"),
@@ -48,7 +48,7 @@ def _sample_units(classes, rng):
 
 def _plan(name, count, rng, train):
     """Choose the class and the defect of each image of a split; columns as in `demo_truth`."""
-    limits = np.cumsum(list(SHARES.values()))[:-1]
+    limits = np.cumsum(SHARES)[:-1]
     truth = rng.permutation(np.searchsorted(limits, (np.arange(count) + 0.5) / count))
     ids = [str(row) if name == "test" else f"{name}_{row:05d}" for row in range(count)]
     plan = pd.DataFrame({"id": ids, "truth": truth, "label": truth, "defect": "", "copy_of": -1})
@@ -104,10 +104,8 @@ def _pictures(plan, rng, size, train):
 def make_demo(
     n_train: int = 5000, n_valid: int = 1500, n_test: int = 1500, seed: int = 0, size: int = 48
 ) -> Competition:
-    """Draw the demo competition: seven expressions, imbalanced, with the defects of real data.
+    """Draw the demo competition: seven expressions, imbalanced, with the `DEFECTS` that `demo_truth` lists.
 
-    About 4 % of the labels in train and valid are wrong, 1 % of train are exact copies, some under another
-    label, a few train images occur again in valid and test, a few are blank: `demo_truth` lists them.
     The same arguments give the same bytes; train does not depend on the sizes of the other splits.
 
     Args:
@@ -127,13 +125,6 @@ def make_demo(
         splits[name] = Split(images, labels, plan.id.to_numpy(str))
     template = pd.DataFrame({"id": plans["test"].id, "emotion": "0"}, dtype=str)
     values = tuple(range(len(FER_CLASSES)))
-    return Competition(
-        **splits,
-        class_names=FER_CLASSES,
-        label_values=values,
-        submission=SubmissionFormat(template, "emotion", np.arange(n_test), tuple(map(str, values))),
-        source="demo",
-        layout="demo",
-        notes=NOTES,
-        is_demo=True,
-    )
+    form = SubmissionFormat(template, "emotion", np.arange(n_test), tuple(map(str, values)))
+    origin = {"source": "demo", "layout": "demo", "notes": NOTES, "is_demo": True}
+    return Competition(**splits, class_names=FER_CLASSES, label_values=values, submission=form, **origin)

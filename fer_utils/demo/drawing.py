@@ -31,8 +31,7 @@ def _spot(x, y, radius_x, radius_y):
     """A soft spot: 1 in the middle, 0 from the radius on."""
     spot = np.square(x * (1 / radius_x)) + np.square(y * (1 / radius_y))
     np.subtract(1, spot, out=spot)
-    np.clip(spot, 0, 1, out=spot)
-    return np.square(spot, out=spot)
+    return np.square(np.clip(spot, 0, 1, out=spot), out=spot)
 
 
 def _disc(x, y, radius, blur):
@@ -147,8 +146,7 @@ def _draw_mouth(canvas, f, x, y, px):
     _paint(canvas, inside * _cover(y - upper - f.teeth_upper, px), 0.93)
     _paint(canvas, inside * _cover(lower - f.teeth_lower - y, px), 0.9)
     _shade(canvas, 0.72 * _line(y - upper, 0.016, px) * np.clip(6 - 5.5 * np.abs(t), 0, 1))
-    corner = _spot(np.abs(t) - 1.05, (y - f.corner_y * 0.65) * 5, 0.25, 0.35)
-    _shade(canvas, 0.35 * corner)
+    _shade(canvas, 0.35 * _spot(np.abs(t) - 1.05, (y - f.corner_y * 0.65) * 5, 0.25, 0.35))  # corners
 
 
 def _draw_beard(canvas, f, x, y, px):
@@ -219,9 +217,7 @@ def _photograph(canvas, f, grid):
     mean = blocks[:, :, :1] + blocks[:, :, 1:]
     mean = (mean[..., :1] + mean[..., 1:]) / 4
     blocks += np.clip(f.soft, 0, 1)[..., None, None] * (mean - blocks)
-    canvas *= f.gain
-    canvas += f.noise * f.grain
-    return (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return (np.clip(canvas * f.gain + f.noise * f.grain, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def draw_faces(

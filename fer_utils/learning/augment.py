@@ -32,10 +32,7 @@ def to_float(images: Tensor) -> Tensor:
 
 def augment(images: Tensor, config: Config, generator: torch.Generator) -> Tensor:
     """A random variant of every image, with the strengths in `config`; a step of strength zero does nothing.
-
-    The order: mirror, one affine warp (rotation, scale, shift, shear together, so that pixels are
-    interpolated once), contrast and brightness, erasing.
-    """
+    Rotation, scale, shift and shear are one warp, so that pixels are interpolated once."""
     images = random_flip(images, config.flip, generator)
     images = random_affine(images, config.rotate, config.scale, config.shift, config.shear, generator)
     images = random_light(images, config.brightness, config.contrast, generator)
@@ -46,8 +43,7 @@ def random_flip(images: Tensor, probability: float, generator: torch.Generator) 
     """Mirror each image left to right with `probability`."""
     if probability == 0:
         return images
-    chosen = _uniform(images, 0, 1, generator) < probability
-    return _blend(images, images.flip(-1), chosen.view(-1, 1, 1, 1))
+    return _blend(images, images.flip(-1), _uniform(images, 0, 1, generator) < probability)
 
 
 def random_affine(
@@ -70,8 +66,8 @@ def random_light(images: Tensor, brightness: float, contrast: float, generator: 
     """Scale each image around its own mean by 1 +- `contrast` and add up to +- `brightness`."""
     if brightness == contrast == 0:
         return images
-    gain = 1 + _uniform(images, -contrast, contrast, generator).view(-1, 1, 1, 1)
-    offset = _uniform(images, -brightness, brightness, generator).view(-1, 1, 1, 1)
+    gain = 1 + _uniform(images, -contrast, contrast, generator)
+    offset = _uniform(images, -brightness, brightness, generator)
     mean = images.mean((1, 2, 3), keepdim=True)
     return torch.addcmul(mean * (1 - gain) + offset, images, gain).clamp_(0, 1)
 
@@ -86,9 +82,8 @@ def random_erase(images: Tensor, probability: float, generator: torch.Generator)
     box_h, box_w = torch.sqrt(area * ratio) * height, torch.sqrt(area / ratio) * width
     top = _uniform(images, 0, 1, generator) * (height - box_h)
     left = _uniform(images, 0, 1, generator) * (width - box_w)
-    y, x = _pixel_centres(images)
     chosen = _uniform(images, 0, 1, generator) < probability
-    top, left, box_h, box_w, chosen = (draw.view(-1, 1, 1, 1) for draw in (top, left, box_h, box_w, chosen))
+    y, x = _pixel_centres(images)
     inside_y, inside_x = (y >= top) & (y < top + box_h) & chosen, (x >= left) & (x < left + box_w)
     return _blend(images, images.mean((1, 2, 3), keepdim=True), inside_y & inside_x)
 
@@ -96,11 +91,8 @@ def random_erase(images: Tensor, probability: float, generator: torch.Generator)
 def mix(
     images: Tensor, targets: Tensor, mixup: float, cutmix: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Blend images and their targets [N, C] with those of a random partner.
-
-    `mixup` and `cutmix` are the alpha of a Beta(alpha, alpha) draw, one draw for each image
-    (Zhang et al. 2018; Yun et al. 2019). With both on, half of the images get each.
-    """
+    """Blend images and their targets [N, C] with those of a random partner: `mixup` and `cutmix` are the
+    alpha of a Beta draw for each image (Zhang et al. 2018; Yun et al. 2019). With both, half get each."""
     if mixup == cutmix == 0:
         return images, targets
     partner = torch.randperm(len(images), generator=generator, device=images.device)
@@ -108,8 +100,8 @@ def mix(
     cut, blended = (_beta(images, alpha, generator) for alpha in (cutmix or mixup, mixup or cutmix))
     keep = torch.where(use_cut, cut, blended)
     mask = _cut_mask(images, keep, generator)
-    blend = torch.where(use_cut.view(-1, 1, 1, 1), mask, keep.view(-1, 1, 1, 1).expand_as(mask))
-    share = torch.where(use_cut, mask.mean((1, 2, 3)), keep).unsqueeze(1)
+    blend = torch.where(use_cut, mask, keep)
+    share = torch.where(use_cut, mask.mean((1, 2, 3), keepdim=True), keep).view(-1, 1)
     mixed = blend * images + (1 - blend) * images[partner]
     return mixed, share * targets + (1 - share) * targets[partner]
 
@@ -123,8 +115,7 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     across, down, offset = matrix.unbind(-1)  # each [N, 2]
     rows = down[:, :, None] * y + offset[:, :, None]
     planes = across[:, :, None, None] * x + rows[..., None]  # [N, 2, H, W]
-    grid = planes.permute(0, 2, 3, 1)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(images, planes.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
 
 
 def view(images: Tensor, flip: bool, dx: float, dy: float, zoom: float) -> Tensor:
@@ -137,10 +128,10 @@ def view(images: Tensor, flip: bool, dx: float, dy: float, zoom: float) -> Tenso
 
 def at_size(images: Tensor, size: int) -> Tensor:
     """A batch at `size` x `size` pixels, antialiased, on its device: for training that begins with small
-    images. Files are resized by `data.images.resize`."""
+    images."""
     if images.shape[-2:] == (size, size):
         return images
-    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
 def _blend(images: Tensor, others: Tensor, mask: Tensor) -> Tensor:
@@ -149,14 +140,13 @@ def _blend(images: Tensor, others: Tensor, mask: Tensor) -> Tensor:
 
 
 def _uniform(images: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:
-    """A uniform draw for each image, [N]."""
-    return torch.rand(len(images), generator=generator, device=images.device) * (high - low) + low
+    """A uniform draw for each image, [N, 1, 1, 1]."""
+    return torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) * (high - low) + low
 
 
 def _beta(images: Tensor, alpha: float, generator: torch.Generator) -> Tensor:
-    """A Beta(alpha, alpha) draw for each image, [N], from two gamma draws: torch.distributions takes no
-    generator."""
-    shape = torch.full((2, len(images)), float(alpha), device=images.device)
+    """A Beta(alpha, alpha) draw for each image, [N, 1, 1, 1]: torch.distributions takes no generator."""
+    shape = torch.full((2, len(images), 1, 1, 1), float(alpha), device=images.device)
     first, second = torch._standard_gamma(shape, generator=generator)
     return first / (first + second).clamp_min(1e-12)
 
@@ -166,14 +156,12 @@ def _cut_mask(images: Tensor, keep: Tensor, generator: torch.Generator) -> Tenso
     height, width = images.shape[-2:]
     half = torch.sqrt(1 - keep) / 2
     cy, cx = (_uniform(images, 0, 1, generator) for _ in range(2))
-    half, cy, cx = (draw.view(-1, 1, 1, 1) for draw in (half, cy, cx))
     y, x = _pixel_centres(images)
-    inside = ((y / height - cy).abs() < half) & ((x / width - cx).abs() < half)
-    return (~inside).float()
+    return (((y / height - cy).abs() >= half) | ((x / width - cx).abs() >= half)).float()
 
 
 def _pixel_centres(images: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [H, 1] and columns [W] of the pixels' centres, in pixels."""
     height, width = images.shape[-2:]
-    y = torch.arange(height, device=images.device).view(-1, 1)
-    return y + 0.5, torch.arange(width, device=images.device) + 0.5
+    y, x = (torch.arange(n, device=images.device) + 0.5 for n in (height, width))
+    return y.view(-1, 1), x

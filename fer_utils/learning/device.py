@@ -29,15 +29,13 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises:
         ConfigError: the named device cannot run a single operation here.
     """
-    names = ("cuda", "mps", "cpu") if name == "auto" else (name,)
     problem = ""
-    for candidate in names:
+    for candidate in ("cuda", "mps", "cpu") if name == "auto" else (name,):
         try:
             # is_available() can be true where the first real operation fails (an old GPU, a new torch).
-            device = torch.device(candidate)
-            image = torch.ones(1, 1, 4, 4, device=device)
+            image = torch.ones(1, 1, 4, 4, device=candidate)
             F.conv2d(image, image).item()
-            return device
+            return torch.device(candidate)
         except (RuntimeError, AssertionError, ImportError) as error:
             problem = str(error).strip().split("\n")[0].split(". ")[0]  # torch adds pages of advice
     raise ConfigError(f"device {name!r} cannot be used here ({problem}); try 'auto' or 'cpu'")
@@ -64,13 +62,11 @@ def choose_precision(name: str, model: nn.Module, image_size: int) -> torch.dtyp
     if name != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
     if device.type == "cuda":
-        modern = torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if modern else torch.float16
-    if device.type == "cpu":
-        seconds = _step_seconds(model, image_size)
-        if 1.25 * seconds[torch.bfloat16] < seconds[torch.float32]:
-            return torch.bfloat16
-    return torch.float32
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    if device.type != "cpu":
+        return torch.float32
+    seconds = _step_seconds(model, image_size)
+    return torch.bfloat16 if 1.25 * seconds[torch.bfloat16] < seconds[torch.float32] else torch.float32
 
 
 def _step_seconds(model: nn.Module, image_size: int) -> dict[torch.dtype, float]:
@@ -92,12 +88,11 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str | int
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             packages[name] = version(name)
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
         "python": platform.python_version(),
         **packages,
         "device": device.type,
-        "hardware": hardware,
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "threads": torch.get_num_threads(),
         "precision": str(dtype).removeprefix("torch."),
         "git_commit": _git_commit(),

@@ -103,8 +103,8 @@ def leave_team() -> None:
 
 
 def end_process(status: int) -> NoReturn:
-    """End this process with an exit status; in a team without Python's shutdown, during which threads of
-    torch may still call Python and abort a finished training."""
+    """End this process with an exit status; in a team without Python's shutdown, during which torch's threads
+    may abort a finished training."""
     if in_team():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -115,8 +115,8 @@ def end_process(status: int) -> NoReturn:
 def own_device(name: str) -> torch.device:
     """The device called `name`, or this process's own GPU where torchrun started one process for each."""
     if in_team() and name in ("auto", "cuda") and torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         name = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(name)
     return choose_device(name)
 
 
@@ -132,11 +132,8 @@ def share_norms(model: nn.Module) -> nn.Module:
                 shared = SharedBatchNorm(module.num_features, module.eps, module.momentum)
                 shared.load_state_dict(module.state_dict())
                 setattr(parent, name, shared.to(module.weight.device))
-    others = {
-        type(module).__name__
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, SharedBatchNorm)
-    }
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    others = {type(norm).__name__ for norm in norms} - {"SharedBatchNorm"}
     if others and next(model.parameters()).device.type == "cuda":
         from timm.layers import convert_sync_batchnorm  # torch's, which makes the device wait at every one
 
@@ -147,10 +144,8 @@ def share_norms(model: nn.Module) -> nn.Module:
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch normalization over the images of all processes.
-
-    torch's SyncBatchNorm works on GPUs only, and makes the host wait for them at every layer.
-    """
+    """Batch normalization over the images of all processes. torch's SyncBatchNorm works on GPUs only and
+    makes the host wait for them at every layer."""
 
     def forward(self, features: Tensor) -> Tensor:
         if not self.training:
@@ -179,8 +174,4 @@ class _SumOverTeam(torch.autograd.Function):
         dist.all_reduce(total)
         return total
 
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total
+    backward = forward

@@ -14,14 +14,14 @@ import pandas as pd
 CALIBRATION_BINS = 15
 
 
-def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a share of `hits` among `n` (Wilson 1927); (nan, nan) when n is 0."""
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """95 % interval of a share of `hits` among `n` (Wilson 1927); (nan, nan) when n is 0."""
     if n == 0:
         return math.nan, math.nan
     from scipy.stats import binomtest
 
-    interval = binomtest(int(hits), int(n)).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    low, high = binomtest(int(hits), int(n)).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def accuracy_of(correct: np.ndarray) -> dict[str, float]:
@@ -32,7 +32,7 @@ def accuracy_of(correct: np.ndarray) -> dict[str, float]:
 
 
 def evaluate(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Every number about class probabilities [N, C] against labels [N].
+    """All scores of class probabilities [N, C] against labels [N].
 
     Returns:
         n, accuracy with its 95 % Wilson interval, macro F1 (over the classes that occur or are predicted),
@@ -41,11 +41,9 @@ def evaluate(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
     """
     from sklearn import metrics as sk
 
-    preds = probs.argmax(1)
-    classes = np.arange(len(class_names))
-    precision, recall, f1, support = sk.precision_recall_fscore_support(
-        labels, preds, labels=classes, zero_division=0
-    )
+    preds, classes = probs.argmax(1), np.arange(len(class_names))
+    table = sk.precision_recall_fscore_support(labels, preds, labels=classes, zero_division=0)
+    _, recall, f1, support = table
     return accuracy_of(preds == labels) | {
         "macro_f1": float(f1[np.union1d(labels, preds)].mean()),
         "balanced_accuracy": float(recall[support > 0].mean()),
@@ -54,17 +52,16 @@ def evaluate(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
         "confusion": sk.confusion_matrix(labels, preds, labels=classes).tolist(),
         "per_class": {
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)}
-            for name, p, r, f, n in zip(class_names, precision, recall, f1, support, strict=True)
+            for name, p, r, f, n in zip(class_names, *table, strict=True)
         },
     }
 
 
 def calibration_table(probs: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> pd.DataFrame:
     """Mean confidence, accuracy and n in `bins` equal-width bins of confidence; empty bins are left out."""
-    confidence, hit = probs.max(1), probs.argmax(1) == labels
-    frame = pd.DataFrame({"bin": np.minimum((confidence * bins).astype(int), bins - 1)})
-    grouped = frame.assign(confidence=confidence, accuracy=hit, n=1).groupby("bin")
-    return grouped.agg({"confidence": "mean", "accuracy": "mean", "n": "sum"})
+    frame = pd.DataFrame({"confidence": probs.max(1), "accuracy": probs.argmax(1) == labels, "n": 1})
+    bin_of = (frame.confidence * bins).astype(int).clip(upper=bins - 1).rename("bin")
+    return frame.groupby(bin_of).agg({"confidence": "mean", "accuracy": "mean", "n": "sum"})
 
 
 def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
@@ -90,13 +87,12 @@ def _fit_sharpness(probs: np.ndarray, labels: np.ndarray) -> tuple[float, float]
 
 
 def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature that minimizes the log loss of [N, C] (Guo et al. 2017): above 1 it lowers the
-    confidence, below 1 it raises it."""
+    """The temperature that minimizes the log loss of [N, C] (Guo et al. 2017)."""
     return 1 / _fit_sharpness(probs, labels)[0]
 
 
 def at_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities [N, C] sharpened (below 1) or flattened (above 1); the order of classes stays."""
+    """Probabilities [N, C], more confident (temperature below 1) or less (above 1), in the same order."""
     from scipy.special import softmax
 
     return softmax(np.log(probs.clip(1e-12)).astype(np.float64) / temperature, axis=1)
@@ -108,17 +104,14 @@ def log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
 
 
 def calibrated_log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Log loss of [N, C] at the temperature that minimizes it.
-
-    It measures how well the classes are separated and not how confident the probabilities are: label
-    smoothing and averaging both lower the confidence, which raises the plain log loss.
-    """
+    """Log loss of [N, C] at the best temperature: how well the classes are separated, whatever the
+    confidence, which label smoothing and averaging lower."""
     return _fit_sharpness(probs, labels)[1]
 
 
 def cross_calibrated(probs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, list[float]]:
-    """Probabilities [N, C], each half of them at the temperature fitted to the other half, and both
-    temperatures: what is measured on them is independent of the fit."""
+    """Probabilities [N, C], each half at the temperature fitted to the other half, so that scores on them are
+    independent of the fit; and both temperatures."""
     half = np.random.default_rng(seed).permutation(len(labels)) < len(labels) // 2
     result, temperatures = np.empty(probs.shape), []
     for fitted, other in ((half, ~half), (~half, half)):
@@ -128,12 +121,11 @@ def cross_calibrated(probs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tu
 
 
 def calibration_report(probs: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """What a temperature improves: calibration error in `CALIBRATION_BINS` bins and log loss of [N, C] as it
-    is and cross-calibrated, with the temperature fitted to all images."""
-    calibrated, _ = cross_calibrated(probs, labels)
+    """Calibration error and log loss of [N, C] as it is and cross-calibrated, and the temperature fitted to
+    all images."""
     rows = {
         name: {"calibration_error": calibration_error(some, labels), "log_loss": log_loss(some, labels)}
-        for name, some in (("as it is", probs), ("calibrated", calibrated))
+        for name, some in (("as it is", probs), ("calibrated", cross_calibrated(probs, labels)[0]))
     }
     return pd.DataFrame(rows).T.assign(temperature=[1.0, fit_temperature(probs, labels)], n=len(labels))
 
@@ -141,20 +133,19 @@ def calibration_report(probs: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
 def coverage_table(
     probs: np.ndarray, labels: np.ndarray, shares: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 ) -> pd.DataFrame:
-    """Accuracy if only the most confident predictions of [N, C] are kept (selective prediction, Geifman and
-    El-Yaniv 2017).
+    """Accuracy if only the most confident share of the predictions [N, C] is kept (selective prediction,
+    Geifman and El-Yaniv 2017).
 
     Returns:
-        A row per share kept: `coverage`, `n`, `accuracy` with its 95 % interval, `threshold`, the lowest
-        confidence among the kept.
+        A row per share: `coverage`, `n`, `accuracy` with its 95 % interval, `threshold` (confidence of the
+        last image kept).
     """
     confidence, hit = probs.max(1), probs.argmax(1) == labels
-    order = np.argsort(-confidence, kind="stable")
-    kept = [order[: max(1, round(share * len(order)))] for share in shares]
-    rows = [accuracy_of(hit[rows]) | {"threshold": confidence[rows[-1]]} for rows in kept]
-    return pd.DataFrame(rows).assign(coverage=shares)[
-        ["coverage", "n", "accuracy", "ci_low", "ci_high", "threshold"]
-    ]
+    order, rows = np.argsort(-confidence, kind="stable"), []
+    for share in shares:
+        kept = order[: max(1, round(share * len(order)))]
+        rows.append({"coverage": share, **accuracy_of(hit[kept]), "threshold": confidence[kept[-1]]})
+    return pd.DataFrame(rows)
 
 
 def paired_test(preds: np.ndarray, other: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -178,10 +169,8 @@ def paired_test(preds: np.ndarray, other: np.ndarray, labels: np.ndarray) -> dic
 def holm(p: np.ndarray) -> np.ndarray:
     """p values [N] corrected for their number (Holm 1979)."""
     order = np.argsort(p)
-    corrected = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))).clip(max=1)
-    result = np.empty(len(p))
-    result[order] = corrected
-    return result
+    corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected[np.argsort(order)]
 
 
 def describe(scores: dict[str, Any]) -> str:
@@ -194,19 +183,16 @@ def describe(scores: dict[str, Any]) -> str:
 
 def describe_gain(test: dict[str, float]) -> str:
     """The outcome of `paired_test` in words: the difference, its 95 % interval, p and what that means."""
-    points = {key: 100 * test[key] for key in ("difference", "ci_low", "ci_high")}
+    points, low, high = (100 * test[key] for key in ("difference", "ci_low", "ci_high"))
     verdict = "no evidence of a difference"
     if test["p"] < 0.05:
         verdict = "evidence of a gain" if test["difference"] > 0 else "evidence of a loss"
-    return (
-        f"{points['difference']:+.2f} points ({points['ci_low']:+.2f} to {points['ci_high']:+.2f}), "
-        f"exact McNemar p = {test['p']:.3g}: {verdict}"
-    )
+    return f"{points:+.2f} points ({low:+.2f} to {high:+.2f}), exact McNemar p = {test['p']:.3g}: {verdict}"
 
 
 def per_class_table(scores: dict[str, Any]) -> pd.DataFrame:
-    """The per-class numbers of `evaluate` as a table, precision and recall with their 95 % intervals; the
-    weakest F1 first, absent classes last."""
+    """The per-class scores of `evaluate` with 95 % intervals of precision and recall; the weakest F1 first,
+    absent classes last."""
     table = pd.DataFrame(scores["per_class"]).T.astype({"n": int})
     confusion = np.array(scores["confusion"])
     for name, totals in (("recall", confusion.sum(1)), ("precision", confusion.sum(0))):

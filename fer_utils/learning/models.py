@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,10 +17,8 @@ from fer_utils.config import ConfigError, check_choice
 
 def conv_norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     """Convolution without bias, then batch normalization (Ioffe and Szegedy 2015)."""
-    padding = (kernel - 1) // 2
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs)
-    )
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
 
 class SqueezeExcite(nn.Module):
@@ -38,12 +37,11 @@ class SqueezeExcite(nn.Module):
 class Residual(nn.Module):
     """Two 3x3 convolutions beside a shortcut (He et al. 2016); a stride is taken by average pooling there.
 
-    In training an image takes only the shortcut with probability `drop_path` (stochastic depth, Huang et al.
-    2016).
+    In training an image takes only the shortcut with probability `drop_path` (Huang et al. 2016).
     """
 
     def __init__(
-        self, inputs: int, outputs: int, stride: int = 1, excite: bool = False, drop_path: float = 0.0
+        self, inputs: int, outputs: int, stride: int = 1, excite: bool = False, drop_path: float = 0
     ):
         super().__init__()
         self.drop_path = drop_path
@@ -72,8 +70,8 @@ class FaceNet(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.features(normalise(images))  # [N, C, h, w]
-        return self.classifier(self.dropout(features.mean((2, 3))))
+        pooled = self.features(normalise(images)).mean((2, 3))  # [N, C]
+        return self.classifier(self.dropout(pooled))
 
 
 class Normalised(nn.Module):
@@ -88,11 +86,9 @@ class Normalised(nn.Module):
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Images from 0..1 to about zero mean and unit spread, by constants, so that weights alone are saved.
-
-    Standardising each image by itself made no clear difference on FER2013 (PublicTest, n = 3,589, one seed,
-    `small`, 5 epochs: 57.6 and 57.1 %) and would undo the changes of brightness and contrast.
-    """
+    """Images from 0..1 to about zero mean and unit spread, by constants. To standardise each image would undo
+    the changes of brightness and contrast, and made no clear difference on FER2013 (PublicTest, n = 3,589,
+    one seed, `small`, 5 epochs: 57.6 and 57.1 %)."""
     return (images - 0.5) / 0.25
 
 
@@ -113,16 +109,8 @@ class ModelOptions:
 def small(options: ModelOptions) -> nn.Module:
     """For CPUs: the first convolution already reduces the costly full resolution; 1.1 M parameters."""
     a, b, c, d = (options.channels(base) for base in (32, 64, 128, 256))
-    blocks = [
-        *_unit(1, a, kernel=6, stride=2),
-        *_unit(a, b),
-        nn.MaxPool2d(2),
-        *_unit(b, c),
-        *_unit(c, c),
-        nn.MaxPool2d(2),
-        *_unit(c, d),
-        *_unit(d, d),
-    ]
+    blocks = [*_unit(1, a, kernel=6, stride=2), *_unit(a, b), nn.MaxPool2d(2)]
+    blocks += [*_unit(b, c), *_unit(c, c), nn.MaxPool2d(2), *_unit(c, d), *_unit(d, d)]
     return FaceNet(nn.Sequential(*blocks), d, options.num_classes, options.dropout)
 
 
@@ -145,18 +133,16 @@ def large(options: ModelOptions) -> nn.Module:
 def vgg_bn(options: ModelOptions) -> nn.Module:
     """The peers' VGG with batch normalization: four stages of two convolutions, two layers of 4096
     (the layout published by Khaireddin and Chen 2021, arXiv 2105.03588)."""
-    layers, inputs = [], 1
-    for outputs in (64, 128, 256, 512):
-        outputs = options.channels(outputs)
+    widths = [1, *map(options.channels, (64, 128, 256, 512))]
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
         layers += [*_unit(inputs, outputs), *_unit(outputs, outputs), nn.MaxPool2d(2)]
-        inputs = outputs
     # Pooled to 2 x 2 as on their 40-pixel crops, so the number of parameters is theirs at any image size.
     layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten()]
-    inputs *= 4
-    for outputs in [options.channels(4096)] * 2:
-        layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True), nn.Dropout(options.dropout)]
-        inputs = outputs
-    return Normalised(nn.Sequential(*layers, nn.Linear(inputs, options.num_classes)))
+    hidden = options.channels(4096)
+    for inputs in (4 * widths[-1], hidden):
+        layers += [nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Dropout(options.dropout)]
+    return Normalised(nn.Sequential(*layers, nn.Linear(hidden, options.num_classes)))
 
 
 def resnet18(options: ModelOptions) -> nn.Module:
@@ -173,11 +159,7 @@ def resnet18(options: ModelOptions) -> nn.Module:
 
 
 MODELS: dict[str, Callable[[ModelOptions], nn.Module]] = {
-    "small": small,
-    "medium": medium,
-    "large": large,
-    "vgg_bn": vgg_bn,
-    "resnet18": resnet18,
+    build.__name__: build for build in (small, medium, large, vgg_bn, resnet18)
 }
 
 
@@ -193,8 +175,7 @@ def create_model(
 ) -> nn.Module:
     """Build a network for grey images in 0..1 [N, 1, H, W] that gives logits [N, num_classes].
 
-    The parameters are those of `Config`; `image_size` matters only to timm's networks of fixed size (vision
-    transformers).
+    The parameters are those of `Config`; `image_size` matters only to timm's networks of fixed size.
 
     Raises:
         ConfigError: an unknown name, or an option that this network does not have.
@@ -210,9 +191,8 @@ def create_model(
         raise ConfigError(f"pretrained: {name!r} has no published weights; some timm/NAME models have")
     model = MODELS[name](ModelOptions(num_classes, width, dropout, drop_path))
     if drop_path and not any(isinstance(module, Residual) for module in model.modules()):
-        raise ConfigError(
-            f"drop_path must be 0 for {name}, which has no residual blocks that can be skipped; try 'medium'"
-        )
+        problem = f"drop_path must be 0 for {name}, which has no residual blocks that can be skipped"
+        raise ConfigError(f"{problem}; try 'medium'")
     return model
 
 
@@ -225,8 +205,7 @@ def model_cost(model: nn.Module, image_size: int) -> tuple[int, int]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(torch.zeros(1, 1, image_size, image_size, device=device))
     model.train(was_training)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return parameters, counter.get_total_flops() // 2
+    return sum(weights.numel() for weights in model.parameters()), counter.get_total_flops() // 2
 
 
 def _unit(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
@@ -238,8 +217,8 @@ def _residual_blocks(
 ) -> list[Residual]:
     """A block for each (inputs, outputs, stride). The probability of skipping one grows up to `drop_path` at
     the last, since all blocks depend on the first ones."""
-    steps = [options.drop_path * (k + 1) / len(shapes) for k in range(len(shapes))]
-    return [Residual(*shape, excite, step) for shape, step in zip(shapes, steps, strict=True)]
+    n = len(shapes)
+    return [Residual(*shape, excite, options.drop_path * k / n) for k, shape in enumerate(shapes, 1)]
 
 
 def _timm_backbone(name: str, image_size: int, options: dict[str, Any]) -> nn.Module:
@@ -247,15 +226,16 @@ def _timm_backbone(name: str, image_size: int, options: dict[str, Any]) -> nn.Mo
 
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise ConfigError(f"unknown timm model {name!r}: {'near are ' + ', '.join(near) if near else ''}")
+        raise ConfigError(f"unknown timm model {name!r}{': near are ' if near else ''}{', '.join(near)}")
     try:
         if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
             options = options | {"img_size": image_size}
         return timm.create_model(name, in_chans=1, **options)
     except Exception as error:
+        reason = f"({type(error).__name__}: {error})"
         if not options["pretrained"] or isinstance(error, TypeError):  # an option it does not have
-            raise ConfigError(f"timm/{name} cannot be built ({type(error).__name__}: {error})") from error
+            raise ConfigError(f"timm/{name} cannot be built {reason}") from error
+        advice = "Download them once where there is internet, or set pretrained to False"
         raise ConfigError(
-            f"pretrained: the weights of timm/{name} are not available ({type(error).__name__}: {error}). "
-            "Download them once where there is internet, or set pretrained to False"
+            f"pretrained: the weights of timm/{name} are not available {reason}. {advice}"
         ) from error

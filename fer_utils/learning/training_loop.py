@@ -72,11 +72,10 @@ class Learner:
 
     def diverged(self, what: str) -> str:
         """The message for a training that diverged to `what`."""
-        epoch = self.epoch + (self.step > 0)
         return (
-            f"training diverged to {what} in epoch {epoch}; what was saved before is kept. Start again "
-            f"with another out and a lower learning_rate (now {self.config.learning_rate:g}), clip_norm 1.0 "
-            "or precision 'fp32'"
+            f"training diverged to {what} in epoch {self.epoch + (self.step > 0)}; what was saved before is "
+            "kept. Start again with another out and a lower learning_rate (now "
+            f"{self.config.learning_rate:g}), clip_norm 1.0 or precision 'fp32'"
         )
 
 
@@ -90,15 +89,16 @@ def new_learner(
     """A learner before its first step; `team` are the processes that train it together, and `precision` is
     what "auto" was resolved to in an earlier session."""
     torch.manual_seed(config.seed)
-    model = create_model(config.model, len(competition.class_names), **config.model_options)
+    num_classes = len(competition.class_names)
+    model = create_model(config.model, num_classes, **config.model_options)
     model = model.to(device, memory_format=torch.channels_last)
-    counts = torch.tensor(np.bincount(competition.train.labels, minlength=len(competition.class_names)))
+    counts = torch.tensor(np.bincount(competition.train.labels, minlength=num_classes))
     dtype = team.agree(choose_precision(precision or config.precision, model, config.image_size))
     if team.size > 1:
         model = share_norms(model)
     return Learner(
         config=config,
-        num_classes=len(competition.class_names),
+        num_classes=num_classes,
         model=model,
         forward=team.wrap(model),
         optimizer=make_optimizer(model, config, dtype),
@@ -113,8 +113,7 @@ def new_learner(
 
 
 def place(images: np.ndarray, device: torch.device) -> Tensor:
-    """All images as uint8 on `device`; on the host if they would fill more than half of a GPU's free memory,
-    and then each batch is copied by itself."""
+    """All images as uint8 on `device`, or on the host if they fill more than half of a GPU's free memory."""
     host = torch.from_numpy(np.require(images, requirements="W"))
     too_large = device.type == "cuda" and host.nbytes > torch.cuda.mem_get_info(device)[0] / 2
     return host if too_large else host.to(device)
@@ -173,8 +172,8 @@ def _step(learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, shar
 
     `share` is 1, or this process's share of the batch times the size of the team, which averages gradients.
     """
-    loss, hits = forward_backward(learner, batch, targets, labels, share)
     config = learner.config
+    loss, hits = forward_backward(learner, batch, targets, labels, share)
     if config.sam:
         with climbed(learner.model, config.sam):
             forward_backward(learner, batch, targets, labels, share)
@@ -183,22 +182,20 @@ def _step(learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, shar
         nn.utils.clip_grad_norm_(learner.model.parameters(), config.clip_norm)
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
-    if learner.average is not None:
+    if learner.average:
         learner.average.update(learner.model)
     return torch.stack([loss * len(batch), hits])
 
 
 def forward_backward(
-    learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, share: float = 1.0
+    learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, share: float
 ) -> tuple[Tensor, Tensor]:
     """Fill the gradients from a batch; returns its mean loss and its hits, on the device."""
-    config = learner.config
     with learner.autocast():
         logits = learner.forward(batch)
-    loss = F.cross_entropy(
-        logits.float(), targets, weight=learner.class_weight, label_smoothing=config.label_smoothing
-    )
-    learner.optimizer.zero_grad(set_to_none=True)
+    options = {"weight": learner.class_weight, "label_smoothing": learner.config.label_smoothing}
+    loss = F.cross_entropy(logits.float(), targets, **options)
+    learner.optimizer.zero_grad()
     learner.scaler.scale(loss * share).backward()
     return loss.detach(), (logits.argmax(1) == labels).sum()
 
@@ -214,9 +211,9 @@ def batches(n: int, config: Config, epoch: int) -> Tensor:
 
 
 def _generator(seed: int, step: int, device: torch.device, team: Team = ALONE) -> torch.Generator:
-    """Random numbers determined by seed and step, the same in a whole team. The global generators of torch,
-    from which dropout draws, Python and numpy are seeded too, differently in each process: seed and step
-    determine all random states, so checkpoints store none."""
+    """Random numbers determined by seed and step, the same in a whole team. The global generators of torch
+    (for dropout), Python and numpy are seeded too, differently in each process. So checkpoints store no
+    random states."""
     number = (seed * 1_000_003 + step) % 2**63
     own = (number + team.rank * 2**40) % 2**63
     torch.manual_seed(own)
@@ -228,24 +225,23 @@ def _generator(seed: int, step: int, device: torch.device, team: Team = ALONE) -
 def size_of_epoch(config: Config, epoch: int) -> int:
     """Pixels in `epoch`: from start_size up to image_size over the first two thirds, in steps of 4
     (progressive resizing: small images teach coarse features first, at a lower cost; Howard 2018)."""
+    start, end = config.start_size, config.image_size
     growth = min(1.0, epoch / max(1, round(config.epochs * 2 / 3)))
-    if not config.start_size or growth == 1:
-        return config.image_size
-    size = config.start_size + (config.image_size - config.start_size) * growth
-    return min(config.image_size, max(config.start_size, round(size / 4) * 4))
+    if not start or growth == 1:
+        return end
+    return min(end, max(start, round((start + (end - start) * growth) / 4) * 4))
 
 
 @torch.no_grad()
 def validate(learner: Learner, valid: Split) -> dict[str, float]:
     """Loss and accuracy of the weights and of their moving average; `learner.best` keeps the best so far."""
     row, labels = {}, torch.tensor(valid.labels)
-    candidates = [("weights", "", learner.model)]
-    if learner.average is not None:
-        candidates += [("average", "_average", learner.average.model)]
-    for kind, suffix, model in candidates:
+    models = {"weights": learner.model} | ({"average": learner.average.model} if learner.average else {})
+    for kind, model in models.items():
         logits = _valid_logits(learner, model, valid)
         loss = F.cross_entropy(logits, labels).item()
         accuracy = (logits.argmax(1) == labels).float().mean().item()
+        suffix = "_average" if kind == "average" else ""
         row |= {f"valid_loss{suffix}": loss, f"valid_accuracy{suffix}": accuracy}
         if (accuracy, -loss) > (learner.best["accuracy"], -learner.best["loss"]):
             state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}

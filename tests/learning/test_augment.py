@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fer_utils.config import Config
+from fer_utils.config import AUGMENTATION, Config
 from fer_utils.learning import augment as module
 from fer_utils.learning.augment import (
     VIEWS,
@@ -21,9 +21,7 @@ from fer_utils.learning.augment import (
 )
 
 SIZE = 48
-OFF = dict.fromkeys(
-    ("flip", "rotate", "scale", "shift", "shear", "brightness", "contrast", "erase", "mixup", "cutmix"), 0
-)
+OFF = dict.fromkeys((*AUGMENTATION, "mixup", "cutmix"), 0)
 TRANSFORMS = {
     "flip": lambda images, g: random_flip(images, 0.5, g),
     "rotate": lambda images, g: random_affine(images, 20, 0, 0, 0, g),
@@ -57,18 +55,15 @@ def dots(points, size=SIZE):
 def places(images):
     """Where the dots are: the centroid of each picture [N, 2], in pixels from the centre."""
     axis = torch.arange(images.shape[-1]) - (images.shape[-1] - 1) / 2
-    mass = images.sum((1, 2, 3))
-    return (
-        torch.stack([(images * axis).sum((1, 2, 3)), (images * axis[:, None]).sum((1, 2, 3))], 1)
-        / mass[:, None]
-    )
+    mass, x, y = (part.sum((1, 2, 3)) for part in (images, images * axis, images * axis[:, None]))
+    return torch.stack([x / mass, y / mass], 1)
 
 
 @pytest.fixture
 def highest_draws(monkeypatch):
     """Every random number is the highest that its range allows."""
     monkeypatch.setattr(
-        module, "_uniform", lambda images, low, high, g: torch.full((len(images),), float(high))
+        module, "_uniform", lambda images, low, high, g: torch.full((len(images), 1, 1, 1), float(high))
     )
 
 
@@ -86,10 +81,10 @@ def test_zero_strength_turns_everything_off_exactly():
     assert torch.equal(augment(images, Config(**OFF), seeded()), images)
 
 
-@pytest.mark.parametrize("knob", [knob for knob in OFF if knob not in ("mixup", "cutmix")])
-def test_each_strength_alone_changes_pictures_and_zero_takes_exactly_that_change_away(knob):
+@pytest.mark.parametrize("name", AUGMENTATION)
+def test_each_strength_alone_changes_the_images(name):
     images = noise(32)
-    alone = Config(**(OFF | {knob: 0.5 if knob in ("flip", "erase") else 0.3}))
+    alone = Config(**(OFF | {name: 0.5 if name in ("flip", "erase") else 0.3}))
     assert not torch.equal(augment(images, alone, seeded()), images)
 
 
@@ -163,14 +158,18 @@ def test_shear_slants_by_its_degrees_and_keeps_the_rows(highest_draws):
     assert torch.allclose(after, slanted, atol=0.05)
 
 
-@pytest.mark.parametrize(("knob", "strength"), [("rotate", 25.0), ("scale", 0.2), ("shift", 0.1)])
-def test_draws_fill_their_range_evenly_in_both_directions(knob, strength):
-    strengths = {"rotate": 0, "scale": 0, "shift": 0, "shear": 0} | {knob: strength}
+@pytest.mark.parametrize(
+    ("name", "strength", "measure"),
+    [
+        ("rotate", 25.0, lambda x, y: torch.rad2deg(torch.atan2(y, x))),
+        ("scale", 0.2, lambda x, y: x / 12 - 1),
+        ("shift", 0.1, lambda x, y: (x - 12) / SIZE),
+    ],
+)
+def test_draws_fill_their_range_evenly_in_both_directions(name, strength, measure):
+    strengths = {"rotate": 0, "scale": 0, "shift": 0, "shear": 0} | {name: strength}
     x, y = places(random_affine(dots([(12.0, 0.0)] * 1500), **strengths, generator=seeded())).T
-    if knob == "rotate":
-        draws = torch.rad2deg(torch.atan2(y, x)) / strength
-    else:
-        draws = (x / 12 - 1 if knob == "scale" else (x - 12) / SIZE) / strength
+    draws = measure(x, y) / strength
     assert draws.abs().max() < 1.01 and draws.max() > 0.97 and draws.min() < -0.97
     assert abs(draws.mean()) < 0.05 and draws.std() == pytest.approx(1 / math.sqrt(3), abs=0.03)
 
@@ -229,7 +228,7 @@ def test_erasing_favours_no_side():
 
 # --- mixup and cutmix ---
 
-# One class and one grey level for each picture: the targets then tell what the pixels must be.
+# One class and one grey level for each picture: the targets give the pixels.
 LEVELS = torch.linspace(0, 1, 200)
 
 
@@ -267,7 +266,7 @@ def test_cutmix_pastes_one_rectangle():
 
 
 def test_the_box_of_cutmix_has_the_area_that_is_not_kept_where_no_border_cuts_it():
-    mask = module._cut_mask(torch.zeros(500, 1, 40, 40), torch.full((500,), 0.75), seeded())
+    mask = module._cut_mask(torch.zeros(500, 1, 40, 40), torch.full((500, 1, 1, 1), 0.75), seeded())
     assert (1 - mask.mean((1, 2, 3))).max().item() == pytest.approx(0.25, abs=0.015)
 
 

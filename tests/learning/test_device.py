@@ -1,4 +1,4 @@
-"""A device is one on which an operation ran; precision is what was measured; the record tells where."""
+"""A device is one on which an operation ran; precision is what was measured; the record names both."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def test_auto_finds_a_device_that_works():
     assert choose_device() == device
 
 
-def test_the_cpu_can_be_asked_for():
+def test_the_cpu_can_be_chosen():
     assert choose_device("cpu") == CPU
 
 
@@ -121,13 +121,13 @@ def test_the_record_holds_versions_hardware_threads_and_precision():
     assert json.loads(json.dumps(record)) == record
 
 
-def test_the_record_tells_no_paths_of_this_machine():
+def test_the_record_contains_no_paths_of_this_machine():
     text = json.dumps(environment(CPU, FP32))
     assert str(REPOSITORY) not in text and str(Path.home()) not in text.replace(" ", "")
     assert not any(str(value).startswith("/") for value in environment(CPU, FP32).values())
 
 
-def test_a_package_that_is_not_installed_is_said_to_be_so(monkeypatch):
+def test_a_package_that_is_not_installed_is_recorded_as_such(monkeypatch):
     def without_timm(name):
         if name == "timm":
             raise PackageNotFoundError(name)

@@ -38,7 +38,7 @@ def pictures(n=2, size=24):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_network_answers_for_any_number_of_classes_at_every_size(name):
+def test_every_network_works_for_any_number_of_classes_at_every_size(name):
     with torch.device("meta"):  # shapes only
         for num_classes, sizes in ((2, [16]), (7, [17, 32, 64]), (11, [48])):
             model = tiny(name, num_classes).eval()
@@ -106,7 +106,7 @@ def test_parameter_counts_are_as_published(name):
 
 
 @pytest.mark.parametrize("name", ["small", "medium", "large"])
-def test_the_docstrings_of_our_own_nets_state_their_size(name):
+def test_the_docstrings_of_our_own_networks_state_their_size(name):
     assert re.search(r"[\d.]+ M parameters", MODELS[name].__doc__)
 
 
@@ -167,7 +167,7 @@ def test_width_is_refused_where_it_would_do_nothing(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_pretrained_is_refused_for_nets_without_published_weights(name):
+def test_pretrained_is_refused_for_networks_without_published_weights(name):
     with pytest.raises(ConfigError, match=f"pretrained: '{name}' has no published weights"):
         create_model(name, 7, pretrained=True)
 
@@ -193,14 +193,14 @@ def test_a_timm_backbone_takes_grey_pictures_and_any_weight_tag():
     assert next(m for m in model.modules() if isinstance(m, nn.Conv2d)).in_channels == 1
 
 
-def test_pretrained_weights_are_asked_of_timm(monkeypatch):
-    asked = {}
-    monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.update(options) or nn.Identity())
+def test_pretrained_weights_come_from_timm(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: seen.update(options) or nn.Identity())
     create_model(TINY_TIMM, 5, dropout=0.3, pretrained=True)
-    assert asked == {"pretrained": True, "in_chans": 1, "num_classes": 5, "drop_rate": 0.3}
+    assert seen == {"pretrained": True, "in_chans": 1, "num_classes": 5, "drop_rate": 0.3}
 
 
-def test_pretrained_weights_that_cannot_be_had_say_what_to_do(monkeypatch):
+def test_pretrained_weights_that_are_not_available_say_what_to_do(monkeypatch):
     def offline(*_, **__):
         raise OSError("no route to huggingface.co")
 
@@ -230,11 +230,11 @@ def test_stochastic_depth_drops_whole_pictures_in_training_alone():
         expected = F.relu(block.second(F.relu(block.first(features))) + features)
         assert torch.equal(block(features), expected)  # nothing is dropped and nothing scaled
         block.train()
-        answers = block(features)
+        outputs = block(features)
         residual = block.second(F.relu(block.first(features)))
-    skipped = (answers == features).flatten(1).all(1)
+    skipped = (outputs == features).flatten(1).all(1)
     assert 0.68 < skipped.float().mean() < 0.82
-    assert torch.allclose(answers[~skipped], F.relu(4 * residual + features)[~skipped], atol=1e-5)
+    assert torch.allclose(outputs[~skipped], F.relu(4 * residual + features)[~skipped], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["medium", "large"])
@@ -250,8 +250,8 @@ def test_stochastic_depth_is_refused_without_residual_blocks(name):
         tiny(name, drop_path=0.1)
 
 
-def test_stochastic_depth_is_asked_of_timm(monkeypatch):
-    asked = {}
-    monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.update(options) or nn.Identity())
+def test_stochastic_depth_is_passed_to_timm(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: seen.update(options) or nn.Identity())
     create_model(TINY_TIMM, 5, drop_path=0.2)
-    assert asked["drop_path_rate"] == 0.2
+    assert seen["drop_path_rate"] == 0.2
