@@ -11,19 +11,15 @@ same command after a cut keeps what is finished. `--dry-run` prints the plan wit
 from __future__ import annotations
 
 import argparse
-import gc
 import io
-import itertools
 import json
-import math
 import os
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,77 +30,23 @@ from fer_utils.competition import Competition
 from fer_utils.config import Config
 from fer_utils.data.load import load_competition
 from fer_utils.files import resolve_out, write_json, write_text
-from fer_utils.learning.augment import VIEWS
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.metrics import describe
-from fer_utils.learning.training_loop import (
-    TrainingError,
-    batches,
-    new_learner,
-    place,
-    size_of_epoch,
-    train_epoch,
-    validate,
-)
+from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.finished_run import load_run
 from fer_utils.run.launch import launch_members
 from fer_utils.run.train import fit
+from tools import gpu_plan
 
-# The recipe of the preset `best`; `outputs/reference/README.md` says what each parameter was worth.
-RECIPE = {"preset": "best", "dropout": 0.2}
-# Networks and widths, the ones to begin with first; the first three members are seeds 0, 1, 2 of one network.
-NETWORKS = {
-    "cuda": (("large", 0.75), ("medium", 2.0), ("resnet18", 1.0), ("vgg_bn", 0.5)),
-    "cpu": (("medium", 0.75), ("medium", 0.5), ("small", 0.5), ("small", 0.25)),
-}
-FIRST = 3  # members that differ in the seed alone: they say how seeds differ
-MOST_MEMBERS = 8
-# With fewer epochs a smaller network is better (outputs/reference/README.md); longer than this gains little.
-ENOUGH_EPOCHS, LONGEST = 8, 120
-# Seconds that a process needs before its first step (imports, data from the cache), and the share by which
-# a training may take longer than its measured steps.
-START_UP, MARGIN = 15.0, 1.15
-# Every parameter that may fail on a device it was never tried on.
+# Every parameter that may fail on a device it was never tried on, on a few images of the data.
 SMOKE = {
     "model": "large", "width": 0.125, "epochs": 2, "batch_size": 128, "optimizer": "muon",
     "start_size": 28, "drop_path": 0.1, "sam": 0.05, "mixup": 0.2, "cutmix": 1.0, "clip_norm": 1.0,
     "views": "shift", "checkpoint_seconds": 1.0, "max_hours": 1 / 60,
 }  # fmt: skip
-SMOKE_IMAGES, STEPS = 600, 20
-# At the end, for the last average; and how much slower a member is while another trains beside it, before
-# that is known.
-RESERVE = 10.0
-BESIDE = {"cuda": 2.0, "cpu": 1.3}
-Say = Callable[[str], None]
+SMOKE_IMAGES = 600
+RESERVE = 10.0  # seconds at the end, for the last average
 LARGEST_FILE = 15 * 2**20  # of those that come back
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What a network costs on this device.
-
-    Attributes:
-        network: its name and width.
-        small, full: seconds of a training step at `start_size` and at `image_size` pixels.
-        validation: seconds of a pass over the validation split.
-    """
-
-    network: tuple[str, float]
-    small: float
-    full: float
-    validation: float
-
-    def training_seconds(self, config: Config, competition: Competition) -> float:
-        """The estimated time of a whole training, start-up and results included."""
-        steps = len(batches(len(competition.train), config, 0))
-        low, high = config.start_size**2, config.image_size**2
-        epochs = 0.0
-        for epoch in range(config.epochs):
-            part = (size_of_epoch(config, epoch) ** 2 - low) / (high - low)
-            epochs += steps * (self.small + part * (self.full - self.small)) + 2 * self.validation
-        answered = len(competition.valid) + len(competition.splits.get("test", ()))
-        results = len(VIEWS[config.views]) * answered / len(competition.valid) * self.validation
-        return START_UP + MARGIN * (epochs + results)
 
 
 def describe_device(device: torch.device) -> str:
@@ -142,88 +84,6 @@ def smoke_test(competition: Competition, out: Path, device: str) -> str:
     return f"passed in {time.monotonic() - start:.0f} s, valid accuracy {accuracy}"
 
 
-def measure(network: tuple[str, float], competition: Competition, device: torch.device) -> Speed:
-    """Train and validate for a few steps at both image sizes; the first steps of each only warm up."""
-    config = member_config(network, 2, 0, "unused")
-    learner = new_learner(config, competition, device)
-    n = min(len(competition.train), STEPS * config.batch_size)
-    images = place(competition.train.images[:n], device)
-    labels = torch.tensor(competition.train.labels[:n], device=device)
-
-    def seconds(work: Callable[[], object], times: int) -> float:
-        return min(_clock(work, device) for _ in range(times))
-
-    steps = len(batches(n, config, 0))
-    small, full = (seconds(lambda e=e: train_epoch(learner, images, labels, e), 2) / steps for e in (0, 1))
-    return Speed(
-        network,
-        small,
-        full,
-        seconds(lambda: validate(learner, competition.valid), 1 + (device.type == "cuda")),
-    )
-
-
-def _clock(work: Callable[[], object], device: torch.device) -> float:
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def member_config(network: tuple[str, float], epochs: int, seed: int, out: str, **parameters: Any) -> Config:
-    """The recipe for one network, as long as `epochs`."""
-    model, width = network
-    own = {"model": model, "width": width, "epochs": epochs, "seed": seed, "out": out}
-    return Config.from_dict({**RECIPE, **own, **parameters})
-
-
-def plan(
-    speeds: Sequence[Speed],
-    competition: Competition,
-    seconds: float,
-    at_once: int,
-    pace: float,
-    **shared: Any,
-) -> list[Config]:
-    """The members in the order of their training, each as long as the others.
-
-    The first network is the largest that sees the images often enough; three members of it differ in the
-    seed, and the other networks follow twice each. How many of them are trained the time decides.
-
-    Args:
-        seconds: the time for all.
-        at_once: members that train side by side.
-        pace: how much slower a member is than `Speed` says while others train beside it.
-        shared: parameters of all members; `out` is the folder of their folders.
-    """
-    rounds = math.ceil(FIRST / at_once)
-
-    def cost(speed: Speed, epochs: int) -> float:
-        return pace * speed.training_seconds(member_config(speed.network, epochs, 0, "x"), competition)
-
-    def epochs_within(speed: Speed, limit: float) -> int:
-        fitting = itertools.takewhile(lambda epochs: cost(speed, epochs) <= limit, range(1, LONGEST + 1))
-        return max(fitting, default=0)
-
-    for part in (rounds, 1):  # all three of the first network, or else one round
-        able = [speed for speed in speeds if epochs_within(speed, seconds / part) >= ENOUGH_EPOCHS]
-        if able:
-            break
-    able, part = able or [speeds[-1]], part
-    first = able[0]
-    epochs = max(1, epochs_within(first, seconds / part))
-    each = cost(first, epochs)
-    order = [first] * FIRST + [speed for speed in speeds if speed is not first for _ in range(2)]
-    members = []
-    for seed, speed in enumerate(order[:MOST_MEMBERS]):
-        length = epochs if speed is first else epochs_within(speed, each)
-        if length >= min(ENOUGH_EPOCHS, epochs):
-            out = f"{shared['out']}/member{len(members)}"
-            members.append(member_config(speed.network, length, seed, **{**shared, "out": out}))
-    return members
-
-
 def write_average(folder: Path, competition: Competition) -> str:
     """Average the finished members into `folder`, with a validated submission; returns a line on it."""
     runs = [load_run(path.parent) for path in sorted(folder.glob("member*/metrics.json"))]
@@ -237,7 +97,7 @@ def bring_back(folder: Path, target: Path) -> None:
     """Pack what is worth keeping into files of at most `LARGEST_FILE` bytes: everything small, probabilities
     as float16, and the weights (kept as float16 anyway) of the first members; no checkpoints."""
     target.mkdir(parents=True, exist_ok=True)
-    weights = sorted(folder.glob("member*/model.safetensors"))[:FIRST]
+    weights = sorted(folder.glob("member*/model.safetensors"))[: gpu_plan.FIRST]
     small = [p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".csv", ".npz", ".txt")]
     for name, paths in (("results", small), ("weights", weights)):
         buffer = io.BytesIO()
@@ -273,34 +133,9 @@ class Report:
             write_text(self.folder / "report.txt", "\n".join(self.lines) + "\n")
 
 
-def make_plan(
-    competition: Competition,
-    device: torch.device,
-    seconds: float,
-    at_once: int,
-    shared: dict[str, Any],
-    say: Say,
-) -> list[tuple[Config, float]]:
-    """Measure every network and plan the members for `seconds` from now; each with its estimated seconds."""
-    end, speeds = time.monotonic() + seconds, {}
-    for network in NETWORKS.get(device.type, NETWORKS["cpu"]):
-        speed = speeds[network] = measure(network, competition, device)
-        say(
-            f"{network[0]}, width {network[1]:g}: {1e3 * speed.small:.1f} ms a step at first, "
-            f"{1e3 * speed.full:.1f} ms at full size, validation {speed.validation:.1f} s"
-        )
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # the members are processes of their own and need the memory
-    pace = BESIDE.get(device.type, 2.0) if at_once > 1 else 1.0
-    members = plan(list(speeds.values()), competition, end - time.monotonic(), at_once, pace, **shared)
-    return [
-        (member, pace * speeds[member.model, member.width].training_seconds(member, competition))
-        for member in members
-    ]
-
-
-def train_members(members: list[tuple[Config, float]], end: float, at_once: int, say: Say) -> Iterator[None]:
+def train_members(
+    members: list[tuple[Config, float]], end: float, at_once: int, say: gpu_plan.Say
+) -> Iterator[None]:
     """Train group by group while there is time until `end` (monotonic); yields after each group.
 
     What the first groups really took corrects the estimates of the next ones. Members begun earlier resume.
@@ -330,7 +165,7 @@ def use_minutes(options: argparse.Namespace) -> int:
     device, folder = choose_device(options.device), resolve_out(options.out)
     report = Report(None if options.dry_run else folder)
     report.say(describe_device(device))
-    competition = load_competition(options.data, **Config.from_dict(RECIPE).data_options)
+    competition = load_competition(options.data, **Config.from_dict(gpu_plan.RECIPE).data_options)
     at_once = options.at_once or (min(2, os.cpu_count() or 1) if device.type == "cpu" else 1)
     if device.type == "cpu":  # measured as a member will run, on its share of the cores
         torch.set_num_threads(max(1, torch.get_num_threads() // at_once))
@@ -343,7 +178,7 @@ def use_minutes(options: argparse.Namespace) -> int:
         if not options.dry_run:
             report.say(f"smoke test {smoke_test(competition, folder / 'smoke', device.type)}")
         shared = {"out": options.out, "data": options.data, "device": device.type}
-        members = make_plan(competition, device, end - time.monotonic(), at_once, shared, report.say)
+        members = gpu_plan.make_plan(competition, device, end - time.monotonic(), at_once, shared, report.say)
         if not options.dry_run:
             write_json(
                 kept, [{"config": member.to_dict(), "seconds": seconds} for member, seconds in members]

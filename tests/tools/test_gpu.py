@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 
 from fer_utils import TrainingError, fit, load_competition, load_run, validate_submission
-from tools import gpu
+from tools import gpu, gpu_plan
 
-FAST = gpu.Speed(("large", 0.5), small=0.001, full=0.003, validation=0.01)
-SLOW = gpu.Speed(("large", 1.0), small=0.5, full=1.5, validation=2.0)
-OTHER = gpu.Speed(("small", 0.5), small=0.0005, full=0.001, validation=0.01)
+FAST = gpu_plan.Speed(("large", 0.5), small=0.001, full=0.003, validation=0.01)
+SLOW = gpu_plan.Speed(("large", 1.0), small=0.5, full=1.5, validation=2.0)
+OTHER = gpu_plan.Speed(("small", 0.5), small=0.0005, full=0.001, validation=0.01)
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """The recipe for pictures of 20 pixels, and trainings in this process."""
     monkeypatch.setattr(
-        gpu, "RECIPE", {"image_size": 20, "start_size": 16, "batch_size": 30, "views": "mirror"}
+        gpu_plan, "RECIPE", {"image_size": 20, "start_size": 16, "batch_size": 30, "views": "mirror"}
     )
-    monkeypatch.setattr(gpu, "NETWORKS", {"cpu": (("small", 0.25), ("small", 0.125))})
-    monkeypatch.setattr(gpu, "MOST_MEMBERS", 5)
+    monkeypatch.setattr(gpu_plan, "NETWORKS", {"cpu": (("small", 0.25), ("small", 0.125))})
+    monkeypatch.setattr(gpu_plan, "MOST_MEMBERS", 5)
     monkeypatch.setitem(gpu.SMOKE, "image_size", 20)
     monkeypatch.setitem(gpu.SMOKE, "start_size", 16)
 
@@ -33,26 +33,26 @@ def small(monkeypatch):
 
 
 def planned(tiny, speeds, seconds, at_once=1, pace=1.0):
-    members = gpu.plan(speeds, tiny, seconds, at_once, pace, out="x", data="d", device="cpu")
+    members = gpu_plan.plan(speeds, tiny, seconds, at_once, pace, out="x", data="d", device="cpu")
     by_network = {speed.network: speed for speed in speeds}
     return members, [pace * by_network[m.model, m.width].training_seconds(m, tiny) for m in members]
 
 
 def test_the_first_members_differ_in_the_seed_alone_and_all_take_as_long(tiny):
     members, seconds = planned(tiny, [FAST, OTHER], 120.0)
-    first = members[: gpu.FIRST]
+    first = members[: gpu_plan.FIRST]
     assert [member.seed for member in members] == list(range(5))
     assert {(m.model, m.width, m.epochs) for m in first} == {("large", 0.5, first[0].epochs)}
-    assert [m.model for m in members[gpu.FIRST :]] == ["small", "small"]
+    assert [m.model for m in members[gpu_plan.FIRST :]] == ["small", "small"]
     assert len({member.out for member in members}) == len(members)
-    assert gpu.FIRST * seconds[0] <= 120 and max(seconds) == pytest.approx(seconds[0])
-    longer = gpu.plan([FAST], tiny, 1e6, 1, 1.0, out="x")
-    assert {member.epochs for member in longer} == {gpu.LONGEST}
+    assert gpu_plan.FIRST * seconds[0] <= 120 and max(seconds) == pytest.approx(seconds[0])
+    longer = gpu_plan.plan([FAST], tiny, 1e6, 1, 1.0, out="x")
+    assert {member.epochs for member in longer} == {gpu_plan.LONGEST}
 
 
 def test_a_network_that_is_too_slow_gives_way_to_a_smaller_one(tiny):
     members, _ = planned(tiny, [SLOW, OTHER], 70.0)
-    assert {member.model for member in members} == {"small"} and members[0].epochs >= gpu.ENOUGH_EPOCHS
+    assert {member.model for member in members} == {"small"} and members[0].epochs >= gpu_plan.ENOUGH_EPOCHS
     many, _ = planned(tiny, [SLOW, OTHER], 1e4)
     assert many[0].model == "large" and many[0].width == 1.0
 
@@ -72,8 +72,8 @@ def test_with_hardly_any_time_one_epoch_is_planned(tiny):
 @pytest.fixture
 def short(monkeypatch):
     """Members of an epoch or two, three at the most."""
-    monkeypatch.setattr(gpu, "LONGEST", 2)
-    monkeypatch.setattr(gpu, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(gpu_plan, "LONGEST", 2)
+    monkeypatch.setattr(gpu_plan, "MOST_MEMBERS", 3)
 
 
 def command(folder, out, *more):

@@ -1,0 +1,174 @@
+"""What fits into the minutes of a device: the speed of each network, and members that take equally long."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fer_utils.competition import Competition
+from fer_utils.config import Config
+from fer_utils.learning.augment import VIEWS
+from fer_utils.learning.training_loop import batches, new_learner, place, size_of_epoch, train_epoch, validate
+
+# The recipe of the preset `best`; `outputs/reference/README.md` says what each parameter was worth.
+RECIPE = {"preset": "best", "dropout": 0.2}
+# Networks and widths, the ones to begin with first; the first three members are seeds 0, 1, 2 of one network.
+NETWORKS = {
+    "cuda": (("large", 0.75), ("medium", 2.0), ("resnet18", 1.0), ("vgg_bn", 0.5)),
+    "cpu": (("medium", 0.75), ("medium", 0.5), ("small", 0.5), ("small", 0.25)),
+}
+FIRST = 3  # members that differ in the seed alone: they say how seeds differ
+MOST_MEMBERS = 8
+# With fewer epochs a smaller network is better (outputs/reference/README.md); longer than this gains little.
+ENOUGH_EPOCHS, LONGEST = 8, 120
+STEPS = 20  # that are measured
+# Seconds that a process needs before its first step (imports, data from the cache), and the share by which
+# a training may take longer than its measured steps.
+START_UP, MARGIN = 15.0, 1.15
+# How much slower a member is while another trains beside it, before that is known.
+BESIDE = {"cuda": 2.0, "cpu": 1.3}
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a network costs on this device.
+
+    Attributes:
+        network: its name and width.
+        small, full: seconds of a training step at `start_size` and at `image_size` pixels.
+        validation: seconds of a pass over the validation split.
+    """
+
+    network: tuple[str, float]
+    small: float
+    full: float
+    validation: float
+
+    def training_seconds(self, config: Config, competition: Competition) -> float:
+        """The estimated time of a whole training, start-up and results included."""
+        steps = len(batches(len(competition.train), config, 0))
+        low, high = config.start_size**2, config.image_size**2
+        epochs = 0.0
+        for epoch in range(config.epochs):
+            part = (size_of_epoch(config, epoch) ** 2 - low) / (high - low)
+            epochs += steps * (self.small + part * (self.full - self.small)) + 2 * self.validation
+        answered = len(competition.valid) + len(competition.splits.get("test", ()))
+        results = len(VIEWS[config.views]) * answered / len(competition.valid) * self.validation
+        return START_UP + MARGIN * (epochs + results)
+
+
+def measure(network: tuple[str, float], competition: Competition, device: torch.device) -> Speed:
+    """Train and validate for a few steps at both image sizes; the first steps of each only warm up."""
+    config = member_config(network, 2, 0, "unused")
+    learner = new_learner(config, competition, device)
+    n = min(len(competition.train), STEPS * config.batch_size)
+    images = place(competition.train.images[:n], device)
+    labels = torch.tensor(competition.train.labels[:n], device=device)
+
+    def seconds(work: Callable[[], object], times: int) -> float:
+        return min(_clock(work, device) for _ in range(times))
+
+    steps = len(batches(n, config, 0))
+    small, full = (seconds(lambda e=e: train_epoch(learner, images, labels, e), 2) / steps for e in (0, 1))
+    return Speed(
+        network,
+        small,
+        full,
+        seconds(lambda: validate(learner, competition.valid), 1 + (device.type == "cuda")),
+    )
+
+
+def _clock(work: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def member_config(network: tuple[str, float], epochs: int, seed: int, out: str, **parameters: Any) -> Config:
+    """The recipe for one network, as long as `epochs`."""
+    model, width = network
+    own = {"model": model, "width": width, "epochs": epochs, "seed": seed, "out": out}
+    return Config.from_dict({**RECIPE, **own, **parameters})
+
+
+def plan(
+    speeds: Sequence[Speed],
+    competition: Competition,
+    seconds: float,
+    at_once: int,
+    pace: float,
+    **shared: Any,
+) -> list[Config]:
+    """The members in the order of their training, each as long as the others.
+
+    The first network is the largest that sees the images often enough; three members of it differ in the
+    seed, and the other networks follow twice each. How many of them are trained the time decides.
+
+    Args:
+        seconds: the time for all.
+        at_once: members that train side by side.
+        pace: how much slower a member is than `Speed` says while others train beside it.
+        shared: parameters of all members; `out` is the folder of their folders.
+    """
+    rounds = math.ceil(FIRST / at_once)
+
+    def cost(speed: Speed, epochs: int) -> float:
+        return pace * speed.training_seconds(member_config(speed.network, epochs, 0, "x"), competition)
+
+    def epochs_within(speed: Speed, limit: float) -> int:
+        fitting = itertools.takewhile(lambda epochs: cost(speed, epochs) <= limit, range(1, LONGEST + 1))
+        return max(fitting, default=0)
+
+    for part in (rounds, 1):  # all three of the first network, or else one round
+        able = [speed for speed in speeds if epochs_within(speed, seconds / part) >= ENOUGH_EPOCHS]
+        if able:
+            break
+    able, part = able or [speeds[-1]], part
+    first = able[0]
+    epochs = max(1, epochs_within(first, seconds / part))
+    each = cost(first, epochs)
+    order = [first] * FIRST + [speed for speed in speeds if speed is not first for _ in range(2)]
+    members = []
+    for seed, speed in enumerate(order[:MOST_MEMBERS]):
+        length = epochs if speed is first else epochs_within(speed, each)
+        if length >= min(ENOUGH_EPOCHS, epochs):
+            out = f"{shared['out']}/member{len(members)}"
+            members.append(member_config(speed.network, length, seed, **{**shared, "out": out}))
+    return members
+
+
+def make_plan(
+    competition: Competition,
+    device: torch.device,
+    seconds: float,
+    at_once: int,
+    shared: dict[str, Any],
+    say: Say,
+) -> list[tuple[Config, float]]:
+    """Measure every network and plan the members for `seconds` from now; each with its estimated seconds."""
+    end, speeds = time.monotonic() + seconds, {}
+    for network in NETWORKS.get(device.type, NETWORKS["cpu"]):
+        speed = speeds[network] = measure(network, competition, device)
+        say(
+            f"{network[0]}, width {network[1]:g}: {1e3 * speed.small:.1f} ms a step at first, "
+            f"{1e3 * speed.full:.1f} ms at full size, validation {speed.validation:.1f} s"
+        )
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # the members are processes of their own and need the memory
+    pace = BESIDE.get(device.type, 2.0) if at_once > 1 else 1.0
+    members = plan(list(speeds.values()), competition, end - time.monotonic(), at_once, pace, **shared)
+    return [
+        (member, pace * speeds[member.model, member.width].training_seconds(member, competition))
+        for member in members
+    ]
