@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+import numpy as np
 import yaml
 
 from fer_utils.competition import FER_CLASSES
@@ -36,6 +37,10 @@ class Coding:
     def index(self, label: str) -> int:
         """The class of a label as it stands in the data, -1 if it is none."""
         return _lookup(self).get(_key(label), -1)
+
+    def indices(self, labels: Iterable[str]) -> np.ndarray:
+        """The classes of labels, int64 [N]; -1 where a label is none."""
+        return np.array([self.index(label) for label in labels], np.int64)
 
 
 @lru_cache(maxsize=16)

@@ -12,7 +12,7 @@ from fer_utils.data.files.archives import is_archive, opened
 from fer_utils.data.files.tree import Tree, folder_split, scan, stem, unpacked
 from fer_utils.data.labels import is_class_name, split_of
 from fer_utils.data.layouts.registry import Layout, describe_unknown, find_layout, recognise
-from fer_utils.data.tables import COLUMNS, TEXT_SUFFIXES
+from fer_utils.data.tables import TEXT_SUFFIXES
 from fer_utils.files import REPOSITORY
 
 KAGGLE_INPUT = Path("/kaggle/input")
@@ -48,16 +48,6 @@ def open_data(
     if not layouts:
         raise DataError(describe_unknown(tree, str(path), only))
     return tree, layouts
-
-
-def check_roles(columns: Mapping[str, str]) -> None:
-    """Refuse roles that no column has.
-
-    Raises:
-        DataError: an unknown role.
-    """
-    if wrong := sorted(set(columns) - set(COLUMNS)):
-        raise DataError(f"columns: unknown {', '.join(wrong)}; known are {', '.join(COLUMNS)}")
 
 
 def _check_columns(tree: Tree, columns: Mapping[str, str], path: Path) -> None:
