@@ -15,7 +15,7 @@ import pandas as pd
 
 from fer_utils.competition import DataError
 from fer_utils.data.images import IMAGE_SUFFIXES
-from fer_utils.data.json_parquet import as_text, json_frame, parquet_chunks, parquet_names, table_errors
+from fer_utils.data.json_parquet import as_text, json_frame, parquet_chunks, parquet_file, table_errors
 from fer_utils.data.labels import as_int, canonical
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".lst")
@@ -157,7 +157,7 @@ def open_table(path: Path, chosen: Mapping[str, str] | None = None) -> Table:
             frame = json_frame(path)
             names, first = list(frame.columns), frame.head(1)
         elif suffix == ".parquet":
-            names = parquet_names(path)
+            names = parquet_file(path).schema_arrow.names
             first = next(parquet_chunks(path, range(len(names)), 1), pd.DataFrame())
         else:
             return _open_text(path, chosen)
