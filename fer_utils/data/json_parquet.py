@@ -1,4 +1,4 @@
-"""JSON and parquet files as tables, read without trusting what they say."""
+"""JSON and parquet files as tables; the files are not trusted."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def table_errors(path: Path) -> Iterator[None]:
     """Errors of the readers as a DataError that names the file."""
     try:
         yield
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{path} is empty") from error
     except DataError:
         raise
-    except Exception as error:  # pandas' parsers, json and pyarrow stumble anywhere over a broken file
+    except pd.errors.EmptyDataError as error:
+        raise DataError(f"{path} is empty") from error
+    except Exception as error:  # a broken file may raise anything in pandas, json and pyarrow
         raise DataError(f"{path} cannot be read as a table: {str(error).strip()}") from error
 
 
 def json_frame(path: Path) -> pd.DataFrame:
-    """JSON as text cells: a list of records, a record a line, {"columns": [...]} or {picture: label}."""
+    """JSON as text cells: a list of records, one record per line, {"column": [...]} or {image: label}."""
     if path.stat().st_size > LARGEST_JSON:
         raise DataError(f"{path} is larger than {LARGEST_JSON >> 20} MB: write the list as CSV or parquet")
     text = path.read_text(encoding="utf-8-sig", errors="replace")
@@ -40,30 +40,30 @@ def json_frame(path: Path) -> pd.DataFrame:
         content = json.loads(text)
     else:
         content = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if class_map(content):
+        raise DataError(f"{path} names classes and lists no pictures")
     if isinstance(content, dict):
-        values = list(content.values())
-        if class_map(content):
-            raise DataError(f"{path} names classes and lists no pictures")
-        if values and all(isinstance(value, list) for value in values):
-            content = [dict(zip(content, cells, strict=False)) for cells in zip(*values, strict=False)]
-        elif values and all(isinstance(value, dict) for value in values):
-            content = [{"image": name, **value} for name, value in content.items()]
+        kinds = set(map(type, content.values()))
+        if kinds == {list}:
+            rows = zip(*content.values(), strict=False)
+            content = [dict(zip(content, cells, strict=True)) for cells in rows]
         else:
-            content = [{"image": name, "label": value} for name, value in content.items()]
+            records = content if kinds == {dict} else {name: {"label": v} for name, v in content.items()}
+            content = [{"image": name, **record} for name, record in records.items()]
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
-        raise DataError(f"{path} is no table: a list of records or a record a line is one")
+        raise DataError(f"{path} is no table: write a list of records, or one record per line")
     return pd.DataFrame(content).fillna("").map(as_text)
 
 
 def class_map(content: object) -> dict[int, str] | None:
-    """What integers mean, from {"0": "angry", ...} or {"angry": 0, ...}; None for other content."""
+    """Class names by integer label, from {"0": "angry", ...} or {"angry": 0, ...}; None for other content."""
     if not isinstance(content, dict) or not 2 <= len(content) <= 100:
         return None
     pairs = list(content.items())
     if all(type(code) is int and not isinstance(word, int) for word, code in pairs):
         pairs = [(code, word) for word, code in pairs]
     try:
-        names = {int(code): str(word) for code, word in pairs if isinstance(word, str)}
+        names = {int(code): word for code, word in pairs if isinstance(word, str)}
     except ValueError:
         return None
     words = len(names) == len(content) == len(set(names.values()))
@@ -71,27 +71,23 @@ def class_map(content: object) -> dict[int, str] | None:
 
 
 def as_text(value: object) -> str:
-    """A cell as text: a list by its numbers with blanks between, nothing as ""."""
-    if isinstance(value, (list, tuple)) or hasattr(value, "tolist"):
-        cells = value if isinstance(value, (list, tuple)) else value.tolist()
-        return " ".join(map(str, cells)) if isinstance(cells, (list, tuple)) else str(cells)
+    """A cell as text: a list as its items with blanks between, a missing value as ""."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
     return "" if value is None or value != value else str(value)
 
 
-def _parquet(path: Path) -> pyarrow.parquet.ParquetFile:
-    import pyarrow.parquet  # only those who need it wait for it
+def parquet_file(path: Path) -> pyarrow.parquet.ParquetFile:
+    """A parquet file, of which only the schema is read."""
+    import pyarrow.parquet  # slow to import, and most data have no parquet
 
     return pyarrow.parquet.ParquetFile(path)
 
 
-def parquet_names(path: Path) -> list[str]:
-    """The names of the columns."""
-    return _parquet(path).schema_arrow.names
-
-
 def parquet_chunks(path: Path, positions: Sequence[int], rows: int) -> Iterator[pd.DataFrame]:
-    """Some columns, `rows` rows at a time, named by position; the cells are what the file holds."""
-    file = _parquet(path)
+    """Some columns, `rows` rows at a time, named by position; the cells keep their types."""
+    file = parquet_file(path)
     names = file.schema_arrow.names
     if len(set(names)) != len(names):
         raise DataError(f"{path}: a column name comes twice, which parquet readers cannot tell apart")
@@ -102,9 +98,9 @@ def parquet_chunks(path: Path, positions: Sequence[int], rows: int) -> Iterator[
 
 
 def parquet_classes(path: Path, column: str) -> list[str] | None:
-    """The names that integer labels stand for, where the file tells them as Hugging Face's data sets do."""
+    """The class names for integer labels, from the metadata of a Hugging Face data set; None without any."""
     try:
-        metadata = json.loads((_parquet(path).schema_arrow.metadata or {})[b"huggingface"])
+        metadata = json.loads((parquet_file(path).schema_arrow.metadata or {})[b"huggingface"])
         names = metadata["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError):
         return None
@@ -112,10 +108,10 @@ def parquet_classes(path: Path, column: str) -> list[str] | None:
 
 
 def picture_column(path: Path) -> int | None:
-    """The column of a parquet file that holds encoded pictures, as bytes or as Hugging Face's structs."""
-    import pyarrow
+    """The column of a parquet file that holds encoded images, as bytes or as Hugging Face's structs."""
+    import pyarrow  # see parquet_file
 
-    for position, field in enumerate(_parquet(path).schema_arrow):
+    for position, field in enumerate(parquet_file(path).schema_arrow):
         kind = field.type
         if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             kind = kind.field("bytes").type

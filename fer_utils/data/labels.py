@@ -1,5 +1,4 @@
-"""Words in the data: which name means which split, which word means which expression. `class_names` decides
-from all labels of a data set what its classes are."""
+"""Words in the data: the split that a name means, the expression that a word means."""
 
 from __future__ import annotations
 
@@ -36,14 +35,11 @@ STRAY_SHARE = 0.01
 def split_of(name: str) -> str | None:
     """The split that a file, folder or Usage value names: train, valid, test or None."""
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
-    for split, pattern in SPLIT_WORDS.items():
-        if any(pattern.match(word) for word in words):
-            return split
-    return None
+    return next((split for split, word in SPLIT_WORDS.items() if any(map(word.match, words))), None)
 
 
 def as_int(text: str) -> int | None:
-    """The integer that a cell holds (3, 03, 3.0), else None."""
+    """The integer in a cell (3, 03, 3.0); None for any other text."""
     match = re.fullmatch(r"\s*(-?\d{1,9})(\.0*)?\s*", text)
     return int(match[1]) if match else None
 
@@ -51,12 +47,11 @@ def as_int(text: str) -> int | None:
 @lru_cache(maxsize=4096)
 def canonical(label: str) -> str | None:
     """The expression that a word stands for: happy for Happiness, 3_happy or 03 JOY; None if unknown."""
-    word = re.sub(r"^\d+[\s._-]*", "", label.strip().lower())
-    return CANONICAL.get(word)
+    return CANONICAL.get(re.sub(r"^\d+[\s._-]*", "", label.strip().lower()))
 
 
 def is_class_name(name: str) -> bool:
-    """Whether a folder of that name holds one expression: a known word or an integer."""
+    """Whether a folder name means one class: a known word or an integer."""
     return canonical(name) is not None or re.fullmatch(r"\d{1,2}", name) is not None
 
 
@@ -66,8 +61,8 @@ def is_unlabelled_extra(name: str) -> bool:
 
 
 def vote_label(votes: Sequence[float], names: Sequence[str]) -> str:
-    """The name with the most votes; "" where several share the lead, there are none, or most say that it is
-    no face or cannot be told (FER+ leaves those out too; Barsoum et al. 2016)."""
+    """The name with the most votes; "" for a tie, no votes, or if no face or unknown leads (as in FER+,
+    Barsoum et al. 2016)."""
     most = max(votes, default=0)
     leaders = [name for name, count in zip(names, votes, strict=True) if count == most]
     return leaders[0] if most > 0 and len(leaders) == 1 and canonical(leaders[0]) != "uncertain" else ""

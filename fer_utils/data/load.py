@@ -1,4 +1,4 @@
-"""From a path to a `Competition`: find it, recognise its layout, read it, split off validation pictures."""
+"""From a path to a `Competition`: find the data, recognise its layout, read it, make a validation split."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fer_utils.data.corrections import apply_fixes, clean_training
 from fer_utils.data.files.cache import Cache, Reading
 from fer_utils.data.files.download import download
 from fer_utils.data.files.tree import Tree
-from fer_utils.data.labels import canonical
 from fer_utils.data.layouts.raw_data import RawData, RawSplit
-from fer_utils.data.locate import around, check_roles, open_data, search_data
-from fer_utils.data.splits import _joined, _split_off
+from fer_utils.data.locate import around, open_data, search_data
+from fer_utils.data.splits import joined, split_off
 from fer_utils.data.submission import default_format, read_format
+from fer_utils.data.tables import COLUMNS
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import find_path
 
@@ -40,27 +40,26 @@ def load_competition(
     label_fixes: str | Path = "none",
     allow_rejected: bool = False,
 ) -> Competition:
-    """Read a competition from wherever it lies; what was read is kept for the next time.
+    """Read a competition; what was read is cached for the next time.
 
     Args:
         data: a folder, file, zip or tar; "kaggle:competition/<slug>" or "kaggle:dataset/<owner>/<slug>" to
             download; "demo" for drawn faces; "auto" to search the FER_DATA environment variable,
-            /kaggle/input and data/ in the repository, and fall back on the demo.
-        image_size: side of the square pictures; others are resized.
-        seed, n_folds, fold: which pictures become the validation split, where the data has none or
-            `pool_valid` is on.
-        pool_valid: put the validation split that came with the data among the training pictures first, so
-            that all but one fold of both are learned from (the demo's stays apart).
-        layout: the name of one of `layouts.LAYOUTS`, where "auto" takes the wrong one.
-        columns: the columns of tables by role, where their names are not recognised: a dictionary, or
+            /kaggle/input and data/ in the repository, and to use the demo if nothing is found.
+        image_size: side of the square images; others are resized.
+        seed, n_folds, fold: which images become the validation split, if the data has none or with
+            `pool_valid`.
+        pool_valid: add the validation split of the data to the training images first, so that training uses
+            all but one fold of both (not for the demo).
+        layout: the name of one of `layouts.LAYOUTS`, if "auto" chooses the wrong one.
+        columns: the columns of tables by role, if their names are not recognised: a dictionary, or
             "label=mood, image=file"; the roles are label, pixels, usage, image and id.
-        clean: leave out of the training split repeats of a picture, pictures labelled differently in
-            different places, and blank ones.
-        label_fixes: a CSV of other labels for training pictures (`corrections.apply_fixes`), or "none".
-        allow_rejected: continue although more than 1 % of the pictures cannot be read.
+        clean: drop repeats, copies with different labels and blank images from the training split.
+        label_fixes: a CSV of other labels for training images (`corrections.apply_fixes`), or "none".
+        allow_rejected: continue although more than 1 % of the images cannot be read.
 
     Raises:
-        DataError: nothing there, no known layout, too much that cannot be read, or fixes that do not fit.
+        DataError: no such data, no known layout, too many unreadable images, or fixes that do not fit.
     """
     _check_options(image_size, n_folds, fold, seed)
     columns = parse_columns(columns)
@@ -95,7 +94,8 @@ def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
         if any(not sign or not name.strip() for _, sign, name in pairs):
             raise DataError(f"columns must be like 'label=mood, image=file', got {columns!r}")
         columns = {role.strip(): name.strip() for role, _, name in pairs}
-    check_roles(columns)
+    if wrong := sorted(set(columns) - set(COLUMNS)):
+        raise DataError(f"columns: unknown {', '.join(wrong)}; known are {', '.join(COLUMNS)}")
     return dict(columns)
 
 
@@ -112,167 +112,118 @@ def _check_options(image_size: int, n_folds: int, fold: int, seed: int) -> None:
 
 
 def _corrected(competition: Competition, label_fixes: str | Path, clean: bool) -> Competition:
-    """The competition with its training split corrected and cleaned, where that is asked for."""
+    """The competition with its training split cleaned and corrected, if the options say so."""
     whole = competition
     if clean:
-        competition = _with_train(competition, *clean_training(competition.train))
+        train, note = clean_training(competition.train)
+        competition = replace(competition, train=train, notes=(*competition.notes, note))
     if str(label_fixes) != "none":
-        fixed = apply_fixes(competition, label_fixes, left_out=whole.train.ids)
-        competition = _with_train(competition, *fixed)
+        train, note = apply_fixes(competition, label_fixes, left_out=whole.train.ids)
+        competition = replace(competition, train=train, notes=(*competition.notes, note))
     return competition
-
-
-def _with_train(competition: Competition, train: Split, note: str) -> Competition:
-    return replace(competition, train=train, notes=(*competition.notes, note))
-
-
-# ---------------------------------------------------------------- putting together
 
 
 def _read(path: Path, image_size: int, layout: str, columns: dict[str, str], allow_rejected: bool) -> Reading:
     with ExitStack() as stack:
-        tree, layouts = open_data(path, stack, layout, columns)
-        raw = layouts[0].read(tree, image_size)
-        raw.notes.extend(
-            f"also recognised, not used: {other.name} (layout={other.name!r})" for other in layouts[1:]
-        )
-        return _assemble(raw, tree, path, layouts[0].name, allow_rejected)
+        tree, (used, *others) = open_data(path, stack, layout, columns)
+        raw = used.read(tree, image_size)
+        raw.notes += [f"also recognised, not used: {other.name} (layout={other.name!r})" for other in others]
+        return _assemble(raw, tree, path, used.name, allow_rejected)
 
 
 def _assemble(raw: RawData, tree: Tree, path: Path, layout: str, allow_rejected: bool) -> Reading:
-    """What a reader found, with its labels as classes and its form of the answers."""
+    """What a layout read, with labels as class indices and the form of the submission."""
     if "train" not in raw.splits or raw.splits["train"].labels is None:
         raise DataError(f"{path}: no labelled training pictures ({layout})")
     total = sum(len(part.ids) for part in raw.splits.values()) + len(raw.rejected)
-    labels = [label for split in ("train", "valid") for label in _part_labels(raw, split)]
+    parts = {name: raw.splits[name] for name in ("train", "valid") if name in raw.splits}
+    labels = [label for part in parts.values() for label in part.labels or ()]
     coding = find_coding(labels, is_fer=raw.is_fer, may_be_raf=raw.is_files, names=named_classes(tree))
-    splits = {
-        name: _labelled(raw.splits[name], coding, raw) for name in ("train", "valid") if name in raw.splits
-    }
-    if (test := _test(raw, coding)) is not None:
-        splits["test"] = test
-    form = _format(tree, test, coding, raw)
-    _check_rejected(raw.rejected, total, path, allow_rejected)
-    return Reading(
-        splits=splits,
-        class_names=coding.class_names,
-        label_values=coding.label_values,
-        submission=form,
-        layout=layout,
-        notes=tuple(filter(None, [coding.note, *raw.notes])),
-        rejected=tuple(raw.rejected),
-    )
+    splits = {name: _labelled(part, coding, raw) for name, part in parts.items()}
+    if "test" in raw.splits:
+        splits["test"] = _test(raw.splits["test"], coding, raw.notes)
+    form = _format(tree, splits.get("test"), coding, raw)
+    if len(raw.rejected) > MAX_REJECTED_SHARE * total and not allow_rejected:
+        first = "\n".join(f"  {item.place}: {item.reason}" for item in raw.rejected[:5])
+        raise DataError(
+            f"{path}: {len(raw.rejected):,} of about {total:,} pictures cannot be read, more than "
+            f"{MAX_REJECTED_SHARE:.0%}; pass allow_rejected=True to continue without them. First:\n{first}"
+        )
+    notes = tuple(filter(None, [coding.note, *raw.notes]))
+    return Reading(splits, coding.class_names, coding.label_values, form, layout, notes, tuple(raw.rejected))
 
 
 def _split(reading: Reading, path: Path, folds: tuple[int, int, int], pool_valid: bool) -> Competition:
-    """The competition, with a validation split made where the data has none, or where it is to be pooled."""
-    train = reading.splits["train"]
-    if "valid" in reading.splits and pool_valid:
-        train, valid, note = _split_off(_joined(train, reading.splits["valid"]), *folds)
-        note = f"{note}; the valid split of the data is among them"
-    elif "valid" in reading.splits:
-        valid, note = reading.splits["valid"], "valid split: came with the data"
-    else:
-        train, valid, note = _split_off(train, *folds)
+    """The competition; its validation split is made here if the data has none or it is to be pooled."""
+    train, valid = reading.splits["train"], reading.splits.get("valid")
+    note = "valid split: came with the data"
+    if valid is None or pool_valid:
+        pooled = "" if valid is None else "; the valid split of the data is among them"
+        train, valid, note = split_off(train if valid is None else joined(train, valid), *folds)
+        note += pooled
     if not len(train) or not len(valid):
         raise DataError(f"{path}: {len(train)} training and {len(valid)} validation pictures are too few")
-    return Competition(
-        train=train,
-        valid=valid,
-        test=reading.splits.get("test"),
-        class_names=reading.class_names,
-        label_values=reading.label_values,
-        submission=reading.submission,
-        source=str(path),
-        layout=reading.layout,
-        notes=(note, *reading.notes),
-        rejected=reading.rejected,
-    )
-
-
-def _part_labels(raw: RawData, split: str) -> list[str]:
-    part = raw.splits.get(split)
-    return part.labels if part is not None and part.labels is not None else []
+    same = {name: value for name, value in vars(reading).items() if name not in ("splits", "notes")}
+    notes = (note, *reading.notes)
+    return Competition(train, valid, reading.splits.get("test"), source=str(path), notes=notes, **same)
 
 
 def _labelled(part: RawSplit, coding: Coding, raw: RawData) -> Split:
-    """A split for training or validation; pictures without a known label are rejected."""
+    """A split for training or validation; images without a known label are rejected."""
     if part.labels is None:
         raise DataError("the validation split has no labels")
-    labels = np.array([coding.index(label) for label in part.labels], np.int64)
+    labels, votes = coding.indices(part.labels), None
     unknown = np.flatnonzero(labels < 0)
-    if part.votes is not None and len(unknown):
-        raw.notes.append(
-            f"{len(unknown):,} pictures left out: most votes say no face or unknown, or they tie"
-        )
-    for row in unknown if part.votes is None else ():
-        reason = f"unknown label {part.labels[row]!r}" if part.labels[row].strip() else "no label"
-        raw.rejected.append(Rejected(part.places[row], reason))
-    split = Split(part.images, labels, np.array(part.ids, dtype=str), _votes(part, coding, raw))
-    return split if not len(unknown) else split.take(labels >= 0)
-
-
-def _votes(part: RawSplit, coding: Coding, raw: RawData) -> np.ndarray | None:
-    """The votes float32 [N, C] in the order of the classes; those for no face or unknown are not counted."""
     if part.votes is None:
-        return None
-    columns = {
-        coding.index(name): i for i, name in enumerate(raw.vote_names) if canonical(name) != "uncertain"
-    }
-    votes = np.zeros((len(part.ids), len(coding.class_names)), np.float32)
-    for index, column in columns.items():
-        if index >= 0:
-            votes[:, index] = part.votes[:, column]
-    return votes
+        for row in unknown:
+            reason = f"unknown label {part.labels[row]!r}" if part.labels[row].strip() else "no label"
+            raw.rejected.append(Rejected(part.places[row], reason))
+    else:
+        votes = np.zeros((len(labels), len(coding.class_names)), np.float32)
+        for name, column in zip(raw.vote_names, part.votes.T, strict=True):
+            if (index := coding.index(name)) >= 0:  # no face and unknown are not counted
+                votes[:, index] = column
+        if len(unknown):
+            what = "most votes say no face or unknown, or they tie"
+            raw.notes.append(f"{len(unknown):,} pictures left out: {what}")
+    split = Split(part.images, labels, np.array(part.ids, dtype=str), votes)
+    return split.take(labels >= 0) if len(unknown) else split
 
 
-def _test(raw: RawData, coding: Coding) -> Split | None:
-    """The test split, with its labels only if the data tells all of them."""
-    part = raw.splits.get("test")
-    if part is None:
-        return None
+def _test(part: RawSplit, coding: Coding, notes: list[str]) -> Split:
+    """The test split, with its labels only if the data gives all of them."""
     first: dict[str, str] = {}
     for id_, place in zip(part.ids, part.places, strict=True):
         if id_ in first:
             raise DataError(f"{place}: test id {id_!r} stands there twice, first in {first[id_]}")
         first[id_] = place
-    labels = None
+    labels, why = None, ""
     if part.labels is not None:
-        labels = np.array([coding.index(label) for label in part.labels], np.int64)
-        if len(labels) > 1 and len(set(labels.tolist())) == 1:
-            raw.notes.append("test labels left out: all are the same, as placeholders are")
-            labels = None
+        labels = coding.indices(part.labels)
+        if len(labels) > 1 and (labels == labels[0]).all():
+            why = "all are the same, as placeholders are"
         elif (labels < 0).any():
-            raw.notes.append(
-                f"test labels left out: {(labels < 0).sum():,} of them are no class of the training data"
-            )
-            labels = None
-    return Split(part.images, labels, np.array(part.ids, dtype=str))
+            why = f"{(labels < 0).sum():,} of them are no class of the training data"
+    if why:
+        notes.append(f"test labels left out: {why}")
+    return Split(part.images, None if why else labels, np.array(part.ids, dtype=str))
 
 
 def _format(tree: Tree, test: Split | None, coding: Coding, raw: RawData) -> SubmissionFormat | None:
+    """The form of the sample submission, or the default; None without a test split."""
+    sample, notes = tree.sample, raw.notes
     if test is None:
-        if tree.sample:
-            raw.notes.append(f"{tree.sample} ignored: there are no test pictures")
+        notes += [f"{sample} ignored: there are no test pictures"] if sample else []
         return None
-    if tree.sample is None:
-        raw.notes.append("no sample submission: answers are written as id,label")
+    if sample is None:
+        notes.append("no sample submission: predictions are written as id,label")
         return default_format(test.ids, coding.label_values)
-    form = read_format(tree.files[tree.sample], test.ids.tolist(), coding)
+    form = read_format(tree.files[sample], test.ids.tolist(), coding)
     if raw.is_files and len(form.template.columns) == 1:
-        raw.notes.append(f"{tree.sample} names no pictures: answers stand in the order of the file names")
+        notes.append(f"{sample} names no pictures: predictions are in the order of the file names")
     pairs = zip(coding.class_names, form.label_values, strict=True)
     labels = ", ".join(value if value == name else f"{name} = {value}" for name, value in pairs)
-    raw.notes.append(f"answers are written as in {tree.sample}: {labels}")
+    notes.append(f"predictions are written as in {sample}: {labels}")
     if len(form.rows) < len(test):
-        raw.notes.append(f"{tree.sample} asks for {len(form.rows):,} of the {len(test):,} test pictures")
+        notes.append(f"{sample} asks for {len(form.rows):,} of the {len(test):,} test pictures")
     return form
-
-
-def _check_rejected(rejected: list[Rejected], total: int, path: Path, allow_rejected: bool) -> None:
-    if len(rejected) > MAX_REJECTED_SHARE * total and not allow_rejected:
-        first = "\n".join(f"  {item.place}: {item.reason}" for item in rejected[:5])
-        raise DataError(
-            f"{path}: {len(rejected):,} of about {total:,} pictures cannot be read, more than "
-            f"{MAX_REJECTED_SHARE:.0%}; pass allow_rejected=True to go on without them. The first:\n{first}"
-        )

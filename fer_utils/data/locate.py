@@ -1,4 +1,4 @@
-"""Where the data lies and what of it belongs together: "auto", archives, a table with its pictures around."""
+"""Where the data is and which files belong to it: "auto", archives, a table with its images beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fer_utils.data.files.archives import is_archive, opened
 from fer_utils.data.files.tree import Tree, folder_split, scan, stem, unpacked
 from fer_utils.data.labels import is_class_name, split_of
 from fer_utils.data.layouts.registry import Layout, describe_unknown, find_layout, recognise
-from fer_utils.data.tables import COLUMNS, TEXT_SUFFIXES
+from fer_utils.data.tables import TEXT_SUFFIXES
 from fer_utils.files import REPOSITORY
 
 KAGGLE_INPUT = Path("/kaggle/input")
@@ -22,64 +22,43 @@ REPOSITORY_DATA = REPOSITORY / "data"
 def open_data(
     path: Path, stack: ExitStack, layout: str, columns: Mapping[str, str]
 ) -> tuple[Tree, list[Layout]]:
-    """The files at a path and the layouts they fit, the preferred one first; archives are opened where
-    something is missing, until `stack` closes.
+    """The files at a path and the layouts they fit, the preferred one first. If something is missing,
+    archives are opened until `stack` closes.
 
     Args:
-        layout: "auto", or the name of the only one to take.
-        columns: the column's name for some roles.
+        layout: "auto", or the name of the layout to use.
+        columns: column names by role.
 
     Raises:
-        DataError: no layout fits; says what was seen.
+        DataError: no layout fits, or no table has a column of `columns`; the message lists what was found.
     """
     only = None if layout == "auto" else find_layout(layout)
-
-    def fitting(tree: Tree) -> list[Layout]:
-        return recognise(tree) if only is None else [only] if only.recognise(tree) else []
-
     tree = _tree(stack.enter_context(opened(path)), columns)
-    layouts = fitting(tree)
-    for _ in range(2):  # fer2013.tar.gz in a zip
+    for depth in range(3):  # an archive may contain archives: fer2013.tar.gz in a zip
+        tree = unpacked(tree, stack) if depth else tree
+        layouts = recognise(tree) if only is None else [only] * bool(only.recognise(tree))
         if (layouts and not _archived_split(tree)) or not tree.archives:
             break
-        tree = unpacked(tree, stack)
-        layouts = fitting(tree)
-    _check_columns(tree, columns, path)
+    for role, name in columns.items():
+        if all(table.column(role) is None for table in tree.tables.values()):
+            seen = "; ".join(f"{n}: {', '.join(t.columns[:8])}" for n, t in list(tree.tables.items())[:5])
+            wrong = f"{path}: no table has a column {name!r} (columns, {role})"
+            raise DataError(f"{wrong}. Seen: {seen or 'no table'}")
     if not layouts:
         raise DataError(describe_unknown(tree, str(path), only))
     return tree, layouts
 
 
-def check_roles(columns: Mapping[str, str]) -> None:
-    """Refuse roles that no column has.
-
-    Raises:
-        DataError: an unknown role.
-    """
-    if wrong := sorted(set(columns) - set(COLUMNS)):
-        raise DataError(f"columns: unknown {', '.join(wrong)}; known are {', '.join(COLUMNS)}")
-
-
-def _check_columns(tree: Tree, columns: Mapping[str, str], path: Path) -> None:
-    for role, name in columns.items():
-        if all(table.column(role) is None for table in tree.tables.values()):
-            seen = "; ".join(f"{n}: {', '.join(t.columns[:8])}" for n, t in list(tree.tables.items())[:5])
-            raise DataError(
-                f"{path}: no table has a column {name!r} (columns, {role}). Seen: {seen or 'no table'}"
-            )
-
-
 def around(path: Path) -> Path:
-    """What `open_data` looks at: the path, or the folder around a table that lists pictures."""
+    """The file or folder that `open_data` reads: the path, or the folder around a table that lists images."""
     if path.is_dir() or is_archive(path):
         return path
-    alone = Tree({path.name: path})
-    lists = path.name in alone.tables and not alone.tables[path.name].pixels
-    return path.parent if lists else path
+    table = Tree({path.name: path}).tables.get(path.name)
+    return path if table is None or table.pixels else path.parent
 
 
 def _tree(path: Path, columns: Mapping[str, str]) -> Tree:
-    """The files of a folder; of a table itself, with the folder around it if it only lists pictures."""
+    """The files of a folder; or a file alone, with the images and the sample beside it if it lists images."""
     if path.is_dir():
         return scan(path, columns)
     if around(path) == path:
@@ -90,20 +69,18 @@ def _tree(path: Path, columns: Mapping[str, str]) -> Tree:
 
 
 def _archived_split(tree: Tree) -> bool:
-    """Whether an archive is named for a split that no folder or table holds (Kaggle's test.zip)."""
-    held = {split_of(stem(name)) for name in tree.tables} | {folder_split(name) for name in tree.images}
-    return bool({split_of(stem(name)) for name in tree.archives} - held - {None})
+    """Whether an archive is named for a split that no folder or table is named for (Kaggle's test.zip)."""
+    found = {split_of(stem(name)) for name in tree.tables} | {folder_split(name) for name in tree.images}
+    return bool({split_of(stem(name)) for name in tree.archives} - found - {None})
 
 
 def search_data() -> str | Path:
-    """The data that "auto" stands for; says in one line what was chosen."""
-    if os.environ.get("FER_DATA"):
-        path = os.environ["FER_DATA"]
+    """The data for "auto"; prints one line that says what was chosen."""
+    if path := os.environ.get("FER_DATA"):
         print(f"data: {path} (from the environment variable FER_DATA)")
         return path
     for root in (KAGGLE_INPUT, REPOSITORY_DATA):
-        found = _candidates(root, set(), run_folders(root)) if root.is_dir() else []
-        if found:
+        if found := _candidates(root, set(), run_folders(root)) if root.is_dir() else []:
             others = f"; also there, not used: {', '.join(map(str, found[1:]))}" if found[1:] else ""
             print(f"data: {found[0]} (found below {root}{others})")
             return found[0]
@@ -115,8 +92,8 @@ def search_data() -> str | Path:
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """Folders of trainings, finished or not, at most five floors below `folder`, sorted: a notebook's output
-    that is mounted as input holds some."""
+    """Run folders, finished or not, at most five levels below `folder`, sorted; the output of another
+    notebook, mounted as input, contains some."""
     found = []
     for parent, folders, files in os.walk(folder):
         if "config.json" in files and {"checkpoint.pt", "metrics.json"} & set(files):
@@ -127,29 +104,25 @@ def run_folders(folder: Path) -> list[Path]:
 
 
 def _candidates(folder: Path, visited: set[str], runs: list[Path]) -> list[Path]:
-    """Folders and archives below `folder` that hold data, sorted, each as high up as it is one set. What
-    trainings have left (an earlier notebook's output among the inputs) is none."""
+    """Folders and archives below `folder` that contain data, sorted, each as high up as it is one data set.
+    Run folders among the inputs (the output of an earlier notebook) are left out."""
     if (real := os.path.realpath(folder)) in visited:  # a loop of links
         return []
     visited.add(real)
-    shown = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    entries = sorted(entry for entry in shown if not _is_output(entry, runs))
+    above_runs = {parent for run in runs for parent in run.parents}
+    entries = [
+        entry
+        for entry in sorted(folder.iterdir())
+        if not entry.name.startswith(".")
+        and entry not in runs
+        and not (entry in above_runs and (entry / "submission.csv").is_file())  # an output with runs in it
+    ]
     folders = [entry for entry in entries if entry.is_dir()]
     archives = [entry for entry in entries if is_archive(entry) and entry.is_file()]
     has_tables = any(entry.name.lower().endswith(TEXT_SUFFIXES[:2]) for entry in entries)
-    has_splits = any(
-        split_of(stem(entry.name)) or is_class_name(entry.name) for entry in [*folders, *archives]
-    )
-    # A folder whose own entries tell splits is one set; otherwise each folder in it may be one.
+    has_splits = any(split_of(stem(e.name)) or is_class_name(e.name) for e in [*folders, *archives])
+    # A folder with tables, splits or classes directly in it is one set; else each folder in it may be one.
     if (has_tables or has_splits) and (archives or recognise(scan(folder))):
         return [folder]
     found = [found for entry in folders for found in _candidates(entry, visited, runs)] + archives
-    if found or any(folder in run.parents for run in runs):
-        return found
-    return [folder] if recognise(scan(folder)) else []
-
-
-def _is_output(folder: Path, runs: list[Path]) -> bool:
-    """Whether a notebook left this folder: a run, or what lies above runs beside their submission."""
-    above = any(folder in run.parents for run in runs)
-    return folder in runs or (above and (folder / "submission.csv").is_file())
+    return found or [folder] * (folder not in above_runs and bool(recognise(scan(folder))))

@@ -1,4 +1,4 @@
-"""Pixel strings and columns of pixels as uint8 arrays; what is broken is named by row."""
+"""Pixel strings and columns of pixels as uint8 arrays, with a reason for each broken row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parse_pixels(texts: Sequence[str], pixels: int) -> tuple[np.ndarray, dict[in
     images = np.zeros((len(texts), pixels), np.uint8)
     broken: dict[int, str] = {}
     with warnings.catch_warnings():
-        # numpy announces trailing rubbish by a warning now and by a ValueError later.
+        # Text after the numbers is a warning in some versions of numpy and a ValueError in others.
         warnings.simplefilter("error", DeprecationWarning)
         for row, text in enumerate(texts):
             try:
@@ -36,28 +36,20 @@ def parse_pixels(texts: Sequence[str], pixels: int) -> tuple[np.ndarray, dict[in
 
 
 def _parse_row(text: str, pixels: int) -> np.ndarray:
-    """The pixels of one row, however they are written; a ValueError says what is wrong with it."""
+    """The pixels of one row, or a ValueError that says what is wrong with it."""
     try:
-        values = _numbers(text)
-    except (ValueError, DeprecationWarning):
-        raise ValueError("a pixel is not a whole number") from None
+        values = np.fromstring(text, dtype=np.int32, sep=" ") if text.strip() else np.empty(0)
+    except (ValueError, DeprecationWarning):  # a printed list, [1, 2, 3], or 1.0 2.0 3.0
+        try:
+            values = np.fromstring(text.translate(_LIST_MARKS), dtype=np.float64, sep=" ")
+        except (ValueError, DeprecationWarning):
+            values = np.array([np.nan])
+        if not np.isfinite(values).all() or (values % 1).any():
+            raise ValueError("a pixel is not a whole number") from None
     if len(values) != pixels:
         raise ValueError(f"{len(values) or 'no'} pixels instead of {pixels}")
     if values.min() < 0 or values.max() > 255:
         raise ValueError(f"a pixel is outside 0..255 ({values.min():.0f}..{values.max():.0f})")
-    return values
-
-
-def _numbers(text: str) -> np.ndarray:
-    """The whole numbers of a pixel string; raises if there is anything else."""
-    if not text.strip():
-        return np.empty(0)
-    try:
-        return np.fromstring(text, dtype=np.int32, sep=" ")
-    except (ValueError, DeprecationWarning):  # a printed list, [1, 2, 3], or 1.0 2.0 3.0
-        values = np.fromstring(text.translate(_LIST_MARKS), dtype=np.float64, sep=" ")
-    if not np.isfinite(values).all() or (values % 1).any():
-        raise ValueError("not a whole number")
     return values
 
 
@@ -68,8 +60,7 @@ def parse_cells(cells: pd.DataFrame, pixels: int) -> tuple[np.ndarray, dict[int,
         uint8 [N, pixels], zero where a row is broken, and why, by position.
     """
     if cells.shape[1] == 1:
-        column = cells.iloc[:, 0]
-        return parse_pixels([c if isinstance(c, str) else as_text(c) for c in column], pixels)
+        return parse_pixels([c if isinstance(c, str) else as_text(c) for c in cells.iloc[:, 0]], pixels)
     if any(kind.kind not in "iuf" for kind in cells.dtypes):
         cells = cells.apply(pd.to_numeric, errors="coerce")
     numbers = cells.to_numpy(np.float64)
@@ -84,18 +75,16 @@ def parse_cells(cells: pd.DataFrame, pixels: int) -> tuple[np.ndarray, dict[int,
 
 
 def picture_shape(cells: pd.DataFrame, place: str) -> tuple[int, int]:
-    """The side and the channels (1, or 3 for colour) of the square pictures that most rows of a table hold.
+    """The side and the channels (1, or 3 for colour) of the square images in most rows of a table.
 
     Raises:
         DataError: their number of pixels is no square.
     """
-    if cells.shape[1] == 1:
-        texts = map(as_text, cells.iloc[:64, 0])
-        counts = Counter(len(text.translate(_LIST_MARKS).split()) for text in texts)
-    else:
-        counts = Counter({cells.shape[1]: 1})
-    del counts[0]
-    pixels = counts.most_common(1)[0][0] if counts else 0
+    pixels = cells.shape[1]
+    if pixels == 1:
+        counts = Counter(len(as_text(cell).translate(_LIST_MARKS).split()) for cell in cells.iloc[:64, 0])
+        del counts[0]
+        pixels = max(counts, key=counts.get, default=0)
     if not pixels:
         raise DataError(f"{place} holds no pixels")
     for channels in (1, 3):

@@ -1,6 +1,8 @@
-"""The validation split, where the data has none or it is pooled: folds without copies across them."""
+"""Folds for the validation split, without copies across them; two splits joined."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,42 +10,34 @@ from fer_utils.competition import POOLED, Split, picture_groups
 
 
 def split_folds(split: Split, n_folds: int = 10, seed: int = 0) -> np.ndarray:
-    """Deal the pictures of a labelled split into folds: int64 [N], 0..n_folds - 1.
+    """The fold of each image of a labelled split: int64 [N], 0..n_folds - 1.
 
-    Exact copies share a fold. Over the distinct pictures the folds are as equal as can be, in size and in
-    every class, however small a class is. (scikit-learn's grouped splitter is far too slow for as many
-    groups, and the plain one refuses classes smaller than the number of folds.)
+    Exact copies share a fold. The distinct images are spread over the folds as evenly as possible, in total
+    and in each class. (scikit-learn's grouped splitter is far too slow for so many groups, and the plain one
+    refuses classes smaller than the number of folds.)
     """
     groups = picture_groups(split.images)
     _, first = np.unique(groups, return_index=True)
     shuffled = np.random.default_rng(seed).permutation(len(first))
-    # Dealt out class by class like cards, each picture goes to the next fold.
+    # Class by class, each image goes to the next fold.
     order = shuffled[np.argsort(split.labels[first][shuffled], kind="stable")]
     folds = np.empty(len(first), np.int64)
     folds[order] = np.arange(len(first)) % n_folds
     return folds[groups]
 
 
-def _split_off(split: Split, n_folds: int, fold: int, seed: int) -> tuple[Split, Split, str]:
-    """Part a labelled split into training and validation pictures, and say how."""
+def split_off(split: Split, n_folds: int, fold: int, seed: int) -> tuple[Split, Split, str]:
+    """A labelled split as a training and a validation split, and a note that says how."""
     folds = split_folds(split, n_folds, seed)
-    note = (
-        f"valid split: made here, fold {fold} of {n_folds} of the training pictures (seed {seed}), "
-        "stratified by class, exact copies kept together"
-    )
+    note = f"valid split: made here, fold {fold} of {n_folds} of the training pictures (seed {seed}), "
+    note += "stratified by class, exact copies kept together"
     return split.take(folds != fold), split.take(folds == fold), note
 
 
-def _joined(first: Split, second: Split) -> Split:
-    """The pictures of two labelled splits. Ids that both give (row numbers, for instance) are told apart."""
-    ids, more = first.ids, second.ids
-    if np.isin(more, ids).any():
-        more = np.char.add(POOLED, more)
-    votes = None
-    if first.votes is not None and second.votes is not None:
-        votes = np.concatenate([first.votes, second.votes])
-    images, labels = (
-        np.concatenate(pair)
-        for pair in zip((first.images, first.labels), (second.images, second.labels), strict=True)
-    )
-    return Split(images, labels, np.concatenate([ids, more]), votes)
+def joined(first: Split, second: Split) -> Split:
+    """The images of two labelled splits. If they share ids (row numbers, for instance), those of `second` get
+    a prefix."""
+    if np.isin(second.ids, first.ids).any():
+        second = replace(second, ids=np.char.add(POOLED, second.ids))
+    pairs = zip(vars(first).values(), vars(second).values(), strict=True)
+    return Split(*(None if a is None or b is None else np.concatenate([a, b]) for a, b in pairs))

@@ -15,7 +15,7 @@ from fer_utils.competition import DataError, Split, picture_groups
 from fer_utils.data import load as data
 from fer_utils.data import locate as finding
 from fer_utils.data.load import load_competition
-from fer_utils.data.splits import split_folds
+from fer_utils.data.splits import joined, split_folds
 
 
 def make_split(n_per_class, n_copies=0):
@@ -92,12 +92,12 @@ def test_the_given_validation_split_may_be_pooled_with_the_training_pictures(tmp
 def test_pooled_pictures_keep_their_votes_and_ids_of_their_own():
     train, valid = make_split([3, 3], n_copies=1), make_split([2, 2])
     votes = np.eye(2, dtype=np.float32)
-    joined = data._joined(train, valid)
-    assert joined.ids.tolist() == [*train.ids, *(f"valid/{id_}" for id_ in valid.ids)]
-    assert joined.votes is None and joined.labels.tolist() == [*train.labels, *valid.labels]
+    pooled = joined(train, valid)
+    assert pooled.ids.tolist() == [*train.ids, *(f"valid/{id_}" for id_ in valid.ids)]
+    assert pooled.votes is None and pooled.labels.tolist() == [*train.labels, *valid.labels]
     both = [dataclasses.replace(split, votes=votes[split.labels]) for split in (train, valid)]
-    assert data._joined(*both).votes.argmax(1).tolist() == joined.labels.tolist()
-    assert data._joined(both[0], valid).votes is None
+    assert joined(*both).votes.argmax(1).tolist() == pooled.labels.tolist()
+    assert joined(both[0], valid).votes is None
 
 
 def test_an_empty_fold_is_an_error(tmp_path):
