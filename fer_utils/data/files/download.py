@@ -43,17 +43,13 @@ def download(data: str) -> Path:
             "give the folder as data"
         ) from error
     try:
-        if competition:
-            return Path(kagglehub.competition_download(competition))
-        return Path(kagglehub.dataset_download(dataset))
+        fetch = kagglehub.competition_download if competition else kagglehub.dataset_download
+        return Path(fetch(competition or dataset))
     except Exception as error:  # requests' errors and kagglehub's own, whatever its version calls them
         page = f"competitions/{competition}/rules" if competition else f"datasets/{dataset}"
+        reason = (str(error).strip() or "no message").splitlines()[0].strip()
         raise DataError(
-            f"{data} could not be downloaded ({type(error).__name__}: {_first_line(error)}). Is there a "
+            f"{data} could not be downloaded ({type(error).__name__}: {reason}). Is there a "
             "network; a token in ~/.kaggle/kaggle.json (kaggle.com/settings, Create New Token); and did you "
             f"accept the rules at kaggle.com/{page}?"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
