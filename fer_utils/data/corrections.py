@@ -88,7 +88,7 @@ def _read(path: Path) -> pd.DataFrame:
     if missing:
         raise DataError(f"label_fixes: {path} lacks the column {', '.join(missing)}")
     if len(repeated := fixes.id[fixes.id.duplicated()]):
-        raise DataError(f"{path}, row {repeated.index[0]}: {repeated.iloc[0]!r} stands there twice")
+        raise DataError(f"{path}, row {repeated.index[0]}: {repeated.iloc[0]!r} appears twice")
     return fixes[["id", "given", "label"]]
 
 

@@ -1,4 +1,4 @@
-"""The answers of a competition: its sample's form read, the file written, and what was written validated."""
+"""Submissions: read the form of the sample, write the predictions, validate the written file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def default_format(ids: Sequence[str], label_values: Sequence[int | str]) -> Sub
 
 
 def read_format(path: Path, ids: Sequence[str], coding: Coding) -> SubmissionFormat:
-    """Read the form of the answers from a sample submission.
+    """Read the form of the predictions from a sample submission.
 
     Args:
         path: the sample.
@@ -39,7 +39,7 @@ def read_format(path: Path, ids: Sequence[str], coding: Coding) -> SubmissionFor
     if sum(canonical(name) is not None for name in table.columns) >= 2:
         raise DataError(
             f"{path.name} wants a column of probabilities for each class ({', '.join(table.columns)}), and "
-            "this project answers with one label a picture: rename the file to get answers as id,label"
+            "this project predicts one label for each image: rename the file to get predictions as id,label"
         )
     template = read_frame(table)
     position = sample_label_position(table)
@@ -67,7 +67,7 @@ def _match_rows(table: Table, wanted: list[str] | None, n_lines: int, ids: list[
             )
         return np.arange(len(ids))
     if len(twice := np.flatnonzero(pd.Series(wanted).duplicated())):
-        raise DataError(f"{table.place(twice[0])}: id {wanted[twice[0]]!r} stands there twice")
+        raise DataError(f"{table.place(twice[0])}: id {wanted[twice[0]]!r} appears twice")
     row_of = {id_: row for row, id_ in enumerate(ids)}
     found = wanted if row_of.keys() >= set(wanted) else locate(wanted, ids)
     if None not in found:
@@ -147,10 +147,10 @@ def write_submission(competition: Competition, probs: np.ndarray, path: str | Pa
             f"probs of test picture {row} sum to {sums[row]:.4f} instead of 1: apply softmax first"
         )
     preds = probs.argmax(1)
-    answers = form.template.copy()
-    answers[form.label_column] = [form.label_values[pred] for pred in preds[form.rows]]
+    table = form.template.copy()
+    table[form.label_column] = [form.label_values[pred] for pred in preds[form.rows]]
     with atomic_write(path) as temporary:
-        answers.to_csv(temporary, index=False, header=form.header, sep=form.separator, lineterminator="\n")
+        table.to_csv(temporary, index=False, header=form.header, sep=form.separator, lineterminator="\n")
     validate_submission(competition, path)
     return Path(path)
 
@@ -164,33 +164,33 @@ def read_submission(competition: Competition, path: str | Path) -> np.ndarray:
     form, path = _test_format(competition), Path(path)
     options = {"sep": form.separator, "dtype": str, "na_filter": False, "skip_blank_lines": False}
     try:
-        answers = pd.read_csv(path, header=None, **options).fillna("")
+        table = pd.read_csv(path, header=None, **options).fillna("")
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {str(error).strip()}") from error
     columns = list(form.template.columns)
-    names = answers.iloc[0].tolist() if form.header else columns
-    if answers.shape[1] != len(columns) or names != columns:
-        found = names if form.header else f"{answers.shape[1]} columns"
+    names = table.iloc[0].tolist() if form.header else columns
+    if table.shape[1] != len(columns) or names != columns:
+        found = names if form.header else f"{table.shape[1]} columns"
         raise DataError(f"{path.name} row 1: found {found}, the form wants {columns}")
-    answers = answers.iloc[int(form.header) :].set_axis(columns, axis=1)
-    frames = [frame.drop(columns=form.label_column) for frame in (answers, form.template)]
+    table = table.iloc[int(form.header) :].set_axis(columns, axis=1)
+    frames = [frame.drop(columns=form.label_column) for frame in (table, form.template)]
     got, wanted = (list(map(tuple, frame.to_numpy().tolist())) for frame in frames)
     for row, (got_id, wanted_id) in enumerate(zip(got, wanted, strict=False), 1 + form.header):
         if got_id != wanted_id:
-            twice = " (it stands there twice)" if got.count(got_id) > 1 else ""
+            twice = " (it appears twice)" if got.count(got_id) > 1 else ""
             raise DataError(
                 f"{path.name} row {row}: id {','.join(got_id)!r}{twice}, "
                 f"the form wants {','.join(wanted_id)!r} here"
             )
     if len(got) != len(wanted):
-        raise DataError(f"{path.name} has {len(got):,} answers, the form wants {len(wanted):,}")
-    for row, label in enumerate(answers[form.label_column], 1 + form.header):
+        raise DataError(f"{path.name} has {len(got):,} predictions, the form wants {len(wanted):,}")
+    for row, label in enumerate(table[form.label_column], 1 + form.header):
         if label not in form.label_values:
             raise DataError(
                 f"{path.name} row {row}: label {label!r} is none of {', '.join(form.label_values)}"
             )
     preds = np.full(len(competition.test), -1, np.int64)
-    preds[form.rows] = [form.label_values.index(label) for label in answers[form.label_column]]
+    preds[form.rows] = [form.label_values.index(label) for label in table[form.label_column]]
     return preds
 
 
