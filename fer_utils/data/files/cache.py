@@ -53,11 +53,8 @@ class Reading:
 
 def cache_folder() -> Path | None:
     """Where entries lie; None if caching is off."""
-    chosen = os.environ.get("FER_CACHE", "")
-    if chosen.lower() == "off":
-        return None
-    if chosen:
-        return Path(chosen)
+    if chosen := os.environ.get("FER_CACHE"):
+        return None if chosen.lower() == "off" else Path(chosen)
     if Path("/kaggle/working").is_dir():  # what lies there becomes the notebook's public output
         return Path(tempfile.gettempdir()) / "fer-cache"
     return REPOSITORY / "outputs" / "cache"

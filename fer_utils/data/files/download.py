@@ -12,8 +12,6 @@ from pathlib import Path
 
 from fer_utils.competition import DataError
 
-_FORM = re.compile(r"kaggle:(?:competition/([\w.-]+)|dataset/([\w.-]+/[\w.-]+))/?")
-
 
 def download(data: str) -> Path:
     """Fetch what `data` names, or find it where kagglehub kept it the last time.
@@ -24,7 +22,7 @@ def download(data: str) -> Path:
     Raises:
         DataError: another form, no kagglehub, no network or token, or rules that were not accepted.
     """
-    match = _FORM.fullmatch(data)
+    match = re.fullmatch(r"kaggle:(?:competition/([\w.-]+)|dataset/([\w.-]+/[\w.-]+))/?", data)
     if match is None:
         raise DataError(
             f"{data!r} is no address: write kaggle:competition/<slug> or kaggle:dataset/<owner>/<slug>"
