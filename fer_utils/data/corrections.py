@@ -15,6 +15,7 @@ from fer_utils.data.tables import open_table
 from fer_utils.files import find_path
 
 LEAVE_OUT = "drop"
+_AS_IS = {"na_filter": False, "skip_blank_lines": False}  # cells stay text, and lines keep their numbers
 
 
 def apply_fixes(
@@ -47,13 +48,11 @@ def apply_fixes(
             raise DataError(f"{where}: unknown label {label!r}; known are {', '.join([*names, LEAVE_OUT])}")
         if fix.id not in rows.index:
             padded = bare.get(fix.id)
-            if fix.id not in elsewhere or padded is not None:
-                hint = (
-                    f" (there is {padded!r}: spreadsheets drop leading zeros)" if padded is not None else ""
-                )
-                raise DataError(f"{where}: no training picture has the id {fix.id!r}{hint}")
-            skipped += 1
-            continue
+            if padded is None and fix.id in elsewhere:
+                skipped += 1
+                continue
+            hint = f" (there is {padded!r}: spreadsheets drop leading zeros)" if padded else ""
+            raise DataError(f"{where}: no training picture has the id {fix.id!r}{hint}")
         if len(rows[fix.id]) > 1:
             raise DataError(f"{where}: the id {fix.id!r} names {len(rows[fix.id])} training pictures")
         (row,) = rows[fix.id]
@@ -78,9 +77,7 @@ def _read(path: Path) -> pd.DataFrame:
     table = open_table(path)
     options = {"sep": table.separator, "encoding": table.encoding, "skipinitialspace": True}
     try:
-        cells = pd.read_csv(
-            path, header=None, dtype=str, na_filter=False, index_col=False, skip_blank_lines=False, **options
-        )
+        cells = pd.read_csv(path, header=None, dtype=str, index_col=False, **options, **_AS_IS)
     except ValueError as error:
         raise DataError(f"label_fixes: {path} cannot be read ({error})") from error
     cells = cells.fillna("").apply(lambda column: column.str.strip())
@@ -90,9 +87,8 @@ def _read(path: Path) -> pd.DataFrame:
     missing = [name for name in ("id", "given", "label") if name not in fixes]
     if missing:
         raise DataError(f"label_fixes: {path} lacks the column {', '.join(missing)}")
-    repeated = fixes.id[fixes.id.duplicated()]
-    if len(repeated):
-        raise DataError(f"{path}, row {repeated.index[0]}: {repeated.iloc[0]!r} stands there twice")
+    if len(repeated := fixes.id[fixes.id.duplicated()]):
+        raise DataError(f"{path}, row {repeated.index[0]}: {repeated.iloc[0]!r} appears twice")
     return fixes[["id", "given", "label"]]
 
 
@@ -110,12 +106,11 @@ def clean_training(train: Split) -> tuple[Split, str]:
         the rest, and a line that says what was left out.
     """
     groups = pd.Series(picture_groups(train.images))
-    conflicting_labels = pd.Series(train.labels).groupby(groups).transform("nunique").to_numpy() > 1
     blank = light(train.images)[1] < BLANK_CONTRAST
-    repeats = groups.duplicated().to_numpy() & ~conflicting_labels & ~blank
-    left_out = conflicting_labels | blank | repeats
+    conflict = (pd.Series(train.labels).groupby(groups).transform("nunique").to_numpy() > 1) & ~blank
+    repeats = groups.duplicated().to_numpy() & ~conflict & ~blank
     note = (
-        f"clean: left out of train {repeats.sum():,} repeats, {(conflicting_labels & ~blank).sum():,} "
+        f"clean: left out of train {repeats.sum():,} repeats, {conflict.sum():,} "
         f"pictures labelled in conflict and {blank.sum():,} blank ones"
     )
-    return train.take(~left_out), note
+    return train.take(~(conflict | blank | repeats)), note

@@ -1,4 +1,4 @@
-"""The answers of a competition: its sample's form read, the file written, and what was written validated."""
+"""Submissions: read the form of the sample, write the predictions, validate the written file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def default_format(ids: Sequence[str], label_values: Sequence[int | str]) -> Sub
 
 
 def read_format(path: Path, ids: Sequence[str], coding: Coding) -> SubmissionFormat:
-    """Read the form of the answers from a sample submission.
+    """Read the form of the predictions from a sample submission.
 
     Args:
         path: the sample.
@@ -39,7 +39,7 @@ def read_format(path: Path, ids: Sequence[str], coding: Coding) -> SubmissionFor
     if sum(canonical(name) is not None for name in table.columns) >= 2:
         raise DataError(
             f"{path.name} wants a column of probabilities for each class ({', '.join(table.columns)}), and "
-            "this project answers with one label a picture: rename the file to get answers as id,label"
+            "this project predicts one label for each image: rename the file to get predictions as id,label"
         )
     template = read_frame(table)
     position = sample_label_position(table)
@@ -67,7 +67,7 @@ def _match_rows(table: Table, wanted: list[str] | None, n_lines: int, ids: list[
             )
         return np.arange(len(ids))
     if len(twice := np.flatnonzero(pd.Series(wanted).duplicated())):
-        raise DataError(f"{table.place(twice[0])}: id {wanted[twice[0]]!r} stands there twice")
+        raise DataError(f"{table.place(twice[0])}: id {wanted[twice[0]]!r} appears twice")
     row_of = {id_: row for row, id_ in enumerate(ids)}
     found = wanted if row_of.keys() >= set(wanted) else locate(wanted, ids)
     if None not in found:
@@ -89,37 +89,30 @@ def _label_values(cells: Sequence[str], coding: Coding) -> tuple[str, ...]:
     if not seen or seen <= set(own):
         return own
     if all(as_int(cell) is not None for cell in seen):
-        return _numbers({as_int(cell) for cell in seen}, own)
+        return _numbers(set(map(as_int, seen)), own)
     by_class = {coding.index(cell): cell for cell in sorted(seen, reverse=True)}
-    by_class |= {
-        coding.class_names.index(canonical(cell)): cell
-        for cell in seen
-        if canonical(cell) in coding.class_names
-    }
+    names = coding.class_names
+    by_class |= {names.index(canonical(cell)): cell for cell in seen if canonical(cell) in names}
     by_class.pop(-1, None)
     if not by_class:
         return own
-    words = coding.class_names if all(as_int(value) is not None for value in own) else own
-    style = _letter_case(list(by_class.values()))
+    words = names if all(as_int(value) is not None for value in own) else own
+    styles = (str.lower, str.upper, str.capitalize)
+    style = next((s for s in styles if all(word == s(word) for word in by_class.values())), str)
     return tuple(by_class.get(index, style(word)) for index, word in enumerate(words))
 
 
 def _numbers(seen: set[int], own: Sequence[str]) -> tuple[str, ...]:
     """Number labels for a sample of numbers: counted as in training, or in the order of the classes."""
-    codes = [as_int(value) for value in own]
+    codes = list(map(as_int, own))
     if None in codes:
         first = 1 if max(seen) == len(own) else 0
-        return tuple(str(first + index) for index in range(len(own)))
+        return tuple(map(str, range(first, first + len(own))))
     if min(codes) == 0 and max(seen) == max(codes) + 1 and 0 not in seen:
         return tuple(str(code + 1) for code in codes)
     if min(codes) == 1 and seen == {code - 1 for code in codes}:
         return tuple(str(code - 1) for code in codes)
     return tuple(own)
-
-
-def _letter_case(words: Sequence[str]):
-    styles = (str.lower, str.upper, str.capitalize)
-    return next((style for style in styles if all(word == style(word) for word in words)), str)
 
 
 def _test_format(competition: Competition) -> SubmissionFormat:
@@ -128,22 +121,6 @@ def _test_format(competition: Competition) -> SubmissionFormat:
             f"{competition.source or 'this data'} has no test split, so there is nothing to submit"
         )
     return competition.submission
-
-
-def _check_probs(probs: np.ndarray, competition: Competition) -> np.ndarray:
-    probs = np.asarray(probs)
-    wanted = (len(competition.test), len(competition.class_names))
-    if probs.shape != wanted:
-        raise DataError(f"probs must be {wanted} (test pictures, classes), got {probs.shape}")
-    if not np.isfinite(probs).all():
-        raise DataError(f"probs of test picture {np.argwhere(~np.isfinite(probs))[0, 0]} are not finite")
-    sums = probs.sum(1, dtype=np.float64)
-    if len(sums) and np.abs(sums - 1).max() > 1e-3:
-        row = int(np.abs(sums - 1).argmax())
-        raise DataError(
-            f"probs of test picture {row} sum to {sums[row]:.4f} instead of 1: apply softmax first"
-        )
-    return probs
 
 
 def write_submission(competition: Competition, probs: np.ndarray, path: str | Path) -> Path:
@@ -158,11 +135,22 @@ def write_submission(competition: Competition, probs: np.ndarray, path: str | Pa
         DataError: no test split, or probs of the wrong shape, not finite or not summing to 1.
     """
     form = _test_format(competition)
-    preds = _check_probs(probs, competition).argmax(1)
-    answers = form.template.copy()
-    answers[form.label_column] = [form.label_values[pred] for pred in preds[form.rows]]
+    probs, wanted = np.asarray(probs), (len(competition.test), len(competition.class_names))
+    if probs.shape != wanted:
+        raise DataError(f"probs must be {wanted} (test pictures, classes), got {probs.shape}")
+    if not np.isfinite(probs).all():
+        raise DataError(f"probs of test picture {np.argwhere(~np.isfinite(probs))[0, 0]} are not finite")
+    sums = probs.sum(1, dtype=np.float64)
+    row = int(np.abs(sums - 1).argmax()) if len(sums) else None
+    if row is not None and abs(sums[row] - 1) > 1e-3:
+        raise DataError(
+            f"probs of test picture {row} sum to {sums[row]:.4f} instead of 1: apply softmax first"
+        )
+    preds = probs.argmax(1)
+    table = form.template.copy()
+    table[form.label_column] = [form.label_values[pred] for pred in preds[form.rows]]
     with atomic_write(path) as temporary:
-        answers.to_csv(temporary, index=False, header=form.header, sep=form.separator, lineterminator="\n")
+        table.to_csv(temporary, index=False, header=form.header, sep=form.separator, lineterminator="\n")
     validate_submission(competition, path)
     return Path(path)
 
@@ -173,11 +161,36 @@ def read_submission(competition: Competition, path: str | Path) -> np.ndarray:
     Raises:
         DataError: see `validate_submission`.
     """
-    form = _test_format(competition)
-    answers = _read_answers(form, Path(path))
-    _check_rows(form, answers, Path(path))
+    form, path = _test_format(competition), Path(path)
+    options = {"sep": form.separator, "dtype": str, "na_filter": False, "skip_blank_lines": False}
+    try:
+        table = pd.read_csv(path, header=None, **options).fillna("")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {str(error).strip()}") from error
+    columns = list(form.template.columns)
+    names = table.iloc[0].tolist() if form.header else columns
+    if table.shape[1] != len(columns) or names != columns:
+        found = names if form.header else f"{table.shape[1]} columns"
+        raise DataError(f"{path.name} row 1: found {found}, the form wants {columns}")
+    table = table.iloc[int(form.header) :].set_axis(columns, axis=1)
+    frames = [frame.drop(columns=form.label_column) for frame in (table, form.template)]
+    got, wanted = (list(map(tuple, frame.to_numpy().tolist())) for frame in frames)
+    for row, (got_id, wanted_id) in enumerate(zip(got, wanted, strict=False), 1 + form.header):
+        if got_id != wanted_id:
+            twice = " (it appears twice)" if got.count(got_id) > 1 else ""
+            raise DataError(
+                f"{path.name} row {row}: id {','.join(got_id)!r}{twice}, "
+                f"the form wants {','.join(wanted_id)!r} here"
+            )
+    if len(got) != len(wanted):
+        raise DataError(f"{path.name} has {len(got):,} predictions, the form wants {len(wanted):,}")
+    for row, label in enumerate(table[form.label_column], 1 + form.header):
+        if label not in form.label_values:
+            raise DataError(
+                f"{path.name} row {row}: label {label!r} is none of {', '.join(form.label_values)}"
+            )
     preds = np.full(len(competition.test), -1, np.int64)
-    preds[form.rows] = [form.label_values.index(label) for label in answers[form.label_column]]
+    preds[form.rows] = [form.label_values.index(label) for label in table[form.label_column]]
     return preds
 
 
@@ -188,35 +201,3 @@ def validate_submission(competition: Competition, path: str | Path) -> None:
         DataError: the first thing that is wrong, with its row.
     """
     read_submission(competition, path)
-
-
-def _read_answers(form: SubmissionFormat, path: Path) -> pd.DataFrame:
-    options = {"sep": form.separator, "dtype": str, "na_filter": False, "skip_blank_lines": False}
-    try:
-        answers = pd.read_csv(path, header=None, **options).fillna("")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).strip()}") from error
-    wanted = list(form.template.columns)
-    names = answers.iloc[0].tolist() if form.header else wanted
-    if answers.shape[1] != len(wanted) or names != wanted:
-        found = names if form.header else f"{answers.shape[1]} columns"
-        raise DataError(f"{path.name} row 1: found {found}, the form wants {wanted}")
-    return answers.iloc[int(form.header) :].set_axis(wanted, axis=1)
-
-
-def _check_rows(form: SubmissionFormat, answers: pd.DataFrame, path: Path) -> None:
-    ids = [column for column in form.template.columns if column != form.label_column]
-    got, wanted = (list(map(tuple, frame[ids].to_numpy().tolist())) for frame in (answers, form.template))
-    for row, (got_id, wanted_id) in enumerate(zip(got, wanted, strict=False)):
-        if got_id != wanted_id:
-            twice = " (it stands there twice)" if got.count(got_id) > 1 else ""
-            raise DataError(
-                f"{path.name} row {row + 1 + form.header}: id {','.join(got_id)!r}{twice}, "
-                f"the form wants {','.join(wanted_id)!r} here"
-            )
-    if len(got) != len(wanted):
-        raise DataError(f"{path.name} has {len(got):,} answers, the form wants {len(wanted):,}")
-    for row, label in enumerate(answers[form.label_column]):
-        if label not in form.label_values:
-            allowed = ", ".join(form.label_values)
-            raise DataError(f"{path.name} row {row + 1 + form.header}: label {label!r} is none of {allowed}")

@@ -46,7 +46,7 @@ def test_votes_follow_the_new_label(tiny, tmp_path):
         ([("1", "sad", "happy")], "row 2: the label of '1' is 'happy' and not 'sad'"),
         (
             [("1", "happy", "sad"), ("2", "sad", "sad"), ("1", "happy", "sad")],
-            "row 4: '1' stands there twice",
+            "row 4: '1' appears twice",
         ),
     ],
 )

@@ -38,9 +38,9 @@ def test_round_trip(competition, written):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda lines: lines[:-1], "6 answers, the form wants 7"),
-        (lambda lines: [*lines, "7,1"], "8 answers, the form wants 7"),
-        (lambda lines: [*lines[:2], lines[1], *lines[3:]], r"row 3: id '0' \(it stands there twice\)"),
+        (lambda lines: lines[:-1], "6 predictions, the form wants 7"),
+        (lambda lines: [*lines, "7,1"], "8 predictions, the form wants 7"),
+        (lambda lines: [*lines[:2], lines[1], *lines[3:]], r"row 3: id '0' \(it appears twice\)"),
         (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], "row 2: id '1', the form wants '0'"),
         (lambda lines: [*lines[:3], "2,7", *lines[4:]], "row 4: label '7' is none of 0, 1, 2"),
         (lambda lines: [*lines[:3], "2,", *lines[4:]], "row 4: label '' is none of"),
@@ -124,7 +124,7 @@ def test_lines_counted_from_one(tmp_path):
     "lines, message",
     [
         (["id,emotion", "0,0", "x,0"], "row 3 asks for id 'x', which no test picture has"),
-        (["id,emotion", "0,0", "1,0", "0,0"], "row 4: id '0' stands there twice"),
+        (["id,emotion", "0,0", "1,0", "0,0"], "row 4: id '0' appears twice"),
         (["0", "0"], "2 lines without ids, but there are 3 test pictures"),
         ([], "is empty"),
     ],

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import lzma
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from fer_utils.competition import DataError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError)
-
 # Ten times ImageNet in files and more than any facial-expression competition in bytes.
 MAX_MEMBERS = 2_000_000
 MAX_BYTES = 64 * 2**30
-# Pictures hardly shrink and pixel tables shrink to a quarter: a bomb grows a thousandfold.
+# Images hardly shrink and pixel tables shrink to a quarter: a bomb grows a thousandfold.
 MAX_GROWTH, GROWTH_MATTERS_FROM = 100, 256 * 2**20
 
 
@@ -56,68 +54,55 @@ def opened(path: str | Path) -> Iterator[Path]:
 
 def _extract(archive: Path, folder: Path) -> None:
     try:
+        check = _budget(archive, folder)
         if archive.name.lower().endswith(".zip"):
-            _extract_zip(archive, folder)
+            with zipfile.ZipFile(archive) as file:
+                for member in file.infolist():
+                    check(member.filename, member.file_size, not stat.S_ISLNK(member.external_attr >> 16))
+                file.extractall(folder)
         else:
-            _extract_tar(archive, folder)
-    except DataError:
-        raise
+            with tarfile.open(archive) as file:
+                while (member := file.next()) is not None:
+                    check(member.name, member.size, member.isfile() or member.isdir())
+                    file.extract(member, folder, filter="data")
+                    file.members.clear()  # tarfile would keep all of them in memory
     # zipfile and tarfile let the errors of zlib, lzma and the file system through.
-    except _BROKEN as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        zlib.error,
+        LZMAError,
+    ) as error:
         raise DataError(f"{archive} cannot be unpacked: {error}") from error
-
-
-def _extract_zip(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as file:
-        check = _budget(archive, folder)
-        for member in file.infolist():
-            check(member.filename, member.file_size, not stat.S_ISLNK(member.external_attr >> 16))
-        file.extractall(folder)
-
-
-def _extract_tar(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive) as file:
-        check = _budget(archive, folder)
-        for member in _members(file):
-            check(member.name, member.size, member.isfile() or member.isdir())
-            file.extract(member, folder, filter="data")
-
-
-def _members(file: tarfile.TarFile) -> Iterable[tarfile.TarInfo]:
-    """The members one by one; tarfile would keep all of them in memory."""
-    while (member := file.next()) is not None:
-        yield member
-        file.members.clear()
 
 
 def _budget(archive: Path, folder: Path) -> Callable[[str, int, bool], None]:
     """A check to call with each member's name, size and whether it is a plain file or folder."""
     packed, free = archive.stat().st_size, shutil.disk_usage(folder).free
-    used = {"members": 0, "bytes": 0}
+    members = unpacked = 0
 
     def check(name: str, size: int, plain: bool) -> None:
-        used["members"] += 1
-        used["bytes"] += size
+        nonlocal members, unpacked
+        members, unpacked = members + 1, unpacked + size
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in name[:2]:
             raise DataError(f"{archive} is not safe to unpack: {name!r} points outside the folder")
         if not plain:
             raise DataError(f"{archive} holds a link or device, {name!r}: pack the files themselves")
-        if used["members"] > MAX_MEMBERS:
+        if members > MAX_MEMBERS:
             raise DataError(f"{archive} holds more than {MAX_MEMBERS:,} files: unpack it yourself")
-        check_growth(archive, used["bytes"], packed)
-        if used["bytes"] > free:
+        check_growth(archive, unpacked, packed)
+        if unpacked > free:
             raise DataError(f"{archive} needs more room than the {free / 2**30:,.1f} GB free in {folder}")
 
     return check
 
 
 def check_growth(path: Path, unpacked: int, packed: int) -> None:
-    """Refuse a file of `packed` bytes that becomes `unpacked` ones as a bomb does.
-
-    Raises:
-        DataError: it is too large.
-    """
+    """Raise a DataError if a file of `packed` bytes becomes far too many, `unpacked`, as a zip bomb does."""
     if unpacked > MAX_BYTES:
         raise DataError(f"{path} unpacks to more than {MAX_BYTES / 2**30:,.1f} GB: unpack it yourself")
     if unpacked > max(MAX_GROWTH * packed, GROWTH_MATTERS_FROM):

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -54,27 +53,16 @@ class Reading:
 
 def cache_folder() -> Path | None:
     """Where entries lie; None if caching is off."""
-    chosen = os.environ.get("FER_CACHE", "")
-    if chosen.lower() == "off":
-        return None
-    if chosen:
-        return Path(chosen)
+    if chosen := os.environ.get("FER_CACHE"):
+        return None if chosen.lower() == "off" else Path(chosen)
     if Path("/kaggle/working").is_dir():  # what lies there becomes the notebook's public output
         return Path(tempfile.gettempdir()) / "fer-cache"
     return REPOSITORY / "outputs" / "cache"
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The state of a path: a digest over the names, sizes and times of its files, and the latest of the times
-    (seconds since 1970)."""
-
-    digest: str
-    newest: float
-
-
-def snapshot(path: Path) -> Snapshot:
-    """Look at a file or at all files below a folder, without reading them."""
+def snapshot(path: Path) -> tuple[str, float]:
+    """The state of a file or of all files below a folder: a digest over their names, sizes and times, and the
+    latest of the times (seconds since 1970)."""
     lines, newest = [], 0
     for name, entry in walk(path) if path.is_dir() else [("", path)]:
         try:
@@ -85,9 +73,7 @@ def snapshot(path: Path) -> Snapshot:
         changed = 0 if os.name == "nt" else state.st_ctime_ns
         newest = max(newest, state.st_mtime_ns, changed)
         lines.append(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0{changed}\0{state.st_ino}")
-    return Snapshot(
-        hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "replace")).hexdigest(), newest / 1e9
-    )
+    return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "replace")).hexdigest(), newest / 1e9
 
 
 @functools.cache
@@ -114,7 +100,7 @@ class Cache:
         if folder is None:
             return
         self.state = snapshot(seen)
-        content = [str(path.resolve()), self.state.digest, _code(), sorted(options.items())]
+        content = [str(path.resolve()), self.state[0], _code(), sorted(options.items())]
         key = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
         self.file = folder / f"{key[:40]}.npz"
 
@@ -133,7 +119,7 @@ class Cache:
 
     def save(self, reading: Reading) -> None:
         """Keep a reading, unless its files changed meanwhile or a moment ago; says so if it cannot."""
-        if self.file is None or time.time() - self.state.newest < SETTLED_SECONDS:
+        if self.file is None or time.time() - self.state[1] < SETTLED_SECONDS:
             return
         content, arrays = _packed(reading)
         size = sum(array.nbytes for array in arrays.values())
@@ -149,9 +135,7 @@ class Cache:
     def _make_room(self) -> None:
         """Remove the entries that were not used for longest while all together are too large."""
         entries = []
-        for path in self.file.parent.glob("*.npz"):
-            if not re.fullmatch(r"[0-9a-f]{40}", path.stem):  # not ours
-                continue
+        for path in self.file.parent.glob("[0-9a-f]" * 40 + ".npz"):
             with suppress(OSError):
                 entries.append((path.stat().st_mtime, path.stat().st_size, path))
         total = sum(size for _, size, _ in entries)
@@ -169,42 +153,27 @@ def _packed(reading: Reading) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         for part in ("images", "labels", "votes"):
             if (values := getattr(split, part)) is not None:
                 arrays[f"{name}.{part}"] = values
-    form = None
-    if reading.submission is not None:
-        form = {
-            key: value for key, value in vars(reading.submission).items() if key not in ("template", "rows")
-        }
-        form["columns"] = list(reading.submission.template.columns)
-        form["cells"] = reading.submission.template.to_numpy().tolist()
-        arrays["rows"] = reading.submission.rows
-    content = {
-        "ids": {name: split.ids.tolist() for name, split in reading.splits.items()},
-        "class_names": reading.class_names,
-        "label_values": reading.label_values,
-        "submission": form,
-        "layout": reading.layout,
-        "notes": reading.notes,
+    content = vars(reading) | {
+        "splits": {name: split.ids.tolist() for name, split in reading.splits.items()},
         "rejected": [asdict(item) for item in reading.rejected],
     }
+    if reading.submission is not None:
+        template = reading.submission.template
+        cells = {"columns": list(template.columns), "data": template.to_numpy().tolist()}
+        content["submission"] = vars(reading.submission) | {"template": cells}
+        arrays["rows"] = content["submission"].pop("rows")
     return content, arrays
 
 
 def _unpacked(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reading:
-    splits = {}
-    for name, ids in content["ids"].items():
+    for name, ids in content["splits"].items():
         parts = {part: arrays.get(f"{name}.{part}") for part in ("images", "labels", "votes")}
-        splits[name] = Split(ids=np.array(ids, dtype=str), **parts)
-    form = content["submission"]
-    if form is not None:
-        template = pd.DataFrame(form.pop("cells"), columns=form.pop("columns"), dtype=str)
+        content["splits"][name] = Split(ids=np.array(ids, dtype=str), **parts)
+    content["rejected"] = [Rejected(**item) for item in content["rejected"]]
+    if form := content["submission"]:
+        form["template"] = pd.DataFrame(**form["template"], dtype=str)
         form["label_values"] = tuple(form["label_values"])
-        form = SubmissionFormat(template=template, rows=arrays["rows"], **form)
+        content["submission"] = SubmissionFormat(rows=arrays["rows"], **form)
     return Reading(
-        splits=splits,
-        class_names=tuple(content["class_names"]),
-        label_values=tuple(content["label_values"]),
-        submission=form,
-        layout=content["layout"],
-        notes=tuple(content["notes"]),
-        rejected=tuple(Rejected(**item) for item in content["rejected"]),
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
     )

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from fer_utils.competition import DataError
 
-_FORM = re.compile(r"kaggle:(?:competition/([\w.-]+)|dataset/([\w.-]+/[\w.-]+))/?")
-
 
 def download(data: str) -> Path:
     """Fetch what `data` names, or find it where kagglehub kept it the last time.
@@ -24,7 +22,7 @@ def download(data: str) -> Path:
     Raises:
         DataError: another form, no kagglehub, no network or token, or rules that were not accepted.
     """
-    match = _FORM.fullmatch(data)
+    match = re.fullmatch(r"kaggle:(?:competition/([\w.-]+)|dataset/([\w.-]+/[\w.-]+))/?", data)
     if match is None:
         raise DataError(
             f"{data!r} is no address: write kaggle:competition/<slug> or kaggle:dataset/<owner>/<slug>"
@@ -43,17 +41,13 @@ def download(data: str) -> Path:
             "give the folder as data"
         ) from error
     try:
-        if competition:
-            return Path(kagglehub.competition_download(competition))
-        return Path(kagglehub.dataset_download(dataset))
+        fetch = kagglehub.competition_download if competition else kagglehub.dataset_download
+        return Path(fetch(competition or dataset))
     except Exception as error:  # requests' errors and kagglehub's own, whatever its version calls them
         page = f"competitions/{competition}/rules" if competition else f"datasets/{dataset}"
+        reason = (str(error).strip() or "no message").splitlines()[0].strip()
         raise DataError(
-            f"{data} could not be downloaded ({type(error).__name__}: {_first_line(error)}). Is there a "
+            f"{data} could not be downloaded ({type(error).__name__}: {reason}). Is there a "
             "network; a token in ~/.kaggle/kaggle.json (kaggle.com/settings, Create New Token); and did you "
             f"accept the rules at kaggle.com/{page}?"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")

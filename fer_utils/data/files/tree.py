@@ -36,7 +36,7 @@ class Tree:
 
     @cached_property
     def images(self) -> list[str]:
-        """Names of the picture files, sorted."""
+        """Names of the image files, sorted."""
         return sorted(name for name in self.files if name.lower().endswith(IMAGE_SUFFIXES))
 
     @cached_property
@@ -51,7 +51,7 @@ class Tree:
         for name in self._table_names(sample=False):
             try:
                 tables[name] = open_table(self.files[name], self.columns)
-            except DataError as error:  # empty, or no table at all: told where no layout fits
+            except DataError as error:  # empty, or no table at all: reported if no layout fits
                 self.unreadable[name] = str(error).replace(str(self.files[name]), name)
         return tables
 
@@ -94,8 +94,7 @@ def stem(name: str) -> str:
 
 def folder_split(name: str) -> str | None:
     """The split that the folders of a file name, the innermost counting: test for data/test/0001.png."""
-    splits = [split_of(part) for part in name.split("/")[:-1]]
-    return next((split for split in reversed(splits) if split), None)
+    return next(filter(None, map(split_of, name.split("/")[-2::-1])), None)
 
 
 def below_split(name: str) -> str:
@@ -105,33 +104,27 @@ def below_split(name: str) -> str:
     return "/".join(parts[last + 1 :])
 
 
+_SHARD = re.compile(r"(?:^|/)\d+(?=\.parquet$)|-\d+(-of-\d+)(?:-[0-9a-f]+)?(?=\.\w+$)")
+
+
 def shards(name: str, names: Iterable[str]) -> list[str]:
-    """A file and its continuations, as train-00000-of-00002.parquet has them; mostly itself alone."""
-    folder, _, base = name.rpartition("/")
-    if re.fullmatch(r"\d+\.parquet", base):  # train/0000.parquet, train/0001.parquet
-        return sorted(
-            n
-            for n in names
-            if n.rpartition("/")[0] == folder and re.fullmatch(r"\d+\.parquet", n.rpartition("/")[2])
-        )
+    """A file and its continuations, named as train-00000-of-00002.parquet or 0000.parquet."""
+    whole = _shard_of(name)
+    return sorted(n for n in names if _shard_of(n) == whole) if whole else [name]
+
+
+def _shard_of(name: str) -> tuple[str, str | None] | None:
     match = _SHARD.search(name)
-    if not match:
-        return [name]
-    whole = (name[: match.start()], match[1])
-    found = [(n, _SHARD.search(n)) for n in names]
-    return sorted(n for n, m in found if m and (n[: m.start()], m[1]) == whole)
+    return (name[: match.start()], match[1]) if match else None
 
 
-_SHARD = re.compile(r"-\d+(-of-\d+)(?:-[0-9a-f]+)?(?=\.\w+$)")
-
-
-# The ways a list names a picture, from the strictest to the most lenient.
+# The ways a list names an image, from the strictest to the most lenient.
 _KEYS: tuple[Callable[[str], str | int | None], ...] = (
     lambda name: name,
     lambda name: "/".join(name.split("/")[-2:]),
     lambda name: name.split("/")[-1],
     stem,
-    lambda name: stem(name).removesuffix("_aligned"),  # RAF-DB lists the pictures before alignment
+    lambda name: stem(name).removesuffix("_aligned"),  # RAF-DB lists the images before alignment
     lambda name: as_int(stem(name)),  # 7 for 00007.jpg
 )
 

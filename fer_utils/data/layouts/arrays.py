@@ -73,8 +73,7 @@ class Array:
         if self.kind not in "uif":
             return None
         usual = -1 if self.form == ".mat" else 0  # MATLAB counts images along the last axis
-        forms = sorted(_AXES.get(len(self.shape), ()), key=lambda form: form[usual] != "N")
-        for form in forms:
+        for form in sorted(_AXES.get(len(self.shape), ()), key=lambda form: form[usual] != "N"):
             size = dict(zip(form, self.shape, strict=True))
             if "F" in size:
                 fits = is_picture(size["F"]) and (form[usual] == "N" or self.split is not None)
@@ -112,15 +111,13 @@ def recognise(tree: Tree) -> bool:
 
 def read(tree: Tree, size: int) -> RawData:
     """Read the splits; of several test arrays all, or the one as long as the sample submission."""
-    arrays = _find_arrays(tree)
-    splits = _find_splits(arrays)
-    raw, tests = RawData(), splits.get("test", [])
+    splits = _find_splits(arrays := _find_arrays(tree))
+    raw, tests, used = RawData(), splits.get("test", []), []
     if len(tests) > 1 and tree.sample:
         n_rows = len(read_frame(open_table(tree.files[tree.sample])))
         splits["test"] = [pair for pair in tests if pair[0].n == n_rows][:1] or tests
     # Public tests go before private or hidden ones.
     splits.get("test", []).sort(key=lambda pair: ("public" not in pair[0].name.lower(), pair[0].name))
-    used = []
     for split, pairs in splits.items():
         parts = [_read_split(images, labels, split, size, raw) for images, labels in pairs]
         raw.splits[split] = concatenate(parts, [images.key or images.path.stem for images, _ in pairs])
@@ -144,7 +141,7 @@ def _words(name: str) -> set[str]:
 
 @contextmanager
 def _array_errors(path: Path) -> Iterator[None]:
-    """Errors of numpy's and scipy's readers as a DataError that names the file."""
+    """Turn errors of numpy's and scipy's readers into a DataError that names the file."""
     try:
         yield
     except DataError:
@@ -195,9 +192,9 @@ def _headers(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
 
 
 def _npy_header(file: BinaryIO, path: Path, where: str, size: int) -> tuple[tuple[int, ...], str]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    npy = np.lib.format
+    first = npy.read_magic(file) == (1, 0)
+    shape, _, dtype = npy.read_array_header_1_0(file) if first else npy.read_array_header_2_0(file)
     if dtype.hasobject:
         raise DataError(
             f"{path}{where} holds pickled Python objects, which could run any code and are never loaded: "
@@ -213,7 +210,8 @@ def _find_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | Non
     """The arrays of images by split, each with its labels (None if it has none); empty without labelled
     training images."""
     images = [array for array in arrays if array.axes and not array.words & _LABEL_WORDS and array.n]
-    labels = [array for array in arrays if array not in images and _is_labels(array)]
+    named = [a for a in arrays if a not in images and a.words & _LABEL_WORDS and a.kind in "uifUSb"]
+    labels = [a for a in named if len(a.shape) == 1 or (len(a.shape) == 2 and min(a.shape) <= 64)]
     splits: dict[str, list[tuple[Array, Array | None]]] = {}
     for array in images:
         if (array.words | _words(array.path.stem)) & {"unlabeled", "unlabelled"}:
@@ -232,15 +230,9 @@ def _find_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | Non
     return splits if "train" in splits else {}
 
 
-def _is_labels(array: Array) -> bool:
-    flat = len(array.shape) == 1 or (len(array.shape) == 2 and min(array.shape) <= 64)
-    return flat and array.kind in "uifUSb" and bool(array.words & _LABEL_WORDS)
-
-
 def _read_split(array: Array, labels: Array | None, split: str, size: int, raw: RawData) -> RawSplit:
-    values, axes = array.read(), array.axes
-    values = np.moveaxis(values, axes.index("N"), 0)
-    axes = axes.replace("N", "")
+    values = np.moveaxis(array.read(), array.axes.index("N"), 0)
+    axes = array.axes.replace("N", "")
     scale = _scale(values, array)
     images = np.empty((array.n, 1, size, size), np.uint8)
     broken: list[int] = []

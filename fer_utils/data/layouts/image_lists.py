@@ -53,19 +53,16 @@ def find_lists(tree: Tree) -> dict[str, tuple[int, str]]:
     found: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for name, table in tree.tables.items():
         image, split = table.column("image"), table_split(name)
-        if image is None or table.pixels or image == table.column("label"):
-            continue
-        if not table.is_labelled and split != "test":
+        usable = table.is_labelled or split == "test"
+        if image in (None, table.column("label")) or table.pixels or not usable:
             continue
         try:
             listed, usage = read_column(table, "image"), set(map(split_of, read_column(table, "usage")))
         except DataError as error:  # damaged; reported if no layout fits
             tree.unreadable[name] = str(error)
             continue
-        if split != "test" and usage and "train" not in usage:
-            continue
         files = {file for file in locate(listed, tree.images, split) if file}
-        if not files or len(files) < len(set(listed)) / 2:
+        if (split != "test" and usage and "train" not in usage) or len(files) < max(1, len(set(listed)) / 2):
             continue
         if split is not None or {folder_split(file) for file in files} != {"test"}:
             found[split or "train"].append((len(files), name))
@@ -83,31 +80,23 @@ def _list_items(tree: Tree, name: str, split: str) -> list[tuple[str, ImageFile]
     """The images that a table lists, with their splits; a row that names none is left out, as in FER+."""
     table = tree.tables[name]
     names = read_column(table, "image")
-    files = locate(names, _candidates(tree, name, split), split)
-    votes = [tuple(row) for row in read_votes(table)] if table.votes else [()] * len(names)
+    # In the folder of a split, a list means the images of that folder if there are any.
+    home = f"{name.rpartition('/')[0]}/" if folder_split(name) == split else ""
+    files = locate(names, [n for n in tree.images if n.startswith(home)] or tree.images, split)
     if table.votes:
+        votes = list(map(tuple, read_votes(table)))
         labels = [vote_label(row, list(table.votes)) for row in votes]
     else:
-        labels = read_column(table, "label") or [None] * len(names)
+        votes, labels = [()] * len(names), read_column(table, "label") or [None] * len(names)
     if usage := read_column(table, "usage"):
         splits = [split_of(cell) or UNKNOWN for cell in usage]
     elif table_split(name) is None:
         splits = _splits_by_name(files, split)
     else:
         splits = [split] * len(names)
-    items = [
-        ImageFile(file, label, id_, file or table.place(row), row_votes)
-        for row, (file, label, id_, row_votes) in enumerate(zip(files, labels, names, votes, strict=True))
-    ]
+    places = [file or table.place(row) for row, file in enumerate(files)]
+    items = map(ImageFile, files, labels, names, places, votes)
     return [pair for pair in zip(splits, items, strict=True) if pair[1].id]
-
-
-def _candidates(tree: Tree, name: str, split: str) -> list[str]:
-    """The images that a list may mean: those in its own folder if that is a split's, else all."""
-    if folder_split(name) != split:
-        return tree.images
-    home = name.rpartition("/")[0] + "/"
-    return [image for image in tree.images if image.startswith(home)] or tree.images
 
 
 def _splits_by_name(files: list[str | None], default: str) -> list[str]:

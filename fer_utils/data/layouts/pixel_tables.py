@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -52,11 +51,11 @@ def find_tables(tree: Tree) -> dict[str, list[str]]:
     if not leads:
         return {}
     lead = min(leads, key=lambda name: (name.count("/"), split_of(stem(name)) != "train", name))
-    home = PurePosixPath(lead).parent
-    foreign = {PurePosixPath(name).parent for name in leads} - {home}
+    folder = {name: name.rpartition("/")[0] for name in tables}
+    foreign = {folder[name] for name in leads} - {folder[lead]}
     chosen = {"train": [lead]}
-    near = [name for name in tables if PurePosixPath(name).parent not in foreign]
-    near.sort(key=lambda name: (PurePosixPath(name).parent != home, "public" not in name.lower(), name))
+    near = [name for name in tables if folder[name] not in foreign]
+    near.sort(key=lambda name: (folder[name] != folder[lead], "public" not in name.lower(), name))
     for name in near:
         if (split := split_of(stem(name)) or "train") != "test" and name in labelled:
             chosen.setdefault(split, [name])
@@ -65,12 +64,9 @@ def find_tables(tree: Tree) -> dict[str, list[str]]:
     tests = [n for n in tests if split_of(stem(n)) in ("test", "valid")] or tests[:1]
     tests = tests or [name for name in near if name in labelled and split_of(stem(name)) == "test"]
     if tests:
-        folder = PurePosixPath(tests[0]).parent
-        chosen["test"] = [name for name in tests if PurePosixPath(name).parent == folder]
-    return {
-        split: list(dict.fromkeys(shard for name in names for shard in shards(name, tables)))
-        for split, names in chosen.items()
-    }
+        chosen["test"] = [name for name in tests if folder[name] == folder[tests[0]]]
+    parts = {split: [n for name in names for n in shards(name, tables)] for split, names in chosen.items()}
+    return {split: list(dict.fromkeys(names)) for split, names in parts.items()}
 
 
 def read_tables(tree: Tree, names: dict[str, list[str]], size: int, votes: Table | None = None) -> RawData:
@@ -106,8 +102,7 @@ def _read_pixels(
     """
     vote_table = vote_table or (table if table.votes else None)
     votes = read_votes(vote_table) if vote_table else None
-    roles = {role: table.column(role) for role in ("label", "usage", "id")}
-    roles = {role: position for role, position in roles.items() if position is not None}
+    roles = {role: n for role in ("label", "usage", "id") if (n := table.column(role)) is not None}
     blocks: dict[str, list[tuple[np.ndarray, list[int]]]] = defaultdict(list)
     cells: dict[str, list[str]] = {"label": [], "id": []}
     side = channels = start = 0
@@ -171,10 +166,9 @@ def _join(
     labels = [cells["label"][row] for row in rows] if cells["label"] else None
     ids = [cells["id"][row] if cells["id"] else str(row) for row in rows]
     images = np.empty((len(rows), *blocks[0][0].shape[1:]), np.uint8)
-    filled = 0
+    end = len(rows)
     while blocks:  # each is freed when it is copied: no image is in memory twice
-        block = blocks.pop(0)[0]
-        images[filled : filled + len(block)] = block
-        filled += len(block)
-    places = [table.place(row) for row in rows]
-    return RawSplit(images, labels, ids, places, None if votes is None else votes[rows])
+        block, block_rows = blocks.pop()
+        images[end - len(block_rows) : end] = block
+        end -= len(block_rows)
+    return RawSplit(images, labels, ids, list(map(table.place, rows)), None if votes is None else votes[rows])

@@ -102,15 +102,12 @@ def read_image_files(tree: Tree, splits: dict[str, list[ImageFile]], size: int, 
     raw = RawData(notes=[*notes, *changes], is_files=True)
     start = 0
     for split, items in splits.items():
-        keep = []
+        end = start + len(items)
         for row, item in enumerate(items, start):
             if row in broken:
-                reason = broken[row] if item.file else f"{broken[row]} ({item.id})"
-                raw.reject(split, item.place, reason)
-            if split == "test" or row not in broken:
-                keep.append(row)
+                raw.reject(split, item.place, broken[row] if item.file else f"{broken[row]} ({item.id})")
+        keep = [row for row in range(start, end) if split == "test" or row not in broken]
         kept = [items[row - start] for row in keep]
-        end = start + len(items)
         raw.splits[split] = RawSplit(
             images=images[start:end] if len(keep) == len(items) else images[keep],
             labels=None if any(item.label is None for item in kept) else [item.label for item in kept],
