@@ -11,6 +11,7 @@ import numpy as np
 
 from fer_utils.competition import Competition, DataError, Rejected, Split, SubmissionFormat
 from fer_utils.data.class_names import Coding, find_coding, named_classes
+from fer_utils.data.column_names import COLUMNS
 from fer_utils.data.corrections import apply_fixes, clean_training
 from fer_utils.data.files.cache import Cache, Reading
 from fer_utils.data.files.download import download
@@ -19,7 +20,6 @@ from fer_utils.data.layouts.raw_data import RawData, RawSplit
 from fer_utils.data.locate import around, open_data, search_data
 from fer_utils.data.splits import joined, split_off
 from fer_utils.data.submission import default_format, read_format
-from fer_utils.data.tables import COLUMNS
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import find_path
 

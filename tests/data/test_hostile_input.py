@@ -24,7 +24,7 @@ from fer_utils import Config, fit
 from fer_utils.competition import FER_CLASSES, Competition, DataError
 from fer_utils.data import images as pictures
 from fer_utils.data.load import load_competition
-from fer_utils.data.pixels import parse_pixels
+from fer_utils.data.pixel_strings import parse_pixels
 from fer_utils.data.submission import validate_submission
 
 SETTINGS = settings(

@@ -13,7 +13,7 @@ from fer_utils.data.images import MID_GREY, resize, to_grey
 from fer_utils.data.json_parquet import as_text
 from fer_utils.data.labels import is_unlabelled_extra, split_of, vote_label
 from fer_utils.data.layouts.raw_data import RawData, RawSplit, concatenate
-from fer_utils.data.pixels import parse_cells, picture_shape
+from fer_utils.data.pixel_strings import parse_cells, picture_shape
 from fer_utils.data.tables import Table
 
 
