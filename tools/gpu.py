@@ -17,9 +17,12 @@ import os
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +30,9 @@ import torch
 from fer_utils.analysis.ensemble import save_ensemble, score_ensemble
 from fer_utils.command_line import exit_status
 from fer_utils.competition import Competition
-from fer_utils.config import Config
+from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
-from fer_utils.files import resolve_out, write_json, write_text
+from fer_utils.files import atomic_write, resolve_out, write_json, write_text
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.metrics import describe
 from fer_utils.learning.training_loop import TrainingError
@@ -37,6 +40,7 @@ from fer_utils.run.finished_run import load_run
 from fer_utils.run.launch import launch_members
 from fer_utils.run.train import fit
 from tools import gpu_plan
+from tools.gpu_plan import Planned
 
 # Every parameter that may fail on a device it was never tried on, on a few images of the data.
 SMOKE = {
@@ -45,7 +49,7 @@ SMOKE = {
     "views": "shift", "checkpoint_seconds": 1.0, "max_hours": 1 / 60,
 }  # fmt: skip
 SMOKE_IMAGES = 600
-RESERVE = 10.0  # seconds at the end, for the last average
+RESERVE = 20.0  # seconds at the end, for the last average
 LARGEST_FILE = 15 * 2**20  # of those that come back
 
 
@@ -77,11 +81,15 @@ def smoke_test(competition: Competition, out: Path, device: str) -> str:
     )
     start = time.monotonic()
     try:
-        run = fit(Config.from_dict({**SMOKE, "out": str(out), "device": device}), few)
+        accuracy = apart(smoke_accuracy, Config.from_dict({**SMOKE, "out": str(out), "device": device}), few)
     except Exception as error:  # whatever a device provokes
         return f"FAILED after {time.monotonic() - start:.0f} s: {type(error).__name__}: {error}"
-    accuracy = describe(run.metrics["valid"]["views"])
     return f"passed in {time.monotonic() - start:.0f} s, valid accuracy {accuracy}"
+
+
+def smoke_accuracy(config: Config, competition: Competition) -> str:
+    """Train and return the validation accuracy in words."""
+    return describe(fit(config, competition).metrics["valid"]["views"])
 
 
 def write_average(folder: Path, competition: Competition) -> str:
@@ -109,7 +117,8 @@ def bring_back(folder: Path, target: Path) -> None:
                 archive.addfile(entry, io.BytesIO(content))
         for number, start in enumerate(range(0, buffer.tell() or 1, LARGEST_FILE)):
             part = buffer.getvalue()[start : start + LARGEST_FILE]
-            (target / f"{name}.tar.{number:02}").write_bytes(part)
+            with atomic_write(target / f"{name}.tar.{number:02}") as temporary:
+                temporary.write_bytes(part)
 
 
 def _as_float16(path: Path) -> bytes:
@@ -123,39 +132,77 @@ class Report:
     """Lines that are printed, and kept in report.txt of a folder (none for a dry run)."""
 
     def __init__(self, folder: Path | None):
-        self.folder, self.lines = folder, []
+        self.path = None if folder is None else folder / "report.txt"
+        earlier = self.path is not None and self.path.is_file()
+        self.lines = self.path.read_text(encoding="utf-8").splitlines() if earlier else []
 
     def say(self, line: str) -> None:
         """Print a line and keep it."""
         print(line, flush=True)
         self.lines.append(line)
-        if self.folder is not None:
-            write_text(self.folder / "report.txt", "\n".join(self.lines) + "\n")
+        if self.path is not None:
+            write_text(self.path, "\n".join(self.lines) + "\n")
+
+
+def apart(work: Callable[..., str], *arguments: Any) -> str:
+    """What `work` returns in a process of its own, whose failing device does not harm this one."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def read_plan(path: Path, made_for: dict[str, Any]) -> list[Planned] | None:
+    """The members of an earlier start; None if there was none.
+
+    Raises:
+        ConfigError: it was made for other data or another device.
+    """
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["made_for"] != made_for:
+        raise ConfigError(f"{path} is a plan for other data or another device: choose another --out")
+    return [Planned(Config.from_dict(part["config"]), part["seconds"]) for part in content["members"]]
+
+
+def write_plan(path: Path, members: list[Planned], made_for: dict[str, Any]) -> None:
+    """Keep the members, so that the same command resumes them."""
+    parts = [{"config": member.config.to_dict(), "seconds": member.seconds} for member in members]
+    write_json(path, {"made_for": made_for, "members": parts})
 
 
 def train_members(
-    members: list[tuple[Config, float]], end: float, at_once: int, say: gpu_plan.Say
+    members: list[Planned], end: float, at_once: int, say: gpu_plan.Say, keep: Callable[[], None]
 ) -> Iterator[None]:
     """Train group by group while there is time until `end` (monotonic); yields after each group.
 
-    What the first groups really took corrects the estimates of the next ones. Members begun earlier resume.
+    Finished members are left alone and begun ones resume. What the groups before really took corrects the
+    estimates; the last group is shortened to the time that is left (`keep` stores that).
     """
     pace = 1.0
     for start in range(0, len(members), at_once):
-        group = members[start : start + at_once]
-        left, estimate = end - time.monotonic(), max(seconds for _, seconds in group)
-        begun = any(resolve_out(member.out).exists() for member, _ in group)
-        if start and not begun and left < pace * estimate:
-            say(f"{left:.0f} s are left: too few for another member")
+        places = [k for k in range(start, min(start + at_once, len(members))) if not members[k].is_finished]
+        if not places:
+            continue
+        begun = any(members[k].is_begun for k in places)
+        left = end - time.monotonic()
+        share = left / (pace * max(members[k].seconds for k in places))
+        if not begun and share < 1:
+            shorter = [members[k].shortened(share) for k in places]
+            if min(member.config.epochs for member in shorter) < gpu_plan.ENOUGH_EPOCHS and start:
+                say(f"{left:.0f} s are left: too few for another member")
+                return
+            for k, member in zip(places, shorter, strict=True):
+                members[k] = member
+            keep()
+        if left <= 0:
             return
-        clock = time.monotonic()
-        limited = [replace(member, max_hours=max(left, 1.0) / 3600) for member, _ in group]
+        clock, estimate = time.monotonic(), max(members[k].seconds for k in places)
+        hours = max(1.0, left - gpu_plan.START_UP) / 3600
         try:
-            launch_members(limited, per_device=at_once)
+            launch_members([replace(members[k].config, max_hours=hours) for k in places], per_device=at_once)
+            pace = pace if begun else (time.monotonic() - clock) / estimate
         except TrainingError as error:
             say(f"a member failed: {error}")
-        if not begun:
-            pace = (time.monotonic() - clock) / estimate
         yield
 
 
@@ -163,36 +210,33 @@ def use_minutes(options: argparse.Namespace) -> int:
     """The whole of it; returns the exit status."""
     end = time.monotonic() + 60 * options.minutes - RESERVE
     device, folder = choose_device(options.device), resolve_out(options.out)
-    report = Report(None if options.dry_run else folder)
-    report.say(describe_device(device))
     competition = load_competition(options.data, **Config.from_dict(gpu_plan.RECIPE).data_options)
     at_once = options.at_once or (min(2, os.cpu_count() or 1) if device.type == "cpu" else 1)
-    if device.type == "cpu":  # measured as a member will run, on its share of the cores
-        torch.set_num_threads(max(1, torch.get_num_threads() // at_once))
-    kept = folder / "plan.json"
-    if kept.is_file():
-        content = json.loads(kept.read_text(encoding="utf-8"))
-        members = [(Config.from_dict(part["config"]), part["seconds"]) for part in content]
-        report.say("the plan of an earlier start:")
-    else:
+    made_for = {"data": competition.fingerprint, "device": device.type, "at_once": at_once}
+    members = read_plan(folder / "plan.json", made_for)
+    report = Report(None if options.dry_run else folder)
+    report.say(describe_device(device))
+    if members is None:
         if not options.dry_run:
             report.say(f"smoke test {smoke_test(competition, folder / 'smoke', device.type)}")
         shared = {"out": options.out, "data": options.data, "device": device.type}
         members = gpu_plan.make_plan(competition, device, end - time.monotonic(), at_once, shared, report.say)
-        if not options.dry_run:
-            write_json(
-                kept, [{"config": member.to_dict(), "seconds": seconds} for member, seconds in members]
-            )
-    for member, seconds in members:
-        network = f"{member.model}, width {member.width:g}, {member.epochs} epochs"
-        report.say(f"  {Path(member.out).name}: {network}, seed {member.seed}, about {seconds:.0f} s")
+    else:
+        report.say("the plan of an earlier start:")
+    for member in members:
+        report.say(f"  {member}")
     if options.dry_run:
         return 0
-    for _ in train_members(members, end, at_once, report.say):
+
+    def keep() -> None:
+        write_plan(folder / "plan.json", members, made_for)
+
+    keep()
+    for _ in train_members(members, end, at_once, report.say, keep):
         if list(folder.glob("member*/metrics.json")):
             report.say(write_average(folder, competition))
         if options.bring_back:
-            bring_back(folder, Path(options.bring_back))
+            bring_back(folder, resolve_out(options.bring_back))
     if not (folder / "metrics.json").is_file():
         report.say("no member has a result yet; the same command resumes")
         return 1
@@ -206,7 +250,7 @@ def main(arguments: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--minutes", type=float, default=15.0, help="time for everything")
+    add("--minutes", type=float, default=15.0, help="time for everything, the average included")
     add("--data", default="auto", help="as in the notebooks")
     add("--device", default="auto", help="auto, cuda or cpu")
     add("--out", default="outputs/gpu", help="folder of the members and their average")

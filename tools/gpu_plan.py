@@ -7,7 +7,8 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,16 @@ import torch
 from fer_utils.competition import Competition
 from fer_utils.config import Config
 from fer_utils.learning.augment import VIEWS
-from fer_utils.learning.training_loop import batches, new_learner, place, size_of_epoch, train_epoch, validate
+from fer_utils.learning.training_loop import (
+    TrainingError,
+    batches,
+    new_learner,
+    place,
+    size_of_epoch,
+    train_epoch,
+    validate,
+)
+from fer_utils.run.folder import RunFolder
 
 # The recipe of the preset `best`; `outputs/reference/README.md` says what each parameter was worth.
 RECIPE = {"preset": "best", "dropout": 0.2}
@@ -28,7 +38,8 @@ FIRST = 3  # members that differ in the seed alone: they say how seeds differ
 MOST_MEMBERS = 8
 # With fewer epochs a smaller network is better (outputs/reference/README.md); longer than this gains little.
 ENOUGH_EPOCHS, LONGEST = 8, 120
-STEPS = 20  # that are measured
+STEPS = {"cuda": 20}  # that are measured; elsewhere 4
+SHARE = 0.9  # of the time that is planned: estimates err
 # Seconds that a process needs before its first step (imports, data from the cache), and the share by which
 # a training may take longer than its measured steps.
 START_UP, MARGIN = 15.0, 1.15
@@ -69,7 +80,7 @@ def measure(network: tuple[str, float], competition: Competition, device: torch.
     """Train and validate for a few steps at both image sizes; the first steps of each only warm up."""
     config = member_config(network, 2, 0, "unused")
     learner = new_learner(config, competition, device)
-    n = min(len(competition.train), STEPS * config.batch_size)
+    n = min(len(competition.train), STEPS.get(device.type, 4) * config.batch_size)
     images = place(competition.train.images[:n], device)
     labels = torch.tensor(competition.train.labels[:n], device=device)
 
@@ -92,6 +103,34 @@ def _clock(work: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A member to train, and its estimated seconds."""
+
+    config: Config
+    seconds: float
+
+    def __str__(self) -> str:
+        config = self.config
+        network = f"{config.model}, width {config.width:g}, {config.epochs} epochs, seed {config.seed}"
+        return f"{Path(config.out).name}: {network}, about {self.seconds:.0f} s"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has its results."""
+        return RunFolder(self.config.out).is_finished
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether its config is fixed, because a training began."""
+        return (RunFolder(self.config.out).path / "config.json").is_file()
+
+    def shortened(self, share: float) -> Planned:
+        """The same with so much less time."""
+        epochs = max(1, int(self.config.epochs * share))
+        return Planned(replace(self.config, epochs=epochs), share * self.seconds)
 
 
 def member_config(network: tuple[str, float], epochs: int, seed: int, out: str, **parameters: Any) -> Config:
@@ -154,21 +193,44 @@ def make_plan(
     at_once: int,
     shared: dict[str, Any],
     say: Say,
-) -> list[tuple[Config, float]]:
-    """Measure every network and plan the members for `seconds` from now; each with its estimated seconds."""
+) -> list[Planned]:
+    """Measure the networks and plan the members for `seconds` from now.
+
+    On a CPU the smallest network is measured first, and larger ones only while they could fit.
+
+    Raises:
+        TrainingError: no network can be trained on the device.
+    """
     end, speeds = time.monotonic() + seconds, {}
-    for network in NETWORKS.get(device.type, NETWORKS["cpu"]):
-        speed = speeds[network] = measure(network, competition, device)
-        say(
-            f"{network[0]}, width {network[1]:g}: {1e3 * speed.small:.1f} ms a step at first, "
-            f"{1e3 * speed.full:.1f} ms at full size, validation {speed.validation:.1f} s"
-        )
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # the members are processes of their own and need the memory
     pace = BESIDE.get(device.type, 2.0) if at_once > 1 else 1.0
-    members = plan(list(speeds.values()), competition, end - time.monotonic(), at_once, pace, **shared)
+    networks, threads = NETWORKS.get(device.type, NETWORKS["cpu"]), torch.get_num_threads()
+    if device.type == "cpu":  # measured as a member will run, on its share of the cores
+        torch.set_num_threads(max(1, threads // at_once))
+    for network in networks if device.type == "cuda" else networks[::-1]:
+        name = f"{network[0]}, width {network[1]:g}"
+        try:
+            speed = speeds[network] = measure(network, competition, device)
+        except RuntimeError as error:  # no memory for it, or no such operation on the device
+            say(f"{name}: cannot be trained here ({str(error).splitlines()[0][:200]})")
+            continue
+        finally:
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()  # the members are processes of their own and need the memory
+        say(
+            f"{name}: {1e3 * speed.small:.1f} ms a step at first, {1e3 * speed.full:.1f} ms at full size, "
+            f"validation {speed.validation:.1f} s"
+        )
+        fewest = pace * speed.training_seconds(member_config(network, ENOUGH_EPOCHS, 0, "x"), competition)
+        if device.type != "cuda" and fewest > end - time.monotonic():
+            break  # the next ones are slower
+    torch.set_num_threads(threads)
+    if not speeds:
+        raise TrainingError(f"no network can be trained on {device}")
+    ordered = [speeds[network] for network in networks if network in speeds]
+    members = plan(ordered, competition, SHARE * (end - time.monotonic()), at_once, pace, **shared)
+    cost = {(s.network): s for s in ordered}
     return [
-        (member, pace * speeds[member.model, member.width].training_seconds(member, competition))
+        Planned(member, pace * cost[member.model, member.width].training_seconds(member, competition))
         for member in members
     ]

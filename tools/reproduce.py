@@ -22,6 +22,7 @@ from fer_utils.competition import Competition, copies_of
 from fer_utils.config import ConfigError
 from fer_utils.files import resolve_out
 from fer_utils.learning.metrics import describe, describe_gain, evaluate, paired_test
+from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_members
@@ -84,21 +85,27 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **parameters: 
     plan, folder = PLANS[name], resolve_out(out)
     at_once = at_once or plan.at_once
     configs = member_configs(plan.recipe, plan.members, {"out": str(out), "seed": 0, **parameters})
-    runs = launch_members(configs, per_device=at_once)
+    failure: TrainingError | None = None
+    try:
+        launch_members(configs, per_device=at_once)
+    except OutOfTime:
+        pass
+    except TrainingError as error:  # raised when all others have been tried
+        failure = error
+    # A cut or a failed member leaves the average of those that are finished.
+    runs = [load_run(config.out) for config in configs if RunFolder(config.out).is_finished]
+    left = f"{len(runs)} of {len(configs)} members are done; the same command resumes there"
+    if not runs:
+        raise failure or OutOfTime(left)
     competition = runs[0].load_data()
-    done = [run for run in runs if not run.folder.is_out_of_time]
-    left = f"{len(done)} of {len(configs)} members are done; the same command resumes there"
-    if not done:
-        raise OutOfTime(left)
-    runs = done  # a cut leaves the average of those that are finished
     scores = reference_scores(runs, competition, at_once, plan.choose)
     chosen = [runs[k] for k in scores["chosen"]]
     save_ensemble(chosen, competition, folder, scores | {"at_once": at_once})
     for run in runs:
         if competition.test is not None:
             shutil.copyfile(run.out / "submission.csv", folder / f"submission_seed{run.config.seed}.csv")
-    if len(done) < len(configs):
-        raise OutOfTime(f"{left}, and {folder} has the average of these")
+    if len(runs) < len(configs):
+        raise failure or OutOfTime(f"{left}, and {folder} has the average of these")
     return folder
 
 
@@ -117,7 +124,8 @@ def reference_scores(
     scores = score_ensemble(members, labels, names, choose)
     new = ~copies_of(competition.valid.images, competition.train.images)
     scores["without_copies"] = evaluate(members[scores["chosen"]].mean(0)[new], labels[new], names)
-    scores["first"] = evaluate(members[:at_once].mean(0), labels, names)
+    if [run.config.seed for run in runs[:at_once]] == list(range(at_once)):  # else the clock chose
+        scores["first"] = evaluate(members[:at_once].mean(0), labels, names)
     for kind in ("plain", "views"):
         accuracies = [run.metrics["valid"][kind]["accuracy"] for run in runs]
         scores[f"{kind}_mean"] = float(np.mean(accuracies))

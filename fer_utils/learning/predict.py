@@ -27,7 +27,8 @@ def view_probs(
     was_training = model.training
     model.eval()
     rows = []
-    with torch.backends.cudnn.flags(allow_tf32=False):  # TF32 has float16's precision
+    # TF32 has the precision of float16; `flags` would switch cuDNN off where it is not told otherwise.
+    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         for batch in bar(torch.tensor(np.asarray(images)).split(batch_size), "predicting"):
             batch = to_float(batch.to(device))
             probs = [model(view(batch, *one)).float().softmax(1) for one in VIEWS[views]]

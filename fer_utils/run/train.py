@@ -110,8 +110,9 @@ def _train(
     interruption: Interruption,
 ) -> bool:
     """From the last checkpoint to the results; returns whether there was time for all epochs."""
+    limit = TimeLimit(config.max_hours, team.size * _predictions(config, competition))
     learner = _start_or_resume(config, competition, folder, device, team)
-    done = _run_epochs(learner, competition, folder, interruption)
+    done = _run_epochs(learner, competition, folder, interruption, limit)
     interruption.message = "stopped while writing the results; the same command resumes there"
     if team.leads:
         write_results(learner, competition, folder, out_of_time=not done)
@@ -176,11 +177,14 @@ def _check_trainable(config: Config, competition: Competition) -> None:
 
 
 def _run_epochs(
-    learner: Learner, competition: Competition, folder: RunFolder, interruption: Interruption
+    learner: Learner,
+    competition: Competition,
+    folder: RunFolder,
+    interruption: Interruption,
+    limit: TimeLimit,
 ) -> bool:
     """Run the remaining epochs; returns whether there was time for all. Test labels are not read here."""
     config, team, train, valid = learner.config, learner.team, competition.train, competition.valid
-    limit = TimeLimit(config.max_hours, team.size * _predictions(config, competition))
     targets = training_targets(config, competition)
     soft = None if targets is None else targets.to(learner.device)
     images, labels = place(train.images, learner.device), torch.tensor(train.labels, device=learner.device)

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from fer_utils import files
 from fer_utils.competition import DataError
@@ -98,3 +99,18 @@ def test_metrics_without_scores_are_refused(run, tmp_path, content):
     (tmp_path / "copy" / "metrics.json").write_text(content)
     with pytest.raises(DataError, match="metrics.json is damaged: it lacks the scores of a run"):
         load_run(tmp_path / "copy")
+
+
+def test_predictions_keep_cudnn_and_leave_out_tf32():
+    class Looking(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(16, 2)
+
+        def forward(self, images):
+            seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+            return self.layer(images.flatten(1))
+
+    seen = []
+    view_probs(Looking(), np.zeros((2, 1, 4, 4), np.uint8))
+    assert seen == [(torch.backends.cudnn.enabled, False)]

@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -188,10 +189,10 @@ def test_damaged_files_are_named(name, content, copy):
 def test_figures_do_not_follow_a_link_out_of_the_run(copy, tmp_path):
     (tmp_path / "outside").mkdir()
     (copy / "figures").symlink_to(tmp_path / "outside")
-    fig, _ = plots.plt.subplots()
+    fig, _ = plt.subplots()
     with pytest.raises(OutputError, match="is a link"):
         plots.save_figure(fig, copy, "confusion")
-    plots.plt.close(fig)
+    plt.close(fig)
     assert not list((tmp_path / "outside").iterdir())
 
 

@@ -1,10 +1,13 @@
 """The plan for a few minutes of a device: what fits, what is kept after a cut, what comes back."""
 
+import dataclasses
 import json
 import tarfile
+import types
 
 import numpy as np
 import pytest
+import torch
 
 from fer_utils import TrainingError, fit, load_competition, load_run, validate_submission
 from tools import gpu, gpu_plan
@@ -30,6 +33,7 @@ def small(monkeypatch):
             fit(config, load_competition(config.data, **config.data_options))
 
     monkeypatch.setattr(gpu, "launch_members", launch)
+    monkeypatch.setattr(gpu, "apart", lambda work, *arguments: work(*arguments))
 
 
 def planned(tiny, speeds, seconds, at_once=1, pace=1.0):
@@ -169,3 +173,45 @@ def test_large_results_are_split(tmp_path, monkeypatch):
     (tmp_path / "all.tar").write_bytes(b"".join(part.read_bytes() for part in parts))
     with tarfile.open(tmp_path / "all.tar") as archive:
         assert len(archive.extractfile("member0/model.safetensors").read()) == 10_000
+
+
+def test_a_plan_for_other_data_is_refused(short, tiny_folder, tmp_path, capfd):
+    assert gpu.main(command(tiny_folder, tmp_path / "out")) == 0
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())
+    plan["made_for"]["data"] = "other"
+    (tmp_path / "out" / "plan.json").write_text(json.dumps(plan))
+    assert gpu.main(command(tiny_folder, tmp_path / "out")) == 1
+    assert "is a plan for other data or another device: choose another --out" in capfd.readouterr().err
+
+
+def test_the_last_members_are_shortened_to_the_time_that_is_left(tmp_path, monkeypatch):
+    config = gpu_plan.member_config(("small", 0.25), 40, 0, str(tmp_path / "member0"))
+    clock = iter([0.0, 1.0, 31.0, 60.0, 61.0, 90.0])
+    monkeypatch.setattr(gpu, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    trained = []
+    monkeypatch.setattr(gpu, "launch_members", lambda configs, per_device: trained.extend(configs))
+    second = dataclasses.replace(config, out=str(tmp_path / "member1"), seed=1)
+    members = [gpu_plan.Planned(config, 60.0), gpu_plan.Planned(second, 60.0)]
+    kept = []
+    list(gpu.train_members(members, 75.0, 1, print, lambda: kept.append(members[1].config.epochs)))
+    # The first took half of its estimate; the second gets what is left: 15 of 30 seconds.
+    assert [config.epochs for config in trained] == [40, 20] and kept == [20]
+
+
+def test_a_network_that_the_device_refuses_is_left_out(tiny, monkeypatch, capsys):
+    measure = gpu_plan.measure
+
+    def refusing(network, *arguments):
+        if network[1] == 0.25:
+            raise RuntimeError("out of memory")
+        return measure(network, *arguments)
+
+    monkeypatch.setattr(gpu_plan, "measure", refusing)
+    shared = {"out": "x", "data": "d", "device": "cpu"}
+    threads = torch.get_num_threads()
+    members = gpu_plan.make_plan(tiny, torch.device("cpu"), 60.0, 1, shared, print)
+    assert {member.config.width for member in members} == {0.125} and torch.get_num_threads() == threads
+    assert "small, width 0.25: cannot be trained here (out of memory)" in capsys.readouterr().out
+    monkeypatch.setattr(gpu_plan, "measure", lambda *_: 1 / 0 if _ is None else refusing(("small", 0.25)))
+    with pytest.raises(TrainingError, match="no network can be trained on cpu"):
+        gpu_plan.make_plan(tiny, torch.device("cpu"), 60.0, 1, shared, print)
