@@ -72,3 +72,10 @@ def test_folders_and_files_stay_small():
     for folder in {path.parent for path in MODULES.values()}:
         assert len(list(folder.glob("*.py"))) <= 14, folder
     assert max(len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES.values()) <= 340
+
+
+def test_functions_fit_a_screen():
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"

@@ -13,7 +13,7 @@ import queue
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -117,21 +117,28 @@ def launch_members(
         finally:
             free.put(index)
 
+    _side_by_side(train, configs, places, processes)
+    if late and late == set(outs):
+        raise OutOfTime("max_hours ended before any member had a result; the same call resumes there")
+    return [load_run(out) for out in outs if out not in late]
+
+
+def _side_by_side(
+    train: Callable[[Config], None], configs: Sequence[Config], places: int, processes: Processes
+) -> None:
+    """Call `train` with each config, in `places` threads; raise the first error when all have ended."""
     pool = ThreadPoolExecutor(places)
     started = [pool.submit(train, config) for config in configs]
     with Interruption(defer=False):
         try:
             wait(started)
-        except BaseException:  # told to stop: neither these go on nor do the next begin
+        except BaseException:  # interrupted: the running ones stop, and the next do not begin
             pool.shutdown(wait=False, cancel_futures=True)
             processes.stop()
             raise
     pool.shutdown()
     for future in started:
         future.result()
-    if late and late == set(outs):
-        raise OutOfTime("max_hours ended before any member had a result; the same call resumes there")
-    return [load_run(out) for out in outs if out not in late]
 
 
 def _check_available(n_devices: int, kind: str) -> None:
