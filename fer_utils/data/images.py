@@ -25,8 +25,8 @@ MAX_PIXELS = 64_000_000
 MID_GREY = 128
 # Grey levels. In FER2013 the 14 images below it are black, grey or a dot; the next one above it is a face.
 BLANK_CONTRAST = 5.0
-# Files that a process decodes at a time, and the fewest that are worth starting processes for: on two cores,
-# 36,000 files of 48 pixels took about as long either way. (Threads wait for each other's lock.)
+# Files that a process decodes at a time, and the fewest for which processes are started: on two busy cores
+# 16,000 files of 48 pixels took 1.5 s in one process and 3.7 s in several. (Threads share a lock.)
 DECODED_TOGETHER, WORTH_PROCESSES = 256, 30_000
 
 Form = tuple[tuple[int, int], bool]  # width and height, and whether it has colours
