@@ -23,6 +23,11 @@ from fer_utils.learning.training_loop import Learner, TrainingError
 SHARE_OF_TIME = 0.05
 # A checkpoint ends with this mark and the SHA-256 of all that stands before it.
 MARK = b"fer_utils checkpoint 2: sha256 "
+# Attributes of a learner that are saved and restored as they are. Random states are not saved: seed and step
+# determine every draw and the learning rate.
+PLAIN = ("epoch", "step", "seconds", "epoch_seconds", "validation_seconds", "resumed", "history", "best")
+PARTS = ("model", "average", "optimizer", "scaler")
+KEYS = {"config", "fingerprint", "dtype", "device", "totals", *PLAIN, *PARTS}
 
 
 class CheckpointFile:
@@ -38,21 +43,19 @@ class CheckpointFile:
 
     @property
     def exists(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether there is something to resume from."""
         return self.path.is_file() or self.previous.is_file()
 
     def due(self, config: Config, epoch_over: bool) -> bool:
         """Whether the last one is old enough."""
         age = time.perf_counter() - self.written
-        if config.checkpoint_seconds == 0:
-            return True
         cheap = self.cost <= SHARE_OF_TIME * age
-        return cheap and (epoch_over or age >= config.checkpoint_seconds)
+        return config.checkpoint_seconds == 0 or (cheap and (epoch_over or age >= config.checkpoint_seconds))
 
     def save(self, learner: Learner, totals: Tensor | None = None) -> None:
-        """Write all that resuming needs; the last one is kept beside it until it is whole, and after.
+        """Write all that resuming needs; the last one is kept beside it.
 
-        `totals` [team, 2] are those of all processes of a team, where it is in the middle of an epoch.
+        `totals` [team, 2] are those of all processes of a team in the middle of an epoch.
 
         Raises:
             OutputError: it cannot be written; the last one is as it was.
@@ -61,7 +64,7 @@ class CheckpointFile:
         start = time.perf_counter()
         _check_finite(learner)
         buffer = io.BytesIO()
-        torch.save(_state(learner) | {"totals": learner.totals[None] if totals is None else totals}, buffer)
+        torch.save(_state(learner, learner.totals[None] if totals is None else totals), buffer)
         content = buffer.getbuffer()
         with atomic_write(self.path) as temporary:
             with open(temporary, "wb") as file:
@@ -76,9 +79,9 @@ class CheckpointFile:
         self.cost = self.written - start
 
     def load(self, learner: Learner) -> bool:
-        """Let `learner` go on from where the last one stood; tells whether there was a whole one.
+        """Bring `learner` to where the last one was written; returns whether there was a whole one.
 
-        A damaged file is passed over with a warning, for the one before it or, without that, the beginning.
+        A damaged file is skipped with a warning: the one before it is used, or the training begins anew.
 
         Raises:
             ConfigError, DataError: it was written by another config or on other data.
@@ -95,7 +98,10 @@ class CheckpointFile:
                     with suppress(FileNotFoundError):  # out of the way: it must not become the previous one
                         os.replace(path, self.damaged)
                 continue
-            _check_same_run(state, learner, path)
+            if differing := learner.config.differing(Config.from_dict(state["config"])):
+                raise ConfigError(f"{path} was written with another config ({differing}): choose another out")
+            if state["fingerprint"] != learner.fingerprint:
+                raise DataError(f"{path} was written on other data: choose another out")
             _restore(learner, state, path)
             return True
         return False
@@ -116,9 +122,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         whole = path.read_bytes()
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be read ({error.strerror}): allow it, or choose another out"
-        ) from error
+        advice = "allow it, or choose another out"
+        raise OutputError(f"{path} cannot be read ({error.strerror}): {advice}") from error
     body, end = memoryview(whole)[: -len(MARK) - 64], whole[-len(MARK) - 64 :]
     if end != MARK + hashlib.sha256(body).hexdigest().encode():
         raise DataError(f"{path} is damaged: its checksum does not fit its content")
@@ -126,46 +131,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         # On the CPU: a checkpoint may name a device that is not here, and each part moves where it belongs.
         state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception as error:  # UnpicklingError, RuntimeError, KeyError ... whatever a forged file provokes
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{path} holds no checkpoint ({reason[:120]})") from error
     if not isinstance(state, dict) or KEYS - set(state):
         raise DataError(f"{path} holds no checkpoint of this version")
     return state
 
 
-def _state(learner: Learner) -> dict[str, Any]:
-    """No random states are among it: every draw depends on the seed and the step alone (`learner._generator`
-    sets them all), and so does the learning rate."""
+def _state(learner: Learner, totals: Tensor) -> dict[str, Any]:
+    parts = {name: getattr(learner, name) for name in PARTS}
     return {
         "config": learner.config.to_dict(),
         "fingerprint": learner.fingerprint,
-        "model": learner.model.state_dict(),
-        "average": learner.average.state_dict() if learner.average is not None else None,
-        "optimizer": learner.optimizer.state_dict(),
-        "scaler": learner.scaler.state_dict(),
         "dtype": str(learner.dtype),
         "device": learner.device.type,
-        "epoch": learner.epoch,
-        "step": learner.step,
-        "seconds": learner.seconds,
-        "epoch_seconds": learner.epoch_seconds,
-        "validation_seconds": learner.validation_seconds,
-        "resumed": learner.resumed,
-        "history": learner.history,
-        "best": learner.best,
+        "totals": totals,
+        **{name: getattr(learner, name) for name in PLAIN},
+        **{name: None if part is None else part.state_dict() for name, part in parts.items()},
     }
-
-
-KEYS = {"config", "fingerprint", "model", "average", "optimizer", "scaler", "dtype", "device", "epoch"}
-KEYS |= {"step", "totals", "seconds", "epoch_seconds", "resumed", "history", "best"}
-
-
-def _check_same_run(state: dict[str, Any], learner: Learner, path: Path) -> None:
-    differing = learner.config.differing(Config.from_dict(state["config"]))
-    if differing:
-        raise ConfigError(f"{path} was written with another config ({differing}): choose another out")
-    if state["fingerprint"] != learner.fingerprint:
-        raise DataError(f"{path} was written on other data: choose another out")
 
 
 def _restore(learner: Learner, state: dict[str, Any], path: Path) -> None:
@@ -178,22 +161,19 @@ def _restore(learner: Learner, state: dict[str, Any], path: Path) -> None:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{path} does not fit this network ({reason}): remove it to start anew") from error
     if state["device"] == learner.device.type:  # elsewhere the type that suits that device is taken
-        learner.dtype = {"torch.float32": torch.float32, "torch.bfloat16": torch.bfloat16}.get(
-            state["dtype"], torch.float16
-        )
+        dtypes = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16)}
+        learner.dtype = dtypes.get(state["dtype"], torch.float16)
         learner.scaler = torch.amp.GradScaler(learner.device.type, enabled=learner.dtype == torch.float16)
     if state["scaler"] and learner.scaler.is_enabled():
         learner.scaler.load_state_dict(state["scaler"])
-    learner.epoch, learner.step = state["epoch"], state["step"]
+    for name in PLAIN:
+        setattr(learner, name, state[name])
+    learner.resumed += 1
     totals = state["totals"].to(learner.device)
     if len(totals) == learner.team.size:
         learner.totals = totals[learner.team.rank]
     else:  # another number of devices than it was written on
         learner.totals = totals.sum(0) * float(learner.team.leads)
-    learner.seconds, learner.epoch_seconds = state["seconds"], state["epoch_seconds"]
-    learner.validation_seconds = state.get("validation_seconds", 0.0)  # older ones lack it
-    learner.history, learner.best = state["history"], state["best"]
-    learner.resumed = state["resumed"] + 1
 
 
 def _check_finite(learner: Learner) -> None:
