@@ -1,7 +1,7 @@
-"""Being told to stop: Ctrl-C, JupyterLab's stop button (SIGINT), the end of a machine's hours (SIGTERM).
+"""Interruptions: Ctrl-C and JupyterLab's stop button (SIGINT), the end of a machine's hours (SIGTERM).
 
-A step of training must not be cut in two, so a signal that comes in one is answered after it, when the state
-is whole and can be saved; one that comes anywhere else is answered at once.
+A training step must not be cut in two: a signal during a step takes effect after it, when the state is whole
+and can be saved. Anywhere else it takes effect at once.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
-# A step may take longer than whoever asked will wait (systemd and Docker wait 10 s, some schedulers 2): then
-# the step is given up, and the run resumes from its last checkpoint.
+# A step may take longer than the sender waits (systemd and Docker wait 10 s, some schedulers 2 s): then the
+# step is cut, and the run resumes from its last checkpoint.
 PATIENCE_SECONDS = 1.0
-# Python hears a signal only between two calls into torch, and one may take seconds on a slow machine. Who
-# sends SIGTERM will not wait for that: the process ends itself, as safely as if it were killed.
+# Python handles a signal only between two calls into torch, and one call may take seconds on a slow machine.
+# The sender of SIGTERM does not wait for that: the process ends itself, as safely as if it were killed.
 LAST_SECONDS = 1.6
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was told to stop and can go on later; the message says how."""
+    """Training was interrupted and can resume later; the message says how."""
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback: nothing broke, and the message has been printed."""
@@ -37,17 +37,17 @@ class _Stop(BaseException):
 
 
 class Interruption:
-    """While in this context, signals to stop wait for the end of `whole` blocks.
+    """In this context, signals wait for the end of `whole` blocks (unless `defer` is False).
 
-    On leaving, SIGINT has become `Interrupted`; SIGTERM does to the process what it would have done before,
-    which is to end it with that signal. Only the main thread hears signals: elsewhere this does nothing.
+    On leaving, SIGINT becomes `Interrupted`; SIGTERM has its usual effect, which is to end the process with
+    that signal. Only the main thread receives signals: elsewhere this does nothing.
     """
 
     def __init__(self, defer: bool = True):
         self.defer = defer
         self.received: signal.Signals | None = None
         self.message = "stopped; the same command resumes from the last checkpoint"
-        self._inside = 0
+        self._waits = False  # whether a signal waits for the end of a block
         self._first = 0.0  # when the first signal came
         self._over = threading.Event()
         self._previous: dict[signal.Signals, object] = {}
@@ -56,9 +56,9 @@ class Interruption:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             if os.name == "posix":
-                self._watch_from_now()
+                self._watch_signals()
             for number in (signal.SIGINT, signal.SIGTERM):
-                # A job in the background that is not to hear Ctrl-C shall not hear it now.
+                # A background job that ignores Ctrl-C still ignores it.
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._handle)
         return self
@@ -71,7 +71,7 @@ class Interruption:
         for number, previous in self._previous.items():
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
         if kind is _Stop or (kind is not None and self.received == signal.SIGTERM):
-            with suppress(OSError, ValueError):  # nobody may be listening any more
+            with suppress(OSError, ValueError):  # standard output may be closed
                 print(self.message if kind is _Stop else f"{kind.__name__}: {error}", flush=True)
             if self.received == signal.SIGTERM:
                 signal.raise_signal(signal.SIGTERM)
@@ -80,15 +80,12 @@ class Interruption:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """A block that is not to be cut in two; afterwards `received` tells whether to stop."""
-        self._inside += 1
+        """A block that must not be cut in two; at its end training stops if a signal came."""
+        self._waits = self.defer
         try:
             yield
         finally:
-            self._inside -= 1
-
-    def stop_if_asked(self) -> None:
-        """Stop here if a signal came during a `whole` block."""
+            self._waits = False
         if self.received is not None:
             raise _Stop
 
@@ -96,27 +93,27 @@ class Interruption:
         now = time.monotonic()
         if self.received is None:
             self._first = now
-            if self._inside and self.defer:
-                # If the block lasts too long, the same signal again ends it.
-                timer = threading.Timer(PATIENCE_SECONDS, self._insist)
+            if self._waits:  # if the block lasts too long, the same signal again ends it
+                timer = threading.Timer(PATIENCE_SECONDS, self._repeat_signal)
                 timer.daemon = True
                 timer.start()
         self.received = signal.Signals(number)
         # A terminal's Ctrl-C reaches a training twice, once through the process that launched it.
-        if not (self._inside and self.defer) or now - self._first > PATIENCE_SECONDS / 2:
+        if not self._waits or now - self._first > PATIENCE_SECONDS / 2:
             raise KeyboardInterrupt if self._over.is_set() else _Stop
 
-    def _watch_from_now(self) -> None:
-        """Hear of signals the moment they come, in a thread: the interpreter writes each into a pipe."""
-        reading, writing = os.pipe()
+    def _repeat_signal(self) -> None:
+        if self._waits and signal.getsignal(self.received) == self._handle:
+            if os.name == "nt":  # where os.kill would end the process at once
+                _thread.interrupt_main(self.received)
+            else:
+                os.kill(os.getpid(), self.received)
+
+    def _watch_signals(self) -> None:
+        """Notice signals at once, in a thread: the interpreter writes the number of each into a pipe."""
+        reading, writing = self._pipe = os.pipe()
         os.set_blocking(writing, False)
-        try:
-            threading.Thread(target=self._watch, args=(reading,), daemon=True).start()
-        except RuntimeError:  # no memory for a thread
-            os.close(reading)
-            os.close(writing)
-            raise
-        self._pipe = reading, writing
+        threading.Thread(target=self._watch, args=(reading,), daemon=True).start()
         self._wakeup_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
     def _watch(self, descriptor: int) -> None:
@@ -126,10 +123,3 @@ class Interruption:
                     print(self.message, flush=True)
                 os._exit(128 + signal.SIGTERM)
         os.close(descriptor)
-
-    def _insist(self) -> None:
-        if self._inside and signal.getsignal(self.received) == self._handle:
-            if os.name == "nt":  # where os.kill would end the process there and then
-                _thread.interrupt_main(self.received)
-            else:
-                os.kill(os.getpid(), self.received)

@@ -200,7 +200,6 @@ def _run_epochs(
             saved = _save_within_epoch(learner, folder.checkpoint, next(steps), stopping)
             if saved:
                 interruption.message = f"stopped after {_position(learner)}; the same command resumes there"
-        interruption.stop_if_asked()
         if saved and team.agree(limit.is_over(learner)):
             raise TimeIsUp
 
@@ -224,8 +223,7 @@ def _run_epochs(
                 learner.epoch_seconds.append(round(learner.seconds, 2))
                 if team.leads and folder.checkpoint.due(config, epoch_over=True):
                     folder.checkpoint.save(learner)
-            progress.report(row, learner.seconds)
-            interruption.stop_if_asked()
+                progress.report(row, learner.seconds)
         return True
     over = f"max_hours ({config.max_hours:g}) ended after {_position(learner)}"
     if not learner.best["epoch"]:

@@ -41,7 +41,6 @@ def test_a_signal_in_a_whole_block_waits_for_its_end(capsys):
                     send(signal.SIGINT)
                 done.append(step)
                 stop.message = "saved"
-            stop.stop_if_asked()
     assert done == [0, 1, 2]
     assert capsys.readouterr().out == "saved\n"
 
@@ -96,12 +95,10 @@ def test_an_impatient_second_ctrl_c_does_not_wait():
 def test_the_echo_of_a_signal_does_not_cut_the_step():
     """A terminal's Ctrl-C reaches a training by itself and through the process that launched it."""
     done = []
-    with pytest.raises(Interrupted), Interruption() as stop:
-        with stop.whole():
-            send(signal.SIGINT)
-            send(signal.SIGINT)
-            done.append(1)
-        stop.stop_if_asked()
+    with pytest.raises(Interrupted), Interruption() as stop, stop.whole():
+        send(signal.SIGINT)
+        send(signal.SIGINT)
+        done.append(1)
     assert done == [1]
 
 
