@@ -24,12 +24,12 @@ from fer_utils.run.folder import RunFolder
 
 @dataclass(frozen=True)
 class Run:
-    """One finished training, as its folder holds it.
+    """One finished training, read from its folder.
 
     Attributes:
         out: the folder.
         config: every parameter of the training.
-        metrics: what metrics.json holds.
+        metrics: the content of metrics.json.
         history: one row per epoch.
         class_names: in the order of the probabilities' columns.
         fingerprint: of the data it was trained and validated on.
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def folder(self) -> RunFolder:
-        """The folder that it was read from."""
+        """Its files."""
         return RunFolder(self.out)
 
     @cached_property
@@ -70,16 +70,15 @@ class Run:
         images = np.asarray(images)
         images = images[:, None] if images.ndim == 3 else images
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 1:
-            raise DataError(f"pictures must be uint8 [N, 1, H, W], got {images.dtype} {images.shape}")
-        images = resize(images, self.config.image_size)
-        batch_size = self.config.evaluation_batch
-        return view_probs(self.model, images, views or self.config.views, batch_size).mean(0)
+            raise DataError(f"images must be uint8 [N, 1, H, W], got {images.dtype} {images.shape}")
+        config, images = self.config, resize(images, self.config.image_size)
+        return view_probs(self.model, images, views or config.views, config.evaluation_batch).mean(0)
 
     def load_data(self, data: str = "run") -> Competition:
-        """The competition this run was trained on, from where its config says or from `data`.
+        """The competition this run was trained on, from the `data` of its config or another place.
 
         Raises:
-            DataError: other pictures, labels or another validation split than the run's.
+            DataError: other images, labels or another validation split than the run's.
         """
         data = self.config.data if data == "run" else data
         try:
@@ -90,16 +89,16 @@ class Run:
             fixes = self.config.label_fixes
             hint = "" if fixes == "none" else f", or {fixes} was edited since: then train again with it"
             raise DataError(
-                f"{data!r} holds other data than {self.out} was trained on: set data to where those lie{hint}"
+                f"{data!r} holds other data than {self.out} was trained on: set data to where those are{hint}"
             )
         return competition
 
     def saved_probs(self, split: str = "valid", views: bool = True) -> np.ndarray:
-        """The probabilities [N, C] kept in the folder for `split`, plain or with the config's views."""
+        """The saved probabilities [N, C] of `split`, plain or with the config's views."""
         return self.saved(split, "probs_views" if views else "probs")
 
     def saved(self, split: str, name: str) -> np.ndarray:
-        """An array kept in the folder for `split`: "ids", "labels" (where known), "probs" or "probs_views".
+        """A saved array of `split`: "ids", "labels" (where known), "probs" or "probs_views".
 
         Raises:
             DataError: the file is missing or damaged, or holds objects, which could run code.
@@ -114,11 +113,9 @@ def load_run(out: str | Path) -> Run:
         DataError: no such folder, or the run in it is not finished.
     """
     folder = RunFolder(find_path(out).absolute())
-    if missing := folder.missing():
-        raise DataError(
-            f"{folder}: not a finished run, {', '.join(missing)} is missing. Start the same training again: "
-            "it resumes from its last checkpoint"
-        )
+    if missing := ", ".join(folder.missing()):
+        advice = "Start the same training again: it resumes from its last checkpoint"
+        raise DataError(f"{folder}: not a finished run, {missing} is missing. {advice}")
     record, metrics = folder.record(), folder.metrics()
     if record is None:
         raise DataError(f"{folder.path / 'config.json'} was written by a person, not by a run")

@@ -52,11 +52,11 @@ class RunFolder:
     @property
     def has_files(self) -> bool:
         """Whether a training left anything beside a config."""
-        return self.checkpoint.exists or len(self.missing()) < len(RUN_FILES[1:])
+        return self.checkpoint.exists or any((self.path / name).is_file() for name in RUN_FILES[1:])
 
     @property
     def has_results(self) -> bool:
-        """Whether results are there, be they those of a run that can still resume."""
+        """Whether it has results, perhaps of a run that can still resume."""
         return (self.path / "metrics.json").is_file()
 
     @property
@@ -71,10 +71,8 @@ class RunFolder:
         try:
             return bool(self.metrics()["training"].get("out_of_time"))
         except (DataError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{self.path / 'metrics.json'} is damaged ({error}): remove it, and the run resumes from its "
-                "checkpoint"
-            ) from error
+            path, advice = self.path / "metrics.json", "remove it, and the run resumes from its checkpoint"
+            raise DataError(f"{path} is damaged ({error}): {advice}") from error
 
     @property
     def is_finished(self) -> bool:
@@ -82,16 +80,15 @@ class RunFolder:
         return not self.missing() and not self.is_out_of_time
 
     def holds(self, config: Config, competition: Competition) -> bool:
-        """Whether it has this very run, finished.
+        """Whether it has this run, finished.
 
         Raises:
             ConfigError, DataError: it has another run; the message names the difference.
         """
         record = self.record()
         if record is None and self.has_results:
-            raise ConfigError(
-                f"{self} has results that no run here recorded in config.json: choose another out"
-            )
+            advice = "choose another out"
+            raise ConfigError(f"{self} has results that no run here recorded in config.json: {advice}")
         if record is None or (self.missing() and not self.checkpoint.exists):
             return False  # nothing worth keeping, or only the config that a person wrote for this run
         other = self.config()

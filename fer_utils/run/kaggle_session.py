@@ -1,4 +1,4 @@
-"""What a notebook on Kaggle does beside training: go on with an earlier session, publish the submission."""
+"""What a notebook on Kaggle does besides training: resume an earlier session, publish the submission."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ WORKING = Path("/kaggle/working")
 
 
 def continue_session(out: str | Path, inputs: Path = KAGGLE_INPUT) -> list[Path]:
-    """Copy the runs of an earlier session, attached below `inputs`, to where this one would write them.
+    """Copy the runs of an earlier session, attached below `inputs`, to where this one writes them.
 
-    A run in the folder `out` or in a folder of it is one of this notebook if the earlier one called it the
-    same. What is in `out` already is left as it is.
+    They are recognized by the name of `out`. What `out` already contains stays as it is.
 
     Raises:
-        DataError: two attached outputs hold the same run.
+        DataError: two attached outputs contain the same run.
     """
     out, taken = Path(out), {}
     for run in run_folders(inputs):
         names = run.relative_to(inputs).parts
         if out.name not in names:
             continue
-        last = len(names) - 1 - names[::-1].index(out.name)  # a kernel may be called so as well
+        last = len(names) - 1 - names[::-1].index(out.name)  # a kernel may have this name too
         place = out.joinpath(*names[last + 1 :])
         if place in taken:
-            raise DataError(f"{taken[place]} and {run} both hold {out.name!r} to go on with: detach one")
+            raise DataError(f"{taken[place]} and {run} both contain {out.name!r} to resume: detach one")
         taken[place] = run
     for place, run in taken.items():
         if not place.exists():
@@ -42,7 +41,7 @@ def continue_session(out: str | Path, inputs: Path = KAGGLE_INPUT) -> list[Path]
 
 
 def _copy_files(source: Path, target: Path) -> None:
-    """Copy the files below `source`, without its permissions: what is mounted as input is read-only."""
+    """Copy the files below `source` without their permissions: what is mounted as input is read-only."""
     for path in sorted(source.rglob("*")):
         if path.is_file() and not path.is_symlink():
             copy = target / path.relative_to(source)
@@ -53,7 +52,7 @@ def _copy_files(source: Path, target: Path) -> None:
 def publish_submission(out: str | Path, competition: Competition, folder: Path = WORKING) -> Path | None:
     """Copy the submission in `out` to the top of the notebook's output, and validate it there."""
     if competition.test is None:
-        print("no test pictures among the data, so there is no submission: is the competition attached?")
+        print("the data have no test images, so there is no submission: is the competition attached?")
         return None
     path = folder / "submission.csv"
     with atomic_write(path) as temporary:

@@ -21,7 +21,6 @@ import torch
 
 from fer_utils.competition import Competition
 from fer_utils.config import Config, ConfigError
-from fer_utils.data.load import load_competition
 from fer_utils.files import resolve_out, write_json
 from fer_utils.learning.device import choose_device, visible_gpu
 from fer_utils.learning.distributed import end_process, in_team
@@ -30,9 +29,7 @@ from fer_utils.run.folder import RunFolder
 from fer_utils.run.interruption import Interruption
 from fer_utils.run.limits import OutOfTime, hours_left
 from fer_utils.run.processes import Processes
-from fer_utils.run.repeat import check_repetition, config_from_file
-from fer_utils.run.results import print_results
-from fer_utils.run.train import fit, run_command
+from fer_utils.run.train import fit, run_command, train_from_file
 
 # Of max_hours: a process that has less left would end before it has learned anything.
 LEAST_HOURS = 5 / 3600
@@ -159,11 +156,7 @@ def main(arguments: list[str]) -> int:
 def _launch_file(path: str, out: str | None) -> None:
     if in_team():
         raise ConfigError("torchrun starts fer_utils.run.train; python -m fer_utils starts torchrun itself")
-    config = config_from_file(path, out)
-    competition = load_competition(config.data, **config.data_options)
-    check_repetition(path, config, competition)
-    print(competition.summary())
-    print_results(launch(config, competition))
+    train_from_file(path, out, launch)
 
 
 if __name__ == "__main__":

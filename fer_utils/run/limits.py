@@ -1,9 +1,10 @@
-"""What a machine may refuse in the middle of a training: time, memory, the device."""
+"""What may run out or fail in the middle of a training: time, memory, the device."""
 
 from __future__ import annotations
 
 import gc
 import math
+import re
 import time
 import traceback
 from collections.abc import Iterator
@@ -19,18 +20,18 @@ CAUTION = 2.0
 
 
 class OutOfTime(TrainingError):
-    """`max_hours` are over before there is anything to predict with; the same call resumes later."""
+    """`max_hours` ended before the first epoch; the same call resumes later."""
 
 
 class TimeIsUp(Exception):
-    """Raised between two steps, when what is left only suffices for writing the results."""
+    """Raised between two steps, when the time left is only enough to write the results."""
 
 
 class TimeLimit:
-    """Tells a training when to stop, so that its results are written within `hours` (0: no limit) of now.
+    """Stops a training early enough to write its results within `hours` (0: no limit) of now.
 
-    `predictions` is the work of that writing, in passes over the validation split. How long such a pass
-    takes is measured at every validation and kept with the learner.
+    `predictions` is the work for the results, in passes over the validation split. The time of a pass is
+    measured at every validation.
     """
 
     def __init__(self, hours: float, predictions: float):
@@ -39,7 +40,7 @@ class TimeLimit:
 
     @contextmanager
     def timing(self, learner: Learner) -> Iterator[None]:
-        """A block that validates."""
+        """Measure a block that validates."""
         start = time.monotonic()
         yield
         seconds = time.monotonic() - start
@@ -47,33 +48,30 @@ class TimeLimit:
         learner.validation_seconds = min(seconds, learner.validation_seconds or math.inf)
 
     def is_over(self, learner: Learner) -> bool:
-        """Whether one more epoch's end (a validation) and the results are all that there is time for."""
+        """Whether there is only time for one more validation and the results."""
         reserve = CAUTION * (1 + self.predictions) * learner.validation_seconds
         return time.monotonic() + reserve > self.end
 
 
 def hours_left(hours: float, start: float) -> float:
-    """What of `hours` (0: no limit) is left, begun at `start` of the monotonic clock; never 0 for nothing."""
+    """What is left of `hours` (0: no limit) since `start` of the monotonic clock; more than 0."""
     return hours and max(1e-6, hours - (time.monotonic() - start) / 3600)
 
 
-# torch and its libraries have no one class for these, only words.
-_NO_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "bad_alloc",
-    "alloc_failed",
-    "could not create a memory",
-    "can't start new thread",
+# torch and its libraries have no exception classes for these.
+_NO_MEMORY = re.compile(
+    "out of memory|can('|no)t allocate memory|not enough memory|bad_alloc|alloc_failed"
+    "|could not create a memory|can't start new thread",
+    re.I,
 )
-_NO_DEVICE = ("cuda error", "cuda driver error", "cudnn_status", "cublas_status", "nccl error", "mps backend")
+_NO_DEVICE = re.compile(
+    "cuda error|cuda driver error|cudnn_status|cublas_status|nccl error|mps backend", re.I
+)
 
 
 @contextmanager
 def explained(config: Config) -> Iterator[None]:
-    """Turn a lack of memory and a failing GPU into a TrainingError, and give back the memory that was held.
+    """Turn errors of memory and of the device into a TrainingError that says what to do, and free the memory.
 
     Raises:
         TrainingError: in place of torch's own error.
@@ -91,24 +89,23 @@ def explained(config: Config) -> Iterator[None]:
         return
     gc.collect()
     if torch.cuda.is_initialized():
-        with suppress(RuntimeError):  # a GPU that has gone cannot give memory back either
+        with suppress(RuntimeError):  # a GPU that failed cannot free memory either
             torch.cuda.empty_cache()
     raise failure
 
 
 def _message(error: Exception, config: Config) -> str | None:
-    text = str(error).lower()
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in text for words in _NO_MEMORY):
-        smaller = max(2, config.batch_size // 2)
+    text = str(error).strip() or type(error).__name__
+    reason = text.splitlines()[0][:200]
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _NO_MEMORY.search(text):
         return (
-            f"no memory left with batch_size {config.batch_size} ({reason}). Try batch_size {smaller} with "
-            "another out, a smaller width or image_size, or close what else fills the memory and give the "
-            "same command again: it resumes from the last checkpoint"
+            f"no memory left with batch_size {config.batch_size} ({reason}). Try batch_size "
+            f"{max(2, config.batch_size // 2)} with another out, a smaller width or image_size, or close "
+            "other programs and run the same command again: it resumes from the last checkpoint"
         )
-    if isinstance(error, getattr(torch, "AcceleratorError", ())) or any(w in text for w in _NO_DEVICE):
+    if isinstance(error, torch.AcceleratorError) or _NO_DEVICE.search(text):
         return (
-            f"the device failed ({reason}). Restart this process (in a notebook: the kernel) and give the "
+            f"the device failed ({reason}). Restart this process (in a notebook: the kernel) and run the "
             "same command again: it resumes from the last checkpoint, with device 'cpu' too"
         )
     return None

@@ -1,4 +1,4 @@
-"""The committed results, and their networks for your own pictures."""
+"""The committed results, and their networks for your own images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,7 @@ FOLDER = REPOSITORY / "outputs" / "reference"
 
 @dataclass(frozen=True)
 class Reference:
-    """A committed result.
-
-    Attributes:
-        folder: where it lies.
-        runs: its members, whose probabilities are averaged.
-    """
+    """A committed result: its folder, and its runs, whose probabilities are averaged."""
 
     folder: Path
     runs: tuple[Run, ...]
@@ -37,13 +32,13 @@ class Reference:
         return self.runs[0].class_names
 
     def predict(self, files: str | Path | Sequence[str | Path], views: str | None = None) -> np.ndarray:
-        """Class probabilities float32 [N, C] of picture files, of all in a folder (by name), or of one file.
+        """Class probabilities float32 [N, C] of image files, of all in a folder (by name), or of one file.
 
-        A picture should show one upright face, cropped as in FER2013: from the brow to below the chin and
-        little beside. It may have any size and colours; it is made grey and square.
+        An image should show one upright face, cropped as in FER2013: from the brow to below the chin, and
+        little around it. It may have any size and colours; it is made grey and square.
 
         Raises:
-            DataError: no picture there, or one that cannot be read; it names the file.
+            DataError: no image there, or one that cannot be read; it names the file.
         """
         paths = picture_files(files)
         images, broken, _ = read_files(paths, self.runs[0].config.image_size)
@@ -57,7 +52,7 @@ def load_reference(name: str) -> Reference:
     """A committed result by the name of its folder in outputs/reference.
 
     Raises:
-        ConfigError: no such name (the nearest is suggested).
+        ConfigError: no such name (a similar one is suggested).
         DataError: its files are damaged.
     """
     known = sorted(path.parent.name for path in FOLDER.glob("*/metrics.json"))
@@ -80,18 +75,17 @@ def unknown_reference(name: str, known: Sequence[str]) -> ConfigError:
 
 
 def picture_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The paths that `Reference.predict` was given, or those of the pictures in a folder, by name.
+    """The paths in `files`, or those of the images in a folder, by name.
 
     Raises:
-        DataError: a path that is not there, or a folder without pictures.
+        DataError: a path that does not exist, or a folder without images.
     """
-    paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(path) for path in files]
-    if len(paths) == 1 and paths[0].is_dir():
-        folder = paths[0]
+    paths = [Path(path) for path in ([files] if isinstance(files, (str, Path)) else files)]
+    if len(paths) == 1 and (folder := paths[0]).is_dir():
         paths = sorted(folder / name for name, _ in walk(folder) if name.lower().endswith(IMAGE_SUFFIXES))
     if not paths:
-        raise DataError(f"{files}: no pictures there ({', '.join(IMAGE_SUFFIXES)})")
+        raise DataError(f"{files}: no images there ({', '.join(IMAGE_SUFFIXES)})")
     for path in paths:
         if not path.is_file():
-            raise DataError(f"{path}: no such picture")
+            raise DataError(f"{path}: no such image")
     return paths

@@ -1,5 +1,4 @@
-"""Repeating a run from its config.json, and resuming it elsewhere: what has to be the same, and what is said
-where it is not."""
+"""Repeat a run from its config.json or resume it elsewhere: what must be the same, and what may differ."""
 
 from __future__ import annotations
 
@@ -22,27 +21,26 @@ PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def config_from_file(path: str | Path, out: str | None = None) -> Config:
-    """The config to train from a JSON file: a person's, or the config.json of a run, which repeats that run.
+    """The config in a JSON file: a person's, or the config.json of a run, which repeats that run.
 
-    A run's own config.json trains in the folder it lies in, wherever that was before (a stranger's cannot
-    name another), or in `out`. A repetition takes the precision and the threads of the record, since they
-    decide the bytes.
+    A run's config.json trains in its own folder, whatever `out` it names (a stranger's file cannot choose a
+    folder), or in the given `out`. A repetition uses the recorded precision and threads, which determine the
+    bytes.
 
     Raises:
         ConfigError: the file cannot be used.
         DataError: its record is damaged.
     """
     path = Path(path)
-    config, record = Config.from_json(path), read_record(path)
-    folder = RunFolder(path.resolve().parent)
+    config, record, folder = Config.from_json(path), read_record(path), path.resolve().parent
     if out is not None:
         config = replace(config, out=out)
-    elif record is not None or folder.has_files:
+    elif record is not None or RunFolder(folder).has_files:
         config = replace(config, out=str(folder))
     if record is None:
         return config
     then = record.get("environment", {})
-    if out is not None and config.precision == "auto":  # in its own folder `fit` sees to that
+    if out is not None and config.precision == "auto":  # in its own folder `fit` does it
         config = replace(config, precision=PRECISIONS.get(then.get("precision"), "auto"))
     threads, alone = then.get("threads"), config.n_devices in ("auto", "1") and not in_team()
     if isinstance(threads, int) and 1 <= threads <= 1024 and alone and "OMP_NUM_THREADS" not in os.environ:
@@ -53,37 +51,35 @@ def config_from_file(path: str | Path, out: str | None = None) -> Config:
 def recorded_precision(
     folder: RunFolder, config: Config, fingerprint: str, device: torch.device
 ) -> str | None:
-    """What "auto" meant when this very run began here: a second measurement might differ."""
+    """The precision of this run in an earlier session, if it is "auto": a second measurement might differ."""
     record = folder.record()
     if record is None or config.precision != "auto" or record["fingerprint"] != fingerprint:
         return None
     then = record.get("environment", {})
-    if config.differing(folder.config()) or then.get("device") != device.type:
-        return None
-    return PRECISIONS.get(then.get("precision"))
+    same = then.get("device") == device.type and not config.differing(folder.config())
+    return PRECISIONS.get(then.get("precision")) if same else None
 
 
 def check_repetition(path: str | Path, config: Config, competition: Competition) -> None:
-    """Before a run's config.json is trained from: the same data, and a warning if the machine is another.
+    """Before a run is repeated from its config.json: check the data, and warn if the machine differs.
 
     Raises:
-        DataError: the data are others.
+        DataError: the data differ.
     """
     record = read_record(Path(path))
     if record is None:
         return
     if record["fingerprint"] != competition.fingerprint:
         raise DataError(
-            f"{config.data!r} holds other data than {path} records: set data in it to where those lie, or "
+            f"{config.data!r} holds other data than {path} records: set its data to where those are, or "
             'remove its "record" to train on these'
         )
     now = environment(choose_device(config.device), torch.float32)
-    now.pop("precision")
-    warn_of_another_machine(record, now)
+    warn_of_another_machine(record, {key: now[key] for key in now if key != "precision"})
 
 
 def warn_of_another_machine(record: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    """Print a warning where the machine or the versions are not those of `record`: the bytes will differ."""
+    """Print a warning if the machine or the versions differ from the record's: so will the bytes."""
     then = (record or {}).get("environment", {})
     both = [key for key in DECIDES_BYTES if key in then and key in now]
     changed = [f"{key} {then[key]} then, {now[key]} now" for key in both if then[key] != now[key]]

@@ -1,4 +1,4 @@
-"""What a finished training leaves: weights, predictions, scores, the submission, and the lines that tell."""
+"""The results of a finished training: weights, predictions, scores, the submission, and the printed lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_utils.competition import Competition, Split, copies_of
+from fer_utils.competition import Competition, copies_of
 from fer_utils.data.submission import write_submission
 from fer_utils.learning.metrics import describe, evaluate, paired_test
 from fer_utils.learning.models import model_cost
@@ -21,7 +21,7 @@ def write_results(
 ) -> None:
     """Write the chosen weights, the predictions, the submission and, last, the metrics."""
     config, best = learner.config, learner.best
-    # Matrices are kept in float16, half the size; everything below is predicted with the weights as kept.
+    # Matrices are saved in float16, half the size; all predictions below use the weights as saved.
     weights = {name: (t.half() if t.ndim > 1 else t).contiguous() for name, t in best["state"].items()}
     learner.model.load_state_dict(weights)
     folder.write_history(learner.history)
@@ -42,34 +42,27 @@ def write_results(
         "out_of_time": out_of_time,
     }
     scores: dict[str, Any] = {"training": training}
-    for name in ("valid", "test"):
-        split = competition.splits.get(name)
+    for name, split in (("valid", competition.valid), ("test", competition.test)):
         if split is None:
             continue
-        arrays = predictions(learner, split)
-        folder.write_predictions(name, arrays)
+        probs = view_probs(learner.model, split.images, config.views, config.evaluation_batch)
+        arrays = {"ids": split.ids.astype(np.str_), "probs": probs[0], "probs_views": probs.mean(0)}
         if split.labels is not None:
+            arrays["labels"] = split.labels
             scores[name] = score_split(arrays, competition, name)
+        folder.write_predictions(name, arrays)
     if competition.test is not None:
         write_submission(competition, arrays["probs_views"], folder.path / "submission.csv")
     folder.write_metrics(scores)
 
 
-def predictions(learner: Learner, split: Split) -> dict[str, np.ndarray]:
-    """What is kept of a split: ids, labels where they are known, probabilities plainly and with views."""
-    config = learner.config
-    probs = view_probs(learner.model, split.images, config.views, config.evaluation_batch)
-    arrays = {"ids": split.ids.astype(np.str_), "probs": probs[0], "probs_views": probs.mean(0)}
-    return arrays if split.labels is None else arrays | {"labels": split.labels}
-
-
 def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: str) -> dict[str, Any]:
-    """Plain and with views side by side, whether the views helped, and the score without known pictures.
+    """Scores plain and with views, whether the views helped, and the score without copies.
 
     Args:
         arrays: `labels` [N], `probs` and `probs_views` [N, C] of the split.
-        name: "valid" or "test"; pictures that an earlier split holds too are left out of `without_copies`,
-            because a model may just remember those (peers never tell them apart).
+        name: "valid" or "test"; `without_copies` leaves out images that an earlier split has too, because a
+            model may just remember those.
     """
     plain, views, labels = arrays["probs"], arrays["probs_views"], arrays["labels"]
     earlier = [competition.train.images] + ([competition.valid.images] if name == "test" else [])
@@ -83,19 +76,18 @@ def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: s
 
 
 def print_results(run: Run) -> None:
-    """The lines a person wants at the end: where the submission is and how good it should be."""
+    """Print how good the run is and where its submission is."""
     training = run.metrics["training"]
     if training.get("out_of_time"):
         done = f"{training['epochs']} of {run.config.epochs} epochs"
-        print(f"OUT OF TIME after {done}: the same run again resumes there")
+        print(f"OUT OF TIME after {done}: run the same again to resume there")
     for name in ("valid", "test"):
-        if name not in run.metrics:
+        if not (scores := run.metrics.get(name)):
             continue
-        scores = run.metrics[name]
         print(f"{name} accuracy, plain:   {describe(scores['plain'])}")
         print(f"{name} accuracy, {run.config.views}:  {describe(scores['views'])}")
         without = scores["without_copies"]
         if without and without["n"] < scores["views"]["n"]:
-            print(f"{name} accuracy without copies of training pictures: {describe(without)}")
+            print(f"{name} accuracy without copies of training images: {describe(without)}")
     if (run.out / "submission.csv").is_file():
         print(f"submission: {run.out / 'submission.csv'}")

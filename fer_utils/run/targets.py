@@ -1,4 +1,4 @@
-"""What the network is asked to answer for each training picture, where that is more than its one label."""
+"""Soft targets for the training images: shares of votes, and predictions of teachers."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fer_utils.competition import Competition, DataError, Split
+from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config
 from fer_utils.run.finished_run import Run, load_run
 
 
 def check_targets(config: Config, competition: Competition) -> None:
-    """Refuse what `training_targets` cannot give, before any work is done.
+    """Check before any work that `training_targets` will succeed.
 
     Raises:
-        DataError: no votes to learn from, or a teacher that is no finished run, knows other classes, or has
-            another validation or test split: it may have learned from what is to judge its pupil.
+        DataError: no votes to learn from, or a teacher that is no finished run, has other classes, or has
+            another validation or test split: it may have learned from the images that score its student.
     """
     if config.soft_labels and competition.train.votes is None:
         raise DataError(
-            f"soft_labels: {competition.source} has one label for each picture and no votes; leave it off"
+            f"soft_labels: {competition.source} has one label for each image and no votes; turn it off"
         )
     for teacher in _teachers(config):
         if teacher.class_names != competition.class_names:
-            raise DataError(f"teacher: {teacher.out} knows other classes than {competition.source}")
+            raise DataError(f"teacher: {teacher.out} has other classes than {competition.source}")
         if teacher.folder.is_out_of_time:
             raise DataError(f"teacher: {teacher.out} was stopped by max_hours: train it to its end first")
-        if not _saw_the_same(teacher, competition):
+        if not _same_held_out(teacher, competition):
             raise DataError(
-                f"teacher: {teacher.out} was validated on other pictures or answers another test split: it "
+                f"teacher: {teacher.out} was validated on other images or predicts another test split: it "
                 "needs this run's data, split_seed, n_folds, fold and pool_valid"
             )
 
 
-def _saw_the_same(teacher: Run, competition: Competition) -> bool:
-    """Whether the teacher kept apart what this run keeps apart: the validation and the test pictures."""
+def _same_held_out(teacher: Run, competition: Competition) -> bool:
+    """Whether teacher and student have the same validation and test images."""
     valid, test = competition.valid, competition.test
     same = np.array_equal(teacher.saved("valid", "ids"), valid.ids.astype(np.str_))
     same &= np.array_equal(teacher.saved("valid", "labels"), valid.labels)
@@ -46,29 +46,23 @@ def _saw_the_same(teacher: Run, competition: Competition) -> bool:
 
 
 def training_targets(config: Config, competition: Competition) -> Tensor | None:
-    """Probabilities float32 [N, C] to learn from, or None where the labels are all there is.
+    """Probabilities float32 [N, C] to learn from, or None where the labels suffice.
 
-    `soft_labels` takes the shares of the votes; of these or the labels, `teacher_weight` is what the mean
-    answer of the teachers' runs weighs instead (distillation, Hinton et al. 2015; from networks of the same
-    kind, Furlanello et al. 2018). A teacher that doubts a label passes its doubt on.
+    `soft_labels` uses the share of votes for each class (Barsoum et al. 2016) in place of the labels. The
+    mean prediction of the teachers is then mixed in with weight `teacher_weight` (distillation, Hinton et al.
+    2015; from networks of the same kind, Furlanello et al. 2018).
     """
-    train = competition.train
-    teachers = _teachers(config)
+    train, teachers = competition.train, _teachers(config)
     if not (config.soft_labels or teachers):
         return None
     if config.soft_labels:
-        targets = soft_labels(train)
+        targets = torch.tensor(train.votes / train.votes.sum(1, keepdims=True))
     else:
         targets = F.one_hot(torch.tensor(train.labels), len(competition.class_names)).float()
     if teachers:
-        answers = np.mean([teacher.predict(train.images) for teacher in teachers], axis=0)
-        targets = torch.lerp(targets, torch.tensor(answers, dtype=torch.float32), config.teacher_weight)
+        probs = np.mean([teacher.predict(train.images) for teacher in teachers], axis=0)
+        targets = torch.lerp(targets, torch.tensor(probs, dtype=torch.float32), config.teacher_weight)
     return targets
-
-
-def soft_labels(train: Split) -> Tensor:
-    """The share of votes for each class, float32 [N, C] (Barsoum et al. 2016)."""
-    return torch.tensor(train.votes / train.votes.sum(1, keepdims=True))
 
 
 def _teachers(config: Config) -> list[Run]:

@@ -55,7 +55,7 @@ from fer_utils.run.repeat import (
 from fer_utils.run.results import print_results, write_results
 from fer_utils.run.targets import check_targets, training_targets
 
-# In a team a checkpoint within an epoch costs a meeting: it is thought of only after so many steps.
+# In a team a checkpoint within an epoch makes all processes wait: it is considered only after so many steps.
 TEAM_STEPS = 20
 
 
@@ -91,8 +91,7 @@ def fit(config: Config, competition: Competition) -> Run:
         explained(config),
         Interruption(defer=team.size == 1) as interruption,
     ):
-        # Another process may have finished the run between the first look and the lock, or been killed on its
-        # last line.
+        # Another process may have finished the run before the lock, or been killed on its last line.
         finished = team.agree(team.leads and folder.holds(config, competition))
         if not finished:
             finished = _train(config, competition, folder, device, team, interruption)
@@ -110,7 +109,9 @@ def _train(
     interruption: Interruption,
 ) -> bool:
     """From the last checkpoint to the results; returns whether there was time for all epochs."""
-    limit = TimeLimit(config.max_hours, team.size * _predictions(config, competition))
+    valid, test = len(competition.valid), len(competition.splits.get("test", ()))
+    passes = team.size * len(VIEWS[config.views]) * (valid + test) / valid  # the leader predicts
+    limit = TimeLimit(config.max_hours, passes)
     learner = _start_or_resume(config, competition, folder, device, team)
     done = _run_epochs(learner, competition, folder, interruption, limit)
     interruption.message = "stopped while writing the results; the same command resumes there"
@@ -147,12 +148,6 @@ def _start_or_resume(
     return learner
 
 
-def _predictions(config: Config, competition: Competition) -> float:
-    """What the results ask for, in passes over the validation split: every picture in every view."""
-    valid, test = len(competition.valid), len(competition.splits.get("test", ()))
-    return len(VIEWS[config.views]) * (valid + test) / valid
-
-
 def _position(learner: Learner) -> str:
     step = f" and step {learner.step} of the next" if learner.step else ""
     return f"epoch {learner.epoch}{step}"
@@ -161,7 +156,7 @@ def _position(learner: Learner) -> str:
 def _introduce(learner: Learner) -> None:
     config, team = learner.config, learner.team
     parameters, operations = model_cost(learner.model, config.image_size)
-    size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds a picture"
+    size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds an image"
     devices = learner.device.type + (f" x {team.size}" if team.size > 1 else "")
     print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
 
@@ -170,9 +165,7 @@ def _check_trainable(config: Config, competition: Competition) -> None:
     for name in ("train", "valid"):
         split = competition.splits[name]
         if split.labels is None or len(split) == 0:
-            raise DataError(
-                f"the {name} split of {competition.source} has no labelled pictures to learn from"
-            )
+            raise DataError(f"the {name} split of {competition.source} has no labelled images")
     check_targets(config, competition)
 
 
@@ -234,17 +227,12 @@ def _run_epochs(
 
 
 def _save_within_epoch(learner: Learner, checkpoint: CheckpointFile, step: int, stopping: bool) -> bool:
-    """Write a checkpoint after the `step`-th step of this process, if one is due; tells whether it did.
+    """Write a checkpoint after the `step`-th step of this process if one is due; returns whether it did.
 
-    A team decides together, now and then, since it has to gather its totals.
+    A team decides together, every few steps, because it has to gather its totals.
     """
     team, config = learner.team, learner.config
-    if team.size == 1:
-        if not stopping and not checkpoint.due(config, epoch_over=False):
-            return False
-        checkpoint.save(learner)
-        return True
-    if config.checkpoint_seconds and step % TEAM_STEPS:
+    if team.size > 1 and config.checkpoint_seconds and step % TEAM_STEPS:
         return False
     if not team.agree(stopping or checkpoint.due(config, epoch_over=False)):
         return False
@@ -255,7 +243,7 @@ def _save_within_epoch(learner: Learner, checkpoint: CheckpointFile, step: int, 
 
 
 def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:
-    """A small run on drawn faces, trained in well under a minute, to give a notebook something to show."""
+    """A small run on drawn faces, trained in less than a minute, so that a notebook has something to show."""
     config = Config(data="demo", out=out, seed=seed, device=device, width=0.25, epochs=4, batch_size=48)
     return fit(config, _demo_data(**config.data_options))
 
@@ -268,10 +256,9 @@ def _demo_data(**options: int) -> Competition:
 
 def main(arguments: list[str]) -> int:
     """Train from the command line; returns the exit status."""
-    # What torchrun, or `launch`, shows of a process that failed.
-    from torch.distributed.elastic.multiprocessing.errors import record
+    from torch.distributed.elastic.multiprocessing.errors import record  # slow, and only for processes
 
-    return run_command(record(_fit_file), __doc__, arguments)
+    return run_command(record(train_from_file), __doc__, arguments)  # it saves the error for `launch`
 
 
 def run_command(work: Callable[[str, str | None], None], description: str, arguments: list[str]) -> int:
@@ -285,29 +272,26 @@ def run_command(work: Callable[[str, str | None], None], description: str, argum
     return exit_status(lambda: work(options.config, options.out))
 
 
-def _fit_file(path: str, out: str | None) -> None:
+def train_from_file(path: str, out: str | None, train: Callable[[Config, Competition], Run] = fit) -> None:
+    """Train the config in a JSON file with `fit` or `launch`, and print the data and the results.
+
+    Raises:
+        DataError: in a process of `launch`, the files hold other data than `launch` was given.
+    """
     follow_parent()
     config = config_from_file(path, out)
     competition = load_competition(config.data, **config.data_options)
-    check_fingerprint(config, competition)
+    launched = os.environ.get("FER_FINGERPRINT")
+    if launched not in (None, competition.fingerprint):
+        raise DataError(f"data: {config.data!r} holds other images or labels than those given to launch()")
     check_repetition(path, config, competition)
-    speaks = leads_team() and "FER_FINGERPRINT" not in os.environ  # `launch` says it all itself
-    if speaks:
+    prints = leads_team() and launched is None  # `launch` prints it itself
+    if prints:
         print(competition.summary())
-    run = fit(config, competition)
-    if speaks:
+    run = train(config, competition)
+    if prints:
         print_results(run)
     leave_team()
-
-
-def check_fingerprint(config: Config, competition: Competition) -> None:
-    """In a process that `launch` started: whether the files hold what `launch` was given.
-
-    Raises:
-        DataError: they do not.
-    """
-    if os.environ.get("FER_FINGERPRINT", competition.fingerprint) != competition.fingerprint:
-        raise DataError(f"data: {config.data!r} holds other pictures or labels than those given to launch()")
 
 
 if __name__ == "__main__":

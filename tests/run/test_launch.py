@@ -107,7 +107,7 @@ def test_what_a_process_says_is_not_buried_in_a_traceback(folder, competition, t
 
 def test_other_data_than_the_files_hold_is_refused(folder, tmp_path):
     other = tiny_competition()
-    with pytest.raises(TrainingError, match="other pictures or labels than those given to launch"):
+    with pytest.raises(TrainingError, match="other images or labels than those given to launch"):
         launch(config_of(folder, tmp_path, n_devices="2"), other)
 
 

@@ -1,4 +1,4 @@
-"""What is learned: votes, and the answers of teachers."""
+"""Soft targets: votes, and the predictions of teachers."""
 
 import dataclasses
 import json
@@ -31,11 +31,11 @@ def test_labels_alone_need_no_targets(tiny):
     assert training_targets(Config(), tiny) is None
 
 
-def test_the_answers_of_the_teachers_weigh_as_much_as_they_should(tiny, teachers, tmp_path):
+def test_the_predictions_of_the_teachers_are_averaged_and_weighted(tiny, teachers, tmp_path):
     teacher = ", ".join(str(run.out) for run in teachers)
     targets = training_targets(config_of(tmp_path, teacher=teacher, teacher_weight=0.25), tiny)
-    answers = np.mean([run.predict(tiny.train.images) for run in teachers], axis=0)
-    expected = 0.75 * np.eye(4)[tiny.train.labels] + 0.25 * answers
+    probs = np.mean([run.predict(tiny.train.images) for run in teachers], axis=0)
+    expected = 0.75 * np.eye(4)[tiny.train.labels] + 0.25 * probs
     assert targets.dtype == torch.float32
     assert np.allclose(targets.numpy(), expected, atol=1e-6)
 
@@ -59,15 +59,15 @@ def test_a_teacher_without_weight_changes_nothing_and_with_weight_it_does(tiny, 
 def test_teachers_that_cannot_teach_are_refused(tiny, teachers, tmp_path):
     with pytest.raises(DataError, match="not a finished run|no such"):
         fit(config_of(tmp_path / "a", teacher=str(tmp_path)), tiny)
-    with pytest.raises(DataError, match="knows other classes"):
+    with pytest.raises(DataError, match="has other classes"):
         fit(config_of(tmp_path / "b", teacher=str(teachers[0].out)), tiny_competition(5))
     ids = tiny.valid.ids.copy()
     ids[0] = "another"
     moved = dataclasses.replace(tiny, valid=dataclasses.replace(tiny.valid, ids=ids))
-    with pytest.raises(DataError, match="validated on other pictures"):
+    with pytest.raises(DataError, match="validated on other images"):
         fit(config_of(tmp_path / "c", teacher=str(teachers[0].out)), moved)
     other = dataclasses.replace(tiny, test=dataclasses.replace(tiny.test, ids=tiny.test.ids[::-1].copy()))
-    with pytest.raises(DataError, match="answers another test split"):
+    with pytest.raises(DataError, match="predicts another test split"):
         fit(config_of(tmp_path / "c", teacher=str(teachers[0].out)), other)
     assert not (tmp_path / "c").exists()
 

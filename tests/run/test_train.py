@@ -16,8 +16,9 @@ from fer_utils.config import Config, ConfigError
 from fer_utils.data.submission import validate_submission
 from fer_utils.learning import training_loop as learner
 from fer_utils.learning.training_loop import TrainingError
-from fer_utils.run import checkpoint, targets, train
+from fer_utils.run import checkpoint, train
 from fer_utils.run.checkpoint import read_checkpoint
+from fer_utils.run.targets import training_targets
 from fer_utils.run.train import fit
 
 TINY = {"image_size": 20, "width": 0.125, "epochs": 2, "batch_size": 16, "precision": "fp32", "device": "cpu"}
@@ -123,9 +124,10 @@ def test_every_knob_changes_something(knob, tmp_path):
 
 def test_soft_labels_are_the_shares_of_the_votes(tiny, tmp_path):
     votes = np.array([[3, 1, 0, 0], [0, 0, 0, 2]], np.float32)
-    shares = targets.soft_labels(dataclasses.replace(tiny.train.take(np.arange(2)), votes=votes))
+    train_split = dataclasses.replace(tiny.train.take(np.arange(2)), votes=votes)
+    shares = training_targets(Config(soft_labels=True), dataclasses.replace(tiny, train=train_split))
     assert shares.tolist() == [[0.75, 0.25, 0, 0], [0, 0, 0, 1]]
-    with pytest.raises(DataError, match="soft_labels: tiny has one label for each picture and no votes"):
+    with pytest.raises(DataError, match="soft_labels: tiny has one label for each image and no votes"):
         run_of(tmp_path, tiny, soft_labels=True)
 
 

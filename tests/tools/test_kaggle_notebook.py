@@ -214,7 +214,7 @@ def test_an_earlier_session_is_found_copied_and_never_overwritten(tmp_path, caps
     continue_session(out, inputs)
     assert (out / "member1" / "checkpoint.pt").read_text() == "newer"
     unfinished(inputs / "again" / "ensemble" / "member1")
-    with pytest.raises(DataError, match="both hold 'ensemble' to go on with: detach one"):
+    with pytest.raises(DataError, match="both contain 'ensemble' to resume: detach one"):
         continue_session(out, inputs)
 
 

@@ -66,12 +66,12 @@ def test_a_picture_that_cannot_be_read_is_named(folder, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"broken\.png: .*1 of 1 files"):
         load_reference("tiny").predict(tmp_path)
-    with pytest.raises(DataError, match="away.png: no such picture"):
+    with pytest.raises(DataError, match="away.png: no such image"):
         picture_files([tmp_path / "away.png"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty: no pictures there"):
+    with pytest.raises(DataError, match="empty: no images there"):
         picture_files(tmp_path / "empty")
-    with pytest.raises(DataError, match="no pictures there"):
+    with pytest.raises(DataError, match="no images there"):
         picture_files([])
 
 
