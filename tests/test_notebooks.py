@@ -203,7 +203,7 @@ def test_error_analysis_of_a_run(two_runs, tmp_path):
     assert "exact McNemar p" in text
     assert text.index("training pictures out of fold") < text.index("weakest class")
     figures = {path.stem for path in (two_runs / "seed0" / "figures").glob("*.png")}
-    assert {"levers", "confusion", "calibration", "occlusion", "learning_curve", "faces_confident_errors",
+    assert {"next_steps", "confusion", "calibration", "occlusion", "learning_curve", "faces_confident_errors",
             "faces_views_disagree"} <= figures  # fmt: skip
     for package, figure in (("cleanlab", "faces_doubtful_labels"), ("captum", "faces_mean_gradcam")):
         installed = importlib.util.find_spec(package) is not None

@@ -1,11 +1,12 @@
-"""What a competition's pictures hold and hide: classes, light, blanks, exact copies, conflicting labels.
+"""Counts over the pictures of a competition: classes, light, blanks, exact copies, conflicting labels.
 
-It counts and chooses nothing. Test pictures are compared with the others; test labels are never read.
+Test pictures are compared with the others; test labels are never read.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -45,29 +46,10 @@ def picture_table(competition: Competition) -> pd.DataFrame:
 
 
 def pictures(competition: Competition, rows: pd.DataFrame) -> np.ndarray:
-    """The pictures uint8 [n, 1, H, W] of some rows of the table."""
+    """The pictures uint8 [N, 1, H, W] of some rows of the table."""
     places = zip(rows["split"], rows["row"], strict=True)
     chosen = [competition.splits[split].images[row] for split, row in places]
     return np.stack(chosen) if chosen else competition.train.images[:0]
-
-
-def class_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """How many pictures each class (row) has in each labelled split (column)."""
-    counts = table.groupby(["label", "split"], observed=False).size().unstack()
-    return counts[["train", "valid"]].rename_axis(columns=None)
-
-
-def exact_copies(table: pd.DataFrame) -> dict[str, int]:
-    """Count pictures of a split that another also has: `valid_in_train`, `test_in_train`, `test_in_valid`."""
-    groups = {name: table.group[table.split == name] for name in SPLITS}
-    pairs = [("valid", "train"), ("test", "train"), ("test", "valid")]
-    return {f"{here}_in_{there}": int(groups[here].isin(groups[there]).sum()) for here, there in pairs}
-
-
-def copies_within(table: pd.DataFrame) -> dict[str, int]:
-    """How many pictures of each split repeat an earlier one of the same split."""
-    repeats = table.duplicated(["split", "group"])
-    return {name: int(repeats[table.split == name].sum()) for name in _present(table)}
 
 
 def duplicate_groups(table: pd.DataFrame) -> pd.DataFrame:
@@ -83,10 +65,7 @@ def duplicate_groups(table: pd.DataFrame) -> pd.DataFrame:
     frame = groups.split.value_counts().unstack(fill_value=0).reindex(columns=SPLITS, fill_value=0)
     frame.insert(0, "n", groups.size())
     frame["first"] = copies.drop_duplicates("group").reset_index().set_index("group")["index"]
-    given = copies.dropna(subset="label").groupby(["group", "label"], observed=True).size()
-    votes: dict[int, dict[str, int]] = {group: {} for group in frame.index}
-    for (group, label), count in given.items():
-        votes[group][label] = int(count)
+    votes = {group: dict(Counter(labels.dropna()).most_common()) for group, labels in groups.label}
     frame["votes"] = pd.Series(votes, dtype=object)
     frame["blank"] = groups.blank.any()
     return frame.rename_axis(columns=None).sort_values("n", ascending=False, kind="stable")
@@ -99,21 +78,26 @@ def conflicting(duplicates: pd.DataFrame) -> pd.DataFrame:
 
 def audit(
     competition: Competition,
-    table: pd.DataFrame | None = None,
+    table: pd.DataFrame,
     near: dict[str, int] | None = None,
     drift: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Count what the competition holds, ready for JSON.
 
     Args:
-        table: `picture_table(competition)`, where it is at hand.
-        near: `resemblance.near_report`, where it is wanted.
-        drift: `resemblance.split_drift`, where it is wanted.
+        table: `picture_table(competition)`.
+        near: `near_copies.near_report`, to be included.
+        drift: `near_copies.split_drift`, to be included.
     """
-    table = picture_table(competition) if table is None else table
-    duplicates = duplicate_groups(table)
-    counts = class_counts(table)
-    present = _present(table)
+    duplicates, by_split = duplicate_groups(table), table.groupby("split", observed=True)
+    counts = table.groupby(["split", "label"], observed=False).size()
+    repeats = table.duplicated(["split", "group"]).groupby(table.split, observed=True).sum()
+    groups = {name: table.group[table.split == name] for name in SPLITS}
+    pairs = (("valid", "train"), ("test", "train"), ("test", "valid"))
+    light_of = {
+        name: pd.DataFrame({"mean": part.mean(), "std": part.std(ddof=0)}).to_dict("index")
+        for name, part in by_split[["brightness", "contrast"]]
+    }
     return {
         "source": competition.source,
         "layout": competition.layout,
@@ -123,36 +107,23 @@ def audit(
         "image_size": list(competition.train.images.shape[2:]),
         "n": {name: len(split) for name, split in competition.splits.items()},
         "n_unique": int(table.group.nunique()),
-        "counts": {name: {str(k): int(n) for k, n in counts[name].items()} for name in counts},
-        "exact_copies": exact_copies(table),
-        "copies_within": copies_within(table),
+        "counts": {name: counts[name].to_dict() for name in ("train", "valid")},
+        "exact_copies": {f"{a}_in_{b}": int(groups[a].isin(groups[b]).sum()) for a, b in pairs},
+        "copies_within": repeats.to_dict(),
         "duplicate_groups": len(duplicates),
         "labelled_repeatedly": int((duplicates.votes.map(lambda votes: sum(votes.values())) > 1).sum()),
         "conflicting_groups": len(conflicting(duplicates)),
-        "blank": {name: int(table.blank[table.split == name].sum()) for name in present},
-        "light": {name: _light_of(table[table.split == name]) for name in present},
-        "light_by_class": {value: _explained(table, value) for value in ("brightness", "contrast")},
+        "blank": by_split.blank.sum().to_dict(),
+        "light": light_of,
+        "light_by_class": _explained_by_class(table[table.split == "train"]),
         "rejected": [dataclasses.asdict(item) for item in competition.rejected],
         "near_copies": near,
         "drift": None if drift is None else drift.to_dict("index"),
     }
 
 
-def _present(table: pd.DataFrame) -> list[str]:
-    return [name for name in SPLITS if (table.split == name).any()]
-
-
-def _light_of(part: pd.DataFrame) -> dict[str, dict[str, float]]:
-    values = part[["brightness", "contrast"]]
-    return {
-        name: {"mean": float(column.mean()), "std": float(column.std(ddof=0))}
-        for name, column in values.items()
-    }
-
-
-def _explained(table: pd.DataFrame, value: str) -> float:
-    """The share of the variance of a value among training pictures that lies between the classes."""
-    part = table[table.split == "train"]
-    means = part.groupby("label", observed=True)[value].transform("mean")
-    total = part[value].var(ddof=0)
-    return float(means.var(ddof=0) / total) if total > 0 else 0.0
+def _explained_by_class(train: pd.DataFrame) -> dict[str, float]:
+    """The share of the variance of brightness and of contrast that lies between the classes."""
+    values = train[["brightness", "contrast"]]
+    means = values.groupby(train.label, observed=True).transform("mean")
+    return (means.var(ddof=0) / values.var(ddof=0)).fillna(0.0).to_dict()

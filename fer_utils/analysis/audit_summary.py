@@ -3,128 +3,125 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 
 def findings(report: dict[str, Any]) -> list[str]:
-    """Say in plain sentences what an audit means for training."""
-    parts = (
-        *(_on_classes, _on_precision, _on_copies, _on_near, _on_conflicts, _on_waste, _on_light),
-        *(_on_shift, _on_drift),
-    )
+    """The sentences that follow from a report of `audit.audit`."""
+    parts = (_classes, _precision, _copies, _near_copies, _conflicts, _waste, _light, _light_by_split, _drift)
     return [sentence for part in parts for sentence in part(report)]
 
 
-def _on_classes(report: dict[str, Any]) -> list[str]:
+def _classes(report: dict[str, Any]) -> Iterator[str]:
     counts, valid = report["counts"]["train"], report["counts"]["valid"]
     most, least = max(counts, key=counts.get), min(counts, key=counts.get)
     ratio, total = counts[most] / max(counts[least], 1), sum(counts.values())
-    advice = "Read macro F1 beside accuracy; class_weight gives rare classes more weight."
     if ratio == 1:
-        return [f"The {len(counts)} classes are equally common in train: {counts[most]:,} pictures each."]
-    return [
+        yield f"The {len(counts)} classes are equally common in train: {counts[most]:,} pictures each."
+        return
+    advice = "No class needs more weight."
+    if ratio > 3:
+        advice = "Read macro F1 beside accuracy; class_weight gives rare classes more weight."
+    yield (
         f"Of the classes in train, {most} is the commonest ({_percent(counts[most], total)}), {least} the "
-        f"rarest ({_percent(counts[least], total)}, n = {counts[least]:,}): {ratio:.1f} to 1. "
-        f"Always answering {most} gives {_percent(valid[most], sum(valid.values()))} valid accuracy. "
-        + (advice if ratio > 3 else "No class needs more weight.")
-    ]
+        f"rarest ({_percent(counts[least], total)}, n = {counts[least]:,}): {ratio:.1f} to 1. Always "
+        f"predicting {most} gives {_percent(valid[most], sum(valid.values()))} valid accuracy. {advice}"
+    )
 
 
-def _on_precision(report: dict[str, Any]) -> list[str]:
+def _precision(report: dict[str, Any]) -> Iterator[str]:
     counts = report["counts"]["valid"]
     least, n = min(counts, key=counts.get), sum(counts.values())
     # Half of the 95 % interval, in points, where it is widest: a share of one half.
     wide, widest = (min(50, 98 / math.sqrt(max(count, 1))) for count in (n, counts[least]))
     rare = f"the recall of {least} ({counts[least]:,}) by up to ±{widest:.0f}"
-    return [
+    yield (
         f"{n:,} valid pictures leave an accuracy uncertain by up to ±{wide:.1f} points, "
         f"{rare if counts[least] else f'and none of them is {least}'}. "
         "Believe a smaller difference only with a paired test."
-    ]
+    )
 
 
-def _on_copies(report: dict[str, Any]) -> list[str]:
+def _copies(report: dict[str, Any]) -> Iterator[str]:
     meanings = {
         "valid_in_train": "valid accuracy partly measures memory. Read it without them too.",
         "test_in_train": "the leaderboard partly measures memory.",
         "test_in_valid": "the two scores are not quite independent.",
     }
-    sentences = []
-    if any(report["copies_within"].values()):
-        sentences.append(f"Pictures that repeat one of their own split: {_listed(report['copies_within'])}.")
-    for pair, count in report["exact_copies"].items():
+    within, between = report["copies_within"], report["exact_copies"]
+    if not any((*within.values(), *between.values())):
+        yield "No picture occurs twice."
+    if any(within.values()):
+        yield f"Pictures that repeat one of their own split: {_listed(within)}."
+    for pair, count in between.items():
         here, there = pair.split("_in_")
         if count:
             share = _percent(count, report["n"][here])
-            sentences.append(f"{count:,} {here} pictures ({share}) are also in {there}: {meanings[pair]}")
-    return sentences or ["No picture occurs twice."]
+            yield f"{count:,} {here} pictures ({share}) are also in {there}: {meanings[pair]}"
 
 
-def _on_near(report: dict[str, Any]) -> list[str]:
+def _near_copies(report: dict[str, Any]) -> Iterator[str]:
     near = report["near_copies"]
     if not near or not near["pairs"] + near["mirrored_pairs"]:
-        return []
-    n, twice = report["n"]["valid"], near["labelled_pairs"]
-    sentences = [
+        return
+    yield (
         f"Nearly the same, but not exactly: {near['pairs']:,} pairs, and {near['mirrored_pairs']:,} "
         f"mirrored ones; {near['valid_in_train']:,} more valid pictures "
-        f"({_percent(near['valid_in_train'], n)}) have one in train."
-    ]
-    if twice >= 30:
-        sentences.append(
-            f"Of {twice:,} such pairs with two labels, {_percent(near['conflicting_pairs'], twice)} "
-            "disagree: a rough measure of how noisy the labels are."
+        f"({_percent(near['valid_in_train'], report['n']['valid'])}) have one in train."
+    )
+    if near["labelled_pairs"] >= 30:
+        yield (
+            f"Of {near['labelled_pairs']:,} such pairs with two labels, "
+            f"{_percent(near['conflicting_pairs'], near['labelled_pairs'])} disagree: a rough measure of how "
+            "noisy the labels are."
         )
-    return sentences
 
 
-def _on_drift(report: dict[str, Any]) -> list[str]:
+def _drift(report: dict[str, Any]) -> Iterator[str]:
     if not report["drift"]:
-        return []
+        return
     splits, worst = max(report["drift"].items(), key=lambda item: item[1]["low"])
-    apart = worst["low"] > 0.55
-    return [
+    verdict = "the splits come from one source."
+    if worst["low"] > 0.55:
+        verdict = "they differ, so expect another score there."
+    yield (
         f"A classifier tells {splits.replace(', ', ' from ')} with an AUC of {worst['auc']:.3f} "
-        f"({worst['low']:.3f} to {worst['high']:.3f}; 0.5 is chance): "
-        + ("they differ, so expect another score there." if apart else "the splits come from one source.")
-    ]
+        f"({worst['low']:.3f} to {worst['high']:.3f}; 0.5 is chance): {verdict}"
+    )
 
 
-def _on_conflicts(report: dict[str, Any]) -> list[str]:
+def _conflicts(report: dict[str, Any]) -> Iterator[str]:
     twice, conflicts = report["labelled_repeatedly"], report["conflicting_groups"]
-    if not conflicts:
-        return []
-    return [
-        f"Of {twice:,} pictures labelled more than once, {conflicts:,} ({_percent(conflicts, twice)}) "
-        "carry different labels. No model can be right on both; label_smoothing keeps it from being too sure."
-    ]
+    if conflicts:
+        yield (
+            f"Of {twice:,} pictures labelled more than once, {conflicts:,} ({_percent(conflicts, twice)}) "
+            "carry different labels. No model can be right on both; label_smoothing keeps it from being too "
+            "sure."
+        )
 
 
-def _on_waste(report: dict[str, Any]) -> list[str]:
-    blank, rejected = report["blank"], report["rejected"]
-    sentences = [f"Blank pictures teach nothing: {_listed(blank)}."] if any(blank.values()) else []
-    if rejected:
-        sentences.append(f"{len(rejected):,} pictures could not be read, the first: {rejected[0]['place']}.")
-    return sentences
+def _waste(report: dict[str, Any]) -> Iterator[str]:
+    if any(report["blank"].values()):
+        yield f"Blank pictures teach nothing: {_listed(report['blank'])}."
+    if rejected := report["rejected"]:
+        yield f"{len(rejected):,} pictures could not be read, the first: {rejected[0]['place']}."
 
 
-def _on_light(report: dict[str, Any]) -> list[str]:
+def _light(report: dict[str, Any]) -> Iterator[str]:
     share = max(report["light_by_class"].values())
     spread = report["light"]["train"]["brightness"]["std"]
     by_chance = (len(report["class_names"]) - 1) / max(report["n"]["train"] - 1, 1)
-    safe = "Light says little on the class, so varying it in augmentation is safe."
-    return [
+    verdict = "Light says little on the class, so varying it in augmentation is safe."
+    if share >= max(0.1, 3 * by_chance):
+        verdict = "Light tells classes apart: find out why before a model learns it."
+    yield (
         f"Brightness varies by ±{spread:.0f} of 255 grey levels between train pictures; the class explains "
-        f"at most {_percent(share, 1)} of the variance of brightness and of contrast. "
-        + (
-            safe
-            if share < max(0.1, 3 * by_chance)
-            else "Light tells classes apart: find out why before a model learns it."
-        )
-    ]
+        f"at most {_percent(share, 1)} of the variance of brightness and of contrast. {verdict}"
+    )
 
 
-def _on_shift(report: dict[str, Any]) -> list[str]:
+def _light_by_split(report: dict[str, Any]) -> Iterator[str]:
     """The split whose light differs most from train's, in standard deviations of train's pictures."""
     train = report["light"]["train"]
     gaps = {
@@ -134,16 +131,13 @@ def _on_shift(report: dict[str, Any]) -> list[str]:
         if name != "train"
     }
     (name, value), gap = max(gaps.items(), key=lambda item: abs(item[1]))
-    by_chance = 3 / math.sqrt(report["n"][name])  # three standard errors
-    alike = (
-        "they look alike"
-        if abs(gap) < max(0.2, by_chance)
-        else f"they differ: more {value} in augmentation bridges it"
-    )
-    return [
+    verdict = "they look alike"
+    if abs(gap) >= max(0.2, 3 / math.sqrt(report["n"][name])):  # three standard errors
+        verdict = f"they differ: more {value} in augmentation bridges it"
+    yield (
         f"Between splits, the mean {value} of {name} differs most from train's, by {gap:+.2f} standard "
-        f"deviations: {alike}."
-    ]
+        f"deviations: {verdict}."
+    )
 
 
 def _percent(part: float, whole: float) -> str:

@@ -1,4 +1,4 @@
-"""Doubtful labels: found by confident learning, written down for a person to judge, and what they cost."""
+"""Doubtful labels: found by confident learning and written to a file for review; their estimated share."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fer_utils.analysis.near_copies import near_copies
 from fer_utils.competition import Competition, Split
 from fer_utils.demo.dataset import demo_truth
 from fer_utils.files import atomic_write
-from fer_utils.learning.metrics import wilson_interval
+from fer_utils.learning.metrics import accuracy_of
 
-# How much more probable than the given class the suggested one must be to be taken without a look. On
-# FER2013, with nets of 61 %, a second look agreed with 38 of the 50 clearest suggestions and 17 of 50 random
-# others.
+# How much more probable the suggested class must be than the given one to be used without review. On FER2013,
+# with networks of 61 % accuracy, a second look agreed with 38 of the 50 clearest suggestions and 17 of 50
+# random others.
 CLEAR = 0.5
 
 
-def can_doubt() -> bool:
+def cleanlab_is_installed() -> bool:
     """Whether cleanlab is installed; Kaggle's image lacks it."""
     return importlib.util.find_spec("cleanlab") is not None
 
@@ -31,11 +31,11 @@ def can_doubt() -> bool:
 def doubtful_labels(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> pd.DataFrame:
     """Labels that are probably wrong, the most doubtful first (confident learning, Northcutt et al. 2021).
 
-    Of each class, as many are taken as the confident joint says, and ranked by how much more probable
-    another class is than the given one.
+    The confident joint determines how many labels of each class are doubtful; they are ranked by how much
+    more probable another class is than the given one.
 
     Args:
-        probs: [N, C], of networks that did not learn from these pictures.
+        probs: [N, C], of networks that were not trained on these pictures.
         labels: int64 [N].
 
     Returns:
@@ -50,9 +50,8 @@ def doubtful_labels(probs: np.ndarray, labels: np.ndarray, class_names: tuple[st
     if len(present) > 1:
         options = {"return_indices_ranked_by": "normalized_margin", "filter_by": "prune_by_noise_rate"}
         rows = find_label_issues(codes, known, n_jobs=1, **options).astype(np.int64)
-    suggested = probs[rows].argmax(1)
-    rows, suggested = rows[suggested != labels[rows]], suggested[suggested != labels[rows]]
-    names = np.array(class_names)
+    rows = rows[probs[rows].argmax(1) != labels[rows]]
+    names, suggested = np.array(class_names), probs[rows].argmax(1)
     found = pd.DataFrame(
         {
             "row": rows,
@@ -73,14 +72,14 @@ def _present(probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def noise_table(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> pd.DataFrame:
-    """Per class, how many of its labels the confident joint holds for wrong, and what they mostly are.
+    """Per class, the share of its labels that the confident joint estimates to be wrong, and their most
+    probable true class.
 
-    What the networks get wrong with confidence counts as a wrong label too, so the weaker they are, the more
-    these shares overstate; what they learned to see as wrongly as the annotators is missed. `copy_conflicts`
-    asks without a network.
+    Confident errors of the networks count as wrong labels, so weak networks overestimate the shares; errors
+    shared with the annotators go undetected. `copy_conflicts` needs no network.
 
     Args:
-        probs: [N, C], of networks that did not learn from these pictures.
+        probs: [N, C], of networks that were not trained on these pictures.
         labels: int64 [N].
 
     Returns:
@@ -90,20 +89,19 @@ def noise_table(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, .
 
     present, codes, known = _present(probs, labels)
     joint = compute_confident_joint(codes, known)
-    counts = np.bincount(codes)
     wrong = 1 - np.diag(joint) / joint.sum(1).clip(min=1)
     others = joint * (1 - np.eye(len(present)))
     names = np.array(class_names)[present]
     mostly = np.where(others.sum(1) > 0, names[others.argmax(1)], "-")
-    return pd.DataFrame({"n": counts, "wrong": wrong, "mostly": mostly}, index=names)
+    return pd.DataFrame({"n": np.bincount(codes), "wrong": wrong, "mostly": mostly}, index=names)
 
 
 def copy_conflicts(competition: Competition) -> dict[str, float]:
-    """How often two labels of one photograph differ, and what share of wrong labels that means.
+    """How often two labels of one photograph differ, and the share of wrong labels that follows.
 
-    If a label is wrong with probability e, whichever copy of a photograph it is, two of them agree with
-    probability (1 - e)^2. Copies that were not labelled apart from each other, or in one batch, agree more
-    often, so e is a lower bound. The interval is a bootstrap over photographs, which may have many copies.
+    If a label is wrong with probability e, independently of the other copies, two labels of a photograph
+    agree with probability (1 - e)^2. Copies that were labelled together agree more often, so e is a lower
+    bound. The interval is a bootstrap over photographs, which may have many copies.
 
     Returns:
         `pairs`, `differing`; `wrong`, the estimate of e, with its 95 % interval `low` and `high`.
@@ -112,14 +110,14 @@ def copy_conflicts(competition: Competition) -> dict[str, float]:
     from scipy.sparse.csgraph import connected_components
 
     table = picture_table(competition)
-    pairs = near_copies(competition, table)
-    first, second = (table.label[pairs[name]].reset_index(drop=True) for name in ("first", "second"))
-    labelled = (first.notna() & second.notna()).to_numpy()
-    differs = (first.astype(str) != second.astype(str)).to_numpy()[labelled]
+    pairs, codes = near_copies(competition, table), table.label.cat.codes.to_numpy()
+    first, second = (pairs[name].to_numpy() for name in ("first", "second"))
+    labelled = (codes[first] >= 0) & (codes[second] >= 0)
+    differs = (codes[first] != codes[second])[labelled]
     if not len(differs):
         return {"pairs": 0, "differing": 0, "wrong": math.nan, "low": math.nan, "high": math.nan}
-    links = coo_matrix((np.ones(len(pairs)), (pairs["first"], pairs["second"])), (len(table), len(table)))
-    photograph = connected_components(links)[1][pairs["first"]][labelled]
+    links = coo_matrix((np.ones(len(pairs)), (first, second)), (len(table), len(table)))
+    photograph = connected_components(links)[1][first][labelled]
     counts = pd.DataFrame({"differs": differs, "n": 1}).groupby(photograph).sum().to_numpy()
     draws = np.random.default_rng(0).integers(len(counts), size=(1000, len(counts)))
     sums = counts[draws].sum(1)
@@ -128,47 +126,47 @@ def copy_conflicts(competition: Competition) -> dict[str, float]:
     return {"pairs": len(differs), "differing": int(differs.sum()), "wrong": wrong, "low": low, "high": high}
 
 
-def finding_quality(
-    found: np.ndarray, wrong: np.ndarray, steps: tuple[int, ...] = (25, 50, 100)
-) -> pd.DataFrame:
-    """Precision and recall of a ranked finding where the truth is known, as in the demo data.
-
-    Args:
-        found: row numbers, the most doubtful first.
-        wrong: bool [N], the labels that are wrong indeed.
-        steps: how many of the first to judge, beside all of them.
-
-    Returns:
-        A row per number of labels looked at: `hits`, `precision` with its 95 % interval, `recall`.
-    """
-    rows = []
-    for n in [*[step for step in sorted(set(steps)) if 0 < step < len(found)], len(found)]:
-        hits = int(wrong[found[:n]].sum())
-        low, high = wilson_interval(hits, n)
-        precision = hits / n if n else math.nan
-        rows.append((n, hits, precision, low, high, hits / max(1, wrong.sum())))
-    return pd.DataFrame(rows, columns=["looked at", "hits", "precision", "ci_low", "ci_high", "recall"])
+def describe_conflicts(conflicts: dict[str, Any]) -> str:
+    """The outcome of `copy_conflicts` in words."""
+    if not conflicts["pairs"]:
+        return "no near copies with two labels, so no estimate of wrong labels without a network"
+    share = conflicts["differing"] / conflicts["pairs"]
+    return (
+        f"{conflicts['differing']:,} of {conflicts['pairs']:,} pairs of near copies have two labels that "
+        f"differ ({100 * share:.1f} %): at least about {100 * conflicts['wrong']:.1f} % of labels are wrong "
+        f"(95 % interval {100 * conflicts['low']:.1f} to {100 * conflicts['high']:.1f})"
+    )
 
 
 def demo_quality(found: pd.DataFrame, competition: Competition, seed: int = 0) -> pd.DataFrame:
-    """`finding_quality` of doubtful training labels of the demo data, drawn with `seed`, whose truth is
-    known: of the first 50, the clear ones and all."""
+    """Precision and recall of `doubtful_labels` on training labels of the demo data, drawn with `seed`.
+
+    Returns:
+        A row for the first 50, the clear ones and all: how many are `looked at`; `hits`, the wrong labels
+        among them; `precision` with its 95 % interval, `recall`.
+    """
     truth = demo_truth(seed=seed)["train"].set_index("id").truth.loc[competition.train.ids]
     wrong = truth.to_numpy() != competition.train.labels
-    return finding_quality(found.row.to_numpy(), wrong, (50, int(found.clear.sum())))
+    is_hit = wrong[found.row]
+    rows = []
+    for n in sorted({min(50, len(found)), int(found.clear.sum()), len(found)} - {0}):
+        scores, hits = accuracy_of(is_hit[:n]), int(is_hit[:n].sum())
+        interval = scores["accuracy"], scores["ci_low"], scores["ci_high"]
+        rows.append((n, hits, *interval, hits / max(1, wrong.sum())))
+    return pd.DataFrame(rows, columns=["looked at", "hits", "precision", "ci_low", "ci_high", "recall"])
 
 
 def write_suggestions(path: Path, doubts: pd.DataFrame, split: Split) -> str:
     """Write a CSV for `label_fixes`: one row per doubtful label, its column `label` to be edited.
 
-    There stands the suggestion where it is clear, and the given label where a person should look first. A
-    file that is there already may hold a person's decisions, so it is kept.
+    `label` is the suggestion where it is clear, and the given label where a person should look first. An
+    existing file is kept, since a person may have edited it.
 
     Returns:
         A line that says what was done.
     """
     if path.exists():
-        return f"{path} is kept as it is, since it may be edited; remove it to have it written anew"
+        return f"{path} is kept, since it may have been edited; remove it to write it anew"
     label = np.where(doubts.clear, doubts.suggested, doubts.given)
     table = doubts.assign(id=split.ids[doubts.row], label=label)
     unique = ~pd.Series(split.ids).duplicated(keep=False)[doubts.row].to_numpy()
@@ -176,23 +174,5 @@ def write_suggestions(path: Path, doubts: pd.DataFrame, split: Split) -> str:
     with atomic_write(path) as temporary:
         table.loc[unique, columns].round(3).to_csv(temporary, index=False)
     clear = doubts.clear[unique].sum()
-    line = f"{path}: {unique.sum():,} suggestions, {clear:,} of them clear enough to be taken"
+    line = f"{path}: {unique.sum():,} suggestions, {clear:,} of them clear enough to be used without review"
     return line if unique.all() else f"{line}; {(~unique).sum():,} left out, whose id names several pictures"
-
-
-def ceiling(noise: pd.DataFrame) -> float:
-    """The accuracy of one who always sees the true class, if the shares of wrong labels in `noise_table`
-    hold."""
-    return float(1 - (noise.n * noise.wrong).sum() / noise.n.sum())
-
-
-def describe_conflicts(conflicts: dict[str, Any]) -> str:
-    """The outcome of `copy_conflicts` in words."""
-    if not conflicts["pairs"]:
-        return "no near copies with two labels: nothing to estimate wrong labels from without a network"
-    share = conflicts["differing"] / conflicts["pairs"]
-    return (
-        f"{conflicts['differing']:,} of {conflicts['pairs']:,} pairs of near copies have two labels that "
-        f"differ ({100 * share:.1f} %): at least about {100 * conflicts['wrong']:.1f} % of labels are wrong "
-        f"(95 % interval {100 * conflicts['low']:.1f} to {100 * conflicts['high']:.1f})"
-    )

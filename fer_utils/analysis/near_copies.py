@@ -1,25 +1,20 @@
-"""Pictures that resemble each other without being the same, that hardly resemble a face, and splits that
-differ: what exact comparison does not see.
-
-Nothing here learns from labels, and no test label is read.
-"""
+"""Near copies, pictures unlike a face, and differences between splits. Test labels are not read."""
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fer_utils.competition import Competition, copies_of
-from fer_utils.data.images import resize
 from fer_utils.progress import bar
 
-# Correlation of two pictures at their best shift. On FER2013, of 100 pairs above it that were looked at, 99
-# were the same photograph (other crop, light, compression or watermark); of the 34 mirrored ones above
-# theirs, 33.
+# Correlation of two pictures at their best shift. Of 100 pairs of FER2013 above it, 99 were the same
+# photograph (other crop, light, compression or watermark); of the 34 mirrored pairs above theirs, 33.
 NEAR, NEAR_MIRRORED = 0.92, 0.94
-# Of thumbnails: what is worth comparing at every shift.
+# Pairs whose thumbnails correlate by so much are compared at every shift.
 _CANDIDATE, _THUMBNAIL = 0.90, 16
 _BLOCK, _MOST_PER_PICTURE = 1024, 5
 # Every picture is compared with every other: twice the pictures take four times as long.
@@ -30,8 +25,8 @@ FACE_COMPONENTS = 50
 def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
     """Pairs of pictures that are nearly the same, or nearly mirror images; exact copies count as one picture.
 
-    Thumbnails tell the candidates, so a picture shifted by more than about a pixel in thirty may escape.
-    Beyond `MOST_COMPARED` different pictures, only the first so many are compared.
+    Candidates are found by thumbnails, so a picture shifted by more than about a pixel in thirty may be
+    missed. Only the first `MOST_COMPARED` different pictures are compared.
 
     Args:
         table: `audit.picture_table(competition)`.
@@ -42,65 +37,53 @@ def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
     """
     different = table[~table.blank].drop_duplicates("group").index.to_numpy()[:MOST_COMPARED]
     images = np.concatenate([split.images for split in competition.splits.values()])[different]
-    frames = []
-    for mirrored in (False, True):
-        first, second, similarity = _near(
-            images[..., ::-1] if mirrored else images, images, mirrored, within=True
-        )
-        pairs = {"first": different[first], "second": different[second], "similarity": similarity}
-        frames.append(pd.DataFrame(pairs | {"mirrored": mirrored}))
-    pairs = pd.concat(frames, ignore_index=True)
+    pairs = pd.concat(
+        _near(images, images, mirrored, within=True).assign(mirrored=mirrored) for mirrored in (False, True)
+    )
+    pairs[["first", "second"]] = different[pairs[["first", "second"]]]
     return pairs.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
 
 
 def near_copies_of(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which of uint8 [N, 1, H, W] also stand, exactly, nearly or mirrored, among `others` [M, 1, H, W].
-    Returns bool [N]."""
+    """Which of uint8 [N, 1, H, W] have an exact, near or mirrored copy in `others` [M, 1, H, W]: bool [N]."""
     found = copies_of(images, others)  # also blank ones, which correlate with nothing
     for mirrored in (False, True):
-        first, _, _ = _near(images[..., ::-1] if mirrored else images, others, mirrored, within=False)
-        found[first] = True
+        found[_near(images, others, mirrored, within=False)["first"]] = True
     return found
 
 
-def _near(
-    images: np.ndarray, others: np.ndarray, mirrored: bool, within: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of both that are near copies, and how much alike; `within` one set each pair once."""
-    pairs = []
+def _near(images: np.ndarray, others: np.ndarray, mirrored: bool, within: bool) -> pd.DataFrame:
+    """Near copies: `first` and `second`, rows of both, and `similarity`; `within` one set, each pair once."""
+    images = images[..., ::-1] if mirrored else images
     queries, targets = _standardised(images, _THUMBNAIL), _standardised(others, _THUMBNAIL)
+    blocks = [pd.DataFrame({"first": [], "second": []}, dtype=np.int64)]
     for start in bar(range(0, len(queries), _BLOCK), "near copies"):
-        offset = start if within else 0  # what lies before was compared already
+        offset = start if within else 0  # earlier rows are compared already
         alike = queries[start : start + _BLOCK] @ targets[offset:].T
         if within:
             alike[np.tri(len(alike), alike.shape[1], dtype=bool)] = 0
         first, second = np.nonzero(alike > _CANDIDATE)
-        order = np.lexsort((-alike[first, second], first))
-        first, second = first[order], second[order]
-        rank = np.arange(len(first)) - np.searchsorted(first, first)
-        few = rank < _MOST_PER_PICTURE  # pictures all alike, as frames of a video are, stay few pairs
-        pairs.append((first[few] + start, second[few] + offset))
-    first, second = (np.concatenate(column) for column in zip(*pairs, strict=True)) if pairs else ([], [])
-    first, second = np.asarray(first, np.int64), np.asarray(second, np.int64)
-    similarity = _best_correlation(images[first], others[second])
-    near = similarity >= (NEAR_MIRRORED if mirrored else NEAR)
-    return first[near], second[near], similarity[near]
+        block = pd.DataFrame({"first": first + start, "second": second + offset})
+        block = block.loc[np.lexsort((-alike[first, second], first))]
+        # The frames of a video are all alike, and would otherwise be very many pairs.
+        blocks.append(block.groupby("first").head(_MOST_PER_PICTURE))
+    pairs = pd.concat(blocks, ignore_index=True)
+    pairs["similarity"] = _best_correlation(images[pairs["first"]], others[pairs["second"]])
+    return pairs[pairs.similarity >= (NEAR_MIRRORED if mirrored else NEAR)]
 
 
 def _standardised(images: np.ndarray, size: int) -> np.ndarray:
-    """Thumbnails as vectors of length 1 whose mean is 0, float32 [N, size * size]: their products are
-    correlations, which no change of brightness or contrast alters."""
-    height = images.shape[-1]
-    if height < size:
-        return unit_vectors(resize(np.ascontiguousarray(images), size).astype(np.float32))
-    edges = np.arange(size) * height // size
-    areas = np.diff(np.append(edges, height)).astype(np.float32)
+    """Thumbnails of `size` pixels as `unit_vectors`, float32 [N, size * size]. (Smaller pictures are enlarged
+    by repeating pixels.)"""
+    edges = np.arange(size) * images.shape[-1] // size
+    areas = np.diff(np.append(edges, images.shape[-1])).clip(min=1).astype(np.float32)
     sums = np.add.reduceat(np.add.reduceat(images[:, 0], edges, 1, np.float32), edges, 2)
     return unit_vectors(sums / (areas[:, None] * areas))
 
 
 def unit_vectors(pictures: np.ndarray) -> np.ndarray:
-    """Pictures [N, ...] as vectors of length 1 whose mean is 0, [N, P]: their products are correlations."""
+    """Pictures [N, ...] as vectors of length 1 and mean 0, [N, P]: their products are correlations, which do
+    not depend on brightness and contrast."""
     vectors = pictures.reshape(len(pictures), -1)
     vectors = vectors - vectors.mean(1, keepdims=True)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-6)
@@ -124,31 +107,28 @@ def _best_correlation(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 def near_report(table: pd.DataFrame, near: pd.DataFrame) -> dict[str, Any]:
     """Count near copies, ready for JSON: pairs; pictures of a split that have one, but no exact copy, in
     another; and pairs with two labels."""
-    first, second = (table.loc[near[name]].reset_index(drop=True) for name in ("first", "second"))
-    labelled = first.label.notna() & second.label.notna()
-    splits = {name: set(table.group[table.split == name]) for name in ("train", "valid", "test")}
-    neighbours = pd.concat([
-        pd.DataFrame({"group": first.group, "near": second.group}),
-        pd.DataFrame({"group": second.group, "near": first.group}),
-    ])  # fmt: skip
+    codes, groups = table.label.cat.codes.to_numpy(), table.group.to_numpy()
+    first, second = (near[name].to_numpy() for name in ("first", "second"))
+    labelled = (codes[first] >= 0) & (codes[second] >= 0)
     report: dict[str, Any] = {
         "pairs": int((~near.mirrored).sum()),
         "mirrored_pairs": int(near.mirrored.sum()),
         "labelled_pairs": int(labelled.sum()),
-        "conflicting_pairs": int((labelled & (first.label.astype(str) != second.label.astype(str))).sum()),
+        "conflicting_pairs": int((labelled & (codes[first] != codes[second])).sum()),
     }
+    one, other = groups[np.concatenate([first, second])], groups[np.concatenate([second, first])]
     for here, there in (("valid", "train"), ("test", "train"), ("test", "valid")):
-        groups = set(neighbours.group[neighbours.near.isin(splits[there])]) - splits[there]
-        rows = table.split == here
-        report[f"{here}_in_{there}"] = int(table.group[rows].isin(groups).sum())
+        exact = table.group[table.split == there]
+        mine = table.group[table.split == here]
+        report[f"{here}_in_{there}"] = int((mine.isin(one[np.isin(other, exact)]) & ~mine.isin(exact)).sum())
     return report
 
 
 def face_distance(images: np.ndarray) -> np.ndarray:
-    """How much of each picture cannot be put together from what all have in common: 0 nothing, 1 all of it.
+    """The part of each picture that the principal components of all pictures do not explain: 0 to 1.
 
-    The distance from face space (Turk and Pentland 1991) in 24 x 24 pixels, whatever the light. Text and
-    drawings lead the list, unusual crops follow; a look decides.
+    The distance from face space (Turk and Pentland 1991) in 24 x 24 pixels. Text and drawings have the
+    largest distances, followed by unusual crops.
 
     Args:
         images: uint8 [N, 1, H, W].
@@ -156,26 +136,24 @@ def face_distance(images: np.ndarray) -> np.ndarray:
     Returns:
         float32 [N].
     """
-    centred, components = _patterns(images)
-    kept = min(FACE_COMPONENTS, max(1, len(images) // 40))  # fewer than there are odd ones
-    common = components[:, -kept:]
-    return np.linalg.norm(centred - centred @ common @ common.T, axis=1)
+    vectors, components = _principal_components(images)
+    kept = components[:, : min(FACE_COMPONENTS, max(1, len(images) // 40))]  # too few for the unusual ones
+    return np.linalg.norm(vectors - vectors @ kept @ kept.T, axis=1)
 
 
-def _patterns(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Thumbnails of 24 x 24 pixels less their mean, float32 [N, 576], and their principal components as
-    columns, the commonest last."""
+def _principal_components(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centred thumbnails of 24 x 24 pixels, float32 [N, 576], and their principal components as columns."""
     vectors = _standardised(images, 24)
-    centred = vectors - vectors.mean(0)
-    return centred, np.linalg.eigh(centred.T @ centred)[1]
+    vectors = vectors - vectors.mean(0)
+    return vectors, np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1]
 
 
 def split_drift(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
-    """How well a classifier tells the pictures of two splits apart: 0.5 not at all, 1 always.
+    """How well a classifier separates the pictures of two splits: 0.5 is chance, 1 means always.
 
-    A two-sample test by classifier (Lopez-Paz and Oquab 2017): it sees the brightness, the contrast and the
-    leading components of thumbnails, and is judged by five-fold cross-validation; the interval is Hanley and
-    McNeil's (1982).
+    A two-sample test by classifier (Lopez-Paz and Oquab 2017). Its features are the brightness, the contrast
+    and the leading components of thumbnails; it is evaluated by five-fold cross-validation. The interval is
+    Hanley and McNeil's (1982).
 
     Returns:
         A row per pair of splits, with `n` of both, `auc`, `low` and `high` (95 %).
@@ -187,12 +165,11 @@ def split_drift(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
     from sklearn.preprocessing import StandardScaler
 
     images = np.concatenate([split.images for split in competition.splits.values()])
-    centred, components = _patterns(images)
-    features = np.column_stack(
-        [centred @ components[:, -FACE_COMPONENTS:], table[["brightness", "contrast"]]]
-    )
-    names, rows = list(competition.splits), []
-    for here, there in [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]:
+    vectors, components = _principal_components(images)
+    leading = vectors @ components[:, :FACE_COMPONENTS]
+    features = np.column_stack([leading, table[["brightness", "contrast"]]])
+    rows = []
+    for here, there in combinations(competition.splits, 2):
         chosen = table.split.isin([here, there]).to_numpy()
         is_there = (table.split[chosen] == there).to_numpy()
         n, m = int((~is_there).sum()), int(is_there.sum())
@@ -203,10 +180,7 @@ def split_drift(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
         scores = cross_val_predict(model, features[chosen], is_there, cv=folds, method="decision_function")
         auc = float(roc_auc_score(is_there, scores))
         reach = 1.96 * _auc_error(auc, n, m)
-        low, high = max(0.0, auc - reach), min(1.0, auc + reach)
-        rows.append(
-            {"splits": f"{here}, {there}", "n": f"{n:,}, {m:,}", "auc": auc, "low": low, "high": high}
-        )
+        rows.append((f"{here}, {there}", f"{n:,}, {m:,}", auc, max(0.0, auc - reach), min(1.0, auc + reach)))
     return pd.DataFrame(rows, columns=["splits", "n", "auc", "low", "high"]).set_index("splits")
 
 

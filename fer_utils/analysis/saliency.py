@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 
 from fer_utils.competition import DataError
 from fer_utils.learning.augment import to_float
@@ -19,8 +20,8 @@ from fer_utils.learning.metrics import paired_test
 from fer_utils.progress import bar
 from fer_utils.run.finished_run import Run
 
-# Rows and columns of a face part: rows in units of the distance from the eyes to the mouth, counted from
-# either, columns as shares of the width.
+# Rows and columns of a part of the face: rows in units of the distance between eyes and mouth, counted from
+# one of them; columns as shares of the width.
 _PARTS = {
     "forehead": (("eyes", -1.0, -0.42), (0.2, 0.8)),
     "brows": (("eyes", -0.42, -0.14), (0.15, 0.85)),
@@ -31,8 +32,8 @@ _PARTS = {
 }
 
 
-def why_not(run: Run) -> str:
-    """Why Grad-CAM cannot be had of a run, in words; empty where it can. (Kaggle's image lacks captum.)"""
+def grad_cam_problem(run: Run) -> str:
+    """Why Grad-CAM is not available for a run; empty if it is. (Kaggle's image lacks captum.)"""
     if importlib.util.find_spec("captum") is None:
         return "captum is not installed: Grad-CAM is left out (pip install captum)"
     try:
@@ -43,42 +44,36 @@ def why_not(run: Run) -> str:
 
 
 def last_maps(model: nn.Module, image_size: int) -> nn.Module:
-    """The last module of a convolutional network whose output still is a map [N, C, h, h] of 3 x 3 places or
-    more.
+    """The last module of a convolutional network whose output is a feature map [N, C, h, h] with h >= 3.
 
     Raises:
-        DataError: the network has none, or works by attention, whose outputs may look like maps but are none.
+        DataError: the network has none, or uses attention, whose outputs only have the shape of a map.
     """
     if any("attention" in type(module).__name__.lower() for module in model.modules()):
-        raise DataError("Grad-CAM is for convolutional networks, and this one works by attention")
+        raise DataError("Grad-CAM is for convolutional networks, and this one uses attention")
     found: list[nn.Module] = []
 
     def remember(module: nn.Module, _: object, output: object) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] >= 3:
             found.append(module)
 
-    hooks = [module.register_forward_hook(remember) for module in model.modules()]
     device = next(model.parameters()).device
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, 1, image_size, image_size, device=device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with register_module_forward_hook(remember), torch.no_grad():
+        model(torch.zeros(1, 1, image_size, image_size, device=device))
     if not found:
-        raise DataError("Grad-CAM needs a network with convolutional maps of at least 3 x 3 places")
+        raise DataError("Grad-CAM needs a network with feature maps of at least 3 x 3 positions")
     return found[-1]
 
 
 def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """What speaks for a class, and where (Grad-CAM, Selvaraju et al. 2017).
+    """Which parts of a picture support a class (Grad-CAM, Selvaraju et al. 2017).
 
     Args:
         images: uint8 [N, 1, H, W].
         classes: int64 [N], the class to explain for each picture.
 
     Returns:
-        float32 [N, H, W], not negative; each map has a mean of 1, or is 0 where nothing speaks for the class.
+        float32 [N, H, W], not negative; each map has a mean of 1, or is 0 where nothing supports the class.
 
     Raises:
         DataError: the network has no convolutional maps.
@@ -97,10 +92,9 @@ def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_si
     return np.concatenate(parts)
 
 
-def shuffled(model: nn.Module, images: np.ndarray, seed: int = 0) -> nn.Module:
-    """A copy of the network that has unlearned everything: the values of each tensor of weights change
-    places, and its norms are adapted to `images` uint8 [N, 1, H, W] anew, so that activations keep their
-    usual size."""
+def shuffle_weights(model: nn.Module, images: np.ndarray, seed: int = 0) -> nn.Module:
+    """A copy of the network with the values of each parameter tensor permuted, and with the statistics of its
+    batch norms computed anew on `images` uint8 [N, 1, H, W], so that activations keep their usual size."""
     generator = torch.Generator().manual_seed(seed)
     model = copy.deepcopy(model)
     with torch.no_grad():
@@ -109,7 +103,7 @@ def shuffled(model: nn.Module, images: np.ndarray, seed: int = 0) -> nn.Module:
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
         for norm in (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
             norm.reset_running_stats()
-            norm.momentum = None  # the mean of all batches that follow
+            norm.momentum = None  # cumulative average
         model.train()(to_float(torch.tensor(images).to(next(model.parameters()).device)))
     return model.eval()
 
@@ -117,35 +111,33 @@ def shuffled(model: nn.Module, images: np.ndarray, seed: int = 0) -> nn.Module:
 def sanity_check(
     model: nn.Module, images: np.ndarray, classes: np.ndarray, maps: np.ndarray
 ) -> dict[str, float]:
-    """Whether the maps of Grad-CAM depend on the weights (Adebayo et al. 2018): those that do not show the
-    picture and not the network. It is necessary, not sufficient: an untrained network passes too.
+    """Whether the maps of Grad-CAM depend on the weights (Adebayo et al. 2018). The check is necessary, not
+    sufficient: an untrained network passes too.
 
     Args:
         maps: `grad_cam(model, images, classes)`.
 
     Returns:
-        Mean rank correlations of maps: `shuffled`, of a picture's map with that of a network that has
-        unlearned everything; `others`, with the map of another picture, which tells how much all maps have in
-        common (faces stand in the middle). `n` pictures, those with an empty map left out.
+        Mean rank correlations of a map: `shuffled`, with that of the network with shuffled weights; `others`,
+        with that of another picture, which is high if all faces are in the middle. `n` pictures; those with
+        an empty map are left out.
     """
     from scipy.stats import spearmanr
 
-    blind = grad_cam(shuffled(model, images), images, classes)
-    partner = np.roll(maps, 1, axis=0)
-    seen = [i for i in range(len(maps)) if maps[i].any() and blind[i].any() and partner[i].any()]
-    correlations = {
-        name: [spearmanr(maps[i].ravel(), other[i].ravel()).statistic for i in seen]
-        for name, other in (("shuffled", blind), ("others", partner))
-    }
-    means = {name: float(np.nanmean(values)) if seen else np.nan for name, values in correlations.items()}
-    return {**means, "n": len(seen)}
+    shuffled, others = grad_cam(shuffle_weights(model, images), images, classes), np.roll(maps, 1, axis=0)
+    rows = np.flatnonzero(np.all([part.any((1, 2)) for part in (maps, shuffled, others)], axis=0))
+    check: dict[str, float] = {"n": len(rows)}
+    for name, part in (("shuffled", shuffled), ("others", others)):
+        values = [spearmanr(maps[i].ravel(), part[i].ravel()).statistic for i in rows]
+        check[name] = float(np.nanmean(values)) if values else np.nan
+    return check
 
 
 def describe_sanity(check: dict[str, float]) -> str:
     """The outcome of `sanity_check` in words."""
     verdict = "passed, the maps depend on the weights"
     if not check["shuffled"] < 0.5:
-        verdict = "FAILED, do not read anything into the maps"
+        verdict = "FAILED, do not interpret the maps"
     return (
         f"sanity check {verdict}: rank correlation {check['shuffled']:.2f} with the maps of shuffled "
         f"weights, {check['others']:.2f} with the map of another picture (n = {check['n']})"
@@ -156,7 +148,7 @@ def face_regions(images: np.ndarray) -> dict[str, tuple[slice, slice]]:
     """Boxes (rows, columns) around the parts of roughly aligned faces, uint8 [N, 1, H, W].
 
     The eyes and the mouth are the bands of the mean face, in its upper and lower half, that are darkest
-    against what lies above and below; the other parts follow from these two.
+    compared with the rows around them; the other parts follow from these two.
     """
     from scipy.ndimage import gaussian_filter1d
 
@@ -179,7 +171,7 @@ def face_regions(images: np.ndarray) -> dict[str, tuple[slice, slice]]:
 
 
 def hide(images: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
-    """The same pictures with a box filled by its own mean grey, which hides its shapes but not its light."""
+    """The same pictures with a box filled by its own mean grey level."""
     hidden = images.copy()
     part = hidden[:, :, *box]
     part[:] = part.mean((2, 3), keepdims=True).round()
@@ -203,15 +195,10 @@ def occlusion_table(
     whole = run.predict(images, "plain").argmax(1)
     rows = {}
     for name, box in bar(regions.items(), "hiding parts"):
-        test = paired_test(run.predict(hide(images, box), "plain").argmax(1), whole, labels)
-        area = np.zeros(images.shape[2:], bool)
-        area[box] = True
-        rows[name] = {
-            "lost": -100 * test["difference"],
-            "low": -100 * test["ci_high"],
-            "high": -100 * test["ci_low"],
-            "p": test["p"],
-            "n": test["n"],
-            "area": area.mean(),
-        }
-    return pd.DataFrame(rows).T.astype({"n": int}).sort_values("lost", ascending=False)
+        test = paired_test(whole, run.predict(hide(images, box), "plain").argmax(1), labels)
+        points = [100 * test[key] for key in ("difference", "ci_low", "ci_high")]
+        area = images[0, 0][box].size / images[0, 0].size
+        rows[name] = (*points, test["p"], test["n"], area)
+    columns = ["lost", "low", "high", "p", "n", "area"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return table.sort_values("lost", ascending=False)

@@ -1,37 +1,32 @@
-"""When a run fails: slices of the validation pictures by how they look, tested with a correction for how many
-were tried."""
+"""When a run fails: slices of the validation pictures by properties of the picture, tested with a correction
+for the number of slices."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fer_utils.analysis.near_copies import near_copies_of, unit_vectors
-from fer_utils.competition import Competition
+from fer_utils.analysis.near_copies import unit_vectors
 from fer_utils.data.images import light
 from fer_utils.learning.augment import to_float, view
 from fer_utils.learning.metrics import holm
 from fer_utils.progress import bar
-from fer_utils.run.finished_run import Run
 
 ATTRIBUTES = ("brightness", "contrast", "sharpness", "face size", "asymmetry")
-# A slice of fewer pictures can say nothing: at 15 hits of 30 the 95 % interval is 34 points wide (Wilson).
+# Smaller slices are left out: at 15 hits of 30 the 95 % interval is 34 points wide (Wilson).
 FEWEST = 30
-_ZOOMS = np.linspace(0.75, 1.35, 13)
 
 
 def attribute_table(images: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
-    """How each picture of uint8 [N, 1, H, W] looks, by measures that need no labels.
+    """Properties of each picture of uint8 [N, 1, H, W] that need no labels.
 
     `brightness` and `contrast`: mean and standard deviation of the grey levels. `sharpness`: the standard
     deviation of the Laplacian over that of the picture (Pech-Pacheco et al. 2000, without the contrast).
-    `face size`: the zoom at which the mean face of `reference` [M, 1, H, W] fits best. `asymmetry`: 1 minus
-    the correlation with the mirrored picture at the best shift, which a turned head raises (and light from a
-    side).
+    `face size`: the zoom of the mean face of `reference` [M, 1, H, W] that correlates best. `asymmetry`: 1
+    minus the correlation with the mirrored picture at the best shift; a turned head or light from one side
+    raises it.
 
     Returns:
         A row per picture, columns `ATTRIBUTES`.
@@ -51,32 +46,33 @@ def attribute_table(images: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
 
 
 def _face_size(grey: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    zooms = np.linspace(0.75, 1.35, 13)
     mean = torch.tensor(reference.mean(0, keepdims=True, dtype=np.float64), dtype=torch.float32)
-    faces = [view(mean, False, 0.0, 0.0, float(zoom))[0, 0].numpy() for zoom in _ZOOMS]
-    return _ZOOMS[(unit_vectors(grey) @ unit_vectors(np.stack(faces)).T).argmax(1)]
+    faces = [view(mean, False, 0.0, 0.0, float(zoom))[0, 0].numpy() for zoom in zooms]
+    return zooms[(unit_vectors(grey) @ unit_vectors(np.stack(faces)).T).argmax(1)]
 
 
 def _mirror_correlation(grey: np.ndarray) -> np.ndarray:
     reach = max(1, grey.shape[-1] // 12)
     best = np.full(len(grey), -1.0, np.float32)
-    for shift in range(-reach, reach + 1):  # a face beside the middle is not asymmetric
+    for shift in range(-reach, reach + 1):  # a face that is not centred is not asymmetric
         part = grey[:, :, max(0, shift) : grey.shape[-1] + min(0, shift)]
         best = np.maximum(best, np.einsum("ij,ij->i", unit_vectors(part), unit_vectors(part[:, :, ::-1])))
     return best
 
 
 def last_features(model: nn.Module, images: np.ndarray, batch_size: int = 512) -> np.ndarray:
-    """What the last linear layer is given for uint8 [N, 1, H, W]: float32 [N, F]."""
+    """The inputs of the last linear layer for uint8 [N, 1, H, W]: float32 [N, F]."""
     layer = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
     kept: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].flatten(1).cpu()))
     device = next(model.parameters()).device
-    try:
-        with torch.no_grad():
-            for batch in bar(torch.tensor(images).split(batch_size), "last layer"):
-                model.eval()(to_float(batch.to(device)))
-    finally:
-        hook.remove()
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        kept.append(inputs[0].flatten(1).cpu())
+
+    with layer.register_forward_pre_hook(keep), torch.no_grad():
+        for batch in bar(torch.tensor(images).split(batch_size), "last layer"):
+            model.eval()(to_float(batch.to(device)))
     return torch.cat(kept).numpy()
 
 
@@ -94,10 +90,8 @@ def plane_of(features: np.ndarray, seed: int = 0) -> np.ndarray:
     principal components. It takes some 17 ms a picture on two busy cores."""
     from sklearn.manifold import TSNE
 
-    perplexity = min(30, (len(features) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
-        _components(features, seed)
-    )
+    tsne = TSNE(perplexity=min(30, (len(features) - 1) / 3), init="pca", random_state=seed)
+    return tsne.fit_transform(_components(features, seed))
 
 
 def _components(features: np.ndarray, seed: int) -> np.ndarray:
@@ -106,8 +100,8 @@ def _components(features: np.ndarray, seed: int) -> np.ndarray:
     return PCA(min(30, *features.shape), random_state=seed).fit_transform(features)
 
 
-def slice_masks(attributes: pd.DataFrame, known: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
-    """The slices to test, (what, which) -> bool [N]: fifths of each attribute, and pictures with (`known`)
+def slice_masks(attributes: pd.DataFrame, has_copy: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+    """The slices to test, (what, which) -> bool [N]: fifths of each attribute, and pictures with (`has_copy`)
     and without a copy in the training split."""
     masks = {}
     for name in attributes:
@@ -116,18 +110,18 @@ def slice_masks(attributes: pd.DataFrame, known: np.ndarray) -> dict[tuple[str, 
             place = {0: "lowest", len(fifths.cat.categories) - 1: "highest"}.get(k, "from")
             which = f"{place} {max(interval.left, attributes[name].min()):.3g} to {interval.right:.3g}"
             masks[name, which] = (fifths == interval).to_numpy()
-    masks |= {("copy in train", "yes"): known, ("copy in train", "no"): ~known}
+    masks |= {("copy in train", "yes"): has_copy, ("copy in train", "no"): ~has_copy}
     return {key: mask for key, mask in masks.items() if mask.sum() >= FEWEST}
 
 
 def score_slices(
     masks: dict[tuple[str, str], np.ndarray], correct: np.ndarray, labels: np.ndarray
 ) -> pd.DataFrame:
-    """Hold the accuracy of each slice against what its mix of classes would give.
+    """Compare the accuracy of each slice with the accuracy expected from its mix of classes.
 
-    A slice full of the easiest class is no finding. So each picture is expected to be answered rightly as
-    often as its class is, and the gap is judged class by class (the test of Cochran 1954 and of Mantel and
-    Haenszel 1959, normal approximation). Holm's correction (1979) makes up for how many slices were tried.
+    The expected accuracy of a picture is the recall of its class, and the gap is tested class by class (the
+    test of Cochran 1954 and of Mantel and Haenszel 1959, normal approximation). Holm's correction (1979) is
+    for the number of slices.
 
     Args:
         masks: as from `slice_masks`.
@@ -147,7 +141,7 @@ def score_slices(
     for (what, which), mask in masks.items():
         counts = classes[mask].sum(0)
         n, accuracy, expected = int(mask.sum()), correct[mask].mean(), (counts * recall).sum() / mask.sum()
-        # Of its class's hits, a slice gets as many as a draw without return would give (hypergeometric).
+        # The number of hits of a class in a slice is hypergeometric: drawn without replacement.
         variance = counts * recall * (1 - recall) * (sizes - counts) / (sizes - 1).clip(min=1)
         spread, gap = np.sqrt(variance.sum()) / n, accuracy - expected
         p = float(2 * norm.sf(abs(gap) / spread)) if spread > 0 else 1.0
@@ -160,78 +154,31 @@ def score_slices(
 def found_slices(
     attributes: pd.DataFrame, correct: np.ndarray, labels: np.ndarray, seed: int = 0
 ) -> pd.DataFrame:
-    """Slices that nobody thought of: a small tree looks in one half of the pictures for combinations of
-    attributes with more errors than their classes explain; the other half, which it did not see, tests them.
+    """Combinations of attributes with more errors than their classes explain: a small tree finds them
+    on one half of the pictures, and they are tested on the other half.
 
     (The idea of automated data slicing, Chung et al. 2019; the honest halves of Athey and Imbens 2016.)
 
     Returns:
-        As `score_slices`, on the testing half; empty where the tree finds nothing.
+        As `score_slices`, on the testing half; empty where the tree has no split.
     """
     from sklearn.tree import DecisionTreeRegressor
 
     half = np.random.default_rng(seed).permutation(len(correct)) < len(correct) // 2
     recall = pd.Series(correct[half]).groupby(labels[half]).mean().reindex(range(labels.max() + 1)).fillna(0)
     surprise = correct[half] - recall.to_numpy()[labels[half]]
-    tree = DecisionTreeRegressor(
-        max_depth=2, min_samples_leaf=max(FEWEST, half.sum() // 20), random_state=seed
-    )
-    tree.fit(attributes[half].to_numpy(), surprise)
-    leaves = tree.apply(attributes.to_numpy())
-    rules = _rules(tree.tree_, list(attributes))
-    masks = {("found", rules[leaf]): (leaves == leaf)[~half] for leaf in np.unique(leaves)}
-    masks = {key: mask for key, mask in masks.items() if mask.sum() >= FEWEST and key[1]}
+    fewest = max(FEWEST, half.sum() // 20)
+    values = attributes.to_numpy(np.float32)
+    tree = DecisionTreeRegressor(max_depth=2, min_samples_leaf=fewest, random_state=seed)
+    leaves = tree.fit(values[half], surprise).apply(values)
+    masks = {}
+    for leaf in np.unique(leaves):
+        mask, example = (leaves == leaf)[~half], values[leaves == leaf][0]
+        conditions = []
+        for node in tree.decision_path(example[None]).indices[:-1]:
+            feature, threshold = tree.tree_.feature[node], tree.tree_.threshold[node]
+            sign = "<=" if example[feature] <= threshold else ">"
+            conditions.append(f"{attributes.columns[feature]} {sign} {threshold:.2f}")
+        if conditions and mask.sum() >= FEWEST:
+            masks["found", " and ".join(conditions)] = mask
     return score_slices(masks, correct[~half], labels[~half])
-
-
-def _rules(tree: object, names: list[str]) -> dict[int, str]:
-    """Each leaf of a fitted tree -> the conditions that lead there."""
-    rules, ahead = {}, [(0, [])]
-    while ahead:
-        node, conditions = ahead.pop()
-        if tree.children_left[node] < 0:
-            rules[node] = " and ".join(conditions)
-            continue
-        name, threshold = names[tree.feature[node]], tree.threshold[node]
-        ahead.append((tree.children_left[node], [*conditions, f"{name} <= {threshold:.2f}"]))
-        ahead.append((tree.children_right[node], [*conditions, f"{name} > {threshold:.2f}"]))
-    return rules
-
-
-@dataclass(frozen=True)
-class Looks:
-    """What `examine` found out about the validation pictures.
-
-    Attributes:
-        attributes: from `attribute_table`.
-        known: bool [N], which have a copy or near copy in the training split.
-        features: float32 [N, F], from `last_features`.
-        clusters: int64 [N], from `clusters_of`.
-        table: the slices by looks and by copies, from `score_slices`.
-        cluster_table: the clusters, likewise, but not to be tested: they are made of what the run itself sees
-            in a picture, so those near a border between classes fail by construction.
-    """
-
-    attributes: pd.DataFrame
-    known: np.ndarray
-    features: np.ndarray
-    clusters: np.ndarray
-    table: pd.DataFrame
-    cluster_table: pd.DataFrame
-
-
-def examine(run: Run, competition: Competition, correct: np.ndarray, seed: int = 0) -> Looks:
-    """Measure how the validation pictures look to people and to the run, and score all slices by it.
-
-    Args:
-        correct: bool [N], which of them the run answers rightly.
-    """
-    valid, train = competition.valid, competition.train.images
-    attributes, known = attribute_table(valid.images, train), near_copies_of(valid.images, train)
-    features = last_features(run.model, valid.images)
-    clusters = clusters_of(features, seed)
-    groups = {("cluster", str(k)): clusters == k for k in np.unique(clusters)}
-    table, cluster_table = (
-        score_slices(masks, correct, valid.labels) for masks in (slice_masks(attributes, known), groups)
-    )
-    return Looks(attributes, known, features, clusters, table, cluster_table)

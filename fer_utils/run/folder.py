@@ -150,6 +150,10 @@ class RunFolder:
         with atomic_write(self.path / f"{split}.npz") as temporary:
             np.savez(temporary, **arrays)
 
+    def has_predictions(self, split: str) -> bool:
+        """Whether predictions of this split are saved."""
+        return (self.path / f"{split}.npz").is_file()
+
     def predictions(self, split: str, name: str) -> np.ndarray:
         """An array of what `write_predictions` wrote.
 

@@ -41,7 +41,7 @@ def competition():
 
 
 def test_counts_what_was_put_in(competition):
-    report = audit(competition)
+    report = audit(competition, picture_table(competition))
     assert report["n"] == {"train": 7, "valid": 3, "test": 4}
     assert report["counts"]["train"] == {"happy": 4, "sad": 2, "fear": 1}
     assert report["counts"]["valid"] == {"happy": 1, "sad": 1, "fear": 1}
@@ -69,11 +69,12 @@ def test_names_the_conflicting_pictures(competition):
 
 def test_test_labels_change_nothing(competition):
     hidden = dataclasses.replace(competition, test=competition.test.without_labels())
-    assert audit(hidden) == audit(competition)
+    assert audit(hidden, picture_table(hidden)) == audit(competition, picture_table(competition))
 
 
 def test_without_a_test_split(competition):
-    report = audit(dataclasses.replace(competition, test=None))
+    competition = dataclasses.replace(competition, test=None)
+    report = audit(competition, picture_table(competition))
     assert report["exact_copies"] == {"valid_in_train": 1, "test_in_train": 0, "test_in_valid": 0}
     assert "test" not in report["light"]
     assert findings(report)
@@ -94,7 +95,8 @@ def test_light_that_gives_the_class_away_is_named():
     random = split(faces, [0, 1] * 200, "train")
     shares, texts = [], []
     for train in (telling, random):
-        report = audit(Competition(train, train, None, ("happy", "sad"), (0, 1)))
+        competition = Competition(train, train, None, ("happy", "sad"), (0, 1))
+        report = audit(competition, picture_table(competition))
         shares.append(report["light_by_class"]["brightness"])
         texts.append(" ".join(findings(report)))
     assert shares[0] > 0.95 > 0.05 > shares[1]
@@ -107,12 +109,12 @@ def test_a_split_in_another_light_is_named():
     train = split(faces, [0, 1] * 200, "train")
     for lift, verdict in ((0, "they look alike"), (90, "more brightness in augmentation bridges it")):
         valid = split(faces + np.uint8(lift), [0, 1] * 200, "valid")
-        text = " ".join(findings(audit(Competition(train, valid, None, ("happy", "sad"), (0, 1)))))
-        assert verdict in text
+        competition = Competition(train, valid, None, ("happy", "sad"), (0, 1))
+        assert verdict in " ".join(findings(audit(competition, picture_table(competition))))
 
 
 def test_findings_say_each_defect_and_only_those(competition):
-    text = " ".join(findings(audit(competition)))
+    text = " ".join(findings(audit(competition, picture_table(competition))))
     assert "happy is the commonest (57.1 %), fear the rarest (14.3 %, n = 1): 4.0 to 1" in text
     assert "gives 33.3 % valid accuracy" in text
     assert "1 valid pictures (33.3 %) are also in train" in text
@@ -122,7 +124,7 @@ def test_findings_say_each_defect_and_only_those(competition):
     clean = Competition(
         split(FACES[:3], [0, 1, 2], "train"), split(FACES[3:6], [0, 1, 2], "valid"), None, CLASSES, (0, 1, 2)
     )
-    text = " ".join(findings(audit(clean)))
+    text = " ".join(findings(audit(clean, picture_table(clean))))
     assert "No picture occurs twice." in text
     assert "The 3 classes are equally common in train: 1 pictures each." in text
     assert "by up to ±50.0 points" in text  # three pictures say next to nothing
@@ -131,8 +133,8 @@ def test_findings_say_each_defect_and_only_those(competition):
 
 
 def test_a_class_without_pictures_is_counted_as_zero(competition):
-    report = audit(
-        dataclasses.replace(competition, class_names=(*CLASSES, "neutral"), label_values=(0, 1, 2, 3))
-    )
+    names = (*CLASSES, "neutral")
+    competition = dataclasses.replace(competition, class_names=names, label_values=(0, 1, 2, 3))
+    report = audit(competition, picture_table(competition))
     assert report["counts"]["train"]["neutral"] == report["counts"]["valid"]["neutral"] == 0
     assert "none of them is neutral" in " ".join(findings(report))

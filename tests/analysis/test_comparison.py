@@ -8,7 +8,7 @@ import pytest
 from conftest import tiny_competition
 
 from fer_utils import Config, ConfigError, fit
-from fer_utils.analysis.comparison import check_same_pictures, compare, comparison_table, describe_comparison
+from fer_utils.analysis.comparison import check_same_pictures, compare, describe_comparison, outcomes
 from fer_utils.competition import DataError
 
 
@@ -50,9 +50,9 @@ def test_a_planted_gain_is_found_with_its_faces(run, tmp_path):
     assert result["verdict"] == "evidence of a gain"
     assert "gained 50, lost 5" in describe_comparison(result)
     assert compare(old, new)["verdict"] == "evidence of a loss"
-    table = comparison_table(result, new, old)
-    assert table[["gained", "lost"]].to_numpy().tolist() == [[50, 5]]
-    assert table.accuracy[0] == pytest.approx(64.5)
+    test = result["tests"].iloc[0]
+    assert (test.run, test.against, test.gained, test.lost) == (new[0].out.name, old[0].out.name, 50, 5)
+    assert [test.accuracy, test["accuracy of the other"]] == pytest.approx([64.5, 60])
 
 
 def test_the_same_answers_are_no_evidence(run, tmp_path):
@@ -69,7 +69,7 @@ def test_the_luck_of_seeds_widens_the_interval(run, tmp_path):
     new = runs_like(run, tmp_path, [places < n for n in (560, 640, 660)], labels)
     old = runs_like(run, tmp_path, [places < n for n in (540, 600, 640)], labels)
     result = compare(new, old)
-    assert all(test["p"] < 0.05 for test in result["tests"])
+    assert len(result["tests"]) == 3 and (result["tests"].p < 0.05).all()
     assert result["ci_low"] < 0 < result["ci_high"]
     assert result["verdict"] == "no evidence of a difference"
     assert "3 seeds against 3 seeds" in describe_comparison(result)
@@ -86,19 +86,19 @@ def test_other_pictures_labels_or_classes_are_refused(run, tmp_path):
     labels = np.arange(40) % 4
     one, other = (runs_like(run, tmp_path, [labels == 0], some)[0] for some in (labels, labels[::-1]))
     with pytest.raises(DataError, match="other valid labels"):
-        check_same_pictures(one, other)
+        check_same_pictures([one, other])
     short = runs_like(run, tmp_path, [labels[:20] == 0], labels[:20])[0]
     with pytest.raises(DataError, match="other valid pictures"):
         compare([one], [short])
     with pytest.raises(DataError, match="other classes"):
-        check_same_pictures(one, dataclasses.replace(one, class_names=("a", "b", "c", "d")))
+        check_same_pictures([one, dataclasses.replace(one, class_names=("a", "b", "c", "d"))])
     (one.out / "test.npz").unlink()
     with pytest.raises(DataError, match="test.npz"):
-        check_same_pictures(one, runs_like(run, tmp_path, [labels == 0], labels)[0])
+        check_same_pictures([one, *runs_like(run, tmp_path, [labels == 0], labels)])
 
 
 def test_runs_that_learned_from_other_labels_can_be_compared(run):
-    check_same_pictures(run, dataclasses.replace(run, fingerprint="trained with fixes"))
+    check_same_pictures([run, dataclasses.replace(run, fingerprint="trained with fixes")])
 
 
 def test_another_recipe_is_no_other_seed(run, tmp_path):
@@ -107,3 +107,9 @@ def test_another_recipe_is_no_other_seed(run, tmp_path):
     other = dataclasses.replace(other, config=dataclasses.replace(other.config, epochs=7))
     with pytest.raises(ConfigError, match="is no other seed of .*epochs: 1 there, 7 now"):
         compare([one, other], [one])
+
+
+def test_outcomes_in_words():
+    result = {"gained": np.array([1]), "lost": np.array([2])}
+    correct = np.array([True, True, False, False])
+    assert outcomes(result, correct).tolist() == ["both right", "gained", "lost", "both wrong"]

@@ -6,27 +6,19 @@ import json
 import numpy as np
 import pytest
 
+from fer_utils.analysis.comparison import check_same_pictures
 from fer_utils.analysis.ensemble import (
-    check_members,
     choose_members,
     cross_fitted_probs,
-    find_runs,
     load_runs,
     save_ensemble,
     score_ensemble,
 )
-from fer_utils.analysis.predictions import (
-    accuracy_by_agreement,
-    confused_pairs,
-    headlines,
-    prediction_table,
-    view_agreement,
-)
+from fer_utils.analysis.predictions import confused_pairs, headlines, prediction_table
 from fer_utils.competition import DataError
 from fer_utils.config import Config
 from fer_utils.data.submission import validate_submission
 from fer_utils.learning.metrics import calibrated_log_loss, evaluate
-from fer_utils.learning.predict import view_probs
 from fer_utils.run.train import fit
 
 
@@ -37,7 +29,7 @@ def runs(tiny, tmp_path_factory):
     return [fit(Config(out=str(folder / f"seed{seed}"), seed=seed, **knobs), tiny) for seed in range(3)]
 
 
-def test_the_prediction_table_tells_truth_and_answers(runs, tiny):
+def test_the_prediction_table_has_labels_and_predictions(runs, tiny):
     table = prediction_table(runs[0], tiny)
     assert len(table) == 20
     assert table.correct.mean() == pytest.approx(runs[0].metrics["valid"]["views"]["accuracy"])
@@ -46,9 +38,10 @@ def test_the_prediction_table_tells_truth_and_answers(runs, tiny):
     assert (table.true_probability <= table.confidence + 1e-6).all()
 
 
-def test_hidden_labels_are_refused(runs, tiny):
-    with pytest.raises(DataError, match="no labels"):
-        prediction_table(runs[0], tiny, "test")
+def test_another_number_of_pictures_is_refused(runs, tiny):
+    fewer = dataclasses.replace(tiny, valid=tiny.valid.take(np.arange(5)))
+    with pytest.raises(DataError, match="predicted 20 valid pictures, .* has 5"):
+        prediction_table(runs[0], fewer)
 
 
 def test_pairs_count_both_directions(runs, tiny):
@@ -61,23 +54,8 @@ def test_pairs_count_both_directions(runs, tiny):
     assert pairs.errors.tolist() == [3, 1]
     assert pairs.mostly[0] == "sad taken for fear"
     assert pairs.mostly_errors[0] == 2
-
-
-def test_agreement_is_the_share_of_views_that_answer_as_their_mean(runs, tiny):
-    run = dataclasses.replace(runs[0], config=dataclasses.replace(runs[0].config, views="shift"))
-    agreement = view_agreement(run, tiny.valid.images)
-    views = view_probs(run.model, tiny.valid.images, "shift")
-    for k in range(len(agreement)):
-        answer = views[:, k].mean(0).argmax()
-        assert agreement[k] == pytest.approx((views[:, k].argmax(1) == answer).mean())
-
-
-def test_accuracy_is_told_apart_by_agreement():
-    agreement = np.array([1, 1, 1, 0.8, 0.5, 0.75])
-    table = accuracy_by_agreement(agreement, np.array([True, True, False, True, False, False]))
-    assert table.n.to_dict() == {"all agree": 3, "most agree": 1, "they differ": 2}
-    assert table.accuracy.tolist() == pytest.approx([2 / 3, 1, 0])
-    assert (table.ci_low <= table.accuracy).all()
+    assert pairs.share.tolist() == [0.75, 0.25]
+    assert confused_pairs(table[table.correct]).empty
 
 
 def members_of(*rows):
@@ -125,7 +103,7 @@ def test_cross_fitting_owes_nothing_to_luck():
 
 
 def test_an_ensemble_is_saved_with_a_valid_submission(runs, tiny, tmp_path):
-    found = find_runs(str(runs[0].out.parent / "seed*"))
+    found = load_runs(str(runs[0].out.parent / "seed*"), at_least=2)
     assert [run.out for run in found] == [run.out for run in runs]
     members = np.stack([run.saved_probs() for run in found])
     result = score_ensemble(members, tiny.valid.labels, tiny.class_names)
@@ -151,8 +129,8 @@ def test_a_class_that_validation_lacks_is_not_the_weakest(runs, tiny):
 
 
 def test_one_run_is_no_ensemble(runs):
-    with pytest.raises(DataError, match="needs two"):
-        find_runs(f"{runs[0].out}, {runs[0].out}")
+    with pytest.raises(DataError, match="names 1 runs, 2 are needed"):
+        load_runs(f"{runs[0].out}, {runs[0].out}", at_least=2)
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(runs):
@@ -166,4 +144,4 @@ def test_a_pattern_that_matches_nothing_is_an_error(runs):
 def test_members_on_other_data_are_refused(runs):
     stranger = dataclasses.replace(runs[1], class_names=("other", *runs[1].class_names[1:]))
     with pytest.raises(DataError, match="seed1 has other classes"):
-        check_members([runs[0], stranger])
+        check_same_pictures([runs[0], runs[2], stranger])

@@ -73,7 +73,7 @@ def test_shuffled_weights_change_the_maps(run, valid):
 
 def test_shuffling_leaves_the_network_itself_alone(run, valid):
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    blind = saliency.shuffled(run.model, valid.images)
+    blind = saliency.shuffle_weights(run.model, valid.images)
     assert all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
     for name, parameter in run.model.named_parameters():
         other = dict(blind.named_parameters())[name]
@@ -100,18 +100,18 @@ def test_a_network_without_maps_is_refused():
 @pytest.mark.parametrize("name", ["timm/vit_tiny_patch16_224", "timm/swin_tiny_patch4_window7_224"])
 def test_attention_is_refused(name):
     model = create_model(name, 4, image_size=224)
-    with pytest.raises(DataError, match="works by attention"):
+    with pytest.raises(DataError, match="uses attention"):
         saliency.last_maps(model, 224)
 
 
-def test_why_not_says_what_is_missing(run, monkeypatch):
+def test_the_problem_of_grad_cam_names_what_is_missing(run, monkeypatch):
     monkeypatch.setattr(saliency.importlib.util, "find_spec", lambda name: None)
-    assert "pip install captum" in saliency.why_not(run)
+    assert "pip install captum" in saliency.grad_cam_problem(run)
     monkeypatch.setattr(saliency.importlib.util, "find_spec", lambda name: "here")
-    assert saliency.why_not(run) == ""
+    assert saliency.grad_cam_problem(run) == ""
     flat = dataclasses.replace(run)
     flat.__dict__["model"] = nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 4))
-    assert "3 x 3" in saliency.why_not(flat)
+    assert "3 x 3" in saliency.grad_cam_problem(flat)
 
 
 @captum

@@ -8,8 +8,6 @@ import pytest
 import torch
 
 from fer_utils import progress, widgets
-from fer_utils.analysis import comparison
-from fer_utils.analysis.predictions import agreement_kinds
 from fer_utils.config import Config
 from fer_utils.figures.widgets import browse_faces, chosen_faces, try_strengths
 
@@ -113,10 +111,3 @@ def test_figures_of_pages_are_closed(looking, images, table):
     parts(widget)[3].click()
     print(f"a page turn takes {time.perf_counter() - start:.2f} s")
     assert not widgets.plt.get_fignums()
-
-
-def test_agreement_and_outcomes_in_words():
-    assert agreement_kinds(np.array([1.0, 0.8, 0.75])).tolist() == ["all agree", "most agree", "they differ"]
-    result = {"gained": np.array([1]), "lost": np.array([2])}
-    correct = np.array([True, True, False, False])
-    assert comparison.outcomes(result, correct).tolist() == ["both right", "gained", "lost", "both wrong"]
