@@ -45,11 +45,8 @@ def doubtful_labels(probs: np.ndarray, labels: np.ndarray, class_names: tuple[st
     """
     from cleanlab.filter import find_label_issues
 
-    present, codes, known = _present(probs, labels)
-    rows = np.zeros(0, np.int64)
-    if len(present) > 1:
-        options = {"return_indices_ranked_by": "normalized_margin", "filter_by": "prune_by_noise_rate"}
-        rows = find_label_issues(codes, known, n_jobs=1, **options).astype(np.int64)
+    options = {"return_indices_ranked_by": "normalized_margin", "filter_by": "prune_by_noise_rate"}
+    rows = find_label_issues(labels, probs, n_jobs=1, **options).astype(np.int64)
     rows = rows[probs[rows].argmax(1) != labels[rows]]
     names, suggested = np.array(class_names), probs[rows].argmax(1)
     found = pd.DataFrame(
@@ -62,13 +59,6 @@ def doubtful_labels(probs: np.ndarray, labels: np.ndarray, class_names: tuple[st
         }
     )
     return found.assign(clear=found.suggested_probability - found.given_probability >= CLEAR)
-
-
-def _present(probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The classes that occur, and labels and probabilities of these alone: others would have no threshold."""
-    present = np.unique(labels)
-    known = probs[:, present].clip(min=1e-12)
-    return present, np.searchsorted(present, labels), known / known.sum(1, keepdims=True)
 
 
 def noise_table(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> pd.DataFrame:
@@ -87,13 +77,12 @@ def noise_table(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, .
     """
     from cleanlab.count import compute_confident_joint
 
-    present, codes, known = _present(probs, labels)
-    joint = compute_confident_joint(codes, known)
-    wrong = 1 - np.diag(joint) / joint.sum(1).clip(min=1)
-    others = joint * (1 - np.eye(len(present)))
-    names = np.array(class_names)[present]
+    joint, names = compute_confident_joint(labels, probs), np.array(class_names)
+    others = joint * (1 - np.eye(len(names)))
+    wrong = others.sum(1) / joint.sum(1).clip(min=1)
     mostly = np.where(others.sum(1) > 0, names[others.argmax(1)], "-")
-    return pd.DataFrame({"n": np.bincount(codes), "wrong": wrong, "mostly": mostly}, index=names)
+    n = np.bincount(labels, minlength=len(names))
+    return pd.DataFrame({"n": n, "wrong": wrong, "mostly": mostly}, index=names)[n > 0]
 
 
 def copy_conflicts(competition: Competition) -> dict[str, float]:

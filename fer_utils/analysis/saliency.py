@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
+from torch.optim.swa_utils import update_bn
 
 from fer_utils.competition import DataError
 from fer_utils.learning.augment import to_float
@@ -101,10 +102,7 @@ def shuffle_weights(model: nn.Module, images: np.ndarray, seed: int = 0) -> nn.M
         for parameter in model.parameters():
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
-        for norm in (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
-            norm.reset_running_stats()
-            norm.momentum = None  # cumulative average
-        model.train()(to_float(torch.tensor(images).to(next(model.parameters()).device)))
+    update_bn([to_float(torch.tensor(images).to(next(model.parameters()).device))], model)
     return model.eval()
 
 

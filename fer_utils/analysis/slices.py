@@ -165,9 +165,8 @@ def found_slices(
     from sklearn.tree import DecisionTreeRegressor
 
     half = np.random.default_rng(seed).permutation(len(correct)) < len(correct) // 2
-    recall = pd.Series(correct[half]).groupby(labels[half]).mean().reindex(range(labels.max() + 1)).fillna(0)
-    surprise = correct[half] - recall.to_numpy()[labels[half]]
-    fewest = max(FEWEST, half.sum() // 20)
+    hits, fewest = pd.Series(correct[half], dtype=float), max(FEWEST, half.sum() // 20)
+    surprise = hits - hits.groupby(labels[half]).transform("mean")
     values = attributes.to_numpy(np.float32)
     tree = DecisionTreeRegressor(max_depth=2, min_samples_leaf=fewest, random_state=seed)
     leaves = tree.fit(values[half], surprise).apply(values)

@@ -15,10 +15,12 @@ from fer_utils.figures.plots import dots_with_intervals
 from fer_utils.figures.style import BLUE, DARK, GREY, RED, YELLOW, class_colors, label_rows
 
 
-def intervals(names: Sequence[str], table: pd.DataFrame, ax: Axes, value: str, sure: np.ndarray) -> Axes:
-    """A dot with its interval (columns `low` and `high`) for each row, the first on top; significant ones
-    (`sure`, bool [N]) are coloured by their sign."""
-    colors = np.where(sure, np.where(table[value] > 0, BLUE, RED), GREY)
+def intervals(
+    names: Sequence[str], table: pd.DataFrame, ax: Axes, value: str, significant: np.ndarray
+) -> Axes:
+    """A dot with its interval (columns `low` and `high`) for each row, the first on top; `significant` ones,
+    bool [N], are coloured by their sign."""
+    colors = np.where(significant, np.where(table[value] > 0, BLUE, RED), GREY)
     ax.axvline(0, color=DARK, lw=1, ls=":")
     dots_with_intervals(ax, table[value], table.low, table.high, colors)
     return label_rows(ax, names)
