@@ -45,7 +45,7 @@ def _check_same_recipe(runs: Sequence[Run]) -> None:
             raise ConfigError(f"{run.out} is no other seed of {runs[0].out}: {differing}")
 
 
-def compare(new: Sequence[Run], old: Sequence[Run], n_samples: int = 2000, seed: int = 0) -> dict[str, Any]:
+def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
     """Whether the recipe of the runs `new` beats that of the runs `old` on validation, with views.
 
     The interval is a bootstrap (Efron 1979) that resamples pictures and, where there are several, seeds. With
@@ -65,17 +65,16 @@ def compare(new: Sequence[Run], old: Sequence[Run], n_samples: int = 2000, seed:
     _check_same_recipe(old)
     check_same_pictures([*new, *old])
     labels = new[0].saved("valid", "labels")
-    right, old_right = (  # bool [R, N]
-        np.stack([run.saved_probs().argmax(1) == labels for run in runs]) for runs in (new, old)
-    )
-    truth = np.ones(len(labels), bool)  # of being right
+    preds, old_preds = (np.stack([run.saved_probs().argmax(1) for run in runs]) for runs in (new, old))
+    right, old_right = preds == labels, old_preds == labels  # bool [R, N]
     tests = []
-    for a, b, hits, old_hits in zip(new, old, right, old_right, strict=False):
-        test, accuracies = paired_test(hits, old_hits, truth), (100 * hits.mean(), 100 * old_hits.mean())
-        tests.append((a.out.name, b.out.name, *accuracies, test["gained"], test["lost"], test["p"]))
+    for k, (run, other) in enumerate(zip(new, old, strict=False)):
+        test = paired_test(preds[k], old_preds[k], labels)
+        accuracies = 100 * right[k].mean(), 100 * old_right[k].mean()
+        tests.append((run.out.name, other.out.name, *accuracies, test["gained"], test["lost"], test["p"]))
     columns = ["run", "against", "accuracy", "accuracy of the other", "gained", "lost", "p"]
-    rng, n, samples = np.random.default_rng(seed), len(labels), []
-    for _ in range(n_samples):
+    rng, n, samples = np.random.default_rng(0), len(labels), []
+    for _ in range(2000):
         rows = rng.integers(n, size=n)
         means = [part[rng.integers(len(part), size=len(part))][:, rows].mean() for part in (right, old_right)]
         samples.append(means[0] - means[1])

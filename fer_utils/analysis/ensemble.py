@@ -81,10 +81,10 @@ def choose_members(members: np.ndarray, labels: np.ndarray) -> list[int]:
     return chosen
 
 
-def cross_fitted_probs(members: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
+def cross_fitted_probs(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Probabilities [N, C] of the ensemble, each half of the pictures predicted by the members chosen on the
     other half, so that the choice of members does not raise the accuracy."""
-    half = np.random.default_rng(seed).permutation(len(labels)) < len(labels) // 2
+    half = np.random.default_rng(0).permutation(len(labels)) < len(labels) // 2
     probs = np.empty(members.shape[1:], members.dtype)
     for chooser, predicted in ((half, ~half), (~half, half)):
         chosen = choose_members(members[:, chooser], labels[chooser])

@@ -14,12 +14,12 @@ from fer_utils.competition import DataError
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    knobs = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
-    return fit(Config(out=str(tmp_path_factory.mktemp("runs") / "run"), **knobs), tiny_competition())
+    parameters = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
+    return fit(Config(out=str(tmp_path_factory.mktemp("runs") / "run"), **parameters), tiny_competition())
 
 
 def runs_like(run, folder, correct, labels):
-    """Copies of `run` that answer as `correct` [R, N] says."""
+    """Copies of `run` whose predictions are right where `correct` [R, N] is."""
     runs = []
     for k, hits in enumerate(correct):
         out = folder / f"run{len(list(folder.iterdir()))}-{k}"
@@ -55,7 +55,7 @@ def test_a_planted_gain_is_found_with_its_faces(run, tmp_path):
     assert [test.accuracy, test["accuracy of the other"]] == pytest.approx([64.5, 60])
 
 
-def test_the_same_answers_are_no_evidence(run, tmp_path):
+def test_the_same_predictions_are_no_evidence(run, tmp_path):
     labels = np.arange(400) % 4
     one = runs_like(run, tmp_path, [np.arange(400) < 300], labels)
     result = compare(one, one)

@@ -1,4 +1,4 @@
-"""Doubtful labels are found, told and written down without losing what a person wrote."""
+"""Doubtful labels are found and written to a file without losing what a person wrote."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ NAMES = ("angry", "happy", "sad")
 
 
 def noisy_case(n=900, wrong=0.1, skill=3.0, seed=0):
-    """Probabilities of a net that is good at the truth, and labels of which a share is wrong."""
+    """Probabilities of a good network, and labels of which a share is wrong."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(3, size=n)
     logits = rng.normal(size=(n, 3)) + skill * np.eye(3)[truth]
@@ -38,7 +38,7 @@ def test_wrong_labels_are_found_and_ranked():
     assert found.clear.equals(margin >= doubts.CLEAR) and 0 < found.clear.sum() < len(found)
 
 
-def test_the_noise_of_a_good_net_is_that_of_the_labels():
+def test_the_noise_of_a_good_network_is_that_of_the_labels():
     probs, labels, _, is_wrong = noisy_case(n=6000, skill=6.0)
     table = doubts.noise_table(probs, labels, NAMES)
     assert table.n.sum() == 6000
@@ -46,7 +46,7 @@ def test_the_noise_of_a_good_net_is_that_of_the_labels():
     assert table.mostly.to_dict() == {"angry": "sad", "happy": "angry", "sad": "happy"}
 
 
-def test_a_bad_net_only_raises_the_bound():
+def test_a_weak_network_only_raises_the_bound():
     probs, labels, _, is_wrong = noisy_case(n=3000, skill=1.5)
     table = doubts.noise_table(probs, labels, NAMES)
     assert np.average(table.wrong, weights=table.n) > is_wrong.mean()

@@ -1,4 +1,4 @@
-"""Error tables, and ensembles that are chosen and judged honestly."""
+"""Error tables, and ensembles that are chosen on validation and scored cross-fitted."""
 
 import dataclasses
 import json
@@ -25,8 +25,8 @@ from fer_utils.run.train import fit
 @pytest.fixture(scope="module")
 def runs(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    knobs = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
-    return [fit(Config(out=str(folder / f"seed{seed}"), seed=seed, **knobs), tiny) for seed in range(3)]
+    parameters = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
+    return [fit(Config(out=str(folder / f"seed{seed}"), seed=seed, **parameters), tiny) for seed in range(3)]
 
 
 def test_the_prediction_table_has_labels_and_predictions(runs, tiny):
@@ -91,15 +91,15 @@ def test_calibrated_log_loss_does_not_depend_on_confidence():
     assert np.ptp(losses) < 1e-4
 
 
-def test_cross_fitting_owes_nothing_to_luck():
+def test_cross_fitting_does_not_reward_luck():
     # Members that guess: the chosen one looks good on the pictures that chose it, not on the others.
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 400)
     members = members_of(*rng.uniform(0.05, 0.95, (60, 400)))
     chosen = members[choose_members(members, labels)].mean(0).argmax(1) == labels
-    honest = cross_fitted_probs(members, labels).argmax(1) == labels
+    cross_fitted = cross_fitted_probs(members, labels).argmax(1) == labels
     assert chosen.mean() > 0.6
-    assert abs(honest.mean() - 0.5) < 0.08
+    assert abs(cross_fitted.mean() - 0.5) < 0.08
 
 
 def test_an_ensemble_is_saved_with_a_valid_submission(runs, tiny, tmp_path):

@@ -20,7 +20,7 @@ captum = pytest.mark.skipif(find_spec("captum") is None, reason="captum is not i
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A net that has learned where the bright square of each class lies."""
+    """A network trained to find the bright square of each class."""
     out = str(tmp_path_factory.mktemp("saliency") / "run")
     config = Config(out=out, image_size=48, epochs=12, width=0.25, batch_size=16, device="cpu", flip=0.0,
                     precision="fp32", erase=0.0, ema_decay=0.0, views="plain")  # fmt: skip

@@ -47,18 +47,18 @@ def test_blank_pictures_have_attributes_too(faces):
 
 
 def planted(n=3000, seed=0):
-    """Right answers in 90 % of one class and 50 % of the other; only dark pictures fail more than that."""
+    """Right predictions in 90 % of one class and 50 % of the other; only dark pictures have fewer."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(2, size=n)
-    looks = pd.DataFrame({name: rng.random(n) for name in slices.ATTRIBUTES})
-    dark = looks.brightness < 0.2
+    attributes = pd.DataFrame({name: rng.random(n) for name in slices.ATTRIBUTES})
+    dark = attributes.brightness < 0.2
     correct = rng.random(n) < np.where(labels == 0, 0.9, 0.5) - 0.3 * dark
-    return looks, labels, correct, rng
+    return attributes, labels, correct, rng
 
 
 def test_a_planted_failure_is_found_and_no_other():
-    looks, labels, correct, rng = planted()
-    masks = slices.slice_masks(looks, rng.random(3000) < 0.1)
+    attributes, labels, correct, rng = planted()
+    masks = slices.slice_masks(attributes, rng.random(3000) < 0.1)
     assert len(masks) == 5 * 5 + 2
     table = slices.score_slices(masks, correct, labels)
     sure = table[(table.p_corrected < 0.05) & (table.gap < 0)]
@@ -68,7 +68,7 @@ def test_a_planted_failure_is_found_and_no_other():
 
 
 def test_a_slice_of_a_hard_class_is_no_finding():
-    looks, labels, _, rng = planted()
+    attributes, labels, _, rng = planted()
     correct = rng.random(3000) < np.where(labels == 0, 0.9, 0.5)
     table = slices.score_slices({("class", "hard"): labels == 1}, correct, labels)
     assert table.accuracy[0] < 0.6
@@ -88,8 +88,8 @@ def test_p_values_are_uniform_where_nothing_is_to_be_found():
 
 
 def test_combinations_are_found_in_one_half_and_tested_on_the_other():
-    looks, labels, correct, _ = planted(6000)
-    found = slices.found_slices(looks, correct, labels)
+    attributes, labels, correct, _ = planted(6000)
+    found = slices.found_slices(attributes, correct, labels)
     worst = found.iloc[0]
     assert "brightness <= 0.2" in worst.which
     assert worst.p_corrected < 0.01
@@ -97,9 +97,9 @@ def test_combinations_are_found_in_one_half_and_tested_on_the_other():
 
 
 def test_small_slices_are_left_out():
-    looks, _, _, _ = planted(100)
+    attributes, _, _, _ = planted(100)
     known = np.arange(100) < 10
-    assert set(slices.slice_masks(looks, known)) == {("copy in train", "no")}
+    assert set(slices.slice_masks(attributes, known)) == {("copy in train", "no")}
 
 
 def test_features_are_what_the_last_layer_is_given(faces):

@@ -25,8 +25,8 @@ def competition():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, competition):
-    knobs = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
-    return fit(Config(out=str(tmp_path_factory.mktemp("studies") / "run"), **knobs), competition)
+    parameters = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
+    return fit(Config(out=str(tmp_path_factory.mktemp("studies") / "run"), **parameters), competition)
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,10 @@ def test_each_training_picture_is_predicted_by_a_network_not_trained_on_it(run, 
 
 def test_variants_differ_from_the_base_in_one_thing(variants):
     base = variants["base"].config
-    changed = {
-        name: {knob for knob, value in variant.config.to_dict().items() if value != getattr(base, knob)}
-        - {"out"}
-        for name, variant in variants.items()
-    }
+    changed = {}
+    for name, variant in variants.items():
+        parameters = variant.config.to_dict().items()
+        changed[name] = {key for key, value in parameters if value != getattr(base, key)} - {"out"}
     assert changed["base"] == changed.get("fixed", set()) == set()
     assert changed["longer"] == changed["half"] == changed["quarter"] == {"epochs"} >= changed["rarer"]
     assert changed["seed"] == {"seed"}
@@ -88,9 +87,9 @@ def test_half_of_the_hardest_class_is_left_out(run, competition, variants):
 
 
 def test_no_variant_reads_test_labels(run, tmp_path):
-    told = tiny_competition(test_labels=np.arange(12) % 4)
+    labelled = tiny_competition(test_labels=np.arange(12) % 4)
     config = studies.study_config(run.config, tmp_path, 60, 1, WIDTH)
-    for variant in studies.variant_runs(config, told, 0, None).values():
+    for variant in studies.variant_runs(config, labelled, 0, None).values():
         assert "test" not in variant.metrics
         assert variant.fingerprint == load_run(variant.out).fingerprint
 
