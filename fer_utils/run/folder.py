@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
+from fer_utils.data.submission import write_submission
 from fer_utils.files import atomic_write, locked, resolve_out, write_json
 from fer_utils.run.checkpoint import CheckpointFile
 
@@ -30,11 +31,13 @@ class RunFolder:
     Attributes:
         path: where it is; a relative `out` counts from the repository.
         checkpoint: its checkpoint.
+        submission: the file of predictions in the competition's form, where there is a test split.
     """
 
     def __init__(self, out: str | Path):
         self.path = resolve_out(out)
         self.checkpoint = CheckpointFile(self.path)
+        self.submission = self.path / "submission.csv"
 
     def __str__(self) -> str:
         return str(self.path)
@@ -50,34 +53,14 @@ class RunFolder:
         return [name for name in RUN_FILES if not (self.path / name).is_file()]
 
     @property
-    def has_files(self) -> bool:
-        """Whether a training left anything beside a config."""
-        return self.checkpoint.exists or any((self.path / name).is_file() for name in RUN_FILES[1:])
-
-    @property
     def has_results(self) -> bool:
         """Whether it has results, perhaps of a run that can still resume."""
         return (self.path / "metrics.json").is_file()
 
     @property
-    def is_out_of_time(self) -> bool:
-        """Whether it has the results of a run that `max_hours` ended and that can resume.
-
-        Raises:
-            DataError: metrics.json is damaged.
-        """
-        if not (self.has_results and self.checkpoint.exists):
-            return False
-        try:
-            return bool(self.metrics()["training"].get("out_of_time"))
-        except (DataError, KeyError, TypeError, AttributeError) as error:
-            path, advice = self.path / "metrics.json", "remove it, and the run resumes from its checkpoint"
-            raise DataError(f"{path} is damaged ({error}): {advice}") from error
-
-    @property
     def is_finished(self) -> bool:
-        """Whether it has the results of a run that reached its end."""
-        return not self.missing() and not self.is_out_of_time
+        """Whether it has the results of a run that reached its end, which then removed its checkpoint."""
+        return not self.missing() and not self.checkpoint.exists
 
     def holds(self, config: Config, competition: Competition) -> bool:
         """Whether it has this run, finished.
@@ -150,6 +133,10 @@ class RunFolder:
         with atomic_write(self.path / f"{split}.npz") as temporary:
             np.savez(temporary, **arrays)
 
+    def has_predictions(self, split: str) -> bool:
+        """Whether predictions of this split are saved."""
+        return (self.path / f"{split}.npz").is_file()
+
     def predictions(self, split: str, name: str) -> np.ndarray:
         """An array of what `write_predictions` wrote.
 
@@ -162,6 +149,10 @@ class RunFolder:
                 return arrays[name]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
             raise DataError(f"{path} cannot be used ({error}): train this run again") from error
+
+    def write_submission(self, competition: Competition, probs: np.ndarray) -> None:
+        """Write and validate submission.csv from probabilities [N, C] of the test split."""
+        write_submission(competition, probs, self.submission)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json, the last of the results."""

@@ -45,7 +45,7 @@ def launch(config: Config, competition: Competition) -> Run:
     """
     folder, start = RunFolder(config.out), time.monotonic()
     n_devices = 1 if config.n_devices == "auto" else int(config.n_devices)
-    if folder.has_results and not folder.is_out_of_time:  # finished, or another run's: `fit` knows
+    if folder.has_results and not folder.checkpoint.exists:  # finished, or another run's: `fit` knows
         n_devices, config = 1, dataclasses.replace(config, n_devices="1")
     if n_devices == 1:
         return fit(config, competition)

@@ -26,7 +26,7 @@ def check_targets(config: Config, competition: Competition) -> None:
     for teacher in _teachers(config):
         if teacher.class_names != competition.class_names:
             raise DataError(f"teacher: {teacher.out} has other classes than {competition.source}")
-        if teacher.folder.is_out_of_time:
+        if not teacher.folder.is_finished:
             raise DataError(f"teacher: {teacher.out} was stopped by max_hours: train it to its end first")
         if not _same_held_out(teacher, competition):
             raise DataError(
@@ -40,7 +40,7 @@ def _same_held_out(teacher: Run, competition: Competition) -> bool:
     valid, test = competition.valid, competition.test
     same = np.array_equal(teacher.saved("valid", "ids"), valid.ids.astype(np.str_))
     same &= np.array_equal(teacher.saved("valid", "labels"), valid.labels)
-    if test is not None and (teacher.out / "test.npz").is_file():
+    if test is not None and teacher.folder.has_predictions("test"):
         same &= np.array_equal(teacher.saved("test", "ids"), test.ids.astype(np.str_))
     return bool(same)
 

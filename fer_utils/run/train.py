@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import os
 import sys
 import time
@@ -40,7 +39,6 @@ from fer_utils.learning.training_loop import (
     validate,
 )
 from fer_utils.progress import Progress
-from fer_utils.run.checkpoint import CheckpointFile
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.interruption import Interruption
@@ -55,7 +53,7 @@ from fer_utils.run.repeat import (
 from fer_utils.run.results import print_results, write_results
 from fer_utils.run.targets import check_targets, training_targets
 
-# In a team a checkpoint within an epoch makes all processes wait: it is considered only after so many steps.
+# In a team a checkpoint within an epoch makes all processes wait: it is considered only every so many steps.
 TEAM_STEPS = 20
 
 
@@ -76,7 +74,7 @@ def fit(config: Config, competition: Competition) -> Run:
     """
     folder = RunFolder(config.out)
     _check_trainable(config, competition)
-    if folder.holds(config, competition) and not folder.checkpoint.exists:
+    if folder.holds(config, competition):
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
     device = own_device(config.device)
@@ -86,38 +84,34 @@ def fit(config: Config, competition: Competition) -> Run:
             f"n_devices is {config.n_devices}, but fit trains on {team.size}: use launch(config, "
             "competition) or python -m fer_utils config.json"
         )
-    with (
-        folder.locked() if team.leads else nullcontext(),
-        explained(config),
-        Interruption(defer=team.size == 1) as interruption,
-    ):
-        # Another process may have finished the run before the lock, or been killed on its last line.
-        finished = team.agree(team.leads and folder.holds(config, competition))
-        if not finished:
-            finished = _train(config, competition, folder, device, team, interruption)
-        if team.leads and finished:
-            folder.checkpoint.remove()
+    lock = folder.locked() if team.leads else nullcontext()
+    with lock, explained(config), Interruption(defer=team.size == 1) as interruption:
+        # Another process may have finished the run before the lock.
+        if not team.agree(team.leads and folder.holds(config, competition)):
+            limit = TimeLimit(config.max_hours, team.size * _validation_passes(config, competition))
+            learner = _start_or_resume(config, competition, folder, device, team)
+            in_time = _run_epochs(learner, competition, folder, interruption, limit)
+            interruption.message = "stopped while writing the results; the same command resumes there"
+            if team.leads:
+                write_results(learner, competition, folder, out_of_time=not in_time)
+            if team.leads and in_time:
+                folder.checkpoint.remove()
+            team.agree(None)  # the others wait until the run is whole
     return load_run(folder.path)
 
 
-def _train(
-    config: Config,
-    competition: Competition,
-    folder: RunFolder,
-    device: torch.device,
-    team: Team,
-    interruption: Interruption,
-) -> bool:
-    """From the last checkpoint to the results; returns whether there was time for all epochs."""
+def _check_trainable(config: Config, competition: Competition) -> None:
+    for name in ("train", "valid"):
+        split = competition.splits[name]
+        if split.labels is None or len(split) == 0:
+            raise DataError(f"the {name} split of {competition.source} has no labelled images")
+    check_targets(config, competition)
+
+
+def _validation_passes(config: Config, competition: Competition) -> float:
+    """The work for the results, in passes over the validation split."""
     valid, test = len(competition.valid), len(competition.splits.get("test", ()))
-    passes = team.size * len(VIEWS[config.views]) * (valid + test) / valid  # the leader predicts
-    limit = TimeLimit(config.max_hours, passes)
-    learner = _start_or_resume(config, competition, folder, device, team)
-    done = _run_epochs(learner, competition, folder, interruption, limit)
-    interruption.message = "stopped while writing the results; the same command resumes there"
-    if team.leads:
-        write_results(learner, competition, folder, out_of_time=not done)
-    return team.agree(done)  # the others wait until the run is whole
+    return len(VIEWS[config.views]) * (valid + test) / valid
 
 
 def _start_or_resume(
@@ -127,7 +121,10 @@ def _start_or_resume(
     precision = recorded_precision(folder, config, competition.fingerprint, device)
     learner = new_learner(config, competition, device, team, precision)
     if team.leads:
-        _introduce(learner)
+        parameters, operations = model_cost(learner.model, config.image_size)
+        size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds an image"
+        devices = device.type + (f" x {team.size}" if team.size > 1 else "")
+        print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
     resumed = folder.checkpoint.load(learner)
     if team.differs((learner.epoch, learner.step, learner.resumed)):
         raise TrainingError(f"the processes found different checkpoints in {folder}: do all of them see it?")
@@ -153,22 +150,6 @@ def _position(learner: Learner) -> str:
     return f"epoch {learner.epoch}{step}"
 
 
-def _introduce(learner: Learner) -> None:
-    config, team = learner.config, learner.team
-    parameters, operations = model_cost(learner.model, config.image_size)
-    size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds an image"
-    devices = learner.device.type + (f" x {team.size}" if team.size > 1 else "")
-    print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
-
-
-def _check_trainable(config: Config, competition: Competition) -> None:
-    for name in ("train", "valid"):
-        split = competition.splits[name]
-        if split.labels is None or len(split) == 0:
-            raise DataError(f"the {name} split of {competition.source} has no labelled images")
-    check_targets(config, competition)
-
-
 def _run_epochs(
     learner: Learner,
     competition: Competition,
@@ -181,19 +162,26 @@ def _run_epochs(
     targets = training_targets(config, competition)
     soft = None if targets is None else targets.to(learner.device)
     images, labels = place(train.images, learner.device), torch.tensor(train.labels, device=learner.device)
-    start, steps = time.perf_counter() - learner.seconds, itertools.count(1)
+    start = time.perf_counter() - learner.seconds
 
     @contextmanager
     def whole_step() -> Iterator[None]:
+        """A step that no signal cuts in two, and the checkpoint after it where one is due."""
         interruption.message = "stopped; the same command resumes from the last checkpoint"
+        save = over = False
         with interruption.whole():
             yield
             learner.seconds = time.perf_counter() - start
-            stopping = interruption.received is not None or limit.is_over(learner)
-            saved = _save_within_epoch(learner, folder.checkpoint, next(steps), stopping)
-            if saved:
+            if team.size == 1 or not config.checkpoint_seconds or learner.step % TEAM_STEPS == 1:
+                over = limit.is_over(learner)
+                stopping = over or interruption.received is not None
+                save, over = team.agree((stopping or folder.checkpoint.due(config, epoch_over=False), over))
+            if save:
+                totals = team.gather(learner.totals)
+                if team.leads:
+                    folder.checkpoint.save(learner, totals)
                 interruption.message = f"stopped after {_position(learner)}; the same command resumes there"
-        if saved and team.agree(limit.is_over(learner)):
+        if over:
             raise TimeIsUp
 
     with Progress(config.epochs, learner.epoch, silent=not team.leads) as progress, suppress(TimeIsUp):
@@ -205,10 +193,8 @@ def _run_epochs(
             row = {"epoch": epoch + 1, "train_loss": train_loss, "train_accuracy": train_accuracy}
             with limit.timing(learner):
                 row |= validate(learner, valid)
-            row |= {
-                "learning_rate": learner.optimizer.param_groups[0]["lr"],
-                "size": size_of_epoch(config, epoch),
-            }
+            row["learning_rate"] = learner.optimizer.param_groups[0]["lr"]
+            row["size"] = size_of_epoch(config, epoch)
             with interruption.whole():
                 learner.history.append(row)
                 learner.epoch = epoch + 1
@@ -224,22 +210,6 @@ def _run_epochs(
     if team.leads:
         print(f"{over}: the results are those of the best epoch so far", flush=True)
     return False
-
-
-def _save_within_epoch(learner: Learner, checkpoint: CheckpointFile, step: int, stopping: bool) -> bool:
-    """Write a checkpoint after the `step`-th step of this process if one is due; returns whether it did.
-
-    A team decides together, every few steps, because it has to gather its totals.
-    """
-    team, config = learner.team, learner.config
-    if team.size > 1 and config.checkpoint_seconds and step % TEAM_STEPS:
-        return False
-    if not team.agree(stopping or checkpoint.due(config, epoch_over=False)):
-        return False
-    totals = team.gather(learner.totals)
-    if team.leads:
-        checkpoint.save(learner, totals)
-    return True
 
 
 def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:

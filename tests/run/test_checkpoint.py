@@ -211,7 +211,7 @@ def test_killed_between_its_two_renames_it_goes_on_from_the_previous(tiny, whole
 
 def test_killed_while_writing_the_results_it_writes_them_again(tiny, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("fer_utils.run.results.write_submission", lambda *_: 1 / 0)
+        patch.setattr("fer_utils.run.folder.write_submission", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             fit(config_of(tmp_path), tiny)
     assert not (tmp_path / "metrics.json").exists() and (tmp_path / "checkpoint.pt").exists()
