@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.submission import write_submission
-from fer_utils.files import atomic_write, locked, resolve_out, write_json
+from fer_utils.files import atomic_write, resolve_out, write_json
 from fer_utils.run.checkpoint import CheckpointFile
 
 # A run is complete when all of these are in its folder; metrics.json is written last.
@@ -31,20 +30,14 @@ class RunFolder:
     Attributes:
         path: where it is; a relative `out` counts from the repository.
         checkpoint: its checkpoint.
-        submission: the file of predictions in the competition's form, where there is a test split.
     """
 
     def __init__(self, out: str | Path):
         self.path = resolve_out(out)
         self.checkpoint = CheckpointFile(self.path)
-        self.submission = self.path / "submission.csv"
 
     def __str__(self) -> str:
         return str(self.path)
-
-    def locked(self) -> AbstractContextManager[None]:
-        """Hold the folder for this process alone (`files.locked`)."""
-        return locked(self.path)
 
     # ------------------------------------------------------------ state
 
@@ -98,10 +91,39 @@ class RunFolder:
 
     # ------------------------------------------------------------ results
 
-    def write_history(self, rows: list[dict[str, Any]]) -> None:
-        """Write history.csv, a row for each epoch."""
+    @property
+    def weights(self) -> Path:
+        """Where the weights are."""
+        return self.path / "model.safetensors"
+
+    @property
+    def submission(self) -> Path:
+        """Where the submission is, if the data has a test split."""
+        return self.path / "submission.csv"
+
+    def write_results(
+        self,
+        competition: Competition,
+        history: list[dict[str, Any]],
+        weights: Mapping[str, Tensor],
+        predictions: Mapping[str, Mapping[str, np.ndarray]],
+        metrics: Mapping[str, Any],
+    ) -> None:
+        """Write the files of a finished run, metrics.json last.
+
+        Args:
+            history: a row for each epoch.
+            predictions: by split, what `write_predictions` takes.
+        """
         with atomic_write(self.path / "history.csv") as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False)
+            pd.DataFrame(history).to_csv(temporary, index=False)
+        with atomic_write(self.weights) as temporary:
+            temporary.write_bytes(save(dict(weights)))
+        for split, arrays in predictions.items():
+            self.write_predictions(split, arrays)
+        if "test" in predictions:
+            write_submission(competition, predictions["test"]["probs_views"], self.submission)
+        self.write_metrics(metrics)
 
     def history(self) -> pd.DataFrame:
         """The rows of history.csv."""
@@ -110,23 +132,17 @@ class RunFolder:
         except ValueError as error:
             raise DataError(f"{self.path / 'history.csv'} is damaged ({error})") from error
 
-    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Write model.safetensors."""
-        with atomic_write(self.path / "model.safetensors") as temporary:
-            temporary.write_bytes(save(dict(weights)))
-
     def load_weights(self, model: nn.Module) -> None:
         """Give `model` the weights in model.safetensors.
 
         Raises:
             DataError: it is damaged, or has the weights of another network.
         """
-        path = self.path / "model.safetensors"
         try:
-            model.load_state_dict(load_file(path))
+            model.load_state_dict(load_file(self.weights))
         except (SafetensorError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise DataError(f"{path} does not hold the weights of this network ({reason})") from error
+            raise DataError(f"{self.weights} does not hold the weights of this network ({reason})") from error
 
     def write_predictions(self, split: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write the predictions of a split: ids, labels where they are known, probs and probs_views."""
@@ -150,10 +166,6 @@ class RunFolder:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
             raise DataError(f"{path} cannot be used ({error}): train this run again") from error
 
-    def write_submission(self, competition: Competition, probs: np.ndarray) -> None:
-        """Write and validate submission.csv from probabilities [N, C] of the test split."""
-        write_submission(competition, probs, self.submission)
-
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json, the last of the results."""
         write_json(self.path / "metrics.json", metrics)
@@ -164,14 +176,7 @@ class RunFolder:
         Raises:
             DataError: it is damaged.
         """
-        path = self.path / "metrics.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is damaged ({error})") from error
-        if not isinstance(content, dict):
-            raise DataError(f"{path} is damaged: it lacks the scores of a run")
-        return content
+        return _read_json(self.path / "metrics.json")
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -182,10 +187,17 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8-sig")).get("record")
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error}): remove it or choose another out") from error
+    record = _read_json(path).get("record")
     if record is None or (isinstance(record, dict) and {"fingerprint", "class_names"} <= set(record)):
         return record
     raise DataError(f"{path} is damaged: its record lacks the fingerprint or class_names of a run")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}): restore it or train again with another out") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged: it holds no names and values")
+    return content

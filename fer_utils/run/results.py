@@ -49,13 +49,7 @@ def write_results(
             arrays["labels"] = split.labels
             scores[name] = score_split(arrays, competition, name)
         predictions[name] = arrays
-    folder.write_history(learner.history)
-    folder.write_weights(weights)
-    for name, arrays in predictions.items():
-        folder.write_predictions(name, arrays)
-    if "test" in predictions:
-        folder.write_submission(competition, predictions["test"]["probs_views"])
-    folder.write_metrics(scores)
+    folder.write_results(competition, learner.history, weights, predictions, scores)
 
 
 def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: str) -> dict[str, Any]:

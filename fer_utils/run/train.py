@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import os
 import sys
 import time
@@ -25,6 +26,7 @@ from fer_utils.command_line import exit_status
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
+from fer_utils.files import locked
 from fer_utils.learning.augment import VIEWS
 from fer_utils.learning.device import environment
 from fer_utils.learning.distributed import Team, end_process, join_team, leads_team, leave_team, own_device
@@ -84,20 +86,34 @@ def fit(config: Config, competition: Competition) -> Run:
             f"n_devices is {config.n_devices}, but fit trains on {team.size}: use launch(config, "
             "competition) or python -m fer_utils config.json"
         )
-    lock = folder.locked() if team.leads else nullcontext()
+    lock = locked(folder.path) if team.leads else nullcontext()
     with lock, explained(config), Interruption(defer=team.size == 1) as interruption:
-        # Another process may have finished the run before the lock.
-        if not team.agree(team.leads and folder.holds(config, competition)):
-            limit = TimeLimit(config.max_hours, team.size * _validation_passes(config, competition))
-            learner = _start_or_resume(config, competition, folder, device, team)
-            in_time = _run_epochs(learner, competition, folder, interruption, limit)
-            interruption.message = "stopped while writing the results; the same command resumes there"
-            if team.leads:
-                write_results(learner, competition, folder, out_of_time=not in_time)
-            if team.leads and in_time:
-                folder.checkpoint.remove()
-            team.agree(None)  # the others wait until the run is whole
+        finished = team.leads and folder.holds(config, competition)  # by another process, before the lock
+        if not team.agree(finished):
+            _train(config, competition, folder, device, team, interruption)
     return load_run(folder.path)
+
+
+def _train(
+    config: Config,
+    competition: Competition,
+    folder: RunFolder,
+    device: torch.device,
+    team: Team,
+    interruption: Interruption,
+) -> None:
+    """Start or resume, epochs, results; not within `fit`, so that `explained` can free what a failure leaves."""
+    valid, test = len(competition.valid), len(competition.splits.get("test", ()))
+    passes = team.size * len(VIEWS[config.views]) * (valid + test) / valid  # the leader predicts
+    limit = TimeLimit(config.max_hours, passes)
+    learner = _start_or_resume(config, competition, folder, device, team)
+    in_time = _run_epochs(learner, competition, folder, interruption, limit)
+    interruption.message = "stopped while writing the results; the same command resumes there"
+    if team.leads:
+        write_results(learner, competition, folder, out_of_time=not in_time)
+        if in_time:
+            folder.checkpoint.remove()
+    team.agree(None)  # the others wait until the run is whole
 
 
 def _check_trainable(config: Config, competition: Competition) -> None:
@@ -106,12 +122,6 @@ def _check_trainable(config: Config, competition: Competition) -> None:
         if split.labels is None or len(split) == 0:
             raise DataError(f"the {name} split of {competition.source} has no labelled images")
     check_targets(config, competition)
-
-
-def _validation_passes(config: Config, competition: Competition) -> float:
-    """The work for the results, in passes over the validation split."""
-    valid, test = len(competition.valid), len(competition.splits.get("test", ()))
-    return len(VIEWS[config.views]) * (valid + test) / valid
 
 
 def _start_or_resume(
@@ -187,12 +197,16 @@ def _run_epochs(
     with Progress(config.epochs, learner.epoch, silent=not team.leads) as progress, suppress(TimeIsUp):
         for epoch in range(learner.epoch, config.epochs):
             if config.patience and learner.epoch - learner.best["epoch"] >= config.patience:
-                progress.say(f"stopped early: no better validation accuracy in {config.patience} epochs")
+                if team.leads:
+                    print(f"stopped early: no better validation accuracy in {config.patience} epochs")
                 break
             train_loss, train_accuracy = train_epoch(learner, images, labels, epoch, whole_step, soft)
             row = {"epoch": epoch + 1, "train_loss": train_loss, "train_accuracy": train_accuracy}
-            with limit.timing(learner):
-                row |= validate(learner, valid)
+            before = time.perf_counter()
+            row |= validate(learner, valid)
+            seconds = time.perf_counter() - before
+            # The shortest so far: the first one on a GPU also loads kernels.
+            learner.validation_seconds = min(seconds, learner.validation_seconds or math.inf)
             row["learning_rate"] = learner.optimizer.param_groups[0]["lr"]
             row["size"] = size_of_epoch(config, epoch)
             with interruption.whole():
