@@ -23,9 +23,10 @@ from fer_utils.learning.training_loop import Learner, TrainingError
 SHARE_OF_TIME = 0.05
 # Attributes of a learner that are saved and restored as they are. Random states are not saved: seed and step
 # determine every draw and the learning rate.
-PLAIN = ("epoch", "step", "seconds", "epoch_seconds", "validation_seconds", "resumed", "history", "best")
-PARTS = ("model", "average", "optimizer", "scaler")
-KEYS = {"config", "fingerprint", "dtype", "device", "totals", *PLAIN, *PARTS}
+VALUES = ("epoch", "step", "seconds", "epoch_seconds", "validation_seconds", "resumed", "history", "best")
+# Those that have a state_dict.
+WITH_STATE = ("model", "average", "optimizer", "scaler")
+KEYS = {"config", "fingerprint", "dtype", "device", "totals", *VALUES, *WITH_STATE}
 
 
 class CheckpointFile:
@@ -129,14 +130,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _state(learner: Learner, totals: Tensor) -> dict[str, Any]:
-    parts = {name: getattr(learner, name) for name in PARTS}
+    parts = {name: getattr(learner, name) for name in WITH_STATE}
     return {
         "config": learner.config.to_dict(),
         "fingerprint": learner.fingerprint,
         "dtype": learner.dtype,
         "device": learner.device.type,
         "totals": totals,
-        **{name: getattr(learner, name) for name in PLAIN},
+        **{name: getattr(learner, name) for name in VALUES},
         **{name: None if part is None else part.state_dict() for name, part in parts.items()},
     }
 
@@ -155,7 +156,7 @@ def _restore(learner: Learner, state: dict[str, Any], path: Path) -> None:
         learner.scaler = torch.amp.GradScaler(learner.device.type, enabled=learner.dtype == torch.float16)
     if state["scaler"] and learner.scaler.is_enabled():
         learner.scaler.load_state_dict(state["scaler"])
-    for name in PLAIN:
+    for name in VALUES:
         setattr(learner, name, state[name])
     learner.resumed += 1
     totals = state["totals"].to(learner.device)

@@ -63,8 +63,7 @@ class RunFolder:
         """
         record = self.record()
         if record is None and self.has_results:
-            advice = "choose another out"
-            raise ConfigError(f"{self} has results that no run here recorded in config.json: {advice}")
+            raise ConfigError(f"{self} has results without a record in config.json: choose another out")
         if record is None or (self.missing() and not self.checkpoint.exists):
             return False  # nothing worth keeping, or only the config that a person wrote for this run
         other = self.config()

@@ -13,12 +13,16 @@ from fer_utils.run.finished_run import Run, load_run
 
 
 def check_targets(config: Config, competition: Competition) -> None:
-    """Check before any work that `training_targets` will succeed.
+    """Check before any work that there is something to learn from and to validate on.
 
     Raises:
-        DataError: no votes to learn from, or a teacher that is no finished run, has other classes, or has
-            another validation or test split: it may have learned from the images that score its student.
+        DataError: no labels or votes, or a teacher that is no finished run, has other classes, or has another
+            validation or test split: it may have learned from the images that score its student.
     """
+    for name in ("train", "valid"):
+        split = competition.splits[name]
+        if split.labels is None or len(split) == 0:
+            raise DataError(f"the {name} split of {competition.source} has no labelled images")
     if config.soft_labels and competition.train.votes is None:
         raise DataError(
             f"soft_labels: {competition.source} has one label for each image and no votes; turn it off"

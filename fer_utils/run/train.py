@@ -75,7 +75,7 @@ def fit(config: Config, competition: Competition) -> Run:
         Interrupted: it was interrupted (a KeyboardInterrupt).
     """
     folder = RunFolder(config.out)
-    _check_trainable(config, competition)
+    check_targets(config, competition)
     if folder.holds(config, competition):
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
@@ -102,7 +102,7 @@ def _train(
     team: Team,
     interruption: Interruption,
 ) -> None:
-    """Start or resume, epochs, results; not within `fit`, so that `explained` can free what a failure leaves."""
+    """Start or resume, epochs, results; not within `fit`, so that `explained` can free the learner."""
     valid, test = len(competition.valid), len(competition.splits.get("test", ()))
     passes = team.size * len(VIEWS[config.views]) * (valid + test) / valid  # the leader predicts
     limit = TimeLimit(config.max_hours, passes)
@@ -114,14 +114,6 @@ def _train(
         if in_time:
             folder.checkpoint.remove()
     team.agree(None)  # the others wait until the run is whole
-
-
-def _check_trainable(config: Config, competition: Competition) -> None:
-    for name in ("train", "valid"):
-        split = competition.splits[name]
-        if split.labels is None or len(split) == 0:
-            raise DataError(f"the {name} split of {competition.source} has no labelled images")
-    check_targets(config, competition)
 
 
 def _start_or_resume(
@@ -218,12 +210,17 @@ def _run_epochs(
                     folder.checkpoint.save(learner)
                 progress.report(row, learner.seconds)
         return True
-    over = f"max_hours ({config.max_hours:g}) ended after {_position(learner)}"
+    _tell_out_of_time(learner)
+    return False
+
+
+def _tell_out_of_time(learner: Learner) -> None:
+    """Print where the hours ended; an OutOfTime error if there is no epoch yet to write results of."""
+    over = f"max_hours ({learner.config.max_hours:g}) ended after {_position(learner)}"
     if not learner.best["epoch"]:
         raise OutOfTime(f"{over}, too soon for a result; the same command resumes there")
-    if team.leads:
+    if learner.team.leads:
         print(f"{over}: the results are those of the best epoch so far", flush=True)
-    return False
 
 
 def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:

@@ -154,7 +154,7 @@ def test_one_that_may_not_be_read_is_not_taken_for_damaged(tiny, tmp_path, monke
 
 def test_results_of_something_else_are_not_mixed_with_a_run(tiny, tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(ConfigError, match="has results that no run here recorded"):
+    with pytest.raises(ConfigError, match="has results without a record"):
         fit(config_of(tmp_path), tiny)
     assert (tmp_path / "metrics.json").read_text() == "{}"
 
