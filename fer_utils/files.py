@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import errno
 import json
-import math
 import os
 import re
 import shutil
@@ -32,8 +31,9 @@ _TEMPORARY = re.compile(r"\..{0,100}-[0-9a-f]{32}(\.\w+)?")
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file name beside `path`; it becomes `path` only on success.
+def atomic_write(path: str | Path, previous: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary file name beside `path`; it becomes `path` only on success. The file that it replaces
+    gets the name `previous`, if that is given.
 
     The parent folder is made. The temporary name keeps the suffix, which numpy and others need. After
     this the file is on the disk, not only in a buffer: a power cut leaves the old file or the new one.
@@ -49,6 +49,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             yield temporary
             with open(temporary, "r+b") as file:  # Windows flushes only a file that is open for writing
                 os.fsync(file.fileno())
+            if previous is not None and path.is_file():
+                os.replace(path, previous)
             os.replace(temporary, path)
             _sync_folder(path.parent)
         finally:
@@ -59,14 +61,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write a rename to the disk; only Unix can open a folder for that."""
-    if os.name == "posix":
-        with suppress(OSError):  # some network disks refuse
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    """Write a rename to the disk."""
+    with suppress(OSError):  # Windows and some network disks refuse
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 _ADVICE = {
@@ -137,19 +138,9 @@ def write_text(path: str | Path, text: str) -> Path:
 
 def write_json(path: str | Path, content: Any) -> Path:
     """Write JSON atomically: keys in the given order, numpy values as plain ones, NaN and infinity null."""
-    return write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy arrays and scalars
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+    text = json.dumps(content, default=lambda item: str(item) if isinstance(item, Path) else item.tolist())
+    plain = json.loads(text, parse_constant=lambda _: None)  # NaN and infinity, which JSON does not have
+    return write_text(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
 
 
 def find_path(path: str | Path) -> Path:

@@ -56,8 +56,3 @@ class Progress:
             self.bar.update()
         else:
             print(f"epoch {row['epoch']:>3}/{self.epochs}  {text}  {seconds:.0f} s", flush=True)
-
-    def say(self, line: str) -> None:
-        """Print a line of its own."""
-        if not self.silent:
-            print(line, flush=True)

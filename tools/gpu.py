@@ -37,6 +37,7 @@ from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.metrics import describe
 from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.finished_run import load_run
+from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_members
 from fer_utils.run.train import fit
 from tools import gpu_plan
@@ -92,9 +93,14 @@ def smoke_accuracy(config: Config, competition: Competition) -> str:
     return describe(fit(config, competition).metrics["valid"]["views"])
 
 
+def with_results(folder: Path) -> list[Path]:
+    """The folders of the members that have results."""
+    return [path for path in sorted(folder.glob("member*")) if RunFolder(path).has_results]
+
+
 def write_average(folder: Path, competition: Competition) -> str:
     """Average the finished members into `folder`, with a validated submission; returns a line on it."""
-    runs = [load_run(path.parent) for path in sorted(folder.glob("member*/metrics.json"))]
+    runs = [load_run(member) for member in with_results(folder)]
     members = np.stack([run.saved_probs("valid") for run in runs])
     scores = score_ensemble(members, competition.valid.labels, competition.class_names)
     save_ensemble([runs[k] for k in scores["chosen"]], competition, folder, scores)
@@ -105,7 +111,8 @@ def bring_back(folder: Path, target: Path) -> None:
     """Pack what is worth keeping into files of at most `LARGEST_FILE` bytes: everything small, probabilities
     as float16, and the weights (kept as float16 anyway) of the first members; no checkpoints."""
     target.mkdir(parents=True, exist_ok=True)
-    weights = sorted(folder.glob("member*/model.safetensors"))[: gpu_plan.FIRST]
+    weights = [RunFolder(path).weights for path in sorted(folder.glob("member*"))]
+    weights = [path for path in weights if path.is_file()][: gpu_plan.FIRST]
     small = [p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".csv", ".npz", ".txt")]
     for name, paths in (("results", small), ("weights", weights)):
         buffer = io.BytesIO()
@@ -233,11 +240,11 @@ def use_minutes(options: argparse.Namespace) -> int:
 
     keep()
     for _ in train_members(members, end, at_once, report.say, keep):
-        if list(folder.glob("member*/metrics.json")):
+        if with_results(folder):
             report.say(write_average(folder, competition))
         if options.bring_back:
             bring_back(folder, resolve_out(options.bring_back))
-    if not (folder / "metrics.json").is_file():
+    if not RunFolder(folder).has_results:
         report.say("no member has a result yet; the same command resumes")
         return 1
     report.say(f"written to {folder}")

@@ -125,7 +125,7 @@ class Planned:
     @property
     def is_begun(self) -> bool:
         """Whether its config is fixed, because a training began."""
-        return (RunFolder(self.config.out).path / "config.json").is_file()
+        return RunFolder(self.config.out).record() is not None
 
     def shortened(self, share: float) -> Planned:
         """The same with so much less time."""

@@ -7,6 +7,7 @@ python -m tools.reproduce NAME --data PATH --score                          scor
 from __future__ import annotations
 
 import argparse
+import filecmp
 import shutil
 import sys
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **parameters: 
     save_ensemble(chosen, competition, folder, scores | {"at_once": at_once})
     for run in runs:
         if competition.test is not None:
-            shutil.copyfile(run.out / "submission.csv", folder / f"submission_seed{run.config.seed}.csv")
+            shutil.copyfile(run.folder.submission, folder / f"submission_seed{run.config.seed}.csv")
     if len(runs) < len(configs):
         raise failure or OutOfTime(f"{left}, and {folder} has the average of these")
     return folder
@@ -150,17 +151,17 @@ def score_reference(reference: Reference, competition: Competition) -> str:
 def compare_with_committed(folder: Path, name: str) -> list[str]:
     """Lines that compare a repetition in `folder` with the committed reference `name`."""
     committed = FOLDER / name
-    if not (committed / "metrics.json").is_file():
+    if not RunFolder(committed).has_results:
         return [f"{name} is not committed yet: nothing to compare with"]
     lines = []
     for run in map(load_run, sorted(folder.glob("member*"))):
         line = f"{run.out.name}: {describe(run.metrics['valid']['views'])}"
         if (committed / run.out.name).is_dir():
             other = load_run(committed / run.out.name)
-            weights = [(part.out / "model.safetensors").read_bytes() for part in (run, other)]
+            same = filecmp.cmp(run.folder.weights, other.folder.weights, shallow=False)
             preds, theirs = (part.saved_probs("valid").argmax(1) for part in (run, other))
             gain = describe_gain(paired_test(preds, theirs, run.saved("valid", "labels")))
-            line += "; the same bytes" if weights[0] == weights[1] else f"; against the committed one {gain}"
+            line += "; the same bytes" if same else f"; against the committed one {gain}"
         lines.append(line)
     for said, part in (("anew", folder), ("committed", committed)):
         scores = RunFolder(part).metrics()
@@ -185,11 +186,10 @@ def repeat_or_score(options: argparse.Namespace) -> None:
         print(score_reference(reference, reference.runs[0].load_data(data)))
         return
     if name not in PLANS:
-        own = FOLDER / name / "config.json"
-        if own.is_file():
+        if RunFolder(FOLDER / name).record() is not None:
             raise ConfigError(
-                f"{name} is one run without a plan: python -m fer_utils {own} --out FOLDER repeats it, "
-                "--score scores it"
+                f"{name} is one run without a plan: python -m fer_utils {FOLDER / name / 'config.json'} "
+                "--out FOLDER repeats it, --score scores it"
             )
         raise unknown_reference(name, list(PLANS))
     if RunFolder(FOLDER / name).has_results:  # is this the data it was made from?

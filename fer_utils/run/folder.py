@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
-from fer_utils.files import atomic_write, locked, resolve_out, write_json
+from fer_utils.data.submission import write_submission
+from fer_utils.files import atomic_write, resolve_out, write_json
 from fer_utils.run.checkpoint import CheckpointFile
 
 # A run is complete when all of these are in its folder; metrics.json is written last.
@@ -39,10 +39,6 @@ class RunFolder:
     def __str__(self) -> str:
         return str(self.path)
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Hold the folder for this process alone (`files.locked`)."""
-        return locked(self.path)
-
     # ------------------------------------------------------------ state
 
     def missing(self) -> list[str]:
@@ -50,34 +46,14 @@ class RunFolder:
         return [name for name in RUN_FILES if not (self.path / name).is_file()]
 
     @property
-    def has_files(self) -> bool:
-        """Whether a training left anything beside a config."""
-        return self.checkpoint.exists or any((self.path / name).is_file() for name in RUN_FILES[1:])
-
-    @property
     def has_results(self) -> bool:
         """Whether it has results, perhaps of a run that can still resume."""
         return (self.path / "metrics.json").is_file()
 
     @property
-    def is_out_of_time(self) -> bool:
-        """Whether it has the results of a run that `max_hours` ended and that can resume.
-
-        Raises:
-            DataError: metrics.json is damaged.
-        """
-        if not (self.has_results and self.checkpoint.exists):
-            return False
-        try:
-            return bool(self.metrics()["training"].get("out_of_time"))
-        except (DataError, KeyError, TypeError, AttributeError) as error:
-            path, advice = self.path / "metrics.json", "remove it, and the run resumes from its checkpoint"
-            raise DataError(f"{path} is damaged ({error}): {advice}") from error
-
-    @property
     def is_finished(self) -> bool:
-        """Whether it has the results of a run that reached its end."""
-        return not self.missing() and not self.is_out_of_time
+        """Whether it has the results of a run that reached its end, which then removed its checkpoint."""
+        return not self.missing() and not self.checkpoint.exists
 
     def holds(self, config: Config, competition: Competition) -> bool:
         """Whether it has this run, finished.
@@ -87,8 +63,7 @@ class RunFolder:
         """
         record = self.record()
         if record is None and self.has_results:
-            advice = "choose another out"
-            raise ConfigError(f"{self} has results that no run here recorded in config.json: {advice}")
+            raise ConfigError(f"{self} has results without a record in config.json: choose another out")
         if record is None or (self.missing() and not self.checkpoint.exists):
             return False  # nothing worth keeping, or only the config that a person wrote for this run
         other = self.config()
@@ -115,10 +90,39 @@ class RunFolder:
 
     # ------------------------------------------------------------ results
 
-    def write_history(self, rows: list[dict[str, Any]]) -> None:
-        """Write history.csv, a row for each epoch."""
+    @property
+    def weights(self) -> Path:
+        """Where the weights are."""
+        return self.path / "model.safetensors"
+
+    @property
+    def submission(self) -> Path:
+        """Where the submission is, if the data has a test split."""
+        return self.path / "submission.csv"
+
+    def write_results(
+        self,
+        competition: Competition,
+        history: list[dict[str, Any]],
+        weights: Mapping[str, Tensor],
+        predictions: Mapping[str, Mapping[str, np.ndarray]],
+        metrics: Mapping[str, Any],
+    ) -> None:
+        """Write the files of a finished run, metrics.json last.
+
+        Args:
+            history: a row for each epoch.
+            predictions: by split, what `write_predictions` takes.
+        """
         with atomic_write(self.path / "history.csv") as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False)
+            pd.DataFrame(history).to_csv(temporary, index=False)
+        with atomic_write(self.weights) as temporary:
+            temporary.write_bytes(save(dict(weights)))
+        for split, arrays in predictions.items():
+            self.write_predictions(split, arrays)
+        if "test" in predictions:
+            write_submission(competition, predictions["test"]["probs_views"], self.submission)
+        self.write_metrics(metrics)
 
     def history(self) -> pd.DataFrame:
         """The rows of history.csv."""
@@ -127,23 +131,17 @@ class RunFolder:
         except ValueError as error:
             raise DataError(f"{self.path / 'history.csv'} is damaged ({error})") from error
 
-    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Write model.safetensors."""
-        with atomic_write(self.path / "model.safetensors") as temporary:
-            temporary.write_bytes(save(dict(weights)))
-
     def load_weights(self, model: nn.Module) -> None:
         """Give `model` the weights in model.safetensors.
 
         Raises:
             DataError: it is damaged, or has the weights of another network.
         """
-        path = self.path / "model.safetensors"
         try:
-            model.load_state_dict(load_file(path))
+            model.load_state_dict(load_file(self.weights))
         except (SafetensorError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise DataError(f"{path} does not hold the weights of this network ({reason})") from error
+            raise DataError(f"{self.weights} does not hold the weights of this network ({reason})") from error
 
     def write_predictions(self, split: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write the predictions of a split: ids, labels where they are known, probs and probs_views."""
@@ -177,14 +175,7 @@ class RunFolder:
         Raises:
             DataError: it is damaged.
         """
-        path = self.path / "metrics.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is damaged ({error})") from error
-        if not isinstance(content, dict):
-            raise DataError(f"{path} is damaged: it lacks the scores of a run")
-        return content
+        return _read_json(self.path / "metrics.json")
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -195,10 +186,17 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8-sig")).get("record")
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error}): remove it or choose another out") from error
+    record = _read_json(path).get("record")
     if record is None or (isinstance(record, dict) and {"fingerprint", "class_names"} <= set(record)):
         return record
     raise DataError(f"{path} is damaged: its record lacks the fingerprint or class_names of a run")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}): restore it or train again with another out") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged: it holds no names and values")
+    return content

@@ -6,7 +6,6 @@ and can be saved. Anywhere else it takes effect at once.
 
 from __future__ import annotations
 
-import _thread
 import os
 import signal
 import threading
@@ -20,8 +19,9 @@ from typing import Self
 # step is cut, and the run resumes from its last checkpoint.
 PATIENCE_SECONDS = 1.0
 # Python handles a signal only between two calls into torch, and one call may take seconds on a slow machine.
-# The sender of SIGTERM does not wait for that: the process ends itself, as safely as if it were killed.
-LAST_SECONDS = 1.6
+# The sender of SIGTERM does not wait for that: after so much more the process ends itself, as safely as if it
+# were killed.
+LAST_SECONDS = 0.6
 
 
 class Interrupted(KeyboardInterrupt):
@@ -91,23 +91,11 @@ class Interruption:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.received is None:
-            self._first = now
-            if self._waits:  # if the block lasts too long, the same signal again ends it
-                timer = threading.Timer(PATIENCE_SECONDS, self._repeat_signal)
-                timer.daemon = True
-                timer.start()
+        self._first = self._first or now
         self.received = signal.Signals(number)
         # A terminal's Ctrl-C reaches a training twice, once through the process that launched it.
         if not self._waits or now - self._first > PATIENCE_SECONDS / 2:
             raise KeyboardInterrupt if self._over.is_set() else _Stop
-
-    def _repeat_signal(self) -> None:
-        if self._waits and signal.getsignal(self.received) == self._handle:
-            if os.name == "nt":  # where os.kill would end the process at once
-                _thread.interrupt_main(self.received)
-            else:
-                os.kill(os.getpid(), self.received)
 
     def _watch_signals(self) -> None:
         """Notice signals at once, in a thread: the interpreter writes the number of each into a pipe."""
@@ -117,8 +105,11 @@ class Interruption:
         self._wakeup_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
     def _watch(self, descriptor: int) -> None:
-        while number := os.read(descriptor, 1):
-            if number[0] == signal.SIGTERM and not self._over.wait(LAST_SECONDS):
+        while read := os.read(descriptor, 1):
+            number = read[0]
+            if number in self._previous and not self._over.wait(PATIENCE_SECONDS) and self._waits:
+                os.kill(os.getpid(), number)  # again, which ends the block
+            if number == signal.SIGTERM and not self._over.wait(LAST_SECONDS):
                 with suppress(OSError, ValueError):
                     print(self.message, flush=True)
                 os._exit(128 + signal.SIGTERM)

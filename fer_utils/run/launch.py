@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import queue
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -21,7 +20,7 @@ import torch
 
 from fer_utils.competition import Competition
 from fer_utils.config import Config, ConfigError
-from fer_utils.files import resolve_out, write_json
+from fer_utils.files import resolve_out
 from fer_utils.learning.device import choose_device, visible_gpu
 from fer_utils.learning.distributed import end_process, in_team
 from fer_utils.run.finished_run import Run, load_run
@@ -45,7 +44,7 @@ def launch(config: Config, competition: Competition) -> Run:
     """
     folder, start = RunFolder(config.out), time.monotonic()
     n_devices = 1 if config.n_devices == "auto" else int(config.n_devices)
-    if folder.has_results and not folder.is_out_of_time:  # finished, or another run's: `fit` knows
+    if folder.has_results and not folder.checkpoint.exists:  # finished, or another run's: `fit` knows
         n_devices, config = 1, dataclasses.replace(config, n_devices="1")
     if n_devices == 1:
         return fit(config, competition)
@@ -55,14 +54,10 @@ def launch(config: Config, competition: Competition) -> Run:
         raise ConfigError(f"n_devices: {n_devices} devices need batches of {2 * n_devices} images or more")
     print(f"training on {n_devices} devices", flush=True)
     config = dataclasses.replace(config, max_hours=hours_left(config.max_hours, start))
-    with tempfile.TemporaryDirectory() as temporary, Interruption(defer=False):
-        path = write_json(Path(temporary) / "config.json", config.to_dict())
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        torchrun += [f"--nproc-per-node={n_devices}", f"--log-dir={temporary}"]
-        variables = {"FER_FINGERPRINT": competition.fingerprint}
-        variables |= _threads(n_devices) if kind == "cpu" else {}
-        command = [*torchrun, "-m", "fer_utils.run.train", str(path)]
-        Processes().run(command, Path(temporary), variables=variables)
+    variables = {"FER_FINGERPRINT": competition.fingerprint}
+    variables |= _threads(n_devices) if kind == "cpu" else {}
+    with Interruption(defer=False):
+        Processes().run(config, variables, n_devices)
     return load_run(folder.path)
 
 
@@ -103,11 +98,8 @@ def launch_members(
             hours = hours_left(config.max_hours, start)
             if config.max_hours and hours < LEAST_HOURS and not RunFolder(config.out).has_results:
                 raise OutOfTime(f"{label}OutOfTime: max_hours ended before it began")
-            with tempfile.TemporaryDirectory() as folder:
-                alone = dataclasses.replace(config, n_devices="1", max_hours=hours)
-                path = write_json(Path(folder) / "config.json", alone.to_dict())
-                command = [sys.executable, "-m", "fer_utils.run.train", str(path)]
-                processes.run(command, Path(folder), variables=variables, label=label)
+            alone = dataclasses.replace(config, n_devices="1", max_hours=hours)
+            processes.run(alone, variables, label=label)
         except OutOfTime as error:
             late.add(str(resolve_out(config.out)))
             print(error, flush=True)

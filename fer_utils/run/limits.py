@@ -16,7 +16,7 @@ from fer_utils.config import Config
 from fer_utils.learning.training_loop import Learner, TrainingError
 
 # Validation runs on warm caches and, on a GPU, in half precision; predicting for the results does not.
-CAUTION = 2.0
+SAFETY_FACTOR = 2.0
 
 
 class OutOfTime(TrainingError):
@@ -30,26 +30,16 @@ class TimeIsUp(Exception):
 class TimeLimit:
     """Stops a training early enough to write its results within `hours` (0: no limit) of now.
 
-    `predictions` is the work for the results, in passes over the validation split. The time of a pass is
-    measured at every validation.
+    `predictions` is the work for the results, in passes over the validation split.
     """
 
     def __init__(self, hours: float, predictions: float):
         self.end = time.monotonic() + 3600 * hours if hours else math.inf
         self.predictions = predictions
 
-    @contextmanager
-    def timing(self, learner: Learner) -> Iterator[None]:
-        """Measure a block that validates."""
-        start = time.monotonic()
-        yield
-        seconds = time.monotonic() - start
-        # The shortest so far: the first one on a GPU also loads kernels, and would end a short run at once.
-        learner.validation_seconds = min(seconds, learner.validation_seconds or math.inf)
-
     def is_over(self, learner: Learner) -> bool:
         """Whether there is only time for one more validation and the results."""
-        reserve = CAUTION * (1 + self.predictions) * learner.validation_seconds
+        reserve = SAFETY_FACTOR * (1 + self.predictions) * learner.validation_seconds
         return time.monotonic() + reserve > self.end
 
 

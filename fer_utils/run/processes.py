@@ -7,11 +7,14 @@ import os
 import re
 import signal
 import subprocess
+import sys
+import tempfile
 import threading
 from pathlib import Path
 
 from fer_utils.command_line import SPEAKING_ERRORS
-from fer_utils.files import REPOSITORY
+from fer_utils.config import Config
+from fer_utils.files import REPOSITORY, write_json
 from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.limits import OutOfTime
 
@@ -23,34 +26,35 @@ class Processes:
         self.running: set[subprocess.Popen] = set()
         self.stopped = False
 
-    def run(self, command: list[str], folder: Path, *, variables: dict[str, str], label: str = "") -> None:
-        """Run `command` to its end and print its output, each line after `label`.
+    def run(self, config: Config, variables: dict[str, str], n_processes: int = 1, label: str = "") -> None:
+        """Train in a process of its own, or in several with torchrun, and print their output.
 
         Args:
-            folder: an empty one for its error messages.
             variables: added to the environment of this process.
+            label: printed before each line.
 
         Raises:
             TrainingError: it failed; the message has the traceback of the process that failed first.
             OutOfTime: `max_hours` ended before its first epoch.
         """
-        path = [str(REPOSITORY), os.environ.get("PYTHONPATH")]
-        environment = {
-            **os.environ,
-            **variables,
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, path)),
-            # Where torch's `record` writes a traceback; torchrun gives each of its processes its own file.
-            "TORCHELASTIC_ERROR_FILE": str(folder / "error.json"),
-            "FER_PARENT": "stdin",  # which is closed when this process dies
-        }
-        environment.pop("JPY_SESSION_NAME", None)  # lines, not a bar, come out of a pipe
-        errors, pipe = folder / "stderr.txt", subprocess.PIPE  # torchrun's own errors are long and say less
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            path = write_json(folder / "config.json", config.to_dict())
+            command = [sys.executable, "-m"]
+            if n_processes > 1:
+                command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={n_processes}"]
+                command += [f"--log-dir={folder}", "-m"]
+            command += ["fer_utils.run.train", str(path)]
+            if status := self._wait_for(command, _environment(folder) | variables, folder, label):
+                message = _message(folder, status)
+                raise (OutOfTime if message.startswith("OutOfTime: ") else TrainingError)(label + message)
+
+    def _wait_for(self, command: list[str], environment: dict[str, str], folder: Path, label: str) -> int:
+        """Run `command` to its end and print its output; returns its exit status."""
+        pipe, options = subprocess.PIPE, {"text": True, "env": environment}
         with (
-            errors.open("w", encoding="utf-8") as stderr,
-            subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=stderr, text=True, env=environment
-            ) as process,
+            (folder / "stderr.txt").open("w", encoding="utf-8") as stderr,
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, **options) as process,
         ):
             self.running.add(process)
             if self.stopped:  # by another thread
@@ -64,16 +68,7 @@ class Processes:
             finally:
                 process.wait()
                 self.running.discard(process)
-        if process.returncode:
-            printed = errors.read_text(encoding="utf-8", errors="replace")
-            if process.returncode == -signal.SIGKILL or "SIGKILL" in printed:
-                raise TrainingError(
-                    f"{label}a training process was killed from outside, most often because memory ran out: "
-                    "try a smaller batch_size with another out, or run the same call again, which resumes "
-                    "from the last checkpoint"
-                )
-            message = _first_error(folder) or _crash(printed)
-            raise (OutOfTime if message.startswith("OutOfTime: ") else TrainingError)(label + message)
+        return process.returncode
 
     def stop(self) -> None:
         """End all running processes, and those that are just being started."""
@@ -93,6 +88,31 @@ def _stop_with_parent() -> None:
     while os.read(0, 1):  # not sys.stdin: a waiting thread would hold its lock when Python ends
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    path = [str(REPOSITORY), os.environ.get("PYTHONPATH")]
+    environment = {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        # Where torch's `record` writes a traceback; torchrun gives each of its processes its own file.
+        "TORCHELASTIC_ERROR_FILE": str(folder / "error.json"),
+        "FER_PARENT": "stdin",  # which is closed when this process dies
+    }
+    environment.pop("JPY_SESSION_NAME", None)  # lines, not a bar, come out of a pipe
+    return environment
+
+
+def _message(folder: Path, status: int) -> str:
+    """Why a process failed; torchrun's own errors are long and say less than those of its processes."""
+    printed = (folder / "stderr.txt").read_text(encoding="utf-8", errors="replace")
+    if status == -signal.SIGKILL or "SIGKILL" in printed:
+        return (
+            "a training process was killed from outside, most often because memory ran out: try a smaller "
+            "batch_size with another out, or run the same call again, which resumes from the last checkpoint"
+        )
+    return _first_error(folder) or _crash(printed)
 
 
 def _crash(printed: str) -> str:

@@ -55,16 +55,16 @@ def load_reference(name: str) -> Reference:
         ConfigError: no such name (a similar one is suggested).
         DataError: its files are damaged.
     """
-    known = sorted(path.parent.name for path in FOLDER.glob("*/metrics.json"))
+    known = sorted(folder.name for folder in FOLDER.glob("*") if RunFolder(folder).has_results)
     if name not in known:
         raise unknown_reference(name, known)
-    folder = FOLDER / name
-    if (folder / "config.json").is_file():
-        return Reference(folder, (load_run(folder),))
-    members = RunFolder(folder).metrics().get("members")
+    folder = RunFolder(FOLDER / name)
+    if folder.record() is not None:
+        return Reference(folder.path, (load_run(folder.path),))
+    members = folder.metrics().get("members")
     if not isinstance(members, list) or not members:
-        raise DataError(f"{folder / 'metrics.json'} is damaged: it names no members")
-    return Reference(folder, tuple(load_run(folder / str(member)) for member in members))
+        raise DataError(f"{folder} is damaged: it names no members")
+    return Reference(folder.path, tuple(load_run(folder.path / str(member)) for member in members))
 
 
 def unknown_reference(name: str, known: Sequence[str]) -> ConfigError:

@@ -35,7 +35,7 @@ def config_from_file(path: str | Path, out: str | None = None) -> Config:
     config, record, folder = Config.from_json(path), read_record(path), path.resolve().parent
     if out is not None:
         config = replace(config, out=out)
-    elif record is not None or RunFolder(folder).has_files:
+    elif record is not None or RunFolder(folder).has_results or RunFolder(folder).checkpoint.exists:
         config = replace(config, out=str(folder))
     if record is None:
         return config

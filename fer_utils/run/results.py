@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from fer_utils.competition import Competition, copies_of
-from fer_utils.data.submission import write_submission
 from fer_utils.learning.metrics import describe, evaluate, paired_test
 from fer_utils.learning.models import model_cost
 from fer_utils.learning.predict import view_probs
@@ -24,8 +23,6 @@ def write_results(
     # Matrices are saved in float16, half the size; all predictions below use the weights as saved.
     weights = {name: (t.half() if t.ndim > 1 else t).contiguous() for name, t in best["state"].items()}
     learner.model.load_state_dict(weights)
-    folder.write_history(learner.history)
-    folder.write_weights(weights)
     parameters, operations = model_cost(learner.model, config.image_size)
     training = {
         "parameters": parameters,
@@ -42,18 +39,17 @@ def write_results(
         "out_of_time": out_of_time,
     }
     scores: dict[str, Any] = {"training": training}
-    for name, split in (("valid", competition.valid), ("test", competition.test)):
-        if split is None:
+    predictions: dict[str, dict[str, np.ndarray]] = {}
+    for name, split in competition.splits.items():
+        if name == "train":
             continue
         probs = view_probs(learner.model, split.images, config.views, config.evaluation_batch)
         arrays = {"ids": split.ids.astype(np.str_), "probs": probs[0], "probs_views": probs.mean(0)}
         if split.labels is not None:
             arrays["labels"] = split.labels
             scores[name] = score_split(arrays, competition, name)
-        folder.write_predictions(name, arrays)
-    if competition.test is not None:
-        write_submission(competition, arrays["probs_views"], folder.path / "submission.csv")
-    folder.write_metrics(scores)
+        predictions[name] = arrays
+    folder.write_results(competition, learner.history, weights, predictions, scores)
 
 
 def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: str) -> dict[str, Any]:
@@ -89,5 +85,5 @@ def print_results(run: Run) -> None:
         without = scores["without_copies"]
         if without and without["n"] < scores["views"]["n"]:
             print(f"{name} accuracy without copies of training images: {describe(without)}")
-    if (run.out / "submission.csv").is_file():
-        print(f"submission: {run.out / 'submission.csv'}")
+    if run.folder.submission.is_file():
+        print(f"submission: {run.folder.submission}")

@@ -13,12 +13,16 @@ from fer_utils.run.finished_run import Run, load_run
 
 
 def check_targets(config: Config, competition: Competition) -> None:
-    """Check before any work that `training_targets` will succeed.
+    """Check before any work that there is something to learn from and to validate on.
 
     Raises:
-        DataError: no votes to learn from, or a teacher that is no finished run, has other classes, or has
-            another validation or test split: it may have learned from the images that score its student.
+        DataError: no labels or votes, or a teacher that is no finished run, has other classes, or has another
+            validation or test split: it may have learned from the images that score its student.
     """
+    for name in ("train", "valid"):
+        split = competition.splits[name]
+        if split.labels is None or len(split) == 0:
+            raise DataError(f"the {name} split of {competition.source} has no labelled images")
     if config.soft_labels and competition.train.votes is None:
         raise DataError(
             f"soft_labels: {competition.source} has one label for each image and no votes; turn it off"
@@ -26,7 +30,7 @@ def check_targets(config: Config, competition: Competition) -> None:
     for teacher in _teachers(config):
         if teacher.class_names != competition.class_names:
             raise DataError(f"teacher: {teacher.out} has other classes than {competition.source}")
-        if teacher.folder.is_out_of_time:
+        if not teacher.folder.is_finished:
             raise DataError(f"teacher: {teacher.out} was stopped by max_hours: train it to its end first")
         if not _same_held_out(teacher, competition):
             raise DataError(
@@ -40,7 +44,7 @@ def _same_held_out(teacher: Run, competition: Competition) -> bool:
     valid, test = competition.valid, competition.test
     same = np.array_equal(teacher.saved("valid", "ids"), valid.ids.astype(np.str_))
     same &= np.array_equal(teacher.saved("valid", "labels"), valid.labels)
-    if test is not None and (teacher.out / "test.npz").is_file():
+    if test is not None and teacher.folder.has_predictions("test"):
         same &= np.array_equal(teacher.saved("test", "ids"), test.ids.astype(np.str_))
     return bool(same)
 

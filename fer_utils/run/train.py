@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
+import math
 import os
 import sys
 import time
@@ -26,6 +26,7 @@ from fer_utils.command_line import exit_status
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
+from fer_utils.files import locked
 from fer_utils.learning.augment import VIEWS
 from fer_utils.learning.device import environment
 from fer_utils.learning.distributed import Team, end_process, join_team, leads_team, leave_team, own_device
@@ -40,7 +41,6 @@ from fer_utils.learning.training_loop import (
     validate,
 )
 from fer_utils.progress import Progress
-from fer_utils.run.checkpoint import CheckpointFile
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.interruption import Interruption
@@ -55,7 +55,7 @@ from fer_utils.run.repeat import (
 from fer_utils.run.results import print_results, write_results
 from fer_utils.run.targets import check_targets, training_targets
 
-# In a team a checkpoint within an epoch makes all processes wait: it is considered only after so many steps.
+# In a team a checkpoint within an epoch makes all processes wait: it is considered only every so many steps.
 TEAM_STEPS = 20
 
 
@@ -75,8 +75,8 @@ def fit(config: Config, competition: Competition) -> Run:
         Interrupted: it was interrupted (a KeyboardInterrupt).
     """
     folder = RunFolder(config.out)
-    _check_trainable(config, competition)
-    if folder.holds(config, competition) and not folder.checkpoint.exists:
+    check_targets(config, competition)
+    if folder.holds(config, competition):
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
     device = own_device(config.device)
@@ -86,17 +86,11 @@ def fit(config: Config, competition: Competition) -> Run:
             f"n_devices is {config.n_devices}, but fit trains on {team.size}: use launch(config, "
             "competition) or python -m fer_utils config.json"
         )
-    with (
-        folder.locked() if team.leads else nullcontext(),
-        explained(config),
-        Interruption(defer=team.size == 1) as interruption,
-    ):
-        # Another process may have finished the run before the lock, or been killed on its last line.
-        finished = team.agree(team.leads and folder.holds(config, competition))
-        if not finished:
-            finished = _train(config, competition, folder, device, team, interruption)
-        if team.leads and finished:
-            folder.checkpoint.remove()
+    lock = locked(folder.path) if team.leads else nullcontext()
+    with lock, explained(config), Interruption(defer=team.size == 1) as interruption:
+        finished = team.leads and folder.holds(config, competition)  # by another process, before the lock
+        if not team.agree(finished):
+            _train(config, competition, folder, device, team, interruption)
     return load_run(folder.path)
 
 
@@ -107,17 +101,19 @@ def _train(
     device: torch.device,
     team: Team,
     interruption: Interruption,
-) -> bool:
-    """From the last checkpoint to the results; returns whether there was time for all epochs."""
+) -> None:
+    """Start or resume, epochs, results; not within `fit`, so that `explained` can free the learner."""
     valid, test = len(competition.valid), len(competition.splits.get("test", ()))
     passes = team.size * len(VIEWS[config.views]) * (valid + test) / valid  # the leader predicts
     limit = TimeLimit(config.max_hours, passes)
     learner = _start_or_resume(config, competition, folder, device, team)
-    done = _run_epochs(learner, competition, folder, interruption, limit)
+    in_time = _run_epochs(learner, competition, folder, interruption, limit)
     interruption.message = "stopped while writing the results; the same command resumes there"
     if team.leads:
-        write_results(learner, competition, folder, out_of_time=not done)
-    return team.agree(done)  # the others wait until the run is whole
+        write_results(learner, competition, folder, out_of_time=not in_time)
+        if in_time:
+            folder.checkpoint.remove()
+    team.agree(None)  # the others wait until the run is whole
 
 
 def _start_or_resume(
@@ -127,7 +123,10 @@ def _start_or_resume(
     precision = recorded_precision(folder, config, competition.fingerprint, device)
     learner = new_learner(config, competition, device, team, precision)
     if team.leads:
-        _introduce(learner)
+        parameters, operations = model_cost(learner.model, config.image_size)
+        size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds an image"
+        devices = device.type + (f" x {team.size}" if team.size > 1 else "")
+        print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
     resumed = folder.checkpoint.load(learner)
     if team.differs((learner.epoch, learner.step, learner.resumed)):
         raise TrainingError(f"the processes found different checkpoints in {folder}: do all of them see it?")
@@ -153,22 +152,6 @@ def _position(learner: Learner) -> str:
     return f"epoch {learner.epoch}{step}"
 
 
-def _introduce(learner: Learner) -> None:
-    config, team = learner.config, learner.team
-    parameters, operations = model_cost(learner.model, config.image_size)
-    size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds an image"
-    devices = learner.device.type + (f" x {team.size}" if team.size > 1 else "")
-    print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
-
-
-def _check_trainable(config: Config, competition: Competition) -> None:
-    for name in ("train", "valid"):
-        split = competition.splits[name]
-        if split.labels is None or len(split) == 0:
-            raise DataError(f"the {name} split of {competition.source} has no labelled images")
-    check_targets(config, competition)
-
-
 def _run_epochs(
     learner: Learner,
     competition: Competition,
@@ -181,34 +164,43 @@ def _run_epochs(
     targets = training_targets(config, competition)
     soft = None if targets is None else targets.to(learner.device)
     images, labels = place(train.images, learner.device), torch.tensor(train.labels, device=learner.device)
-    start, steps = time.perf_counter() - learner.seconds, itertools.count(1)
+    start = time.perf_counter() - learner.seconds
 
     @contextmanager
     def whole_step() -> Iterator[None]:
+        """A step that no signal cuts in two, and the checkpoint after it where one is due."""
         interruption.message = "stopped; the same command resumes from the last checkpoint"
+        save = over = False
         with interruption.whole():
             yield
             learner.seconds = time.perf_counter() - start
-            stopping = interruption.received is not None or limit.is_over(learner)
-            saved = _save_within_epoch(learner, folder.checkpoint, next(steps), stopping)
-            if saved:
+            if team.size == 1 or not config.checkpoint_seconds or learner.step % TEAM_STEPS == 1:
+                over = limit.is_over(learner)
+                stopping = over or interruption.received is not None
+                save, over = team.agree((stopping or folder.checkpoint.due(config, epoch_over=False), over))
+            if save:
+                totals = team.gather(learner.totals)
+                if team.leads:
+                    folder.checkpoint.save(learner, totals)
                 interruption.message = f"stopped after {_position(learner)}; the same command resumes there"
-        if saved and team.agree(limit.is_over(learner)):
+        if over:
             raise TimeIsUp
 
     with Progress(config.epochs, learner.epoch, silent=not team.leads) as progress, suppress(TimeIsUp):
         for epoch in range(learner.epoch, config.epochs):
             if config.patience and learner.epoch - learner.best["epoch"] >= config.patience:
-                progress.say(f"stopped early: no better validation accuracy in {config.patience} epochs")
+                if team.leads:
+                    print(f"stopped early: no better validation accuracy in {config.patience} epochs")
                 break
             train_loss, train_accuracy = train_epoch(learner, images, labels, epoch, whole_step, soft)
             row = {"epoch": epoch + 1, "train_loss": train_loss, "train_accuracy": train_accuracy}
-            with limit.timing(learner):
-                row |= validate(learner, valid)
-            row |= {
-                "learning_rate": learner.optimizer.param_groups[0]["lr"],
-                "size": size_of_epoch(config, epoch),
-            }
+            before = time.perf_counter()
+            row |= validate(learner, valid)
+            seconds = time.perf_counter() - before
+            # The shortest so far: the first one on a GPU also loads kernels.
+            learner.validation_seconds = min(seconds, learner.validation_seconds or math.inf)
+            row["learning_rate"] = learner.optimizer.param_groups[0]["lr"]
+            row["size"] = size_of_epoch(config, epoch)
             with interruption.whole():
                 learner.history.append(row)
                 learner.epoch = epoch + 1
@@ -218,28 +210,17 @@ def _run_epochs(
                     folder.checkpoint.save(learner)
                 progress.report(row, learner.seconds)
         return True
-    over = f"max_hours ({config.max_hours:g}) ended after {_position(learner)}"
-    if not learner.best["epoch"]:
-        raise OutOfTime(f"{over}, too soon for a result; the same command resumes there")
-    if team.leads:
-        print(f"{over}: the results are those of the best epoch so far", flush=True)
+    _tell_out_of_time(learner)
     return False
 
 
-def _save_within_epoch(learner: Learner, checkpoint: CheckpointFile, step: int, stopping: bool) -> bool:
-    """Write a checkpoint after the `step`-th step of this process if one is due; returns whether it did.
-
-    A team decides together, every few steps, because it has to gather its totals.
-    """
-    team, config = learner.team, learner.config
-    if team.size > 1 and config.checkpoint_seconds and step % TEAM_STEPS:
-        return False
-    if not team.agree(stopping or checkpoint.due(config, epoch_over=False)):
-        return False
-    totals = team.gather(learner.totals)
-    if team.leads:
-        checkpoint.save(learner, totals)
-    return True
+def _tell_out_of_time(learner: Learner) -> None:
+    """Print where the hours ended; an OutOfTime error if there is no epoch yet to write results of."""
+    over = f"max_hours ({learner.config.max_hours:g}) ended after {_position(learner)}"
+    if not learner.best["epoch"]:
+        raise OutOfTime(f"{over}, too soon for a result; the same command resumes there")
+    if learner.team.leads:
+        print(f"{over}: the results are those of the best epoch so far", flush=True)
 
 
 def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:

@@ -164,16 +164,14 @@ def test_a_notebook_shows_one_line_and_no_traceback():
 def test_ctrl_c_in_a_training_saves_the_step_under_way(tiny, tmp_path, monkeypatch, capsys):
     config = Config(**KNOBS, out=str(tmp_path / "cut"), epochs=2)
     whole = fit(Config(**KNOBS, out=str(tmp_path / "whole"), epochs=2), tiny)
-    save = train._save_within_epoch
 
-    def interrupt(learner, checkpoint, step, asked):
+    def interrupt(limit, learner):
         if learner.epoch == 1 and learner.step == 3:
             send(signal.SIGINT)
-            asked = True
-        return save(learner, checkpoint, step, asked)
+        return False
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_save_within_epoch", interrupt)
+        patch.setattr(train.TimeLimit, "is_over", interrupt)
         with pytest.raises(Interrupted, match="stopped after epoch 1 and step 3 of the next"):
             fit(config, tiny)
     assert CheckpointFile(tmp_path / "cut").exists

@@ -1,11 +1,9 @@
 """Trainings on several devices, tried with two processes on the CPU."""
 
 import dataclasses
-import json
 import os
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,8 +149,8 @@ def test_members_keep_the_device_that_was_asked_for(folder, tmp_path, monkeypatc
     """Not the one they were given: a run must be readable on another machine."""
     seen = []
 
-    def run(self, command, folder, *, variables, label):
-        seen.append((json.loads(Path(command[-1]).read_text())["device"], variables["CUDA_VISIBLE_DEVICES"]))
+    def run(self, config, variables, label):
+        seen.append((config.device, variables["CUDA_VISIBLE_DEVICES"]))
         time.sleep(0.05)
 
     monkeypatch.setattr(launcher.Processes, "run", run)

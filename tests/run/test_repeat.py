@@ -74,7 +74,7 @@ def test_an_interrupted_repetition_goes_on(copy, run, tmp_path, threads, monkeyp
     edit(copy, change)
     command = [str(copy / "config.json"), "--out", str(tmp_path / "again")]
     with monkeypatch.context() as patch:
-        patch.setattr("fer_utils.run.results.write_submission", lambda *_: 1 / 0)
+        patch.setattr("fer_utils.run.folder.write_submission", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train.main(command)
     assert train.main(command) == 0
@@ -107,7 +107,7 @@ def test_another_machine_is_named(capsys):
 def test_a_run_that_goes_on_with_other_threads_says_so(tiny, tmp_path, monkeypatch, capsys, threads):
     config = Config(**KNOBS, out=str(tmp_path), precision="fp32", checkpoint_seconds=0.0)
     with monkeypatch.context() as patch:
-        patch.setattr("fer_utils.run.results.write_submission", lambda *_: 1 / 0)
+        patch.setattr("fer_utils.run.folder.write_submission", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             fit(config, tiny)
     torch.set_num_threads(threads + 1)
