@@ -33,7 +33,6 @@ from fer_utils.learning.models import model_cost
 from fer_utils.learning.training_loop import (
     Learner,
     TrainingError,
-    new_learner,
     place,
     size_of_epoch,
     train_epoch,
@@ -125,7 +124,7 @@ def _start_or_resume(
 ) -> Learner:
     """A learner as the checkpoint left it, or a new one whose config.json is written."""
     precision = recorded_precision(folder, config, competition.fingerprint, device)
-    learner = new_learner(config, competition, device, team, precision)
+    learner = Learner(config, competition, device, team, precision)
     if team.leads:
         _introduce(learner)
     resumed = folder.checkpoint.load(learner)
