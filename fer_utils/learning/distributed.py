@@ -126,13 +126,10 @@ def share_norms(model: nn.Module) -> nn.Module:
     Raises:
         ConfigError: a batch normalization of another kind (some timm backbones), on a CPU.
     """
-    for parent in list(model.modules()):
-        for name, module in parent.named_children():
-            if type(module) is nn.BatchNorm2d and module.affine:
-                shared = SharedBatchNorm(module.num_features, module.eps, module.momentum)
-                shared.load_state_dict(module.state_dict())
-                setattr(parent, name, shared.to(module.weight.device))
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        if type(norm) is nn.BatchNorm2d and norm.affine:
+            norm.__class__ = SharedBatchNorm  # the same parameters and buffers, another `forward`
     others = {type(norm).__name__ for norm in norms} - {"SharedBatchNorm"}
     if others and next(model.parameters()).device.type == "cuda":
         from timm.layers import convert_sync_batchnorm  # torch's, which makes the device wait at every one
