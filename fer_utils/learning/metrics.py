@@ -135,8 +135,8 @@ def coverage_table(probs: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     Geifman and El-Yaniv 2017).
 
     Returns:
-        A row per share in `COVERAGES`: `coverage`, `n`, `accuracy` with its 95 % interval, `threshold` (confidence of the
-        last image kept).
+        A row for each of `COVERAGES`: `coverage`, `n`, `accuracy` with its 95 % interval, `threshold`
+        (confidence of the last image kept).
     """
     confidence, hit = probs.max(1), probs.argmax(1) == labels
     order, rows = np.argsort(-confidence, kind="stable"), []
