@@ -75,7 +75,7 @@ def faces_by_class(
 
 def mean_faces(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
     """The mean image of each class, with its contrast stretched to show the differences."""
-    means = _class_means(split, class_names)
+    means = class_means(split.images, split.labels, class_names)
     low = means.min((1, 2, 3), keepdims=True)
     stretched = (means - low) / np.maximum(means.max((1, 2, 3), keepdims=True) - low, 1)
     captions = [f"{name}\nn = {(split.labels == k).sum():,}" for k, name in enumerate(class_names)]
@@ -85,7 +85,7 @@ def mean_faces(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
 def mean_differences(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
     """The mean image of each class minus the mean of all, without the difference in brightness: red is
     brighter, blue is darker."""
-    differences = _class_means(split, class_names) - split.images.mean(0, dtype=np.float64)
+    differences = class_means(split.images, split.labels, class_names) - split.images.mean(0)
     differences = np.nan_to_num(differences - differences.mean((1, 2, 3), keepdims=True))
     limit = max(1, np.abs(differences).max())
     face_grid(0.5 + differences / (2 * limit), ax, len(class_names), class_names, cmap="RdBu_r")
@@ -93,11 +93,11 @@ def mean_differences(split: Split, class_names: Sequence[str], ax: Axes) -> Axes
     return ax
 
 
-def _class_means(split: Split, class_names: Sequence[str]) -> np.ndarray:
-    """The mean image of each class: float64 [C, 1, H, W]; nan for a class without images."""
-    means = np.full((len(class_names), *split.images.shape[1:]), np.nan)
-    for label in np.unique(split.labels):
-        means[label] = split.images[split.labels == label].mean(0, dtype=np.float64)
+def class_means(values: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """The mean of images or maps [N, ...] in each class: float64 [C, ...]; nan for a class without any."""
+    means = np.full((len(class_names), *values.shape[1:]), np.nan)
+    for label in np.unique(labels):
+        means[label] = values[labels == label].mean(0, dtype=np.float64)
     return means
 
 

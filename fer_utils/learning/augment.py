@@ -1,5 +1,5 @@
-"""Random transforms of a whole batch on its device, drawn anew for every image; and the fixed views of
-test-time augmentation.
+"""Random transforms of a batch on its device, with random numbers of its own for every image; and the fixed
+views of test-time augmentation.
 
 All functions take and return float images [N, 1, H, W] with values in 0..1.
 """
@@ -126,7 +126,7 @@ def view(images: Tensor, flip: bool, dx: float, dy: float, zoom: float) -> Tenso
     return images.flip(-1) if flip else images
 
 
-def at_size(images: Tensor, size: int) -> Tensor:
+def resize(images: Tensor, size: int) -> Tensor:
     """A batch at `size` x `size` pixels, antialiased, on its device: for training that begins with small
     images."""
     if images.shape[-2:] == (size, size):

@@ -78,8 +78,7 @@ class Muon(torch.optim.Optimizer):
             {"params": hidden, "weight_decay": min(config.weight_decay, HIDDEN_DECAY)},
         ]
         defaults = {"lr": config.learning_rate, "momentum": config.momentum}
-        defaults["weight_decay"] = config.weight_decay
-        defaults |= {"orthogonal": False, "scale": 1.0}
+        defaults |= {"weight_decay": config.weight_decay, "orthogonal": False, "scale": 1.0}
         super().__init__(groups, defaults)
 
     @torch.no_grad()
@@ -103,7 +102,7 @@ class Muon(torch.optim.Optimizer):
             updates = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
             if group["orthogonal"] and updates[0].is_cuda:
                 updates = orthogonal_stacked(updates, self.dtype)
-            elif group["orthogonal"]:  # one by one, since the bytes of a CPU's results shall stay
+            elif group["orthogonal"]:  # one by one keeps the bytes of a CPU's results
                 updates = [orthogonal(update, self.dtype) for update in updates]
             torch._foreach_add_(parameters, updates, alpha=-group["lr"] * group["scale"])
 
@@ -145,7 +144,7 @@ def _newton_schulz(matrices: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @contextmanager
-def climbed(model: nn.Module, radius: float) -> Iterator[None]:
+def sam_perturbation(model: nn.Module, radius: float) -> Iterator[None]:
     """Inside, the weights are moved by `radius` along their gradients, to about the worst loss nearby;
     afterwards they are restored. A step along the gradients found there seeks flat minima (sharpness-aware
     minimization, Foret et al. 2021), at the cost of two steps.
@@ -169,7 +168,7 @@ def climbed(model: nn.Module, radius: float) -> Iterator[None]:
 def learning_rate_factor(progress: float, config: Config) -> float:
     """The share of `learning_rate` in use when `progress` (0..1) of all steps is done.
 
-    All schedules climb linearly over the first `warmup` share; "onecycle" then falls linearly to zero
+    All schedules rise linearly over the first `warmup` share; "onecycle" then falls linearly to zero
     (Smith and Topin 2018), "cosine" along half a cosine (Loshchilov and Hutter 2017), "constant" stays.
     """
     if progress < config.warmup:

@@ -19,16 +19,16 @@ from torch.nn import functional as F
 
 from fer_utils.competition import Competition, Split
 from fer_utils.config import Config
-from fer_utils.learning.augment import at_size, augment, mix, to_float
+from fer_utils.learning.augment import augment, mix, resize, to_float
 from fer_utils.learning.device import choose_precision
 from fer_utils.learning.distributed import ALONE, Team, share_norms
 from fer_utils.learning.models import create_model
 from fer_utils.learning.optim import (
     MovingAverage,
     class_weights,
-    climbed,
     learning_rate_factor,
     make_optimizer,
+    sam_perturbation,
 )
 
 
@@ -138,7 +138,7 @@ def train_epoch(
             for group in learner.optimizer.param_groups:
                 group["lr"] = rate
             batch, true = to_float(images[image_rows[step]].to(device)), labels[order[step]]
-            batch = at_size(augment(batch, config, generator), size)
+            batch = resize(augment(batch, config, generator), size)
             targets = F.one_hot(true, learner.num_classes).float() if soft is None else soft[order[step]]
             batch, targets = mix(batch, targets, config.mixup, config.cutmix, generator)
             batch = batch[mine].contiguous(memory_format=torch.channels_last)
@@ -159,7 +159,7 @@ def _step(learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, shar
     config = learner.config
     loss, hits = forward_backward(learner, batch, targets, labels, share)
     if config.sam:
-        with climbed(learner.model, config.sam):
+        with sam_perturbation(learner.model, config.sam):
             forward_backward(learner, batch, targets, labels, share)
     if config.clip_norm:
         learner.scaler.unscale_(learner.optimizer)
@@ -185,7 +185,7 @@ def forward_backward(
 
 
 def batches(n: int, config: Config, epoch: int) -> Tensor:
-    """Row numbers [steps, batch] of each batch, shuffled anew every epoch.
+    """Row numbers [steps, batch] of each batch, shuffled again every epoch.
 
     All batches have the same size, which teams need: up to steps - 1 images, others every time, are left out.
     """

@@ -13,10 +13,10 @@ from fer_utils.learning.models import conv_norm, create_model
 from fer_utils.learning.optim import (
     MovingAverage,
     class_weights,
-    climbed,
     learning_rate_factor,
     make_optimizer,
     orthogonal,
+    sam_perturbation,
 )
 
 OPTIMIZERS = {
@@ -257,7 +257,7 @@ def test_within_a_climb_the_weights_stand_uphill_and_then_where_they_were():
     model(torch.rand(4, 1, 16, 16)).square().sum().backward()
     before = [p.detach().clone() for p in model.parameters()]
     gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
-    with climbed(model, 0.25):
+    with sam_perturbation(model, 0.25):
         moves = [p - old for p, old in zip(model.parameters(), before, strict=True)]
     moved = torch.cat([move.flatten() for move in moves])
     assert moved.norm().item() == pytest.approx(0.25, rel=1e-3)
@@ -270,7 +270,7 @@ def test_a_climb_leaves_the_running_statistics_alone(brightest):
     model = network()
     model(torch.rand(4, 1, 16, 16)).sum().backward()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with climbed(model, 0.25):
+    with sam_perturbation(model, 0.25):
         model(torch.full((4, 1, 16, 16), brightest))
     after = dict(model.named_buffers())
     assert before and all(torch.equal(after[name], buffer) for name, buffer in before.items())
@@ -283,7 +283,7 @@ def test_overflowing_gradients_climb_nowhere():
     for p in model.parameters():
         p.grad = torch.full_like(p, float("inf"))
     before = [p.detach().clone() for p in model.parameters()]
-    with climbed(model, 0.25):
+    with sam_perturbation(model, 0.25):
         assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
 
 
