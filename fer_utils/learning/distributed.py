@@ -23,7 +23,7 @@ from fer_utils.learning.device import choose_device
 
 @dataclass(frozen=True)
 class Team:
-    """This process's number and how many there are. The first one leads: only it writes and prints."""
+    """This process's number and how many there are. The first process leads: only it writes and prints."""
 
     rank: int = 0
     size: int = 1
@@ -42,19 +42,12 @@ class Team:
             dist.all_reduce(tensor)
         return tensor
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        """The `tensor` of every process, stacked: [team, ...]."""
-        parts = [tensor.clone() for _ in range(self.size)]
-        if self.size > 1:
-            dist.all_gather(parts, tensor)
-        return torch.stack(parts)
-
-    def differs(self, value: Any) -> bool:
-        """Whether the processes hold different values; it waits for all of them."""
+    def gather(self, value: Any) -> list[Any]:
+        """The `value` of every process, by rank; tensors must be on the CPU."""
         values = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value)
-        return any(other != value for other in values)
+        return values
 
     def agree(self, value: Any) -> Any:
         """The leader's `value`, in every process."""

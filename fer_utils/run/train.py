@@ -128,7 +128,7 @@ def _start_or_resume(
     if team.leads:
         _introduce(learner)
     resumed = folder.checkpoint.load(learner)
-    if team.differs((learner.epoch, learner.step, learner.resumed)):
+    if len(set(team.gather((learner.epoch, learner.step, learner.resumed)))) > 1:
         raise TrainingError(f"the processes found different checkpoints in {folder}: do all of them see it?")
     record, now = folder.record(), environment(device, learner.dtype)
     if team.leads and resumed:
@@ -235,7 +235,7 @@ def _save_within_epoch(learner: Learner, checkpoint: CheckpointFile, step: int, 
         return False
     if not team.agree(stopping or checkpoint.due(config, epoch_over=False)):
         return False
-    totals = team.gather(learner.totals)
+    totals = torch.stack(team.gather(learner.totals.cpu()))
     if team.leads:
         checkpoint.save(learner, totals)
     return True
