@@ -56,8 +56,8 @@ def _plan(name, count, rng, train):
     for defect, rows in zip(DEFECTS[name], np.split(rng.permutation(count), ends), strict=False):
         plan.loc[rows, "defect"] = defect
     train = plan if train is None else train
-    whole, copies = np.flatnonzero(train.defect == ""), np.flatnonzero(plan.defect.str.endswith("copy"))
-    sources = rng.choice(whole, len(copies), replace=len(whole) < len(copies))
+    intact, copies = np.flatnonzero(train.defect == ""), np.flatnonzero(plan.defect.str.endswith("copy"))
+    sources = rng.choice(intact, len(copies), replace=len(intact) < len(copies))
     plan.loc[copies, "copy_of"] = sources
     plan.loc[copies, ["truth", "label"]] = train.loc[sources, ["truth", "label"]].to_numpy()
     mistakes = np.array([[FER_CLASSES.index(other) for other in MISTAKEN_FOR[true]] for true in FER_CLASSES])
@@ -85,7 +85,7 @@ def demo_truth(n_train: int = 5000, n_valid: int = 1500, seed: int = 0) -> dict[
     return _plans({"train": n_train, "valid": n_valid}, seed)
 
 
-def _pictures(plan, rng, size, train):
+def _draw_split(plan, rng, size, train):
     """Draw a split as planned: uint8 [N, 1, size, size]; it copies from `train`, or from itself if None."""
     images = draw_faces(_sample_units(plan.truth.to_numpy(), rng), rng, size=size)
     copies, blanks = np.flatnonzero(plan.copy_of >= 0), np.flatnonzero(plan.defect == "blank")
@@ -113,7 +113,7 @@ def make_demo(
     plans = _plans({"train": n_train, "valid": n_valid, "test": n_test}, seed)
     for stream, (name, plan) in enumerate(plans.items()):
         train = splits["train"].images if splits else None
-        images = _pictures(plan, np.random.default_rng([seed, 3 + stream]), size, train)
+        images = _draw_split(plan, np.random.default_rng([seed, 3 + stream]), size, train)
         labels = None if name == "test" else plan.label.to_numpy(np.int64)
         splits[name] = Split(images, labels, plan.id.to_numpy(str))
     template = pd.DataFrame({"id": plans["test"].id, "emotion": "0"}, dtype=str)
