@@ -20,7 +20,7 @@ from fer_utils.competition import Competition
 from fer_utils.config import Config
 from fer_utils.files import REPOSITORY
 from fer_utils.learning.device import choose_device
-from fer_utils.learning.training_loop import new_learner, place, train_epoch
+from fer_utils.learning.training_loop import Learner, place, train_epoch
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def peak_memory() -> float:
 def seconds_per_step(config: Config, competition: Competition, steps: int = 8) -> float:
     """The measured time of a training step at full image size, the second time it is done."""
     device = choose_device(config.device)
-    learner = new_learner(config, competition, device)
+    learner = Learner(config, competition, device)
     n = min(len(competition.train), steps * config.batch_size)
     images = place(competition.train.images[:n], device)
     labels = torch.tensor(competition.train.labels[:n], device=device)

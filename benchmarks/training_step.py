@@ -19,7 +19,7 @@ from benchmarks.timing import Row, Settings, matrix_rate, take_turns
 from fer_utils.competition import Competition
 from fer_utils.data.load import load_competition
 from fer_utils.learning.models import model_cost
-from fer_utils.learning.training_loop import Learner, new_learner, place, train_epoch
+from fer_utils.learning.training_loop import Learner, place, train_epoch
 
 STEPS = 4
 
@@ -32,7 +32,7 @@ def rows(settings: Settings) -> Iterator[Row]:
     names = ("small", "medium") if device.type == "cpu" else ("medium", "large")
     for config in settings.nets(*names):
         name = config.model if config.width == 1 else f"{config.model}, width {config.width:g}"
-        learner = new_learner(config, competition, device)
+        learner = Learner(config, competition, device)
         precision = str(learner.dtype).removeprefix("torch.")
         loop, step = epoch_of(learner, competition), bare_step(learner)
 

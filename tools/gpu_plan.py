@@ -17,9 +17,9 @@ from fer_utils.competition import Competition
 from fer_utils.config import Config
 from fer_utils.learning.augment import VIEWS
 from fer_utils.learning.training_loop import (
+    Learner,
     TrainingError,
     batches,
-    new_learner,
     place,
     size_of_epoch,
     train_epoch,
@@ -79,7 +79,7 @@ class Speed:
 def measure(network: tuple[str, float], competition: Competition, device: torch.device) -> Speed:
     """Train and validate for a few steps at both image sizes; the first steps of each only warm up."""
     config = member_config(network, 2, 0, "unused")
-    learner = new_learner(config, competition, device)
+    learner = Learner(config, competition, device)
     n = min(len(competition.train), STEPS.get(device.type, 4) * config.batch_size)
     images = place(competition.train.images[:n], device)
     labels = torch.tensor(competition.train.labels[:n], device=device)

@@ -79,9 +79,9 @@ FEATURES: dict[str, tuple[float, float, dict[int, float]]] = {
     "noise": (0.009, 0.009, {}),
 }
 
-# The least value of some features: a lid or lip turned inside out would be drawn outside the eye or mouth.
-LEAST = {"lid_upper": 0.025, "lid_lower": 0.01, "lip_upper": 0.012, "lip_lower": 0.015}
-LEAST |= {"open_upper": 0.0, "open_lower": 0.0, "teeth_upper": 0.0, "teeth_lower": 0.0}
+# The lowest value of some features: a lid or lip turned inside out would be drawn outside the eye or mouth.
+MINIMUM = {"lid_upper": 0.025, "lid_lower": 0.01, "lip_upper": 0.012, "lip_lower": 0.015}
+MINIMUM |= {"open_upper": 0.0, "open_lower": 0.0, "teeth_upper": 0.0, "teeth_lower": 0.0}
 
 # Height, curve and slant of the hairline, how far the sides reach down, volume, curl.
 HAIR = ("hairline", "curve", "slant", "sides", "volume", "curl")
@@ -107,15 +107,15 @@ def prototype_units(table: dict[str, tuple[int, ...]] = PROTOTYPES) -> np.ndarra
 def _sample_extras(rng, count, variety):
     """Hair style, beard, glasses, and what covers part of the face: name -> [count]."""
     style = rng.integers(len(HAIR_STYLES), size=count) * (variety > 0)
-    things = dict(zip(HAIR, HAIR_STYLES[style].T, strict=True))
-    things["beard"] = variety * rng.uniform(0.4, 0.9, count) * (rng.random(count) < 0.12)
-    things["glasses"] = variety * (rng.random(count) < 0.12)
-    things["cover"] = variety * (rng.random(count) < 0.08)
+    extras = dict(zip(HAIR, HAIR_STYLES[style].T, strict=True))
+    extras["beard"] = variety * rng.uniform(0.4, 0.9, count) * (rng.random(count) < 0.12)
+    extras["glasses"] = variety * (rng.random(count) < 0.12)
+    extras["cover"] = variety * (rng.random(count) < 0.08)
     direction = rng.uniform(-1, 1, (2, count))
-    things["cover_cos"], things["cover_sin"] = direction / np.sqrt(direction[0] ** 2 + direction[1] ** 2)
-    things["cover_reach"], things["cover_side"] = rng.uniform(0.1, 0.5, count), rng.uniform(-0.3, 0.3, count)
-    things["cover_tone"] = rng.choice([0.15, 0.45, 0.6, 0.7], count)
-    return things
+    extras["cover_cos"], extras["cover_sin"] = direction / np.sqrt(direction[0] ** 2 + direction[1] ** 2)
+    extras["cover_reach"], extras["cover_side"] = rng.uniform(0.1, 0.5, count), rng.uniform(-0.3, 0.3, count)
+    extras["cover_tone"] = rng.choice([0.15, 0.45, 0.6, 0.7], count)
+    return extras
 
 
 def sample_features(
@@ -128,16 +128,18 @@ def sample_features(
     """
     count = len(action_units)
     uneven = variety * rng.uniform(-0.25, 0.25, action_units.shape)
-    things = _sample_extras(rng, count, variety)
-    ranges = {name: (rest, variety * spread) for name, (rest, spread, _) in FEATURES.items()}
-    chance = {name: rest + spread * rng.uniform(-1, 1, count) for name, (rest, spread) in ranges.items()}
-    things |= {"sin": chance["roll"], "cos": np.sqrt(1 - chance["roll"] ** 2)}
+    extras = _sample_extras(rng, count, variety)
+    base = {
+        name: rest + variety * spread * rng.uniform(-1, 1, count)
+        for name, (rest, spread, _) in FEATURES.items()
+    }
+    extras |= {"sin": base["roll"], "cos": np.sqrt(1 - base["roll"] ** 2)}
     halves = []
     for share in (1 + uneven, 1 - uneven):
         units = dict(zip(ACTION_UNITS, (action_units * share).T, strict=True))
-        half = dict(things)
+        half = dict(extras)
         for name, (_, _, moves) in FEATURES.items():
-            moved = chance[name] + sum(units[unit] * by for unit, by in moves.items())
-            half[name] = np.maximum(moved, LEAST.get(name, -np.inf))
+            moved = base[name] + sum(units[unit] * by for unit, by in moves.items())
+            half[name] = np.maximum(moved, MINIMUM.get(name, -np.inf))
         halves.append({name: np.float32(value)[:, None, None] for name, value in half.items()})
     return halves

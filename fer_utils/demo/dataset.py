@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from fer_utils.competition import FER_CLASSES, Competition, DataError, Split, SubmissionFormat
+from fer_utils.competition import FER_CLASSES, Competition, Split, SubmissionFormat
 from fer_utils.demo.action_units import ACTION_UNITS, prototype_units
 from fer_utils.demo.drawing import draw_faces
 
@@ -26,7 +26,7 @@ MISTAKEN_FOR = {
 # Shares of images with a deliberate defect: real competitions have them, and an audit should find them.
 DEFECTS = {
     "train": {"wrong label": 0.04, "copy": 0.007, "conflicting copy": 0.003, "blank": 0.001},
-    "valid": {"wrong label": 0.04, "copy": 0.004, "blank": 0.001},  # of a picture in train, as in FER2013
+    "valid": {"wrong label": 0.04, "copy": 0.004, "blank": 0.001},  # of an image in train, as in FER2013
     "test": {"copy": 0.004, "blank": 0.001},
 }
 
@@ -56,8 +56,8 @@ def _plan(name, count, rng, train):
     for defect, rows in zip(DEFECTS[name], np.split(rng.permutation(count), ends), strict=False):
         plan.loc[rows, "defect"] = defect
     train = plan if train is None else train
-    whole, copies = np.flatnonzero(train.defect == ""), np.flatnonzero(plan.defect.str.endswith("copy"))
-    sources = rng.choice(whole, len(copies), replace=len(whole) < len(copies))
+    intact, copies = np.flatnonzero(train.defect == ""), np.flatnonzero(plan.defect.str.endswith("copy"))
+    sources = rng.choice(intact, len(copies), replace=len(intact) < len(copies))
     plan.loc[copies, "copy_of"] = sources
     plan.loc[copies, ["truth", "label"]] = train.loc[sources, ["truth", "label"]].to_numpy()
     mistakes = np.array([[FER_CLASSES.index(other) for other in MISTAKEN_FOR[true]] for true in FER_CLASSES])
@@ -67,11 +67,7 @@ def _plan(name, count, rng, train):
 
 
 def _plans(counts, seed):
-    """Plan every split in `counts` (name -> pictures), train first since the others copy from it."""
-    if min(counts.values()) < 1 or seed < 0:
-        raise DataError(
-            f"each split needs at least one picture, and seed must be 0 or more: {counts}, {seed}"
-        )
+    """Plan every split in `counts` (name -> images), train first since the others copy from it."""
     plans: dict[str, pd.DataFrame] = {}
     for stream, (name, count) in enumerate(counts.items()):
         plans[name] = _plan(name, count, np.random.default_rng([seed, stream]), plans.get("train"))
@@ -85,14 +81,11 @@ def demo_truth(n_train: int = 5000, n_valid: int = 1500, seed: int = 0) -> dict[
         For "train" and "valid" a frame with a row per image: `id`; `truth`, the class index that was drawn;
         `label`, the one in the competition, wrong if it differs; `defect`, a name in `DEFECTS` or empty;
         `copy_of`, the row of train that it repeats, or -1. A blank image shows no face.
-
-    Raises:
-        DataError: a split without pictures, or a negative seed.
     """
     return _plans({"train": n_train, "valid": n_valid}, seed)
 
 
-def _pictures(plan, rng, size, train):
+def _draw_split(plan, rng, size, train):
     """Draw a split as planned: uint8 [N, 1, size, size]; it copies from `train`, or from itself if None."""
     images = draw_faces(_sample_units(plan.truth.to_numpy(), rng), rng, size=size)
     copies, blanks = np.flatnonzero(plan.copy_of >= 0), np.flatnonzero(plan.defect == "blank")
@@ -109,18 +102,18 @@ def make_demo(
     The same arguments give the same bytes; train does not depend on the sizes of the other splits.
 
     Args:
-        n_train, n_valid, n_test: images per split.
+        n_train, n_valid, n_test: images per split, at least one.
         seed: 0 or more.
         size: height and width in pixels, even, 24 to 256.
 
     Raises:
-        DataError: an argument is out of range.
+        DataError: the size is odd or out of range.
     """
     splits: dict[str, Split] = {}
     plans = _plans({"train": n_train, "valid": n_valid, "test": n_test}, seed)
     for stream, (name, plan) in enumerate(plans.items()):
         train = splits["train"].images if splits else None
-        images = _pictures(plan, np.random.default_rng([seed, 3 + stream]), size, train)
+        images = _draw_split(plan, np.random.default_rng([seed, 3 + stream]), size, train)
         labels = None if name == "test" else plan.label.to_numpy(np.int64)
         splits[name] = Split(images, labels, plan.id.to_numpy(str))
     template = pd.DataFrame({"id": plans["test"].id, "emotion": "0"}, dtype=str)

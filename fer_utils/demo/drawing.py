@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from fer_utils.competition import DataError
-from fer_utils.demo.action_units import ACTION_UNITS, sample_features
+from fer_utils.demo.action_units import sample_features
 
 CHUNK = 32  # faces drawn at a time, few enough for the processor's cache; it changes no image
 
@@ -24,6 +24,7 @@ def _cover(distance, blur):
 
 
 def _line(distance, half_width, blur):
+    """A line where `distance` is about zero."""
     return _cover(np.abs(distance) - half_width, blur)
 
 
@@ -160,8 +161,8 @@ def _draw_glasses(canvas, f, x, y, px):
     radius = np.sqrt(((a - f.eye_x) / 0.25) ** 2 + ((y - f.eye_y) / 0.21) ** 2)
     frame = _line((radius - 1) * 0.22, 0.016, px)
     bridge = _line(y - f.eye_y + 0.04, 0.014, px) * _cover(0.25 - np.abs(a - f.eye_x), px) * f.head
-    _paint(canvas, 0.85 * np.maximum(frame, bridge), 0.1)
-    _paint(canvas, 0.12 * _cover(radius - 1, px * 2) * _waves(x + y + f.gaze_x * 9), 1)
+    _paint(canvas, f.glasses * 0.85 * np.maximum(frame, bridge), 0.1)
+    _paint(canvas, f.glasses * 0.12 * _cover(radius - 1, px * 2) * _waves(x + y + f.gaze_x * 9), 1)
 
 
 def _draw_cover(canvas, f, x, y, px):
@@ -170,20 +171,12 @@ def _draw_cover(canvas, f, x, y, px):
     across = f.cover_cos * y - f.cover_sin * x - f.cover_side
     finger = _waves(across * 6.5)
     shape = _cover(0.12 * finger * finger - along, px) * _cover(np.abs(across) - 0.231, px)
-    _paint(canvas, shape, f.cover_tone * (1 - 0.4 * finger * finger * finger))
+    _paint(canvas, f.cover * shape, f.cover_tone * (1 - 0.4 * finger * finger * finger))
 
 
-def _draw_some(flag, draw, canvas, f, x, y, px):
-    """Call `draw` only for the images whose `flag` is above zero."""
-    rows = flag[:, 0, 0] > 0
-    if rows.any():
-        part, some = canvas[rows], SimpleNamespace(**{name: value[rows] for name, value in vars(f).items()})
-        draw(part, some, x[rows], y[rows], px)
-        canvas[rows] = part
-
-
-def _draw_chunk(left, right, size):
-    """Draw faces from the features of their halves, name -> float32 [n, 1, 1]. Returns uint8 [n, S, S]."""
+def _draw_chunk(left, right, grain, size):
+    """Draw faces from the features of their halves, name -> float32 [n, 1, 1], and the film grain [n, S, S].
+    Returns uint8 [n, S, S]."""
     f = SimpleNamespace(**{name: (left[name] + right[name]) / 2 for name in left})
     f.tilt = (right["corner_y"] - left["corner_y"]) / 2
     grid = ((np.arange(size) + 0.5) * 2 / size - 1).astype(np.float32)
@@ -193,7 +186,7 @@ def _draw_chunk(left, right, size):
     px = np.float32(2.2 / size)
     canvas = np.zeros_like(u)
     f.head = _draw_head(canvas, f, u, v, px)
-    _draw_some(f.beard, _draw_beard, canvas, f, x, y, px)
+    _draw_beard(canvas, f, x, y, px)
     _draw_skin(canvas, f, x, y, px)
     rows, low = slice(size // 16, size * 3 // 4), slice(size // 2, size)  # windows that no pose leaves
     for half, side, columns in ((left, -1, slice(size * 2 // 3)), (right, 1, slice(size // 3, size))):
@@ -201,12 +194,12 @@ def _draw_chunk(left, right, size):
         _draw_eye(canvas[window], h, side * x[window], y[window], px)
         _draw_brow(canvas[window], h, side * x[window], y[window], px)
     _draw_mouth(canvas[:, low], f, x[:, low], y[:, low], px)
-    _draw_some(f.glasses, _draw_glasses, canvas, f, x, y, px)
-    _draw_some(f.cover, _draw_cover, canvas, f, u, v, px)
-    return _photograph(canvas, f, grid)
+    _draw_glasses(canvas, f, x, y, px)
+    _draw_cover(canvas, f, u, v, px)
+    return _photograph(canvas, f, grid, grain)
 
 
-def _photograph(canvas, f, grid):
+def _photograph(canvas, f, grid, grain):
     """Light, lens and sensor: float32 [n, S, S] to uint8."""
     canvas *= 1 + f.light_x * grid[None, None, :] + f.light_y * grid[None, :, None]
     np.clip(canvas, 0, 1, out=canvas)
@@ -217,7 +210,7 @@ def _photograph(canvas, f, grid):
     mean = blocks[:, :, :1] + blocks[:, :, 1:]
     mean = (mean[..., :1] + mean[..., 1:]) / 4
     blocks += np.clip(f.soft, 0, 1)[..., None, None] * (mean - blocks)
-    return (np.clip(canvas * f.gain + f.noise * f.grain, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return (np.clip(canvas * f.gain + f.noise * grain, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def draw_faces(
@@ -235,18 +228,13 @@ def draw_faces(
         uint8 [N, 1, size, size].
 
     Raises:
-        DataError: an argument has the wrong shape or lies out of range.
+        DataError: the size is odd or out of range.
     """
-    action_units = np.asarray(action_units, dtype=np.float64)
-    if action_units.ndim != 2 or action_units.shape[1] != len(ACTION_UNITS):
-        raise DataError(f"action_units must be [N, {len(ACTION_UNITS)}], got {action_units.shape}")
-    if not ((action_units >= 0) & (action_units <= 1)).all() or not 0 <= variety <= 1:
-        raise DataError("action_units and variety must lie between 0 and 1")
     if size % 2 or not 24 <= size <= 256:
         raise DataError(f"size must be an even number from 24 to 256, got {size}")
     rng, count = np.random.default_rng(seed), len(action_units)
     halves = sample_features(action_units, rng, variety)
-    # One sheet of film grain, nearly normal as the sum of four uniforms; each picture shows a part of it.
+    # One sheet of film grain, nearly normal as the sum of four uniforms; each image shows a part of it.
     grain = (rng.random((4, 2**17 + size * size), dtype=np.float32).sum(0) - 2) * np.float32(3**0.5)
     starts = rng.integers(2**17, size=count)
     images = np.empty((count, 1, size, size), np.uint8)
@@ -254,6 +242,5 @@ def draw_faces(
         part = slice(first, first + CHUNK)
         left, right = ({name: value[part] for name, value in half.items()} for half in halves)
         pieces = grain[starts[part, None] + np.arange(size * size)]
-        left["grain"] = right["grain"] = pieces.reshape(-1, size, size)
-        images[part, 0] = _draw_chunk(left, right, size)
+        images[part, 0] = _draw_chunk(left, right, pieces.reshape(-1, size, size), size)
     return images

@@ -6,11 +6,12 @@ torch is imported for type checkers only: `01_eda` does not need it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -24,39 +25,37 @@ def face_grid(
     images: np.ndarray | Tensor,
     ax: Axes,
     columns: int = 10,
-    captions: Sequence[str] | None = None,
-    row_labels: Sequence[str] | None = None,
+    captions: Sequence[str] = (),
+    row_labels: Sequence[str] = (),
     maps: np.ndarray | None = None,
+    cmap: str = "gray",
 ) -> Axes:
     """Images [N, 1, H, W] side by side in rows, with an optional caption under each or label per row, and
     with `maps` [N, H, W] drawn over them, bright where these are high.
 
     Images are uint8 or floats in 0..1, arrays or tensors of any device.
     """
-    images = _grey_levels(images)
-    n, height, width = len(images), *images.shape[2:]
-    rows = max(1, -(-n // columns))
-    gap, foot = max(2, width // 16), (height // 3 if captions is not None else 0)
-    canvas = np.full((rows * (height + foot + gap), columns * (width + gap)), 255, np.uint8)
-    heat = np.full(canvas.shape, np.nan) if maps is not None else None
-    for i, image in enumerate(images[:, 0]):
-        top, left = (i // columns) * (height + foot + gap), (i % columns) * (width + gap)
-        place = np.s_[top : top + height, left : left + width]
-        canvas[place] = image
-        if heat is not None:
-            heat[place] = maps[i]
-        if captions is not None:
-            below = left + width / 2, top + height + 1
-            ax.text(*below, captions[i], ha="center", va="top", fontsize=8, linespacing=1.1)
-    ax.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    images = _grey_levels(images)[:, 0]
+    n, height, width = images.shape
+    rows, gap = max(1, -(-n // columns)), max(2, width // 16)
+    down, across = height + gap + (height // 3 if len(captions) else 0), width + gap
+
+    def draw(planes: np.ndarray, **options: Any) -> None:
+        tiles = np.full((rows * columns, down, across), np.nan)  # nan stays white
+        tiles[:n, :height, :width] = planes
+        canvas = tiles.reshape(rows, columns, down, across).swapaxes(1, 2).reshape(rows * down, -1)
+        ax.imshow(canvas, interpolation="nearest", **options)
+
+    draw(images, cmap=cmap, vmin=0, vmax=255)
     if maps is not None and maps.any():
-        ax.imshow(heat, cmap="inferno", vmin=0, vmax=np.nanquantile(heat, 0.99), alpha=0.45)
+        draw(maps, cmap="inferno", vmin=0, vmax=np.quantile(maps, 0.99), alpha=0.45)
+    for i, caption in enumerate(captions):
+        below = (i % columns) * across + width / 2, (i // columns) * down + height + 1
+        ax.text(*below, caption, ha="center", va="top", fontsize=8, linespacing=1.1)
     ax.set(xticks=[], yticks=[])
-    if row_labels is not None:
-        ax.set_yticks([r * (height + foot + gap) + height / 2 for r in range(rows)], row_labels)
+    ax.set_yticks(np.arange(len(row_labels)) * down + height / 2, row_labels)
     ax.grid(visible=False)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
+    sns.despine(ax=ax, left=True, bottom=True)
     return ax
 
 
@@ -76,40 +75,33 @@ def faces_by_class(
 
 def mean_faces(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
     """The mean image of each class, with its contrast stretched to show the differences."""
-    means = []
-    for label in range(len(class_names)):
-        members = split.images[split.labels == label]
-        mean = members.mean(0, dtype=np.float64) if len(members) else np.full(split.images.shape[1:], 127.0)
-        low, high = mean.min(), max(mean.max(), mean.min() + 1)
-        means.append((255 * (mean - low) / (high - low)).astype(np.uint8))
+    means = class_means(split.images, split.labels, class_names)
+    low = means.min((1, 2, 3), keepdims=True)
+    stretched = (means - low) / np.maximum(means.max((1, 2, 3), keepdims=True) - low, 1)
     captions = [f"{name}\nn = {(split.labels == k).sum():,}" for k, name in enumerate(class_names)]
-    return face_grid(np.stack(means), ax, columns=len(class_names), captions=captions)
+    return face_grid(np.nan_to_num(stretched), ax, len(class_names), captions)
 
 
 def mean_differences(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
     """The mean image of each class minus the mean of all, without the difference in brightness: red is
     brighter, blue is darker."""
-    overall = split.images.mean(0, dtype=np.float64)[0]
-    gap = np.full((len(overall), max(2, len(overall) // 16)), np.nan)
-    tiles = []
-    for label in range(len(class_names)):
-        members = split.images[split.labels == label]
-        difference = members.mean(0, dtype=np.float64)[0] - overall if len(members) else 0 * overall
-        tiles += [difference - difference.mean(), gap]
-    canvas = np.concatenate(tiles[:-1], axis=1)
-    limit = max(1, np.nanmax(np.abs(canvas)))
-    ax.imshow(canvas, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    width = overall.shape[1]
-    ax.set_xticks([width / 2 + k * (width + gap.shape[1]) for k in range(len(class_names))], class_names)
-    ax.set(yticks=[], title=f"Mean of the class minus the mean of all (±{limit:.0f} grey levels)")
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
+    differences = class_means(split.images, split.labels, class_names) - split.images.mean(0)
+    differences = np.nan_to_num(differences - differences.mean((1, 2, 3), keepdims=True))
+    limit = max(1, np.abs(differences).max())
+    face_grid(0.5 + differences / (2 * limit), ax, len(class_names), class_names, cmap="RdBu_r")
+    ax.set_title(f"Mean of the class minus the mean of all (±{limit:.0f} grey levels)")
     return ax
 
 
-def face_rows(
-    rows: Mapping[str, np.ndarray | Tensor], ax: Axes, captions: Sequence[str] | None = None
-) -> Axes:
+def class_means(values: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """The mean of images or maps [N, ...] in each class: float64 [C, ...]; nan for a class without any."""
+    means = np.full((len(class_names), *values.shape[1:]), np.nan)
+    for label in np.unique(labels):
+        means[label] = values[labels == label].mean(0, dtype=np.float64)
+    return means
+
+
+def face_rows(rows: Mapping[str, np.ndarray | Tensor], ax: Axes, captions: Sequence[str] = ()) -> Axes:
     """Named rows of equally many images, each as for `face_grid`."""
     stacks = [_grey_levels(images) for images in rows.values()]
     return face_grid(np.concatenate(stacks), ax, len(stacks[0]), captions=captions, row_labels=list(rows))

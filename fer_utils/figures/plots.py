@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from fer_utils.competition import Competition, Split
+from fer_utils.competition import Competition
 from fer_utils.figures.style import (  # noqa: F401 (notebooks use plots.set_style and others)
     BLUE,
     DARK,
@@ -123,24 +123,13 @@ def dots_with_intervals(
     ax.scatter(values, places, color=colors, zorder=3, label=label)
 
 
-def histogram_by_class(
-    values: np.ndarray, split: Split, class_names: Sequence[str], ax: Axes, name: str
-) -> Axes:
-    """Smoothed distribution of one value per image [N], with a line for each class."""
-    palette = dict(zip(class_names, class_colors(class_names), strict=True))
-    table = pd.DataFrame({name: values, "class": np.array(class_names)[split.labels]})
-    return _densities(table, name, "class", palette, ax)
-
-
-def histogram_by_split(table: pd.DataFrame, name: str, ax: Axes) -> Axes:
-    """Smoothed distribution of one column of `audit.picture_table`, with a line for each split."""
-    present = {split: color for split, color in SPLIT_COLORS.items() if (table["split"] == split).any()}
-    return _densities(table, name, "split", present, ax)
-
-
-def _densities(table: pd.DataFrame, name: str, hue: str, palette: dict[str, str], ax: Axes) -> Axes:
+def densities(table: pd.DataFrame, name: str, by: str, ax: Axes) -> Axes:
+    """Smoothed distribution of one column of `audit.picture_table`, a line for each "label" or "split"."""
+    categories = table[by].cat.categories
+    colors = SPLIT_COLORS if by == "split" else dict(zip(categories, class_colors(categories), strict=True))
+    present = [category for category in categories if (table[by] == category).any()]
     sns.kdeplot(
-        table, x=name, hue=hue, hue_order=list(palette), palette=palette, common_norm=False, cut=0,
+        table, x=name, hue=by, hue_order=present, palette=colors, common_norm=False, cut=0,
         warn_singular=False, ax=ax,
     )  # fmt: skip
     ax.set(ylabel="density", title=name.capitalize())

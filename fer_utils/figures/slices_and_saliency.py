@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 
-from fer_utils.figures.faces import face_grid
+from fer_utils.figures.faces import class_means, face_grid
 from fer_utils.figures.plots import dots_with_intervals
 from fer_utils.figures.style import BLUE, DARK, GREY, RED, YELLOW, class_colors, label_rows
 
@@ -28,19 +28,17 @@ def intervals(
 
 def face_map(plane: np.ndarray, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], ax: Axes,
              clusters: np.ndarray) -> Axes:  # fmt: skip
-    """Images as dots in the plane [N, 2], coloured by class, with the most typical face of each cluster."""
-    size = 0.7  # of a face, 1 being 48 points
+    """Images as dots in the plane [N, 2], coloured by class, with the most central face of each cluster."""
     for k, (name, color) in enumerate(zip(class_names, class_colors(class_names), strict=True)):
         ax.scatter(*plane[labels == k].T, 5, color=color, label=name, alpha=0.7, lw=0)
     for cluster in np.unique(clusters):
         members = np.flatnonzero(clusters == cluster)
         middle = np.median(plane[members], axis=0)
         nearest = members[((plane[members] - middle) ** 2).sum(1).argmin()]
-        zoom = size * 48 / images.shape[-1]
-        face = OffsetImage(images[nearest, 0], zoom=zoom, cmap="gray", clim=(0, 255))
+        face = OffsetImage(images[nearest, 0], zoom=34 / images.shape[-1], cmap="gray", clim=(0, 255))
         ax.add_artist(AnnotationBbox(face, middle, pad=0.1, bboxprops={"lw": 0.5}))
         label = {"ha": "center", "fontsize": 8, "bbox": {"facecolor": "white", "lw": 0, "pad": 0.5}}
-        ax.annotate(str(cluster), middle, (0, 27 * size), textcoords="offset points", zorder=9, **label)
+        ax.annotate(str(cluster), middle, (0, 19), textcoords="offset points", zorder=9, **label)
     ax.set(xticks=[], yticks=[], title="Last layer, by t-SNE")
     ax.legend(frameon=False, markerscale=3, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
@@ -65,12 +63,9 @@ def mean_maps(
 ) -> Axes:
     """The mean map [N, H, W] of each class over its mean face."""
     present, counts = np.unique(labels, return_counts=True)
-
-    def means(values: np.ndarray) -> np.ndarray:
-        return np.array([values[labels == k].mean(0) for k in present]).reshape(-1, *values.shape[1:])
-
+    faces, heat = (class_means(values, labels, class_names)[present] for values in (images, maps))
     captions = [f"{class_names[k]}\nn = {n:,}" for k, n in zip(present, counts, strict=True)]
-    return face_grid(means(images).astype(np.uint8), ax, max(1, len(present)), captions, maps=means(maps))
+    return face_grid(faces.astype(np.uint8), ax, max(1, len(present)), captions, maps=heat)
 
 
 def loss_bars(table: pd.DataFrame, ax: Axes) -> Axes:

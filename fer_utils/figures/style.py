@@ -27,7 +27,7 @@ EXPRESSION_COLORS = {
     "uncertain": "#4f4f4f",
 }
 SPLIT_COLORS = {"train": "#1b1b1b", "valid": "#00b39f", "test": "#9b1f73"}
-# Everything else: two things to tell apart, what is not significant, axes and error bars, boxes on an image.
+# Everything else: two things to distinguish, what is not significant, axes and error bars, boxes on an image.
 BLUE, RED, GREY, DARK, YELLOW = "#0072b2", "#d55e00", "#8c8c8c", "#444444", "#e69f00"
 
 

@@ -102,25 +102,23 @@ def browse_faces(
     )  # fmt: skip
     back, forth = w.Button(description="previous"), w.Button(description="next")
     place, picture = w.Label(), w.Image(format="png", layout=FULL_WIDTH)
-    first = [0]  # row of the first face shown
+    first = 0  # row of the first face shown
 
-    def show() -> None:
+    def show(row: int) -> None:
+        nonlocal first
+        first = row
         chosen = chosen_faces(table, confidence.value, **{name: menu.value for name, menu in menus.items()})
-        shown = chosen.iloc[first[0] : first[0] + PAGE]
-        place.value = f"faces {first[0] + 1:,} to {first[0] + len(shown):,} of {len(chosen):,}"
+        shown = chosen.iloc[first : first + PAGE]
+        place.value = f"faces {first + 1:,} to {first + len(shown):,} of {len(chosen):,}"
         if chosen.empty:
             place.value = "no face fits these choices"
-        back.disabled, forth.disabled = first[0] == 0, first[0] + PAGE >= len(chosen)
+        back.disabled, forth.disabled = first == 0, first + PAGE >= len(chosen)
         picture.value = png_bytes(table_gallery(images, shown, caption, columns=8), DPI)
 
-    def turn(to: int) -> None:
-        first[0] = to
-        show()
-
     for control in (*menus.values(), confidence):
-        control.observe(lambda _: turn(0), "value")
-    back.on_click(lambda _: turn(max(0, first[0] - PAGE)))
-    forth.on_click(lambda _: turn(first[0] + PAGE))
-    show()
+        control.observe(lambda _: show(0), "value")
+    back.on_click(lambda _: show(max(0, first - PAGE)))
+    forth.on_click(lambda _: show(first + PAGE))
+    show(0)
     controls = w.HBox([*menus.values(), confidence], layout={"flex_flow": "row wrap"})
     return w.VBox([controls, w.HBox([back, forth, place]), picture])

@@ -23,7 +23,7 @@ from fer_utils.learning.device import choose_device
 
 @dataclass(frozen=True)
 class Team:
-    """This process's number and how many there are. The first one leads: only it writes and prints."""
+    """This process's number and how many there are. The first process leads: only it writes and prints."""
 
     rank: int = 0
     size: int = 1
@@ -42,19 +42,12 @@ class Team:
             dist.all_reduce(tensor)
         return tensor
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        """The `tensor` of every process, stacked: [team, ...]."""
-        parts = [tensor.clone() for _ in range(self.size)]
-        if self.size > 1:
-            dist.all_gather(parts, tensor)
-        return torch.stack(parts)
-
-    def differs(self, value: Any) -> bool:
-        """Whether the processes hold different values; it waits for all of them."""
+    def gather(self, value: Any) -> list[Any]:
+        """The `value` of every process, by rank; tensors must be on the CPU."""
         values = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value)
-        return any(other != value for other in values)
+        return values
 
     def agree(self, value: Any) -> Any:
         """The leader's `value`, in every process."""
@@ -126,13 +119,10 @@ def share_norms(model: nn.Module) -> nn.Module:
     Raises:
         ConfigError: a batch normalization of another kind (some timm backbones), on a CPU.
     """
-    for parent in list(model.modules()):
-        for name, module in parent.named_children():
-            if type(module) is nn.BatchNorm2d and module.affine:
-                shared = SharedBatchNorm(module.num_features, module.eps, module.momentum)
-                shared.load_state_dict(module.state_dict())
-                setattr(parent, name, shared.to(module.weight.device))
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        if type(norm) is nn.BatchNorm2d and norm.affine:
+            norm.__class__ = SharedBatchNorm  # the same parameters and buffers, another `forward`
     others = {type(norm).__name__ for norm in norms} - {"SharedBatchNorm"}
     if others and next(model.parameters()).device.type == "cuda":
         from timm.layers import convert_sync_batchnorm  # torch's, which makes the device wait at every one

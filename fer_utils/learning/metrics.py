@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-CALIBRATION_BINS = 15
+BINS = 15  # of the calibration table
+COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
@@ -57,16 +58,16 @@ def evaluate(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
     }
 
 
-def calibration_table(probs: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> pd.DataFrame:
-    """Mean confidence, accuracy and n in `bins` equal-width bins of confidence; empty bins are left out."""
+def calibration_table(probs: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """Mean confidence, accuracy and n in 15 equal-width bins of confidence; empty bins are left out."""
     frame = pd.DataFrame({"confidence": probs.max(1), "accuracy": probs.argmax(1) == labels, "n": 1})
-    bin_of = (frame.confidence * bins).astype(int).clip(upper=bins - 1).rename("bin")
+    bin_of = (frame.confidence * BINS).astype(int).clip(upper=BINS - 1).rename("bin")
     return frame.groupby(bin_of).agg({"confidence": "mean", "accuracy": "mean", "n": "sum"})
 
 
-def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
+def calibration_error(probs: np.ndarray, labels: np.ndarray) -> float:
     """Expected calibration error: mean gap of confidence and accuracy, weighted by n (Guo et al. 2017)."""
-    table = calibration_table(probs, labels, bins)
+    table = calibration_table(probs, labels)
     return float(((table.confidence - table.accuracy).abs() * table.n).sum() / table.n.sum())
 
 
@@ -109,15 +110,14 @@ def calibrated_log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
     return _fit_sharpness(probs, labels)[1]
 
 
-def cross_calibrated(probs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, list[float]]:
+def cross_calibrated(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Probabilities [N, C], each half at the temperature fitted to the other half, so that scores on them are
-    independent of the fit; and both temperatures."""
-    half = np.random.default_rng(seed).permutation(len(labels)) < len(labels) // 2
-    result, temperatures = np.empty(probs.shape), []
+    independent of the fit."""
+    half = np.random.default_rng(0).permutation(len(labels)) < len(labels) // 2
+    calibrated = np.empty(probs.shape)
     for fitted, other in ((half, ~half), (~half, half)):
-        temperatures.append(fit_temperature(probs[fitted], labels[fitted]))
-        result[other] = at_temperature(probs[other], temperatures[-1])
-    return result, temperatures
+        calibrated[other] = at_temperature(probs[other], fit_temperature(probs[fitted], labels[fitted]))
+    return calibrated
 
 
 def calibration_report(probs: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
@@ -125,24 +125,22 @@ def calibration_report(probs: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     all images."""
     rows = {
         name: {"calibration_error": calibration_error(some, labels), "log_loss": log_loss(some, labels)}
-        for name, some in (("as it is", probs), ("calibrated", cross_calibrated(probs, labels)[0]))
+        for name, some in (("as it is", probs), ("calibrated", cross_calibrated(probs, labels)))
     }
     return pd.DataFrame(rows).T.assign(temperature=[1.0, fit_temperature(probs, labels)], n=len(labels))
 
 
-def coverage_table(
-    probs: np.ndarray, labels: np.ndarray, shares: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-) -> pd.DataFrame:
+def coverage_table(probs: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     """Accuracy if only the most confident share of the predictions [N, C] is kept (selective prediction,
     Geifman and El-Yaniv 2017).
 
     Returns:
-        A row per share: `coverage`, `n`, `accuracy` with its 95 % interval, `threshold` (confidence of the
-        last image kept).
+        A row for each of `COVERAGES`: `coverage`, `n`, `accuracy` with its 95 % interval, `threshold`
+        (confidence of the last image kept).
     """
     confidence, hit = probs.max(1), probs.argmax(1) == labels
     order, rows = np.argsort(-confidence, kind="stable"), []
-    for share in shares:
+    for share in COVERAGES:
         kept = order[: max(1, round(share * len(order)))]
         rows.append({"coverage": share, **accuracy_of(hit[kept]), "threshold": confidence[kept[-1]]})
     return pd.DataFrame(rows)

@@ -78,8 +78,7 @@ class Muon(torch.optim.Optimizer):
             {"params": hidden, "weight_decay": min(config.weight_decay, HIDDEN_DECAY)},
         ]
         defaults = {"lr": config.learning_rate, "momentum": config.momentum}
-        defaults["weight_decay"] = config.weight_decay
-        defaults |= {"orthogonal": False, "scale": 1.0}
+        defaults |= {"weight_decay": config.weight_decay, "orthogonal": False, "scale": 1.0}
         super().__init__(groups, defaults)
 
     @torch.no_grad()
@@ -103,25 +102,15 @@ class Muon(torch.optim.Optimizer):
             updates = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
             if group["orthogonal"] and updates[0].is_cuda:
                 updates = orthogonal_stacked(updates, self.dtype)
-            elif group["orthogonal"]:  # one by one, since the bytes of a CPU's results shall stay
+            elif group["orthogonal"]:  # one by one keeps the bytes of a CPU's results
                 updates = [orthogonal(update, self.dtype) for update in updates]
             torch._foreach_add_(parameters, updates, alpha=-group["lr"] * group["scale"])
 
 
-def orthogonal(update: Tensor, dtype: torch.dtype = torch.float32, steps: int = 5) -> Tensor:
+def orthogonal(update: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The nearest orthogonal matrix to `update` [O, ...], roughly, times sqrt(rows / columns) where that is
-    above 1; five Newton-Schulz steps bring every singular value to between 0.7 and 1.2 (Jordan et al.
-    2024). They need no exact numbers, and in bfloat16, where the processor has it, they cost a quarter."""
-    matrix = update.reshape(len(update), -1)
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).float()
-    x = (x / (x.norm() + 1e-7)).to(dtype)
-    for _ in range(steps):
-        square = x @ x.T
-        square = torch.addmm(square, square, square, beta=-4.7750, alpha=2.0315)
-        x = torch.addmm(x, square, x, beta=3.4445)
-    x = (x.T if tall else x).float()
-    return (x * max(1.0, x.shape[0] / x.shape[1]) ** 0.5).reshape(update.shape).to(update.dtype)
+    above 1."""
+    return _newton_schulz(update.reshape(len(update), -1), dtype).reshape(update.shape).to(update.dtype)
 
 
 def orthogonal_stacked(updates: list[Tensor], dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -133,51 +122,53 @@ def orthogonal_stacked(updates: list[Tensor], dtype: torch.dtype = torch.float32
     result = list(updates)
     for (rows, inputs, *kernel), places in shapes.items():
         # Flattened with channels last, as weights lie in memory; the order of columns does not matter.
-        x = torch.stack([updates[place].permute(0, 2, 3, 1).reshape(rows, -1) for place in places])
-        columns = x.shape[2]
-        x = x.mT if rows > columns else x
-        x = (x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)).to(dtype)
-        for _ in range(5):
-            square = x @ x.mT
-            square = torch.baddbmm(square, square, square, beta=-4.7750, alpha=2.0315)
-            x = torch.baddbmm(x, square, x, beta=3.4445)
-        x = (x.mT if rows > columns else x).float() * max(1.0, rows / columns) ** 0.5
-        for place, matrix in zip(places, x, strict=True):
+        stack = torch.stack([updates[place].permute(0, 2, 3, 1).reshape(rows, -1) for place in places])
+        for place, matrix in zip(places, _newton_schulz(stack, dtype), strict=True):
             result[place] = matrix.reshape(rows, *kernel, inputs).permute(0, 3, 1, 2).to(updates[place].dtype)
     return result
 
 
+def _newton_schulz(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """`matrices` [..., rows, columns] made nearly orthogonal, in float32: five Newton-Schulz steps bring
+    every singular value to between 0.7 and 1.2 (Jordan et al. 2024). They need no exact numbers, and in
+    bfloat16, where the processor has it, they cost a quarter."""
+    *_, rows, columns = matrices.shape
+    x = (matrices.mT if rows > columns else matrices).float()
+    x = (x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)).to(dtype)
+    multiply_add = torch.addmm if x.ndim == 2 else torch.baddbmm
+    for _ in range(5):
+        square = x @ x.mT
+        square = multiply_add(square, square, square, beta=-4.7750, alpha=2.0315)
+        x = multiply_add(x, square, x, beta=3.4445)
+    return (x.mT if rows > columns else x).float() * max(1.0, rows / columns) ** 0.5
+
+
 @contextmanager
-def climbed(model: nn.Module, radius: float) -> Iterator[None]:
+def sam_perturbation(model: nn.Module, radius: float) -> Iterator[None]:
     """Inside, the weights are moved by `radius` along their gradients, to about the worst loss nearby;
     afterwards they are restored. A step along the gradients found there seeks flat minima (sharpness-aware
     minimization, Foret et al. 2021), at the cost of two steps.
     """
     weights = [p for p in model.parameters() if p.grad is not None]
-    gradients = [p.grad for p in weights]
-    before = [p.detach().clone() for p in weights]
-    # The running statistics of batch normalization are restored too.
-    buffers = list(model.buffers())
-    kept = [buffer.clone() for buffer in buffers]
+    gradients, buffers = [p.grad for p in weights], list(model.buffers())
+    kept = [p.detach().clone() for p in weights], [buffer.clone() for buffer in buffers]
     length = torch.stack(torch._foreach_norm(gradients)).norm() + 1e-12
     with torch.no_grad():
         moves = torch._foreach_mul(gradients, radius / length)
         for move in moves:  # float16's overflows: the scaler leaves such a step out
             move.nan_to_num_(0.0, 0.0, 0.0)
         torch._foreach_add_(weights, moves)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            torch._foreach_copy_(weights, before)
-            for buffer, old in zip(buffers, kept, strict=True):
-                buffer.copy_(old)
+    yield
+    with torch.no_grad():
+        torch._foreach_copy_(weights, kept[0])
+        if buffers:  # the running statistics of batch normalization
+            torch._foreach_copy_(buffers, kept[1])
 
 
 def learning_rate_factor(progress: float, config: Config) -> float:
     """The share of `learning_rate` in use when `progress` (0..1) of all steps is done.
 
-    All schedules climb linearly over the first `warmup` share; "onecycle" then falls linearly to zero
+    All schedules rise linearly over the first `warmup` share; "onecycle" then falls linearly to zero
     (Smith and Topin 2018), "cosine" along half a cosine (Loshchilov and Hutter 2017), "constant" stays.
     """
     if progress < config.warmup:
@@ -201,19 +192,15 @@ class MovingAverage:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.decay = decay
         self.updates = 0
-        self.followed: nn.Module | None = None
+        states = self.model.state_dict(), model.state_dict()  # whose tensors stay the same from step to step
+        floats = [name for name, tensor in states[0].items() if tensor.is_floating_point()]
+        counters = [name for name in states[0] if name not in floats]  # of batch normalization
+        self.floats = [[state[name] for name in floats] for state in states]
+        self.counters = [[state[name] for name in counters] for state in states]
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Follow `model`, the network that this one is a copy of, by one step."""
-        if self.followed is not model:  # its tensors stay the same from step to step
-            pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-            floats = [pair for pair in pairs if pair[0].is_floating_point()]
-            counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # of batch normalization
-            self.followed = model
-            self.floats, self.counters = (
-                tuple(map(list, zip(*part, strict=True))) or ([], []) for part in (floats, counters)
-            )
+    def update(self) -> None:
+        """Follow the network by one step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 0.0
         torch._foreach_lerp_(*self.floats, 1 - decay)
         if self.counters[0]:

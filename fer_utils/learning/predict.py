@@ -27,7 +27,7 @@ def view_probs(
     was_training = model.training
     model.eval()
     rows = []
-    # TF32 has the precision of float16; `flags` would switch cuDNN off where it is not told otherwise.
+    # TF32 has the precision of float16; `flags` would switch cuDNN off without `enabled`.
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         for batch in bar(torch.tensor(np.asarray(images)).split(batch_size), "predicting"):
             batch = to_float(batch.to(device))

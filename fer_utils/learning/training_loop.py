@@ -10,7 +10,6 @@ import math
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,16 @@ from torch.nn import functional as F
 
 from fer_utils.competition import Competition, Split
 from fer_utils.config import Config
-from fer_utils.learning.augment import at_size, augment, mix, to_float
+from fer_utils.learning.augment import augment, mix, resize, to_float
 from fer_utils.learning.device import choose_precision
 from fer_utils.learning.distributed import ALONE, Team, share_norms
 from fer_utils.learning.models import create_model
 from fer_utils.learning.optim import (
     MovingAverage,
     class_weights,
-    climbed,
     learning_rate_factor,
     make_optimizer,
+    sam_perturbation,
 )
 
 
@@ -37,34 +36,52 @@ class TrainingError(RuntimeError):
     """Training cannot continue; the message says why and what to change."""
 
 
-@dataclass
 class Learner:
-    """Everything that changes in training and that a checkpoint stores."""
+    """Everything that changes in training and that a checkpoint stores, before the first step.
 
-    config: Config
-    num_classes: int
-    model: nn.Module
-    forward: Callable[[Tensor], Tensor]
-    optimizer: torch.optim.Optimizer
-    average: MovingAverage | None
-    scaler: torch.amp.GradScaler
-    dtype: torch.dtype
-    class_weight: Tensor | None
-    totals: Tensor  # float32 [2], summed loss and hits of the epoch so far: read once an epoch
-    fingerprint: str = ""  # of the data
-    team: Team = ALONE
-    epoch: int = 0  # epochs done
-    step: int = 0  # steps done of the current epoch
-    resumed: int = 0
-    seconds: float = 0.0
-    epoch_seconds: list[float] = field(default_factory=list)  # `seconds` at the end of each epoch
-    validation_seconds: float = 0.0  # of the shortest validation
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] = field(default_factory=lambda: {"accuracy": -1.0, "loss": math.inf, "epoch": 0})
+    Args:
+        team: the processes that train it together.
+        precision: what "auto" was resolved to in an earlier session; None: as in `config`.
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+    Raises:
+        ConfigError: the network cannot be built, or not in this precision or by several processes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        competition: Competition,
+        device: torch.device,
+        team: Team = ALONE,
+        precision: str | None = None,
+    ):
+        torch.manual_seed(config.seed)
+        self.config, self.team = config, team
+        self.fingerprint = competition.fingerprint
+        self.num_classes = len(competition.class_names)
+        model = create_model(config.model, self.num_classes, **config.model_options)
+        model = model.to(device, memory_format=torch.channels_last)
+        self.device = next(model.parameters()).device
+        precision = precision or config.precision
+        self.dtype = team.agree(choose_precision(precision, model, config.image_size))
+        self.model = share_norms(model) if team.size > 1 else model
+        self.forward = team.wrap(self.model)
+        self.optimizer = make_optimizer(self.model, config, self.dtype)
+        self.average = MovingAverage(self.model, config.ema_decay) if config.ema_decay else None
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        counts = torch.tensor(np.bincount(competition.train.labels, minlength=self.num_classes))
+        self.class_weight = (
+            class_weights(counts, config.class_weight).to(device) if config.class_weight else None
+        )
+        self.totals = torch.zeros(2, device=device)  # loss and hits of the epoch so far: read once an epoch
+        self.epoch = 0  # epochs done
+        self.step = 0  # steps done of the current epoch
+        self.resumed = 0
+        self.seconds = 0.0
+        self.epoch_seconds: list[float] = []  # `seconds` at the end of each epoch
+        self.validation_seconds = 0.0  # of the shortest validation
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {"accuracy": -1.0, "loss": math.inf, "epoch": 0}
 
     def autocast(self) -> torch.autocast:
         """A context in which the heavy operations use `dtype`."""
@@ -77,39 +94,6 @@ class Learner:
             "kept. Start again with another out and a lower learning_rate (now "
             f"{self.config.learning_rate:g}), clip_norm 1.0 or precision 'fp32'"
         )
-
-
-def new_learner(
-    config: Config,
-    competition: Competition,
-    device: torch.device,
-    team: Team = ALONE,
-    precision: str | None = None,
-) -> Learner:
-    """A learner before its first step; `team` are the processes that train it together, and `precision` is
-    what "auto" was resolved to in an earlier session."""
-    torch.manual_seed(config.seed)
-    num_classes = len(competition.class_names)
-    model = create_model(config.model, num_classes, **config.model_options)
-    model = model.to(device, memory_format=torch.channels_last)
-    counts = torch.tensor(np.bincount(competition.train.labels, minlength=num_classes))
-    dtype = team.agree(choose_precision(precision or config.precision, model, config.image_size))
-    if team.size > 1:
-        model = share_norms(model)
-    return Learner(
-        config=config,
-        num_classes=num_classes,
-        model=model,
-        forward=team.wrap(model),
-        optimizer=make_optimizer(model, config, dtype),
-        average=MovingAverage(model, config.ema_decay) if config.ema_decay else None,
-        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
-        dtype=dtype,
-        class_weight=class_weights(counts, config.class_weight).to(device) if config.class_weight else None,
-        totals=torch.zeros(2, device=device),
-        fingerprint=competition.fingerprint,
-        team=team,
-    )
 
 
 def place(images: np.ndarray, device: torch.device) -> Tensor:
@@ -154,7 +138,7 @@ def train_epoch(
             for group in learner.optimizer.param_groups:
                 group["lr"] = rate
             batch, true = to_float(images[image_rows[step]].to(device)), labels[order[step]]
-            batch = at_size(augment(batch, config, generator), size)
+            batch = resize(augment(batch, config, generator), size)
             targets = F.one_hot(true, learner.num_classes).float() if soft is None else soft[order[step]]
             batch, targets = mix(batch, targets, config.mixup, config.cutmix, generator)
             batch = batch[mine].contiguous(memory_format=torch.channels_last)
@@ -175,7 +159,7 @@ def _step(learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, shar
     config = learner.config
     loss, hits = forward_backward(learner, batch, targets, labels, share)
     if config.sam:
-        with climbed(learner.model, config.sam):
+        with sam_perturbation(learner.model, config.sam):
             forward_backward(learner, batch, targets, labels, share)
     if config.clip_norm:
         learner.scaler.unscale_(learner.optimizer)
@@ -183,7 +167,7 @@ def _step(learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, shar
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
     if learner.average:
-        learner.average.update(learner.model)
+        learner.average.update()
     return torch.stack([loss * len(batch), hits])
 
 
@@ -201,7 +185,7 @@ def forward_backward(
 
 
 def batches(n: int, config: Config, epoch: int) -> Tensor:
-    """Row numbers [steps, batch] of each batch, shuffled anew every epoch.
+    """Row numbers [steps, batch] of each batch, shuffled again every epoch.
 
     All batches have the same size, which teams need: up to steps - 1 images, others every time, are left out.
     """

@@ -34,7 +34,6 @@ from fer_utils.learning.models import model_cost
 from fer_utils.learning.training_loop import (
     Learner,
     TrainingError,
-    new_learner,
     place,
     size_of_epoch,
     train_epoch,
@@ -121,14 +120,14 @@ def _start_or_resume(
 ) -> Learner:
     """A learner as the checkpoint left it, or a new one whose config.json is written."""
     precision = recorded_precision(folder, config, competition.fingerprint, device)
-    learner = new_learner(config, competition, device, team, precision)
+    learner = Learner(config, competition, device, team, precision)
     if team.leads:
         parameters, operations = model_cost(learner.model, config.image_size)
         size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds an image"
         devices = device.type + (f" x {team.size}" if team.size > 1 else "")
         print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
     resumed = folder.checkpoint.load(learner)
-    if team.differs((learner.epoch, learner.step, learner.resumed)):
+    if len(set(team.gather((learner.epoch, learner.step, learner.resumed)))) > 1:
         raise TrainingError(f"the processes found different checkpoints in {folder}: do all of them see it?")
     record, now = folder.record(), environment(device, learner.dtype)
     if team.leads and resumed:
@@ -179,7 +178,7 @@ def _run_epochs(
                 stopping = over or interruption.received is not None
                 save, over = team.agree((stopping or folder.checkpoint.due(config, epoch_over=False), over))
             if save:
-                totals = team.gather(learner.totals)
+                totals = torch.stack(team.gather(learner.totals.cpu()))
                 if team.leads:
                     folder.checkpoint.save(learner, totals)
                 interruption.message = f"stopped after {_position(learner)}; the same command resumes there"

@@ -152,20 +152,10 @@ def test_expressions_are_separable_but_hardly_by_a_linear_model(competition, tru
     assert 0.25 < linear_accuracy(competition.train.images, classes) < 0.6
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"n_train": 0}, {"n_test": -1}, {"seed": -1}, {"size": 47}, {"size": 8}]
-)
-def test_wrong_arguments_are_named(arguments):
-    with pytest.raises(DataError, match=r"picture|seed|size"):
-        make_demo(**({"n_train": 5, "n_valid": 5, "n_test": 5} | arguments))
-
-
-@pytest.mark.parametrize(
-    "units", [np.zeros(15), np.zeros((2, 3)), np.full((1, 15), 2.0), np.full((1, 15), np.nan)]
-)
-def test_wrong_action_units_are_refused(units):
-    with pytest.raises(DataError, match="action_units"):
-        draw_faces(units)
+@pytest.mark.parametrize("size", [47, 8, 258])
+def test_sizes_that_cannot_be_drawn_are_refused(size):
+    with pytest.raises(DataError, match="size must be an even number from 24 to 256"):
+        make_demo(5, 5, 5, size=size)
 
 
 @pytest.mark.parametrize("size", [24, 50, 96])

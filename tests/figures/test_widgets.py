@@ -1,4 +1,4 @@
-"""Widgets: what a person chooses is what is shown; where nobody looks there is none."""
+"""Widgets: what a person chooses is what is shown; outside interactive sessions there are none."""
 
 import time
 
@@ -94,7 +94,7 @@ def test_sliders_change_the_draws(looking):
     assert picture.value != before and bytes(picture.value).startswith(b"\x89PNG")
 
 
-def test_where_nobody_looks_there_is_nothing_to_click(monkeypatch, images, table):
+def test_there_are_no_widgets_outside_interactive_sessions(monkeypatch, images, table):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     assert browse_faces(images, table, ["true"], "{true}") is None
     assert try_strengths(torch.rand(2, 1, 20, 20), Config(), {"rotate": 180.0}, torch.Generator()) is None

@@ -9,13 +9,13 @@ from fer_utils.config import AUGMENTATION, Config
 from fer_utils.learning import augment as module
 from fer_utils.learning.augment import (
     VIEWS,
-    at_size,
     augment,
     mix,
     random_affine,
     random_erase,
     random_flip,
     random_light,
+    resize,
     to_float,
     view,
 )
@@ -329,24 +329,24 @@ def test_views_shift_right_and_down_by_shares_of_the_size_and_zoom_in():
     assert torch.allclose(places(view(images, False, 0, 0, 1.25)), 1.25 * torch.tensor(CROSS), atol=0.05)
 
 
-def test_at_size_leaves_pictures_of_that_size_alone():
+def test_resize_leaves_pictures_of_that_size_alone():
     images = noise()
-    assert at_size(images, SIZE) is images
+    assert resize(images, SIZE) is images
 
 
 @pytest.mark.parametrize("size", [16, 36, 64])
-def test_at_size_gives_squares_in_range_with_the_mean_kept(size):
+def test_resize_gives_squares_in_range_with_the_mean_kept(size):
     images = noise()
-    changed = at_size(images, size)
+    changed = resize(images, size)
     assert changed.shape == (8, 1, size, size) and changed.min() >= 0 and changed.max() <= 1
     assert torch.allclose(changed.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=0.02)
 
 
-def test_at_size_makes_squares_of_oblong_pictures():
-    assert at_size(torch.rand(2, 1, 40, 60), 48).shape == (2, 1, 48, 48)
+def test_resize_makes_squares_of_oblong_pictures():
+    assert resize(torch.rand(2, 1, 40, 60), 48).shape == (2, 1, 48, 48)
 
 
 def test_making_smaller_is_antialiased():
     checkers = (torch.arange(48)[:, None] + torch.arange(48)).remainder(2).float().view(1, 1, 48, 48)
-    inner = at_size(checkers, 16)[..., 1:-1, 1:-1]
+    inner = resize(checkers, 16)[..., 1:-1, 1:-1]
     assert (inner - 0.5).abs().max() < 0.1

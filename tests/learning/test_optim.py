@@ -13,10 +13,10 @@ from fer_utils.learning.models import conv_norm, create_model
 from fer_utils.learning.optim import (
     MovingAverage,
     class_weights,
-    climbed,
     learning_rate_factor,
     make_optimizer,
     orthogonal,
+    sam_perturbation,
 )
 
 OPTIMIZERS = {
@@ -26,7 +26,7 @@ OPTIMIZERS = {
 }
 
 
-def net():
+def network():
     torch.manual_seed(0)
     return create_model("large", 3, width=0.125)  # norms, biases, linear layers inside
 
@@ -36,7 +36,7 @@ def net():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_parameter_is_trained_once(name):
-    model = net()
+    model = network()
     optimizer = make_optimizer(model, Config(**OPTIMIZERS[name]))
     trained = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(trained) == sorted(id(p) for p in model.parameters())
@@ -44,7 +44,7 @@ def test_every_parameter_is_trained_once(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_weight_decay_shrinks_weights_and_spares_norms_and_biases(name):
-    model = net()
+    model = network()
     norms = {f"{n}.weight" for n, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
     spared = norms | {n for n, _ in model.named_parameters() if n.endswith("bias")}
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
@@ -61,12 +61,12 @@ def test_weight_decay_shrinks_weights_and_spares_norms_and_biases(name):
         assert torch.allclose(p, expected, atol=1e-7), n
 
 
-def test_knobs_reach_the_optimizer():
-    sgd = make_optimizer(net(), Config(learning_rate=0.3, momentum=0.8))
+def test_parameters_reach_the_optimizer():
+    sgd = make_optimizer(network(), Config(learning_rate=0.3, momentum=0.8))
     assert sgd.defaults["lr"] == 0.3 and sgd.defaults["momentum"] == 0.8 and sgd.defaults["nesterov"]
-    plain = make_optimizer(net(), Config(momentum=0))
+    plain = make_optimizer(network(), Config(momentum=0))
     assert not plain.defaults["nesterov"]
-    adamw = make_optimizer(net(), Config(optimizer="adamw", learning_rate=0.001, momentum=0.8))
+    adamw = make_optimizer(network(), Config(optimizer="adamw", learning_rate=0.001, momentum=0.8))
     assert isinstance(adamw, torch.optim.AdamW) and adamw.defaults["betas"] == (0.8, 0.999)
 
 
@@ -197,7 +197,8 @@ def with_weights(model, value):
 def test_the_average_begins_as_the_first_weights_it_sees_and_is_a_copy():
     model = conv_norm(1, 2)
     average = MovingAverage(model, 0.99)
-    average.update(with_weights(model, 2.0))
+    with_weights(model, 2.0)
+    average.update()
     with_weights(model, 5.0)
     assert all((p == 2).all() for p in average.model.parameters())
 
@@ -205,9 +206,11 @@ def test_the_average_begins_as_the_first_weights_it_sees_and_is_a_copy():
 def test_the_average_converges_to_weights_that_stay_constant():
     model = conv_norm(1, 2)
     average = MovingAverage(model, 0.9)
-    average.update(with_weights(model, 0.0))
+    with_weights(model, 0.0)
+    average.update()
     for _ in range(200):
-        average.update(with_weights(model, 1.0))
+        with_weights(model, 1.0)
+        average.update()
     for tensor in [*average.model.parameters(), *average.model.buffers()]:
         assert torch.allclose(tensor.float(), torch.ones_like(tensor, dtype=torch.float32), atol=1e-5)
 
@@ -217,7 +220,8 @@ def test_the_decay_grows_from_small_to_the_asked_one():
     average, shares = MovingAverage(model, 0.6), []
     for _ in range(30):
         with_weights(average.model, 0.0)
-        average.update(with_weights(model, 1.0))
+        with_weights(model, 1.0)
+        average.update()
         shares.append(average.model.weight.item())  # what the new weights count for
     assert shares[:2] == pytest.approx([1, 9 / 11]) and shares[-1] == pytest.approx(1 - 0.6)
     assert shares == sorted(shares, reverse=True)
@@ -226,11 +230,11 @@ def test_the_decay_grows_from_small_to_the_asked_one():
 def test_statistics_of_norms_are_averaged_and_counters_copied():
     model = conv_norm(1, 2)
     average = MovingAverage(model, 0.5)
-    average.update(model)
+    average.update()
     average.updates = 1000
     model[1].running_mean.fill_(4.0)
     model[1].num_batches_tracked.fill_(77)
-    average.update(model)
+    average.update()
     norm = average.model[1]
     assert torch.allclose(norm.running_mean, torch.full((2,), 2.0))
     assert norm.num_batches_tracked.item() == 77 and norm.num_batches_tracked.dtype == torch.int64
@@ -241,7 +245,7 @@ def test_following_leaves_the_model_itself_alone():
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     average = MovingAverage(model, 0.9)
     for _ in range(3):
-        average.update(model)
+        average.update()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
@@ -249,11 +253,11 @@ def test_following_leaves_the_model_itself_alone():
 
 
 def test_within_a_climb_the_weights_stand_uphill_and_then_where_they_were():
-    model = net()
+    model = network()
     model(torch.rand(4, 1, 16, 16)).square().sum().backward()
     before = [p.detach().clone() for p in model.parameters()]
     gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
-    with climbed(model, 0.25):
+    with sam_perturbation(model, 0.25):
         moves = [p - old for p, old in zip(model.parameters(), before, strict=True)]
     moved = torch.cat([move.flatten() for move in moves])
     assert moved.norm().item() == pytest.approx(0.25, rel=1e-3)
@@ -263,10 +267,10 @@ def test_within_a_climb_the_weights_stand_uphill_and_then_where_they_were():
 
 @pytest.mark.parametrize("brightest", [1.0, float("inf")])  # as where float16 overflows
 def test_a_climb_leaves_the_running_statistics_alone(brightest):
-    model = net()
+    model = network()
     model(torch.rand(4, 1, 16, 16)).sum().backward()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with climbed(model, 0.25):
+    with sam_perturbation(model, 0.25):
         model(torch.full((4, 1, 16, 16), brightest))
     after = dict(model.named_buffers())
     assert before and all(torch.equal(after[name], buffer) for name, buffer in before.items())
@@ -279,7 +283,7 @@ def test_overflowing_gradients_climb_nowhere():
     for p in model.parameters():
         p.grad = torch.full_like(p, float("inf"))
     before = [p.detach().clone() for p in model.parameters()]
-    with climbed(model, 0.25):
+    with sam_perturbation(model, 0.25):
         assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
 
 
@@ -318,7 +322,7 @@ def test_stacked_matrices_are_made_orthogonal_as_one_by_one():
         assert torch.allclose(stacked, orthogonal(update), atol=1e-5)
 
 
-def test_hidden_linear_layers_decay_little_and_the_classifier_as_told():
+def test_hidden_linear_layers_decay_little_and_the_classifier_as_set():
     model = create_model("vgg_bn", 7, width=0.125)
     groups = make_optimizer(model, Config(optimizer="muon", weight_decay=0.01)).param_groups
     linear = [p for p in model.parameters() if p.ndim == 2]

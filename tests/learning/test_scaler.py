@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fer_utils.config import Config
-from fer_utils.learning.training_loop import new_learner, place, train_epoch
+from fer_utils.learning.training_loop import Learner, place, train_epoch
 from fer_utils.run.checkpoint import CheckpointFile
 
 CPU = torch.device("cpu")
@@ -13,7 +13,7 @@ PARAMETERS = {"width": 0.125, "image_size": 20, "precision": "fp32", "batch_size
 
 def learner_of(tiny, optimizer):
     rate = {"learning_rate": 0.002} if optimizer == "adamw" else {}
-    learner = new_learner(Config(**PARAMETERS, optimizer=optimizer, ema_decay=0.0, **rate), tiny, CPU)
+    learner = Learner(Config(**PARAMETERS, optimizer=optimizer, ema_decay=0.0, **rate), tiny, CPU)
     learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     return learner
 

@@ -14,7 +14,7 @@ from fer_utils import fit
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import OutputError
-from fer_utils.learning.training_loop import TrainingError, new_learner
+from fer_utils.learning.training_loop import Learner, TrainingError
 from fer_utils.run import checkpoint, train
 from fer_utils.run.checkpoint import CheckpointFile, read_checkpoint
 
@@ -131,7 +131,7 @@ def test_the_damaged_one_does_not_replace_the_good_one_before_a_new_one_is_whole
 
 
 def test_a_full_disk_at_the_last_moment_keeps_both(tiny, tmp_path, monkeypatch):
-    learner = new_learner(config_of(tmp_path), tiny, torch.device("cpu"))
+    learner = Learner(config_of(tmp_path), tiny, torch.device("cpu"))
     file = CheckpointFile(tmp_path)
     file.save(learner)
     learner.epoch = 1
@@ -149,7 +149,7 @@ def test_one_that_may_not_be_read_is_not_taken_for_damaged(tiny, tmp_path, monke
     os.replace(tmp_path / "checkpoint.pt", tmp_path / "kept" / "checkpoint.pt")
     monkeypatch.setattr("pathlib.Path.is_file", lambda path: True)
     with pytest.raises(OutputError, match=r"checkpoint\.pt cannot be read"):
-        CheckpointFile(tmp_path).load(new_learner(config_of(tmp_path), tiny, torch.device("cpu")))
+        CheckpointFile(tmp_path).load(Learner(config_of(tmp_path), tiny, torch.device("cpu")))
 
 
 def test_results_of_something_else_are_not_mixed_with_a_run(tiny, tmp_path):
@@ -239,7 +239,7 @@ def test_what_was_left_half_written_by_a_killed_process_is_cleared_away(tiny, tm
 
 
 def test_weights_that_are_no_numbers_do_not_replace_good_ones(tiny, tmp_path):
-    learner = new_learner(config_of(tmp_path), tiny, torch.device("cpu"))
+    learner = Learner(config_of(tmp_path), tiny, torch.device("cpu"))
     file = CheckpointFile(tmp_path)
     file.save(learner)
     before = file.path.read_bytes()
