@@ -1,6 +1,6 @@
 """What to do with one GPU (or a few CPU cores) for n minutes: a smoke test, the speed, the plan that fits.
 
-python -m tools.gpu --minutes 15 --data PATH [--dry-run] [--out FOLDER] [--at-once N] [--bring-back FOLDER]
+python -m tools.gpu --minutes 15 --data PATH [--dry-run] [--out FOLDER] [--at-once N]
 
 It says what the device is, trains every parameter once on drawn faces (the smoke test), measures a step of
 each network, and trains as many members of an ensemble as the minutes allow. After each group of members it
@@ -11,11 +11,9 @@ same command after a cut keeps what is finished. `--dry-run` prints the plan wit
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -32,7 +30,7 @@ from fer_utils.command_line import exit_status
 from fer_utils.competition import Competition
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
-from fer_utils.files import atomic_write, resolve_out, write_json, write_text
+from fer_utils.files import resolve_out, write_json, write_text
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.metrics import describe
 from fer_utils.learning.training_loop import TrainingError
@@ -50,7 +48,6 @@ SMOKE = {
 }  # fmt: skip
 SMOKE_IMAGES = 600
 RESERVE = 20.0  # seconds at the end, for the last average
-LARGEST_FILE = 15 * 2**20  # of those that come back
 
 
 def describe_device(device: torch.device) -> str:
@@ -99,33 +96,6 @@ def write_average(folder: Path, competition: Competition) -> str:
     scores = score_ensemble(members, competition.valid.labels, competition.class_names)
     save_ensemble([runs[k] for k in scores["chosen"]], competition, folder, scores)
     return f"{len(runs)} members, {len(scores['chosen'])} of them averaged: {describe(scores['ensemble'])}"
-
-
-def bring_back(folder: Path, target: Path) -> None:
-    """Pack what is worth keeping into files of at most `LARGEST_FILE` bytes: everything small, probabilities
-    as float16, and the weights (kept as float16 anyway) of the first members; no checkpoints."""
-    target.mkdir(parents=True, exist_ok=True)
-    weights = sorted(folder.glob("member*/model.safetensors"))[: gpu_plan.FIRST]
-    small = [p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".csv", ".npz", ".txt")]
-    for name, paths in (("results", small), ("weights", weights)):
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            for path in sorted(paths):
-                content = _as_float16(path) if path.suffix == ".npz" else path.read_bytes()
-                entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
-        for number, start in enumerate(range(0, buffer.tell() or 1, LARGEST_FILE)):
-            part = buffer.getvalue()[start : start + LARGEST_FILE]
-            with atomic_write(target / f"{name}.tar.{number:02}") as temporary:
-                temporary.write_bytes(part)
-
-
-def _as_float16(path: Path) -> bytes:
-    buffer = io.BytesIO()
-    with np.load(path, allow_pickle=False) as arrays:
-        np.savez(buffer, **{k: v.astype(np.float16) if v.dtype.kind == "f" else v for k, v in arrays.items()})
-    return buffer.getvalue()
 
 
 class Report:
@@ -235,8 +205,6 @@ def use_minutes(options: argparse.Namespace) -> int:
     for _ in train_members(members, end, at_once, report.say, keep):
         if list(folder.glob("member*/metrics.json")):
             report.say(write_average(folder, competition))
-        if options.bring_back:
-            bring_back(folder, resolve_out(options.bring_back))
     if not (folder / "metrics.json").is_file():
         report.say("no member has a result yet; the same command resumes")
         return 1
@@ -255,7 +223,6 @@ def main(arguments: list[str]) -> int:
     add("--device", default="auto", help="auto, cuda or cpu")
     add("--out", default="outputs/gpu", help="folder of the members and their average")
     add("--at-once", type=int, default=0, help="members side by side; default: 1 on a GPU, 2 on CPU cores")
-    add("--bring-back", metavar="FOLDER", help="also pack the results there, in files of 15 MB")
     add("--dry-run", action="store_true", help="measure and print the plan, train nothing")
     options = parser.parse_args(arguments)
     if options.minutes <= 0 or options.at_once < 0:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import tarfile
 import types
 
 import numpy as np
@@ -99,8 +98,8 @@ def command(folder, out, *more):
 def test_it_ends_with_a_validated_submission_and_a_report(short, tiny_folder, tmp_path, capfd):
     assert gpu.main(command(tiny_folder, tmp_path / "dry", "--dry-run")) == 0
     assert "member0: small" in capfd.readouterr().out and not (tmp_path / "dry").exists()
-    out, back = tmp_path / "out", tmp_path / "back"
-    assert gpu.main(command(tiny_folder, out, "--bring-back", str(back))) == 0
+    out = tmp_path / "out"
+    assert gpu.main(command(tiny_folder, out)) == 0
     competition = load_competition(str(tiny_folder), image_size=20)
     validate_submission(competition, out / "submission.csv")
     report = (out / "report.txt").read_text()
@@ -113,13 +112,6 @@ def test_it_ends_with_a_validated_submission_and_a_report(short, tiny_folder, tm
     probs = np.mean([load_run(out / name).saved_probs("test") for name in members], axis=0)
     with np.load(out / "test.npz") as arrays:
         assert np.allclose(arrays["probs_views"], probs)
-    with tarfile.open(back / "results.tar.00") as archive:
-        names = archive.getnames()
-        arrays = np.load(archive.extractfile("member0/valid.npz"))
-        assert arrays["probs"].dtype == np.float16 and arrays["labels"].dtype == np.int64
-    assert "submission.csv" in names and not any("checkpoint" in name for name in names)
-    with tarfile.open(back / "weights.tar.00") as archive:
-        assert "member0/model.safetensors" in archive.getnames()
 
 
 def test_after_a_cut_the_finished_members_are_kept(short, tiny_folder, tmp_path, monkeypatch):
@@ -161,18 +153,6 @@ def test_what_fails_is_said_and_does_not_end_the_rest(short, tiny_folder, tmp_pa
     report = (tmp_path / "out" / "report.txt").read_text()
     assert "FAILED" in report and "no kernel image" in report and "member0: it diverged" in report
     assert not (tmp_path / "out" / "member0").exists() and (tmp_path / "out" / "metrics.json").is_file()
-
-
-def test_large_results_are_split(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu, "LARGEST_FILE", 4096)
-    (tmp_path / "member0").mkdir()
-    (tmp_path / "member0" / "model.safetensors").write_bytes(bytes(10_000))
-    gpu.bring_back(tmp_path, tmp_path / "back")
-    parts = sorted((tmp_path / "back").glob("weights.tar.*"))
-    assert len(parts) > 2 and max(part.stat().st_size for part in parts) <= 4096
-    (tmp_path / "all.tar").write_bytes(b"".join(part.read_bytes() for part in parts))
-    with tarfile.open(tmp_path / "all.tar") as archive:
-        assert len(archive.extractfile("member0/model.safetensors").read()) == 10_000
 
 
 def test_a_plan_for_other_data_is_refused(short, tiny_folder, tmp_path, capfd):
