@@ -80,14 +80,14 @@ class Bundle:
     parameters: Mapping[str, Any]
 
 
-def bundles(name: str, knobs: Mapping[str, Any], members: int, hours: float) -> list[Bundle]:
+def bundles(name: str, knobs: Mapping[str, Any], members: int) -> list[Bundle]:
     """A training and an ensemble with the same knobs.
 
     Raises:
         ConfigError: an unknown knob, or a bad value.
     """
     Config.from_dict(dict(knobs))
-    shared = {"data": "auto", "max_hours": hours}
+    shared = {"data": "auto", "max_hours": SESSION_HOURS}
     named = {key: knobs[key] for key in ("data", "seed", "device", "max_hours") if key in knobs}
     recipe = {key: value for key, value in knobs.items() if key not in named}
     text = yaml.safe_dump(recipe, default_flow_style=True, sort_keys=False, width=10_000).strip()[1:-1]
@@ -173,37 +173,30 @@ def _with_defaults(source: str, defaults: Mapping[str, Any]) -> str:
     return source
 
 
-def kernel_metadata(bundle: Bundle, user: str, sources: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """What `kaggle kernels push` reads: two T4s, no internet (written out: its default differs by version).
-
-    `sources` may hold "competition", "dataset" and "kernel", each with the names of what is mounted.
-    """
-    return {
-        "id": f"{user}/{bundle.name}",
-        "title": bundle.name.replace("-", " "),
-        "code_file": f"{bundle.name}.ipynb",
-        "language": "python",
-        "kernel_type": "notebook",
-        "is_private": True,
-        "enable_gpu": True,
-        "enable_tpu": False,
-        "enable_internet": False,
-        "machine_shape": "NvidiaTeslaT4",
-        "competition_sources": list(sources.get("competition", ())),
-        "dataset_sources": list(sources.get("dataset", ())),
-        "kernel_sources": list(sources.get("kernel", ())),
-        "model_sources": [],
-        "keywords": [],
-    }
-
-
 def write_bundle(bundle: Bundle, folder: Path, user: str, sources: Mapping[str, Sequence[str]]) -> Path:
-    """Write the notebook and its metadata into `folder`/NAME; the same again changes nothing."""
+    """Write the notebook and what `kaggle kernels push` reads into `folder`/NAME: two T4s, no internet
+    (written out: its default differs by version). The same again changes nothing.
+
+    Args:
+        sources: names of what is mounted, as "competition", "dataset" and "kernel".
+    """
     path = folder / bundle.name / f"{bundle.name}.ipynb"
     text = json.dumps(bundled_notebook(bundle), ensure_ascii=False, separators=(",", ":")) + "\n"
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    write_json(path.with_name("kernel-metadata.json"), kernel_metadata(bundle, user, sources))
+    metadata = {
+        "id": f"{user}/{bundle.name}",
+        "title": bundle.name.replace("-", " "),
+        "code_file": path.name,
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_internet": False,
+        "machine_shape": "NvidiaTeslaT4",
+        **{f"{kind}_sources": list(names) for kind, names in sources.items()},
+    }
+    write_json(path.with_name("kernel-metadata.json"), metadata)
     return path
 
 
@@ -216,7 +209,6 @@ def main(arguments: list[str]) -> int:
         add(f"--{source}", action="append", default=[], help=f"a {source} to mount; may be given again")
     add("--name", default="fer", help="the notebooks are called NAME-training and NAME-ensemble")
     add("--members", type=int, default=4, help="trainings of the ensemble")
-    add("--hours", type=float, default=SESSION_HOURS, help="that the training may take in one session")
     add("-p", nargs=2, action="append", default=[], metavar=("KNOB", "VALUE"), help="as papermill's -p")
     add("--folder", type=Path, default=REPOSITORY / "outputs" / "kaggle", help="where they are written")
     options = parser.parse_args(arguments)
@@ -230,7 +222,7 @@ def write_bundles(options: argparse.Namespace) -> None:
         for name in names:
             _check_name(kind, name)
     parameters = {name: yaml.safe_load(value) for name, value in options.p}
-    for bundle in bundles(options.name, parameters, options.members, options.hours):
+    for bundle in bundles(options.name, parameters, options.members):
         print(write_bundle(bundle, options.folder, options.user, sources).parent)
     if not any(sources.values()):
         print("no --competition and no --dataset: nothing will be mounted, and the notebooks find no data")

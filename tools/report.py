@@ -69,8 +69,8 @@ def _warnings(run: Run) -> list[str]:
     return lines
 
 
-def _facts(run: Run) -> list[dict[str, str]]:
-    """The numbers of the top, each as `what`, `value` and `more`."""
+def _facts(run: Run) -> list[tuple[str, str, str]]:
+    """The numbers of the top: what, its value, and more on it."""
     training, facts = run.metrics["training"], []
     for split in (name for name in ("valid", "test") if name in run.metrics):
         scores = run.metrics[split]
@@ -82,13 +82,13 @@ def _facts(run: Run) -> list[dict[str, str]]:
     record = record_of(run)
     environment = record.get("environment", {})
     size = f"{training['parameters'] / 1e6:.2f} M parameters"
-    facts += [
+    return [
+        *facts,
         ("network", f"{run.config.model}, width {run.config.width:g}", size),
         ("epochs", f"{training['epochs']}, kept {training['chosen_epoch']}", f"seed {run.config.seed}"),
         ("training", _duration(training["seconds"]), str(environment.get("hardware", ""))),
         ("data", last_part(run.config.data), str(record.get("layout", ""))),
     ]
-    return [dict(zip(("what", "value", "more"), fact, strict=True)) for fact in facts]
 
 
 def _duration(seconds: float) -> str:
@@ -102,9 +102,6 @@ def main(arguments: list[str]) -> int:
     parser = options_parser(__doc__)
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("--data", default="run", help="where its data lies now; left out, where it lay then")
-    parser.add_argument(
-        "--out", type=Path, help="the file to write; left out, report.html in the run's folder"
-    )
     parser.add_argument("--no-faces", action="store_true", help="for a page that others may see")
     options = parser.parse_args(arguments)
     matplotlib.use("Agg")  # no window, wherever this runs
@@ -119,7 +116,7 @@ def report_run(options: argparse.Namespace) -> None:
     except DataError as error:
         note = "the data was not found, or is not the run's; name its place with --data."
         print(f"no faces on the page: {error}", file=sys.stderr)
-    path = write_report(run, competition, options.out or run.out / "report.html", note)
+    path = write_report(run, competition, run.out / "report.html", note)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -32,43 +33,42 @@ def small(monkeypatch):
             fit(config, load_competition(config.data, **config.data_options))
 
     monkeypatch.setattr(gpu, "launch_members", launch)
-    monkeypatch.setattr(gpu, "apart", lambda work, *arguments: work(*arguments))
+    monkeypatch.setattr(gpu, "ProcessPoolExecutor", lambda n, _: ThreadPoolExecutor(n))
 
 
-def planned(tiny, speeds, seconds, at_once=1, pace=1.0):
-    members = gpu_plan.plan(speeds, tiny, seconds, at_once, pace, out="x", data="d", device="cpu")
-    by_network = {speed.network: speed for speed in speeds}
-    return members, [pace * by_network[m.model, m.width].training_seconds(m, tiny) for m in members]
+def plan(tiny, speeds, seconds, at_once=1):
+    members = gpu_plan.plan(speeds, tiny, seconds, at_once, out="x", data="d", device="cpu")
+    return [member.config for member in members], [member.seconds for member in members]
 
 
 def test_the_first_members_differ_in_the_seed_alone_and_all_take_as_long(tiny):
-    members, seconds = planned(tiny, [FAST, OTHER], 120.0)
+    members, seconds = plan(tiny, [FAST, OTHER], 120.0)
     first = members[: gpu_plan.FIRST]
     assert [member.seed for member in members] == list(range(5))
     assert {(m.model, m.width, m.epochs) for m in first} == {("large", 0.5, first[0].epochs)}
     assert [m.model for m in members[gpu_plan.FIRST :]] == ["small", "small"]
     assert len({member.out for member in members}) == len(members)
     assert gpu_plan.FIRST * seconds[0] <= 120 and max(seconds) == pytest.approx(seconds[0])
-    longer = gpu_plan.plan([FAST], tiny, 1e6, 1, 1.0, out="x")
+    longer, _ = plan(tiny, [FAST], 1e6)
     assert {member.epochs for member in longer} == {gpu_plan.LONGEST}
 
 
 def test_a_network_that_is_too_slow_gives_way_to_a_smaller_one(tiny):
-    members, _ = planned(tiny, [SLOW, OTHER], 70.0)
+    members, _ = plan(tiny, [SLOW, OTHER], 70.0)
     assert {member.model for member in members} == {"small"} and members[0].epochs >= gpu_plan.ENOUGH_EPOCHS
-    many, _ = planned(tiny, [SLOW, OTHER], 1e4)
+    many, _ = plan(tiny, [SLOW, OTHER], 1e4)
     assert many[0].model == "large" and many[0].width == 1.0
 
 
 def test_members_side_by_side_are_planned_as_slower(tiny):
-    alone, _ = planned(tiny, [SLOW], 900.0)
-    together, seconds = planned(tiny, [SLOW], 900.0, at_once=2, pace=2.0)
+    alone, _ = plan(tiny, [SLOW], 900.0)
+    together, seconds = plan(tiny, [SLOW.slowed(2.0)], 900.0, at_once=2)
     assert together[0].epochs < 2 * alone[0].epochs
     assert 2 * max(seconds) <= 900
 
 
-def test_with_hardly_any_time_one_epoch_is_planned(tiny):
-    members, _ = planned(tiny, [SLOW], 1.0)
+def test_with_hardly_any_time_one_epoch_is_plan(tiny):
+    members, _ = plan(tiny, [SLOW], 1.0)
     assert {member.epochs for member in members} == {1}
 
 
@@ -189,9 +189,9 @@ def test_a_network_that_the_device_refuses_is_left_out(tiny, monkeypatch, capsys
     monkeypatch.setattr(gpu_plan, "measure", refusing)
     shared = {"out": "x", "data": "d", "device": "cpu"}
     threads = torch.get_num_threads()
-    members = gpu_plan.make_plan(tiny, torch.device("cpu"), 60.0, 1, shared, print)
+    members = gpu_plan.make_plan(tiny, torch.device("cpu"), 60.0, 1, print, **shared)
     assert {member.config.width for member in members} == {0.125} and torch.get_num_threads() == threads
     assert "small, width 0.25: cannot be trained here (out of memory)" in capsys.readouterr().out
     monkeypatch.setattr(gpu_plan, "measure", lambda *_: 1 / 0 if _ is None else refusing(("small", 0.25)))
     with pytest.raises(TrainingError, match="no network can be trained on cpu"):
-        gpu_plan.make_plan(tiny, torch.device("cpu"), 60.0, 1, shared, print)
+        gpu_plan.make_plan(tiny, torch.device("cpu"), 60.0, 1, print, **shared)

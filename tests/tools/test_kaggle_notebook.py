@@ -23,9 +23,7 @@ from fer_utils.files import REPOSITORY
 from fer_utils.run.kaggle_session import continue_session, publish_submission
 from tools.kaggle_notebook import bundled_notebook, bundles, main
 
-TRAINING, ENSEMBLE = bundles(
-    "fer", {"model": "medium", "seed": 3, "columns": "label=mood, image=file"}, 4, 11.0
-)
+TRAINING, ENSEMBLE = bundles("fer", {"model": "medium", "seed": 3, "columns": "label=mood, image=file"}, 4)
 MACHINE = REPOSITORY / "tests" / "kaggle_machine.sh"
 # What runs inside: the machine is looked at, then the notebook is run as Kaggle runs it.
 DRIVER = """
@@ -303,7 +301,7 @@ def check_submission(box: Path, faces: Path) -> None:
 
 
 def test_a_training_on_kaggle_ends_in_time_and_goes_on_in_the_next_session(sandbox, faces, tmp_path):
-    plain = bundles("fer", {}, 2, 11.0)[0]
+    plain = bundles("fer", {}, 2)[0]
     first = tmp_path / "first"
     values = QUICK | {"epochs": 10_000, "max_hours": 0.002}
     printed = run_on_kaggle(sandbox, plain, first, {"competitions/faces": faces}, **values)
@@ -324,7 +322,7 @@ def test_a_training_on_kaggle_ends_in_time_and_goes_on_in_the_next_session(sandb
 
 def test_an_ensemble_on_kaggle(sandbox, faces, tmp_path):
     knobs = QUICK | {"epochs": 1}
-    ensemble = bundles("fer", knobs, 2, 11.0)[1]
+    ensemble = bundles("fer", knobs, 2)[1]
     printed = run_on_kaggle(sandbox, ensemble, tmp_path, {"datasets/someone/faces": faces})
     assert "member0: epoch   1/1" in printed and "member1: epoch   1/1" in printed
     assert "valid: /kaggle/working/submission.csv" in printed
