@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from conftest import fit_members
 
-from fer_utils import TrainingError, fit, load_competition, load_run, validate_submission
+from fer_utils import TrainingError, load_competition, load_run, validate_submission
 from tools import gpu, gpu_plan
 
 FAST = gpu_plan.Speed(("large", 0.5), small=0.001, full=0.003, validation=0.01)
@@ -28,11 +29,7 @@ def small(monkeypatch):
     monkeypatch.setitem(gpu.SMOKE, "image_size", 20)
     monkeypatch.setitem(gpu.SMOKE, "start_size", 16)
 
-    def launch(configs, per_device):
-        for config in configs:
-            fit(config, load_competition(config.data, **config.data_options))
-
-    monkeypatch.setattr(gpu, "launch_members", launch)
+    monkeypatch.setattr(gpu, "launch_members", fit_members)
     monkeypatch.setattr(gpu, "ProcessPoolExecutor", lambda n, _: ThreadPoolExecutor(n))
 
 

@@ -303,7 +303,7 @@ def check_submission(box: Path, faces: Path) -> None:
 def test_a_training_on_kaggle_ends_in_time_and_goes_on_in_the_next_session(sandbox, faces, tmp_path):
     plain = bundles("fer", {}, 2)[0]
     first = tmp_path / "first"
-    values = QUICK | {"epochs": 10_000, "max_hours": 0.002}
+    values = QUICK | {"epochs": 10_000, "max_hours": 0.001}
     printed = run_on_kaggle(sandbox, plain, first, {"competitions/faces": faces}, **values)
     assert "data: /kaggle/input/competitions/faces" in printed and "a new one begins" in printed
     assert "OUT OF TIME after" in printed and "valid: /kaggle/working/submission.csv" in printed
