@@ -69,15 +69,10 @@ def smoke_test(competition: Competition, out: Path, device: str) -> str:
     try:
         config = Config.from_dict({**SMOKE, "out": str(out), "device": device})
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a failing device does not harm this one
-            accuracy = pool.submit(smoke_accuracy, config, few).result()
+            scores = pool.submit(fit, config, few).result().metrics["valid"]["views"]
     except Exception as error:  # whatever a device provokes
         return f"FAILED after {time.monotonic() - start:.0f} s: {type(error).__name__}: {error}"
-    return f"passed in {time.monotonic() - start:.0f} s, valid accuracy {accuracy}"
-
-
-def smoke_accuracy(config: Config, competition: Competition) -> str:
-    """Train and return the validation accuracy in words."""
-    return describe(fit(config, competition).metrics["valid"]["views"])
+    return f"passed in {time.monotonic() - start:.0f} s, valid accuracy {describe(scores)}"
 
 
 def write_average(folder: Path, competition: Competition) -> str:

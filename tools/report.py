@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,22 +80,15 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
         if without := scores["without_copies"]:
             what = f"{split} accuracy without copies of earlier pictures"
             facts.append((what, percent(without), _interval(without)))
-    record = record_of(run)
-    environment = record.get("environment", {})
+    record, duration = record_of(run), timedelta(seconds=round(training["seconds"]))
     size = f"{training['parameters'] / 1e6:.2f} M parameters"
     return [
         *facts,
         ("network", f"{run.config.model}, width {run.config.width:g}", size),
         ("epochs", f"{training['epochs']}, kept {training['chosen_epoch']}", f"seed {run.config.seed}"),
-        ("training", _duration(training["seconds"]), str(environment.get("hardware", ""))),
+        ("training time", str(duration), record.get("environment", {}).get("hardware", "")),
         ("data", last_part(run.config.data), str(record.get("layout", ""))),
     ]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def main(arguments: list[str]) -> int:

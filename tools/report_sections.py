@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -57,9 +57,9 @@ def is_demo(run: Run) -> bool:
     return "demo" in (run.config.data, record_of(run).get("layout"))
 
 
-def percent(scores: dict[str, Any], key: str = "accuracy") -> str:
-    """A share among scores as people read it: "70.1 %"."""
-    return f"{100 * scores[key]:.1f} %"
+def percent(scores: Mapping[str, Any]) -> str:
+    """The accuracy among scores as people read it: "70.1 %"."""
+    return f"{100 * scores['accuracy']:.1f} %"
 
 
 def last_part(path: str) -> str:
