@@ -39,7 +39,6 @@ from fer_utils.run.finished_run import load_run
 from fer_utils.run.launch import launch_members
 from fer_utils.run.train import fit
 from tools import gpu_plan
-from tools.gpu_plan import Planned
 from tools.run_options import options_parser, parse_run_options
 
 # Every parameter that may fail on a device it was never tried on, on a few images of the data.
@@ -92,7 +91,7 @@ def print_and_keep(path: Path, line: str) -> None:
         file.write(f"{line}\n")
 
 
-def read_plan(path: Path, made_for: dict[str, Any]) -> list[Planned] | None:
+def read_plan(path: Path, made_for: dict[str, Any]) -> list[gpu_plan.Planned] | None:
     """The members of an earlier start; None if there was none.
 
     Raises:
@@ -103,11 +102,13 @@ def read_plan(path: Path, made_for: dict[str, Any]) -> list[Planned] | None:
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["made_for"] != made_for:
         raise ConfigError(f"{path} is a plan for other data or another device: choose another --out")
-    return [Planned(Config.from_dict(part["config"]), part["seconds"]) for part in content["members"]]
+    return [
+        gpu_plan.Planned(Config.from_dict(part["config"]), part["seconds"]) for part in content["members"]
+    ]
 
 
 def train_members(
-    members: list[Planned], end: float, at_once: int, say: gpu_plan.Say, keep: Callable[[], None]
+    members: list[gpu_plan.Planned], end: float, at_once: int, say: gpu_plan.Say, keep: Callable[[], None]
 ) -> Iterator[None]:
     """Train group by group while there is time until `end` (monotonic); yields after each group.
 

@@ -26,7 +26,7 @@ from nbformat.v4 import new_markdown_cell as _markdown
 import fer_utils
 from fer_utils.command_line import exit_status
 from fer_utils.config import Config, ConfigError
-from fer_utils.files import REPOSITORY, atomic_write, write_json
+from fer_utils.files import REPOSITORY, write_json, write_text
 from fer_utils.run.kaggle_session import WORKING
 from tools.run_options import options_parser
 
@@ -181,9 +181,7 @@ def write_bundle(bundle: Bundle, folder: Path, user: str, sources: Mapping[str, 
         sources: names of what is mounted, as "competition", "dataset" and "kernel".
     """
     path = folder / bundle.name / f"{bundle.name}.ipynb"
-    text = json.dumps(bundled_notebook(bundle), ensure_ascii=False, separators=(",", ":")) + "\n"
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, json.dumps(bundled_notebook(bundle), ensure_ascii=False, separators=(",", ":")) + "\n")
     metadata = {
         "id": f"{user}/{bundle.name}",
         "title": bundle.name.replace("-", " "),

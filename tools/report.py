@@ -24,9 +24,7 @@ from tools.report_sections import is_demo, last_part, percent, record_of, sectio
 from tools.run_options import options_parser
 
 
-def write_report(
-    run: Run, competition: Competition | None, path: Path, note: str = "the run's data was not given."
-) -> Path:
+def write_report(run: Run, competition: Competition | None, path: Path, note: str = "") -> Path:
     """Write the page of `run` to `path`; it needs no network and holds no script.
 
     Args:

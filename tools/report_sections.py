@@ -93,7 +93,6 @@ def _share(value: float, low: float, high: float) -> str:
 
 def _classes(run: Run) -> dict[str, Any]:
     table = per_class_table(run.metrics["valid"]["views"])
-
     frame = pd.DataFrame({"class": table.index})
     for name in ("recall", "precision"):
         frame[name] = list(map(_share, table[name], table[f"{name}_low"], table[f"{name}_high"]))

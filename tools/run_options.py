@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from typing import Any
 
 
-def options_parser(description: str | None) -> argparse.ArgumentParser:
+def options_parser(description: str | None) -> ArgumentParser:
     """A parser whose help shows the description as it is written."""
-    return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
 
 
-def parse_run_options(
-    parser: argparse.ArgumentParser, arguments: list[str], **defaults: Any
-) -> argparse.Namespace:
+def parse_run_options(parser: ArgumentParser, arguments: list[str], **defaults: Any) -> Namespace:
     """Add --data, --device, --out, --at-once and --minutes to `parser` with these defaults, and parse.
     The default of --at-once is the least it may be."""
     add = parser.add_argument

@@ -131,9 +131,9 @@ def train_sweep(sweep: Sweep, out: str | Path, at_once: int = 1) -> None:
         TrainingError: a run failed, as one that diverges does; raised when all others have been tried.
         OutOfTime: there was no time for any.
     """
-    done = {run.out.name for runs in finished_runs(sweep, out).values() for run in runs}
+    finished_runs(sweep, out)
     configs = [sweep.config(arm, seed, out) for seed in sweep.seeds for arm in sweep.arms]
-    left = [config for config in configs if Path(config.out).name not in done]
+    left = [config for config in configs if not RunFolder(config.out).is_finished]
     launch_members(sorted(left, key=lambda config: config.teacher != "none"), per_device=at_once)
 
 
@@ -163,9 +163,8 @@ def sweep_rows(sweep: Sweep, runs: Mapping[str, list[Run]]) -> list[dict[str, An
 
     Returns:
         `arm`, its `knobs`, `seeds` (how many are finished), `mean` and `sd` of the validation accuracy with
-        views, `seconds` of a run; of the arms but the base, over the seeds that both have,
-        `base_mean`, `base_seeds` (how many those are), and `difference`, `ci_low`, `ci_high` and `verdict`
-        from `comparison.compare`.
+        views, `seconds` of a run; of the arms but the base, over the seeds that both have, `base_mean`,
+        `base_seeds` (how many), and `difference`, `ci_low`, `ci_high`, `verdict` of `comparison.compare`.
     """
     base = {run.config.seed: run for run in runs[BASE]}
     rows = []
@@ -222,9 +221,8 @@ def main(arguments: list[str]) -> int:
 
 def run_sweep(options: argparse.Namespace) -> None:
     """Train, compare and print; the error of a run that failed is raised at the end."""
-    shared = {"data": options.data, "device": options.device, "max_hours": options.minutes / 60 or None}
-    given = {name: value for name, value in shared.items() if value is not None}
-    sweep = read_sweep(options.file, **given)
+    shared = {"data": options.data, "device": options.device, "max_hours": options.minutes / 60}
+    sweep = read_sweep(options.file, **{name: value for name, value in shared.items() if value})
     out = options.out or f"outputs/sweeps/{Path(options.file).stem}"
     failure = None
     try:
