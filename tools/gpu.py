@@ -158,7 +158,7 @@ def use_minutes(options: argparse.Namespace) -> int:
         if not options.dry_run:
             say(f"smoke test {smoke_test(competition, folder / 'smoke', device.type)}")
         shared = {"out": options.out, "data": options.data, "device": device.type}
-        members = gpu_plan.make_plan(competition, device, end - time.monotonic(), at_once, say, **shared)
+        members = gpu_plan.make_plan(competition, device, end - time.monotonic(), at_once, shared, say)
     else:
         say("the plan of an earlier start:")
     for member in members:

@@ -176,7 +176,7 @@ def plan(
 
 
 def make_plan(
-    competition: Competition, device: torch.device, seconds: float, at_once: int, say: Say, **shared: Any
+    competition: Competition, device: torch.device, seconds: float, at_once: int, shared: dict, say: Say
 ) -> list[Planned]:
     """Measure the networks and plan the members for `seconds` from now.
 

@@ -34,8 +34,8 @@ from tools.run_options import options_parser
 CODE = "/tmp/fer"
 # A session lasts twelve hours; reading the data and what comes after the training need some of them.
 SESSION_HOURS = 11.0
-# Kaggle's own word for a cell whose code is folded away, and JupyterLab's.
-FOLDED = {"_kg_hide-input": True, "_kg_hide-output": True, "jupyter": {"source_hidden": True}}
+# Kaggle folds the code and the output of such a cell away.
+FOLDED = {"_kg_hide-input": True, "_kg_hide-output": True}
 
 CODE_TEXT = f"""## The code
 
@@ -58,17 +58,19 @@ PUBLISH_TEXT = """## What Kaggle takes
 
 The competition reads `submission.csv` at the top of the notebook's output."""
 PUBLISH_CODE = "publish_submission(out, competition);"
-# Files that differ from the repository: what draws the demo has 28 KB and is not needed there.
-STAND_INS = {
-    "fer_utils/demo/dataset.py": '''"""In place of the drawn demo faces, which only the repository has."""
-
-from fer_utils.competition import Competition, DataError
-
-
-def make_demo(**options: int) -> Competition:
-    raise DataError("no data: this notebook has no demo; attach a competition or a data set as its input")
-'''
+# Not carried, and what stands in their place: the demo is 28 KB of drawing, and downloads need internet.
+LEFT_OUT = {
+    "fer_utils/demo/dataset.py": "make_demo",
+    "fer_utils/data/files/download.py": "download",
 }
+STAND_IN = '''"""Left out of this notebook."""
+
+from fer_utils.competition import DataError
+
+
+def {name}(*arguments, **options):
+    raise DataError("{name} is not in this notebook: attach a competition or a data set as its input")
+'''
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,9 @@ def carried_modules(cells: Iterable[str]) -> list[str]:
 
 def _text(name: str) -> str:
     """What a file of the package holds in the notebook."""
-    return STAND_INS.get(name) or (REPOSITORY / name).read_text(encoding="utf-8")
+    if name in LEFT_OUT:
+        return STAND_IN.format(name=LEFT_OUT[name])
+    return (REPOSITORY / name).read_text(encoding="utf-8")
 
 
 def _imports(source: str) -> set[str]:
@@ -156,9 +160,9 @@ def _package(files: Sequence[str]) -> list[NotebookNode]:
         _markdown(CODE_TEXT, id="code"),
         _code(FOLDER_CODE.replace("FOLDERS", folders), id="code-folders"),
     ]
-    for name in files:
+    for number, name in enumerate(files):
         text = f"%%writefile {CODE}/{name}\n{_text(name)}".removesuffix("\n")  # the cell magic adds it
-        cells.append(_code(text, id=re.sub(r"\W+", "-", f"module-{name}"), metadata=FOLDED))
+        cells.append(_code(text, id=f"file-{number}", metadata=FOLDED))
     return cells
 
 
@@ -217,20 +221,16 @@ def write_bundles(options: argparse.Namespace) -> None:
     """Write both notebooks and print what is still to be done by hand."""
     sources = {kind: getattr(options, kind) for kind in ("competition", "dataset", "kernel")}
     for kind, names in {"name": [options.name], "user": [options.user], **sources}.items():
-        for name in names:
-            _check_name(kind, name)
+        pattern, form = r"[\w-]+", "a plain name, as in the address of its page"
+        if kind in ("dataset", "kernel"):
+            pattern, form = r"[\w-]+/[\w-]+", "OWNER/NAME"
+        if wrong := [name for name in names if not re.fullmatch(pattern, name)]:
+            raise ConfigError(f"--{kind} must be {form}, got {wrong[0]!r}")
     parameters = {name: yaml.safe_load(value) for name, value in options.p}
     for bundle in bundles(options.name, parameters, options.members):
         print(write_bundle(bundle, options.folder, options.user, sources).parent)
     if not any(sources.values()):
         print("no --competition and no --dataset: nothing will be mounted, and the notebooks find no data")
-
-
-def _check_name(kind: str, name: str) -> None:
-    has_owner = kind in ("dataset", "kernel")
-    if not re.fullmatch(r"[\w-]+/[\w-]+" if has_owner else r"[\w-]+", name):
-        form = "OWNER/NAME" if has_owner else "a plain name, as in the address of its page"
-        raise ConfigError(f"--{kind} must be {form}, got {name!r}")
 
 
 if __name__ == "__main__":

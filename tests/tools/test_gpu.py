@@ -186,9 +186,9 @@ def test_a_network_that_the_device_refuses_is_left_out(tiny, monkeypatch, capsys
     monkeypatch.setattr(gpu_plan, "measure", refusing)
     shared = {"out": "x", "data": "d", "device": "cpu"}
     threads = torch.get_num_threads()
-    members = gpu_plan.make_plan(tiny, torch.device("cpu"), 60.0, 1, print, **shared)
+    members = gpu_plan.make_plan(tiny, torch.device("cpu"), 60.0, 1, shared, print)
     assert {member.config.width for member in members} == {0.125} and torch.get_num_threads() == threads
     assert "small, width 0.25: cannot be trained here (out of memory)" in capsys.readouterr().out
     monkeypatch.setattr(gpu_plan, "measure", lambda *_: 1 / 0 if _ is None else refusing(("small", 0.25)))
     with pytest.raises(TrainingError, match="no network can be trained on cpu"):
-        gpu_plan.make_plan(tiny, torch.device("cpu"), 60.0, 1, print, **shared)
+        gpu_plan.make_plan(tiny, torch.device("cpu"), 60.0, 1, shared, print)
