@@ -124,7 +124,7 @@ def test_missing_data_is_a_clear_error(tmp_path, capsys):
 
 def small_peer(schedule="steps", **changes):
     return peers.Recipe(
-        "tiny", "resnet18", 0.0, peers.per_image(Config()), 16, 20, 0.01, 1e-4, True, 3, schedule, **changes
+        "tiny", "small", 0.0, peers.per_image(Config()), 16, 20, 0.01, 1e-4, True, 3, schedule, **changes
     )
 
 

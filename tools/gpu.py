@@ -1,8 +1,8 @@
 """What to do with one GPU (or a few CPU cores) for n minutes: a smoke test, the speed, the plan that fits.
 
-python -m tools.gpu --minutes 15 --data PATH [--dry-run] [--out FOLDER] [--at-once N] [--bring-back FOLDER]
+python -m tools.gpu --minutes 15 --data PATH [--dry-run] [--out FOLDER] [--at-once N]
 
-It says what the device is, trains every parameter once on drawn faces (the smoke test), measures a step of
+It prints what the device is, trains every parameter once on drawn faces (the smoke test), measures a step of
 each network, and trains as many members of an ensemble as the minutes allow. After each group of members it
 writes their average, its validation scores and a validated submission, so a cut leaves the best so far. The
 same command after a cut keeps what is finished. `--dry-run` prints the plan with estimated seconds.
@@ -11,15 +11,14 @@ same command after a cut keeps what is finished. `--dry-run` prints the plan wit
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from fer_utils.command_line import exit_status
 from fer_utils.competition import Competition
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
-from fer_utils.files import atomic_write, resolve_out, write_json, write_text
+from fer_utils.files import resolve_out, write_json
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.metrics import describe
 from fer_utils.learning.training_loop import TrainingError
@@ -41,7 +40,7 @@ from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_members
 from fer_utils.run.train import fit
 from tools import gpu_plan
-from tools.gpu_plan import Planned
+from tools.run_options import options_parser, parse_run_options
 
 # Every parameter that may fail on a device it was never tried on, on a few images of the data.
 SMOKE = {
@@ -51,20 +50,6 @@ SMOKE = {
 }  # fmt: skip
 SMOKE_IMAGES = 600
 RESERVE = 20.0  # seconds at the end, for the last average
-LARGEST_FILE = 15 * 2**20  # of those that come back
-
-
-def describe_device(device: torch.device) -> str:
-    """Name, memory and versions in a line."""
-    made_with = environment(device, torch.float32)
-    memory = (
-        f", {torch.cuda.get_device_properties(device).total_memory / 2**30:.0f} GiB"
-        if device.type == "cuda"
-        else ""
-    )
-    return (
-        f"device: {made_with['hardware']}{memory}; torch {made_with['torch']}, Python {made_with['python']}"
-    )
 
 
 def smoke_test(competition: Competition, out: Path, device: str) -> str:
@@ -82,15 +67,12 @@ def smoke_test(competition: Competition, out: Path, device: str) -> str:
     )
     start = time.monotonic()
     try:
-        accuracy = apart(smoke_accuracy, Config.from_dict({**SMOKE, "out": str(out), "device": device}), few)
+        config = Config.from_dict({**SMOKE, "out": str(out), "device": device})
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a failing device does not harm this one
+            scores = pool.submit(fit, config, few).result().metrics["valid"]["views"]
     except Exception as error:  # whatever a device provokes
         return f"FAILED after {time.monotonic() - start:.0f} s: {type(error).__name__}: {error}"
-    return f"passed in {time.monotonic() - start:.0f} s, valid accuracy {accuracy}"
-
-
-def smoke_accuracy(config: Config, competition: Competition) -> str:
-    """Train and return the validation accuracy in words."""
-    return describe(fit(config, competition).metrics["valid"]["views"])
+    return f"passed in {time.monotonic() - start:.0f} s, valid accuracy {describe(scores)}"
 
 
 def with_results(folder: Path) -> list[Path]:
@@ -107,57 +89,15 @@ def write_average(folder: Path, competition: Competition) -> str:
     return f"{len(runs)} members, {len(scores['chosen'])} of them averaged: {describe(scores['ensemble'])}"
 
 
-def bring_back(folder: Path, target: Path) -> None:
-    """Pack what is worth keeping into files of at most `LARGEST_FILE` bytes: everything small, probabilities
-    as float16, and the weights (kept as float16 anyway) of the first members; no checkpoints."""
-    target.mkdir(parents=True, exist_ok=True)
-    weights = [RunFolder(path).weights for path in sorted(folder.glob("member*"))]
-    weights = [path for path in weights if path.is_file()][: gpu_plan.FIRST]
-    small = [p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".csv", ".npz", ".txt")]
-    for name, paths in (("results", small), ("weights", weights)):
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            for path in sorted(paths):
-                content = _as_float16(path) if path.suffix == ".npz" else path.read_bytes()
-                entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
-        for number, start in enumerate(range(0, buffer.tell() or 1, LARGEST_FILE)):
-            part = buffer.getvalue()[start : start + LARGEST_FILE]
-            with atomic_write(target / f"{name}.tar.{number:02}") as temporary:
-                temporary.write_bytes(part)
+def print_and_keep(path: Path, line: str) -> None:
+    """Print a line and append it to a file."""
+    print(line, flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
 
 
-def _as_float16(path: Path) -> bytes:
-    buffer = io.BytesIO()
-    with np.load(path, allow_pickle=False) as arrays:
-        np.savez(buffer, **{k: v.astype(np.float16) if v.dtype.kind == "f" else v for k, v in arrays.items()})
-    return buffer.getvalue()
-
-
-class Report:
-    """Lines that are printed, and kept in report.txt of a folder (none for a dry run)."""
-
-    def __init__(self, folder: Path | None):
-        self.path = None if folder is None else folder / "report.txt"
-        earlier = self.path is not None and self.path.is_file()
-        self.lines = self.path.read_text(encoding="utf-8").splitlines() if earlier else []
-
-    def say(self, line: str) -> None:
-        """Print a line and keep it."""
-        print(line, flush=True)
-        self.lines.append(line)
-        if self.path is not None:
-            write_text(self.path, "\n".join(self.lines) + "\n")
-
-
-def apart(work: Callable[..., str], *arguments: Any) -> str:
-    """What `work` returns in a process of its own, whose failing device does not harm this one."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(work, *arguments).result()
-
-
-def read_plan(path: Path, made_for: dict[str, Any]) -> list[Planned] | None:
+def read_plan(path: Path, made_for: dict[str, Any]) -> list[gpu_plan.Planned] | None:
     """The members of an earlier start; None if there was none.
 
     Raises:
@@ -168,17 +108,13 @@ def read_plan(path: Path, made_for: dict[str, Any]) -> list[Planned] | None:
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["made_for"] != made_for:
         raise ConfigError(f"{path} is a plan for other data or another device: choose another --out")
-    return [Planned(Config.from_dict(part["config"]), part["seconds"]) for part in content["members"]]
-
-
-def write_plan(path: Path, members: list[Planned], made_for: dict[str, Any]) -> None:
-    """Keep the members, so that the same command resumes them."""
-    parts = [{"config": member.config.to_dict(), "seconds": member.seconds} for member in members]
-    write_json(path, {"made_for": made_for, "members": parts})
+    return [
+        gpu_plan.Planned(Config.from_dict(part["config"]), part["seconds"]) for part in content["members"]
+    ]
 
 
 def train_members(
-    members: list[Planned], end: float, at_once: int, say: gpu_plan.Say, keep: Callable[[], None]
+    members: list[gpu_plan.Planned], end: float, at_once: int, say: gpu_plan.Say, keep: Callable[[], None]
 ) -> Iterator[None]:
     """Train group by group while there is time until `end` (monotonic); yields after each group.
 
@@ -221,52 +157,42 @@ def use_minutes(options: argparse.Namespace) -> int:
     at_once = options.at_once or (min(2, os.cpu_count() or 1) if device.type == "cpu" else 1)
     made_for = {"data": competition.fingerprint, "device": device.type, "at_once": at_once}
     members = read_plan(folder / "plan.json", made_for)
-    report = Report(None if options.dry_run else folder)
-    report.say(describe_device(device))
+    say = print if options.dry_run else partial(print_and_keep, folder / "report.txt")
+    made_with = environment(device, torch.float32)
+    say(f"device: {made_with['hardware']}; torch {made_with['torch']}, Python {made_with['python']}")
     if members is None:
         if not options.dry_run:
-            report.say(f"smoke test {smoke_test(competition, folder / 'smoke', device.type)}")
+            say(f"smoke test {smoke_test(competition, folder / 'smoke', device.type)}")
         shared = {"out": options.out, "data": options.data, "device": device.type}
-        members = gpu_plan.make_plan(competition, device, end - time.monotonic(), at_once, shared, report.say)
+        members = gpu_plan.make_plan(competition, device, end - time.monotonic(), at_once, shared, say)
     else:
-        report.say("the plan of an earlier start:")
+        say("the plan of an earlier start:")
     for member in members:
-        report.say(f"  {member}")
+        say(f"  {member}")
     if options.dry_run:
         return 0
 
     def keep() -> None:
-        write_plan(folder / "plan.json", members, made_for)
+        content = {"made_for": made_for, "members": [asdict(member) for member in members]}
+        write_json(folder / "plan.json", content)
 
     keep()
-    for _ in train_members(members, end, at_once, report.say, keep):
+    for _ in train_members(members, end, at_once, say, keep):
         if with_results(folder):
-            report.say(write_average(folder, competition))
-        if options.bring_back:
-            bring_back(folder, resolve_out(options.bring_back))
+            say(write_average(folder, competition))
     if not RunFolder(folder).has_results:
-        report.say("no member has a result yet; the same command resumes")
+        say("no member has a result yet; the same command resumes")
         return 1
-    report.say(f"written to {folder}")
+    say(f"written to {folder}")
     return 0
 
 
 def main(arguments: list[str]) -> int:
     """Use the minutes from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--minutes", type=float, default=15.0, help="time for everything, the average included")
-    add("--data", default="auto", help="as in the notebooks")
-    add("--device", default="auto", help="auto, cuda or cpu")
-    add("--out", default="outputs/gpu", help="folder of the members and their average")
-    add("--at-once", type=int, default=0, help="members side by side; default: 1 on a GPU, 2 on CPU cores")
-    add("--bring-back", metavar="FOLDER", help="also pack the results there, in files of 15 MB")
-    add("--dry-run", action="store_true", help="measure and print the plan, train nothing")
-    options = parser.parse_args(arguments)
-    if options.minutes <= 0 or options.at_once < 0:
-        parser.error("--minutes must be above 0 and --at-once not negative")
+    parser = options_parser(__doc__)
+    parser.add_argument("--dry-run", action="store_true", help="measure and print the plan, train nothing")
+    defaults = {"data": "auto", "device": "auto", "out": "outputs/gpu", "at_once": 0, "minutes": 15.0}
+    options = parse_run_options(parser, arguments, **defaults)
     return exit_status(lambda: use_minutes(options))
 
 

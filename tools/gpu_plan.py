@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import math
 import time
+import timeit
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,6 +64,10 @@ class Speed:
     full: float
     validation: float
 
+    def slowed(self, pace: float) -> Speed:
+        """The same where each step takes `pace` times as long."""
+        return Speed(self.network, pace * self.small, pace * self.full, pace * self.validation)
+
     def training_seconds(self, config: Config, competition: Competition) -> float:
         """The estimated time of a whole training, start-up and results included."""
         steps = len(batches(len(competition.train), config, 0))
@@ -85,24 +90,17 @@ def measure(network: tuple[str, float], competition: Competition, device: torch.
     labels = torch.tensor(competition.train.labels[:n], device=device)
 
     def seconds(work: Callable[[], object], times: int) -> float:
-        return min(_clock(work, device) for _ in range(times))
+        def finished_work() -> None:
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        return min(timeit.repeat(finished_work, number=1, repeat=times))
 
     steps = len(batches(n, config, 0))
     small, full = (seconds(lambda e=e: train_epoch(learner, images, labels, e), 2) / steps for e in (0, 1))
-    return Speed(
-        network,
-        small,
-        full,
-        seconds(lambda: validate(learner, competition.valid), 1 + (device.type == "cuda")),
-    )
-
-
-def _clock(work: Callable[[], object], device: torch.device) -> float:
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    validation = seconds(lambda: validate(learner, competition.valid), 1 + (device.type == "cuda"))
+    return Speed(network, small, full, validation)
 
 
 @dataclass(frozen=True)
@@ -141,13 +139,8 @@ def member_config(network: tuple[str, float], epochs: int, seed: int, out: str, 
 
 
 def plan(
-    speeds: Sequence[Speed],
-    competition: Competition,
-    seconds: float,
-    at_once: int,
-    pace: float,
-    **shared: Any,
-) -> list[Config]:
+    speeds: Sequence[Speed], competition: Competition, seconds: float, at_once: int, **shared: Any
+) -> list[Planned]:
     """The members in the order of their training, each as long as the others.
 
     The first network is the largest that sees the images often enough; three members of it differ in the
@@ -156,43 +149,34 @@ def plan(
     Args:
         seconds: the time for all.
         at_once: members that train side by side.
-        pace: how much slower a member is than `Speed` says while others train beside it.
         shared: parameters of all members; `out` is the folder of their folders.
     """
-    rounds = math.ceil(FIRST / at_once)
 
-    def cost(speed: Speed, epochs: int) -> float:
-        return pace * speed.training_seconds(member_config(speed.network, epochs, 0, "x"), competition)
+    def planned(speed: Speed, epochs: int, seed: int = 0, name: str = "") -> Planned:
+        config = member_config(speed.network, epochs, seed, **{**shared, "out": f"{shared['out']}/{name}"})
+        return Planned(config, speed.training_seconds(config, competition))
 
     def epochs_within(speed: Speed, limit: float) -> int:
-        fitting = itertools.takewhile(lambda epochs: cost(speed, epochs) <= limit, range(1, LONGEST + 1))
-        return max(fitting, default=0)
+        return bisect_right(range(1, LONGEST + 1), limit, key=lambda epochs: planned(speed, epochs).seconds)
 
-    for part in (rounds, 1):  # all three of the first network, or else one round
-        able = [speed for speed in speeds if epochs_within(speed, seconds / part) >= ENOUGH_EPOCHS]
-        if able:
-            break
-    able, part = able or [speeds[-1]], part
-    first = able[0]
-    epochs = max(1, epochs_within(first, seconds / part))
-    each = cost(first, epochs)
+    rounds = math.ceil(FIRST / at_once)
+    # Time for all three of the first network, or else for one round.
+    choices = [(speed, seconds / part) for part in (rounds, 1) for speed in speeds]
+    able = (choice for choice in choices if epochs_within(*choice) >= ENOUGH_EPOCHS)
+    first, limit = next(able, (speeds[-1], seconds))
+    epochs = max(1, epochs_within(first, limit))
+    each = planned(first, epochs).seconds
+    members: list[Planned] = []
     order = [first] * FIRST + [speed for speed in speeds if speed is not first for _ in range(2)]
-    members = []
     for seed, speed in enumerate(order[:MOST_MEMBERS]):
         length = epochs if speed is first else epochs_within(speed, each)
         if length >= min(ENOUGH_EPOCHS, epochs):
-            out = f"{shared['out']}/member{len(members)}"
-            members.append(member_config(speed.network, length, seed, **{**shared, "out": out}))
+            members.append(planned(speed, length, seed, f"member{len(members)}"))
     return members
 
 
 def make_plan(
-    competition: Competition,
-    device: torch.device,
-    seconds: float,
-    at_once: int,
-    shared: dict[str, Any],
-    say: Say,
+    competition: Competition, device: torch.device, seconds: float, at_once: int, shared: dict, say: Say
 ) -> list[Planned]:
     """Measure the networks and plan the members for `seconds` from now.
 
@@ -201,7 +185,7 @@ def make_plan(
     Raises:
         TrainingError: no network can be trained on the device.
     """
-    end, speeds = time.monotonic() + seconds, {}
+    end, speeds = time.monotonic() + seconds, []
     pace = BESIDE.get(device.type, 2.0) if at_once > 1 else 1.0
     networks, threads = NETWORKS.get(device.type, NETWORKS["cpu"]), torch.get_num_threads()
     if device.type == "cpu":  # measured as a member will run, on its share of the cores
@@ -209,7 +193,7 @@ def make_plan(
     for network in networks if device.type == "cuda" else networks[::-1]:
         name = f"{network[0]}, width {network[1]:g}"
         try:
-            speed = speeds[network] = measure(network, competition, device)
+            speed = measure(network, competition, device).slowed(pace)
         except RuntimeError as error:  # no memory for it, or no such operation on the device
             say(f"{name}: cannot be trained here ({str(error).splitlines()[0][:200]})")
             continue
@@ -221,16 +205,12 @@ def make_plan(
             f"{name}: {1e3 * speed.small:.1f} ms a step at first, {1e3 * speed.full:.1f} ms at full size, "
             f"validation {speed.validation:.1f} s"
         )
-        fewest = pace * speed.training_seconds(member_config(network, ENOUGH_EPOCHS, 0, "x"), competition)
+        speeds.append(speed)
+        fewest = speed.training_seconds(member_config(network, ENOUGH_EPOCHS, 0, "x"), competition)
         if device.type != "cuda" and fewest > end - time.monotonic():
             break  # the next ones are slower
     torch.set_num_threads(threads)
     if not speeds:
         raise TrainingError(f"no network can be trained on {device}")
-    ordered = [speeds[network] for network in networks if network in speeds]
-    members = plan(ordered, competition, SHARE * (end - time.monotonic()), at_once, pace, **shared)
-    cost = {(s.network): s for s in ordered}
-    return [
-        Planned(member, pace * cost[member.model, member.width].training_seconds(member, competition))
-        for member in members
-    ]
+    speeds.sort(key=lambda speed: networks.index(speed.network))
+    return plan(speeds, competition, SHARE * (end - time.monotonic()), at_once, **shared)

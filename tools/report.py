@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,7 @@ from tools.report_sections import is_demo, last_part, percent, record_of, sectio
 from tools.run_options import options_parser
 
 
-def write_report(
-    run: Run, competition: Competition | None, path: Path, note: str = "the run's data was not given."
-) -> Path:
+def write_report(run: Run, competition: Competition | None, path: Path, note: str = "") -> Path:
     """Write the page of `run` to `path`; it needs no network and holds no script.
 
     Args:
@@ -69,8 +68,8 @@ def _warnings(run: Run) -> list[str]:
     return lines
 
 
-def _facts(run: Run) -> list[dict[str, str]]:
-    """The numbers of the top, each as `what`, `value` and `more`."""
+def _facts(run: Run) -> list[tuple[str, str, str]]:
+    """The numbers of the top: what, its value, and more on it."""
     training, facts = run.metrics["training"], []
     for split in (name for name in ("valid", "test") if name in run.metrics):
         scores = run.metrics[split]
@@ -79,22 +78,15 @@ def _facts(run: Run) -> list[dict[str, str]]:
         if without := scores["without_copies"]:
             what = f"{split} accuracy without copies of earlier pictures"
             facts.append((what, percent(without), _interval(without)))
-    record = record_of(run)
-    environment = record.get("environment", {})
+    record, duration = record_of(run), timedelta(seconds=round(training["seconds"]))
     size = f"{training['parameters'] / 1e6:.2f} M parameters"
-    facts += [
+    return [
+        *facts,
         ("network", f"{run.config.model}, width {run.config.width:g}", size),
         ("epochs", f"{training['epochs']}, kept {training['chosen_epoch']}", f"seed {run.config.seed}"),
-        ("training", _duration(training["seconds"]), str(environment.get("hardware", ""))),
+        ("training time", str(duration), record.get("environment", {}).get("hardware", "")),
         ("data", last_part(run.config.data), str(record.get("layout", ""))),
     ]
-    return [dict(zip(("what", "value", "more"), fact, strict=True)) for fact in facts]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def main(arguments: list[str]) -> int:
@@ -102,9 +94,6 @@ def main(arguments: list[str]) -> int:
     parser = options_parser(__doc__)
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("--data", default="run", help="where its data lies now; left out, where it lay then")
-    parser.add_argument(
-        "--out", type=Path, help="the file to write; left out, report.html in the run's folder"
-    )
     parser.add_argument("--no-faces", action="store_true", help="for a page that others may see")
     options = parser.parse_args(arguments)
     matplotlib.use("Agg")  # no window, wherever this runs
@@ -119,7 +108,7 @@ def report_run(options: argparse.Namespace) -> None:
     except DataError as error:
         note = "the data was not found, or is not the run's; name its place with --data."
         print(f"no faces on the page: {error}", file=sys.stderr)
-    path = write_report(run, competition, options.out or run.out / "report.html", note)
+    path = write_report(run, competition, run.out / "report.html", note)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -28,8 +28,8 @@ LONGEST_UNDER_FACE, FACE_FONT = 14, 9
 
 
 def sections(run: Run, competition: Competition | None, note: str) -> list[dict[str, Any]]:
-    """The sections of the page in order, as its template takes them: title, lines, rows, image with alt and
-    caption, after, folded, and whether the last column of the rows holds words.
+    """The sections of the page in order, as its template takes them: title, lines, table, image with alt
+    and caption, after, folded, and whether the last column of the table holds words.
 
     Args:
         competition: the run's data, for the faces; None leaves these out.
@@ -57,9 +57,9 @@ def is_demo(run: Run) -> bool:
     return "demo" in (run.config.data, record_of(run).get("layout"))
 
 
-def percent(scores: dict[str, Any], key: str = "accuracy") -> str:
-    """A share among scores as people read it: "70.1 %"."""
-    return f"{100 * scores[key]:.1f} %"
+def percent(scores: Mapping[str, Any]) -> str:
+    """The accuracy among scores as people read it: "70.1 %"."""
+    return f"{100 * scores['accuracy']:.1f} %"
 
 
 def last_part(path: str) -> str:
@@ -85,10 +85,6 @@ def _figure(draw: Callable[..., Any], height: float, rows: int = 1, width: float
     return base64.b64encode(plots.png_bytes(fig, DPI)).decode()
 
 
-def _rows(frame: pd.DataFrame) -> list[list[str]]:
-    return [list(map(str, frame.columns)), *(list(map(str, row)) for row in frame.to_numpy())]
-
-
 def _share(value: float, low: float, high: float) -> str:
     if math.isnan(low):
         return "none"
@@ -97,15 +93,13 @@ def _share(value: float, low: float, high: float) -> str:
 
 def _classes(run: Run) -> dict[str, Any]:
     table = per_class_table(run.metrics["valid"]["views"])
-
-    def shares(name: str) -> list[str]:
-        return list(map(_share, table[name], table[f"{name}_low"], table[f"{name}_high"]))
-
-    frame = pd.DataFrame({"class": table.index, "recall": shares("recall"), "precision": shares("precision")})
-    frame["F1"], frame["n"] = [f"{f1:.3f}" for f1 in table.f1], [f"{n:,}" for n in table.n]
+    frame = pd.DataFrame({"class": table.index})
+    for name in ("recall", "precision"):
+        frame[name] = list(map(_share, table[name], table[f"{name}_low"], table[f"{name}_high"]))
+    frame["F1"], frame["n"] = table.f1.map("{:.3f}".format).to_numpy(), table.n.map("{:,}".format).to_numpy()
     line = "The weakest first, with 95 % intervals. Recall: the share of a class that is found. Precision: "
     line += "the share of the answers that are right."
-    return {"title": "By class", "lines": [line], "rows": _rows(frame)}
+    return {"title": "By class", "lines": [line], "table": frame}
 
 
 def _curves(run: Run) -> dict[str, Any]:
@@ -187,7 +181,7 @@ def _pairs(run: Run) -> dict[str, Any]:
     pairs["share"] = [together(f"{100 * share:.0f} %") for share in pairs.share]
     return section | {
         "lines": ["The pairs of classes that are taken for each other most, both ways together."],
-        "rows": _rows(pairs[["pair", "errors", "share", "mostly"]]),
+        "table": pairs[["pair", "errors", "share", "mostly"]],
         "words": True,
     }
 
@@ -222,12 +216,11 @@ def _faces(run: Run, competition: Competition | None, note: str) -> dict[str, An
 
 
 def _config(run: Run) -> dict[str, Any]:
-    def rows(knobs: dict[str, Any]) -> list[list[str]]:
-        places = ("data", "out", "label_fixes")
-        shown = {name: last_part(str(value)) if name in places else value for name, value in knobs.items()}
-        return [["knob", "value"], *([name, str(value)] for name, value in shown.items())]
+    def table(values: dict[str, Any], kind: str = "knob") -> pd.DataFrame:
+        private = ("data", "out", "label_fixes")
+        texts = {name: last_part(str(v)) if name in private else str(v) for name, v in values.items()}
+        return pd.DataFrame({kind: texts.keys(), "value": texts.values()})
 
-    made_with = [["what", "value"], *([k, str(v)] for k, v in record_of(run).get("environment", {}).items())]
     return {
         "title": "How it was made",
         "lines": [
@@ -236,10 +229,10 @@ def _config(run: Run) -> dict[str, Any]:
             "result as well.",
             "What differs from the defaults:",
         ],
-        "rows": rows(run.config.changed()),
+        "table": table(run.config.changed()),
         "words": True,
         "folded": [
-            {"title": "Every knob", "rows": rows(run.config.to_dict())},
-            {"title": "Versions and hardware", "rows": made_with},
+            {"title": "Every knob", "table": table(run.config.to_dict())},
+            {"title": "Versions and hardware", "table": table(record_of(run).get("environment", {}), "what")},
         ],
     }

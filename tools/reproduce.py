@@ -174,13 +174,13 @@ def main(arguments: list[str]) -> int:
     parser = options_parser(__doc__)
     parser.add_argument("name", help=", ".join(PLANS))
     parser.add_argument("--score", action="store_true", help="train nothing, score the committed weights")
-    options = parse_run_options(parser, arguments, "outputs/reproduced/NAME", at_once=0)
+    options = parse_run_options(parser, arguments, data="auto", device="auto", at_once=0)
     return exit_status(lambda: repeat_or_score(options))
 
 
 def repeat_or_score(options: argparse.Namespace) -> None:
     """Train the reference anew and compare it, or score the committed weights."""
-    name, data = options.name, options.data or "auto"
+    name, data = options.name, options.data
     if options.score:
         reference = load_reference(name)
         print(score_reference(reference, reference.runs[0].load_data(data)))
@@ -194,7 +194,7 @@ def repeat_or_score(options: argparse.Namespace) -> None:
         raise unknown_reference(name, list(PLANS))
     if RunFolder(FOLDER / name).has_results:  # is this the data it was made from?
         load_reference(name).runs[0].load_data(data)
-    parameters = {"data": data, "device": options.device or "auto", "max_hours": options.minutes / 60}
+    parameters = {"data": data, "device": options.device, "max_hours": options.minutes / 60}
     out = options.out or f"outputs/reproduced/{name}"
     folder = train_reference(name, out, options.at_once, **parameters)
     print("\n".join(compare_with_committed(folder, name)))

@@ -17,8 +17,9 @@ import argparse
 import dataclasses
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,9 @@ def train_sweep(sweep: Sweep, out: str | Path, at_once: int = 1) -> None:
         TrainingError: a run failed, as one that diverges does; raised when all others have been tried.
         OutOfTime: there was no time for any.
     """
-    done = {run.out.name for runs in finished_runs(sweep, out).values() for run in runs}
+    finished_runs(sweep, out)
     configs = [sweep.config(arm, seed, out) for seed in sweep.seeds for arm in sweep.arms]
-    left = [config for config in configs if Path(config.out).name not in done]
+    left = [config for config in configs if not RunFolder(config.out).is_finished]
     launch_members(sorted(left, key=lambda config: config.teacher != "none"), per_device=at_once)
 
 
@@ -143,25 +144,18 @@ def finished_runs(sweep: Sweep, out: str | Path) -> dict[str, list[Run]]:
         ConfigError: a folder holds a run with other parameters than its arm has now.
         DataError: the base was trained on other data than its config names now.
     """
-    runs = {
-        arm: [run for seed in sweep.seeds if (run := _finished(sweep.config(arm, seed, out)))]
-        for arm in sweep.arms
-    }
+    runs: dict[str, list[Run]] = {arm: [] for arm in sweep.arms}
+    for arm, seed in product(sweep.arms, sweep.seeds):
+        config = sweep.config(arm, seed, out)
+        if RunFolder(config.out).is_finished:
+            run = load_run(config.out)
+            if differing := config.differing(run.config):
+                advice = "remove it or choose another --out"
+                raise ConfigError(f"{run.out} holds a run of another recipe ({differing}): {advice}")
+            runs[arm].append(run)
     if runs[BASE]:
         runs[BASE][0].load_data(sweep.config(BASE, sweep.seeds[0], out).data)
     return runs
-
-
-def _finished(config: Config) -> Run | None:
-    folder = RunFolder(config.out)
-    if not folder.is_finished:
-        return None
-    run = load_run(folder.path)
-    if differing := config.differing(run.config):
-        raise ConfigError(
-            f"{folder} holds a run of another recipe ({differing}): remove it or choose another --out"
-        )
-    return run
 
 
 def sweep_rows(sweep: Sweep, runs: Mapping[str, list[Run]]) -> list[dict[str, Any]]:
@@ -169,29 +163,30 @@ def sweep_rows(sweep: Sweep, runs: Mapping[str, list[Run]]) -> list[dict[str, An
 
     Returns:
         `arm`, its `knobs`, `seeds` (how many are finished), `mean` and `sd` of the validation accuracy with
-        views, `seconds` of a run, `parameters`; of the arms but the base, over the seeds that both have,
-        `base_mean`, `base_seeds` (how many those are), and `difference`, `ci_low`, `ci_high` and `verdict`
-        from `comparison.compare`.
+        views, `seconds` of a run; of the arms but the base, over the seeds that both have, `base_mean`,
+        `base_seeds` (how many), and `difference`, `ci_low`, `ci_high`, `verdict` of `comparison.compare`.
     """
     base = {run.config.seed: run for run in runs[BASE]}
     rows = []
     for arm, some in runs.items():
-        accuracies = [run.metrics["valid"]["views"]["accuracy"] for run in some]
-        training = [run.metrics["training"] for run in some]
         row = {"arm": arm, "knobs": dict(sweep.arms[arm]), "seeds": len(some)}
         if some:
-            row["mean"] = float(np.mean(accuracies))
-            row["sd"] = float(np.std(accuracies, ddof=1)) if len(some) > 1 else None
-            row["seconds"] = float(np.mean([part["seconds"] for part in training]))
-            row["parameters"] = training[0]["parameters"]
-        pairs = [(run, base[run.config.seed]) for run in some if run.config.seed in base]
-        if arm != BASE and pairs:
-            result = compare(*map(list, zip(*pairs, strict=True)))
-            others = [other.metrics["valid"]["views"]["accuracy"] for _, other in pairs]
-            row |= {"base_mean": float(np.mean(others)), "base_seeds": len(pairs)}
+            seconds = [run.metrics["training"]["seconds"] for run in some]
+            row |= {"mean": np.mean(_accuracies(some)), "sd": None, "seconds": np.mean(seconds)}
+        if len(some) > 1:
+            row["sd"] = np.std(_accuracies(some), ddof=1)
+        paired = [run for run in some if run.config.seed in base]
+        if arm != BASE and paired:
+            others = [base[run.config.seed] for run in paired]
+            result = compare(paired, others)
+            row |= {"base_mean": np.mean(_accuracies(others)), "base_seeds": len(others)}
             row |= {key: result[key] for key in ("difference", "ci_low", "ci_high", "verdict")}
         rows.append(row)
     return sorted(rows, key=lambda row: (row["arm"] != BASE, -row.get("difference", -1)))
+
+
+def _accuracies(runs: Sequence[Run]) -> list[float]:
+    return [run.metrics["valid"]["views"]["accuracy"] for run in runs]
 
 
 def sweep_table(rows: list[dict[str, Any]]) -> str:
@@ -220,23 +215,22 @@ def main(arguments: list[str]) -> int:
     """Run a sweep from the command line; returns the exit status."""
     parser = options_parser(__doc__)
     parser.add_argument("file", help="what to try, as YAML")
-    options = parse_run_options(parser, arguments, "outputs/sweeps/ and the file's name", at_once=1)
+    options = parse_run_options(parser, arguments, at_once=1)
     return exit_status(lambda: run_sweep(options))
 
 
-def run_sweep(options: argparse.Namespace) -> int:
-    """Train, compare and print; returns the exit status."""
-    shared = {"data": options.data, "device": options.device, "max_hours": options.minutes / 60 or None}
-    given = {name: value for name, value in shared.items() if value is not None}
-    sweep = read_sweep(options.file, **given)
+def run_sweep(options: argparse.Namespace) -> None:
+    """Train, compare and print; the error of a run that failed is raised at the end."""
+    shared = {"data": options.data, "device": options.device, "max_hours": options.minutes / 60}
+    sweep = read_sweep(options.file, **{name: value for name, value in shared.items() if value})
     out = options.out or f"outputs/sweeps/{Path(options.file).stem}"
-    failure = ""
+    failure = None
     try:
         train_sweep(sweep, out, options.at_once)
     except OutOfTime:  # what is finished is worth a table all the same
         pass
     except TrainingError as error:
-        failure = str(error)
+        failure = error
     rows = sweep_rows(sweep, finished_runs(sweep, out))
     device = choose_device(sweep.config(BASE, sweep.seeds[0], out).device)
     made_with = environment(device, torch.float32) | {"at_once": options.at_once}
@@ -245,8 +239,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     print(sweep_table(rows))
     print(f"written to {path}")
     if failure:
-        print(failure, file=sys.stderr)
-    return int(bool(failure))
+        raise failure
 
 
 if __name__ == "__main__":

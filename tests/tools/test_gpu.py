@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
-import tarfile
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from conftest import fit_members
 
-from fer_utils import TrainingError, fit, load_competition, load_run, validate_submission
+from fer_utils import TrainingError, load_competition, load_run, validate_submission
 from tools import gpu, gpu_plan
 
 FAST = gpu_plan.Speed(("large", 0.5), small=0.001, full=0.003, validation=0.01)
@@ -28,48 +29,43 @@ def small(monkeypatch):
     monkeypatch.setitem(gpu.SMOKE, "image_size", 20)
     monkeypatch.setitem(gpu.SMOKE, "start_size", 16)
 
-    def launch(configs, per_device):
-        for config in configs:
-            fit(config, load_competition(config.data, **config.data_options))
-
-    monkeypatch.setattr(gpu, "launch_members", launch)
-    monkeypatch.setattr(gpu, "apart", lambda work, *arguments: work(*arguments))
+    monkeypatch.setattr(gpu, "launch_members", fit_members)
+    monkeypatch.setattr(gpu, "ProcessPoolExecutor", lambda n, _: ThreadPoolExecutor(n))
 
 
-def planned(tiny, speeds, seconds, at_once=1, pace=1.0):
-    members = gpu_plan.plan(speeds, tiny, seconds, at_once, pace, out="x", data="d", device="cpu")
-    by_network = {speed.network: speed for speed in speeds}
-    return members, [pace * by_network[m.model, m.width].training_seconds(m, tiny) for m in members]
+def plan(tiny, speeds, seconds, at_once=1):
+    members = gpu_plan.plan(speeds, tiny, seconds, at_once, out="x", data="d", device="cpu")
+    return [member.config for member in members], [member.seconds for member in members]
 
 
 def test_the_first_members_differ_in_the_seed_alone_and_all_take_as_long(tiny):
-    members, seconds = planned(tiny, [FAST, OTHER], 120.0)
+    members, seconds = plan(tiny, [FAST, OTHER], 120.0)
     first = members[: gpu_plan.FIRST]
     assert [member.seed for member in members] == list(range(5))
     assert {(m.model, m.width, m.epochs) for m in first} == {("large", 0.5, first[0].epochs)}
     assert [m.model for m in members[gpu_plan.FIRST :]] == ["small", "small"]
     assert len({member.out for member in members}) == len(members)
     assert gpu_plan.FIRST * seconds[0] <= 120 and max(seconds) == pytest.approx(seconds[0])
-    longer = gpu_plan.plan([FAST], tiny, 1e6, 1, 1.0, out="x")
+    longer, _ = plan(tiny, [FAST], 1e6)
     assert {member.epochs for member in longer} == {gpu_plan.LONGEST}
 
 
 def test_a_network_that_is_too_slow_gives_way_to_a_smaller_one(tiny):
-    members, _ = planned(tiny, [SLOW, OTHER], 70.0)
+    members, _ = plan(tiny, [SLOW, OTHER], 70.0)
     assert {member.model for member in members} == {"small"} and members[0].epochs >= gpu_plan.ENOUGH_EPOCHS
-    many, _ = planned(tiny, [SLOW, OTHER], 1e4)
+    many, _ = plan(tiny, [SLOW, OTHER], 1e4)
     assert many[0].model == "large" and many[0].width == 1.0
 
 
 def test_members_side_by_side_are_planned_as_slower(tiny):
-    alone, _ = planned(tiny, [SLOW], 900.0)
-    together, seconds = planned(tiny, [SLOW], 900.0, at_once=2, pace=2.0)
+    alone, _ = plan(tiny, [SLOW], 900.0)
+    together, seconds = plan(tiny, [SLOW.slowed(2.0)], 900.0, at_once=2)
     assert together[0].epochs < 2 * alone[0].epochs
     assert 2 * max(seconds) <= 900
 
 
-def test_with_hardly_any_time_one_epoch_is_planned(tiny):
-    members, _ = planned(tiny, [SLOW], 1.0)
+def test_with_hardly_any_time_one_epoch_is_plan(tiny):
+    members, _ = plan(tiny, [SLOW], 1.0)
     assert {member.epochs for member in members} == {1}
 
 
@@ -99,8 +95,8 @@ def command(folder, out, *more):
 def test_it_ends_with_a_validated_submission_and_a_report(short, tiny_folder, tmp_path, capfd):
     assert gpu.main(command(tiny_folder, tmp_path / "dry", "--dry-run")) == 0
     assert "member0: small" in capfd.readouterr().out and not (tmp_path / "dry").exists()
-    out, back = tmp_path / "out", tmp_path / "back"
-    assert gpu.main(command(tiny_folder, out, "--bring-back", str(back))) == 0
+    out = tmp_path / "out"
+    assert gpu.main(command(tiny_folder, out)) == 0
     competition = load_competition(str(tiny_folder), image_size=20)
     validate_submission(competition, out / "submission.csv")
     report = (out / "report.txt").read_text()
@@ -113,13 +109,6 @@ def test_it_ends_with_a_validated_submission_and_a_report(short, tiny_folder, tm
     probs = np.mean([load_run(out / name).saved_probs("test") for name in members], axis=0)
     with np.load(out / "test.npz") as arrays:
         assert np.allclose(arrays["probs_views"], probs)
-    with tarfile.open(back / "results.tar.00") as archive:
-        names = archive.getnames()
-        arrays = np.load(archive.extractfile("member0/valid.npz"))
-        assert arrays["probs"].dtype == np.float16 and arrays["labels"].dtype == np.int64
-    assert "submission.csv" in names and not any("checkpoint" in name for name in names)
-    with tarfile.open(back / "weights.tar.00") as archive:
-        assert "member0/model.safetensors" in archive.getnames()
 
 
 def test_after_a_cut_the_finished_members_are_kept(short, tiny_folder, tmp_path, monkeypatch):
@@ -161,18 +150,6 @@ def test_what_fails_is_said_and_does_not_end_the_rest(short, tiny_folder, tmp_pa
     report = (tmp_path / "out" / "report.txt").read_text()
     assert "FAILED" in report and "no kernel image" in report and "member0: it diverged" in report
     assert not (tmp_path / "out" / "member0").exists() and (tmp_path / "out" / "metrics.json").is_file()
-
-
-def test_large_results_are_split(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu, "LARGEST_FILE", 4096)
-    (tmp_path / "member0").mkdir()
-    (tmp_path / "member0" / "model.safetensors").write_bytes(bytes(10_000))
-    gpu.bring_back(tmp_path, tmp_path / "back")
-    parts = sorted((tmp_path / "back").glob("weights.tar.*"))
-    assert len(parts) > 2 and max(part.stat().st_size for part in parts) <= 4096
-    (tmp_path / "all.tar").write_bytes(b"".join(part.read_bytes() for part in parts))
-    with tarfile.open(tmp_path / "all.tar") as archive:
-        assert len(archive.extractfile("member0/model.safetensors").read()) == 10_000
 
 
 def test_a_plan_for_other_data_is_refused(short, tiny_folder, tmp_path, capfd):

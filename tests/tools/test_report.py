@@ -73,10 +73,9 @@ def test_results_come_first_and_equal_the_metrics(page, run):
     assert len([head for head in page.all("th") if head["scope"] == "row"]) > 60  # each class and each knob
 
 
-@pytest.mark.parametrize("seconds, said", [(119.4, "119 s"), (2580, "43 min"), (9000, "2.5 h")])
-def test_the_training_time_is_told_in_a_fitting_unit(run, tmp_path, seconds, said):
-    slow = with_metrics(run, tmp_path / "run", seconds=seconds)
-    assert f"training {said}" in Page(write_report(slow, None, tmp_path / "report.html")).said
+def test_the_training_time_is_in_hours_minutes_and_seconds(run, tmp_path):
+    slow = with_metrics(run, tmp_path / "run", seconds=2580.4)
+    assert "training time 0:43:00" in Page(write_report(slow, None, tmp_path / "report.html")).said
 
 
 def test_every_figure_is_within_and_described_in_words(page):
@@ -118,10 +117,6 @@ def test_without_data_the_page_says_why(run, page, tmp_path):
     assert "The faces are left out: name its place with --data." in bare.said
     assert len(bare.all("img")) == 3
     assert "mind its licence" in page.said and "mind its licence" not in bare.said
-    assert (
-        "The faces are left out: the run's data was not given."
-        in Page(write_report(run, None, tmp_path / "silent.html")).said
-    )
 
 
 def with_metrics(run, out, data="elsewhere", layout="tiny", **training):
@@ -207,14 +202,12 @@ def test_the_command_writes_beside_the_run_or_names_what_is_wrong(tiny_folder, t
     assert main([str(tmp_path / "run")]) == 0
     assert len(Page(tmp_path / "run" / "report.html").all("img")) == 4
     assert "open it in a browser" in capsys.readouterr().out
-    assert (
-        main([str(tmp_path / "run"), "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "x.html")])
-        == 0
-    )
+    page = tmp_path / "run" / "report.html"
+    assert main([str(tmp_path / "run"), "--data", str(tmp_path / "nowhere")]) == 0
     assert "no faces on the page" in capsys.readouterr().err
-    assert "name its place with --data" in Page(tmp_path / "x.html").said
-    assert main([str(tmp_path / "run"), "--data", "demo", "--out", str(tmp_path / "x.html")]) == 0  # another
-    assert "is not the run's; name its place with --data" in Page(tmp_path / "x.html").said
+    assert "name its place with --data" in Page(page).said
+    assert main([str(tmp_path / "run"), "--data", "demo"]) == 0  # another
+    assert "is not the run's; name its place with --data" in Page(page).said
     assert main([str(tmp_path / "run"), "--no-faces"]) == 0
     assert len(Page(tmp_path / "run" / "report.html").all("img")) == 3
     assert main([str(tmp_path / "none")]) == 1

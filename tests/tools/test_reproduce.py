@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import fit_members
 from PIL import Image
 
 from fer_utils.competition import DataError
@@ -20,14 +21,17 @@ TINY = "image_size: 20, width: 0.125, epochs: 1, batch_size: 30, precision: fp32
 
 @pytest.fixture(scope="module")
 def folder(tiny_folder, tmp_path_factory):
-    """A reference called "tiny", made from the command line, and where others would be committed."""
+    """A reference called "tiny", made from the command line in this process, and where others would be
+    committed."""
     shelf = tmp_path_factory.mktemp("reference")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(references, "FOLDER", shelf)
         patch.setattr(reference, "FOLDER", shelf)
         patch.setitem(reference.PLANS, "tiny", Plan(f"{TINY}; {TINY}, model: medium", members=3, at_once=2))
         command = ["tiny", "--data", str(tiny_folder), "--device", "cpu", "--out", str(shelf / "tiny")]
-        assert reference.main(command) == 0
+        with pytest.MonkeyPatch.context() as here:
+            here.setattr(reference, "launch_members", fit_members)
+            assert reference.main(command) == 0
         yield shelf / "tiny"
 
 
@@ -100,11 +104,12 @@ def test_a_single_run_is_a_reference_too(folder, capfd):
         load_reference("damaged")
 
 
-def test_a_repetition_is_held_against_the_committed_one(folder, tiny_folder, tmp_path, capfd):
+def test_a_repetition_is_held_against_the_committed_one(folder, tiny_folder, tmp_path, capfd, monkeypatch):
     command = ["tiny", "--data", str(tiny_folder), "--device", "cpu", "--out", str(tmp_path / "again")]
     assert reference.main([*command, "--minutes", "0.00001"]) == 1
     assert "resumes there" in capfd.readouterr().err
     assert not (tmp_path / "again" / "submission.csv").exists()
+    monkeypatch.setattr(reference, "launch_members", fit_members)
     assert reference.main(command) == 0
     out = capfd.readouterr().out
     assert out.count("; the same bytes") == 3

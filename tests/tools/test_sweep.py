@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import yaml
+from conftest import fit_members
 
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import REPOSITORY
@@ -25,11 +26,13 @@ def write(path, base=TINY, seeds=(0, 1), **arms):
 
 @pytest.fixture(scope="module")
 def swept(tiny_folder, tmp_path_factory):
-    """A sweep of two seeds and two arms, trained from the command line."""
+    """A sweep of two seeds and two arms, from the command line; `test_a_run_that_fails` starts processes."""
     folder = tmp_path_factory.mktemp("sweep")
     file = write(folder / "try.yaml", slow={"learning_rate": 1e-6}, long={"epochs": 4})
     command = [str(file), "--data", str(tiny_folder), "--out", str(folder / "runs"), "--at-once", "2"]
-    assert sweep.main(command) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "launch_members", fit_members)
+        assert sweep.main(command) == 0
     return command, folder / "runs"
 
 
@@ -114,11 +117,12 @@ def test_unfinished_runs_are_no_evidence(swept, tiny_folder):
     assert "not finished" in sweep_table(list(rows.values()))
 
 
-def test_a_sweep_out_of_time_shows_what_there_is_and_resumes(tiny_folder, tmp_path, capfd):
+def test_a_sweep_out_of_time_shows_what_there_is_and_resumes(tiny_folder, tmp_path, capfd, monkeypatch):
     command = [str(write(tmp_path / "try.yaml")), "--data", str(tiny_folder), "--out", str(tmp_path / "runs")]
     command += ["--at-once", "2", "--minutes"]
     assert sweep.main([*command, "0.00001"]) == 0
     assert "not finished" in capfd.readouterr().out
+    monkeypatch.setattr(sweep, "launch_members", fit_members)
     assert sweep.main([*command, "0"]) == 0
     assert json.loads((tmp_path / "runs" / "results.json").read_text())["rows"][0]["seeds"] == 2
 
