@@ -29,12 +29,14 @@ class Split:
         labels: int64 [N], indices into the competition's `class_names`; None where they are hidden.
         ids: str [N], the competition's name for each image.
         votes: float32 [N, C], how many people saw which class; None where the data has single labels.
+        groups: str [N], the person on each picture; None where the data does not say it.
     """
 
     images: np.ndarray
     labels: np.ndarray | None
     ids: np.ndarray
     votes: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     def __post_init__(self):
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] != 1:
@@ -50,7 +52,7 @@ class Split:
 
     def take(self, rows: np.ndarray) -> Split:
         """The split of `rows` (indices or a boolean mask [N]), in their order."""
-        columns = (self.images, self.labels, self.ids, self.votes)
+        columns = (self.images, self.labels, self.ids, self.votes, self.groups)
         return Split(*(None if column is None else column[rows] for column in columns))
 
     def without_labels(self) -> Split:
@@ -70,6 +72,9 @@ class SubmissionFormat:
         header: whether the file starts with the column names.
         separator: the character between columns.
         source: the sample's file name, or "default" where the competition has none.
+        probability_columns: the column of each class, where the competition takes probabilities instead of
+            one label a picture.
+        encoding: of the file.
     """
 
     template: pd.DataFrame
@@ -79,6 +84,8 @@ class SubmissionFormat:
     header: bool = True
     separator: str = ","
     source: str = "default"
+    probability_columns: tuple[str, ...] = ()
+    encoding: str = "utf-8"
 
 
 @dataclass(frozen=True)

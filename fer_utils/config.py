@@ -15,7 +15,7 @@ from typing import Any, Self
 # may change when it resumes.
 DATA_PARAMETERS = (
     *("image_size", "n_folds", "fold", "pool_valid"),
-    *("layout", "columns", "clean", "label_fixes", "allow_rejected"),
+    *("layout", "columns", "classes", "splits", "groups", "clean", "label_fixes", "allow_rejected"),
 )
 NETWORK_PARAMETERS = ("width", "dropout", "drop_path", "pretrained", "image_size")
 AUGMENTATION = ("flip", "rotate", "scale", "shift", "shear", "brightness", "contrast", "erase")
@@ -61,8 +61,11 @@ class Config:
     n_folds: int = _parameter(10, "the validation split gets one part in n_folds, where one is made or pool_valid is on", 2, 100)
     fold: int = _parameter(0, "which of the n_folds parts, from 0", 0, 99)
     pool_valid: bool = _parameter(False, "add the data's own validation split to the training images before splitting")
-    layout: str = _parameter("auto", "name of the layout, where auto picks the wrong one (README, Your own data)")
-    columns: str = _parameter("auto", "columns by role, where their names are not recognised (README, Your own data)")
+    layout: str = _parameter("auto", 'name of the layout, where several fit (README, Your own data)')
+    columns: str = _parameter("auto", 'columns by role, where "auto" cannot tell (README, Your own data)')
+    classes: str = _parameter("auto", 'names of the classes by ascending numbers, "angry, happy", or a file')
+    splits: str = _parameter("auto", 'what divides the data, where "auto" cannot tell; "none": train on all of it')
+    groups: str = _parameter("auto", 'column of the persons, who stay on one side of a split; or "none"')
     clean: bool = _parameter(False, "train without repeated, contradictory and blank images")
     label_fixes: str = _parameter("none", 'CSV with corrected training labels, as 04_error_analysis writes it; or "none"')
     allow_rejected: bool = _parameter(False, "continue although more than 1 % of the images cannot be read")

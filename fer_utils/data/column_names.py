@@ -1,15 +1,17 @@
-"""The names that columns of tables go by; add one here to have it recognised."""
+"""The names that columns of tables go by. A name only decides between columns that could all be meant; what
+a column holds comes first. For other names pass, for instance, columns="label=mood" to load_competition."""
 
-# The column names that are recognised for each role, the surest first. For other names, such as a label
-# column called mood, pass columns="label=mood" to load_competition.
+import re
+
+# The names that are recognised for each role, the surest first.
 COLUMNS = {
     "label": (
         *("emotion", "label", "class", "category", "target", "expression", "emotions", "labels"),
         *("class_name", "class_label", "label_name", "expression_label", "emotion_label", "emotion label"),
-        *("sentiment", "prediction", "predicted", "expected", "y"),
+        *("facial_expression", "sentiment", "prediction", "predicted", "expected", "y"),
     ),
     "pixels": ("pixels", "pixel", "feature", "features"),
-    "usage": ("usage", "split", "subset", "set", "data set", "dataset", "partition"),
+    "split": ("usage", "split", "subset", "set", "data set", "dataset", "partition", "phase"),
     "image": (
         *("image", "image_path", "filename", "file", "file_name", "path", "pth", "filepath", "file_path"),
         *("img", "image_name", "image name", "name", "img_path", "img_name", "imagename", "picture"),
@@ -17,5 +19,33 @@ COLUMNS = {
         *("subdirectory_file_path", "id", "image_id", "id_code"),
     ),
     "id": ("id", "image_id", "row_id", "imageid", "index"),
+    "subject": (
+        *("subject", "subject_id", "person", "person_id", "user", "user_id", "participant"),
+        *("participant_id", "actor", "actor_id", "identity", "speaker"),
+    ),
+}
+# Names that say that a column is a label, an id or a split, even where its cells alone would not.
+SURE_LABELS = {
+    name for name in COLUMNS["label"] if "emotion" in name or "expression" in name or "label" in name
 }
 KNOWN_NAMES = {name for names in COLUMNS.values() for name in names}
+# Columns about the person or the picture, which are no label unless somebody says so.
+ABOUT = {
+    *("age", "gender", "sex", "race", "ethnicity", "country", "nationality", "glasses", "pose", "lighting"),
+    *("source", "dataset", "database", "origin", "camera", "annotator", "confidence", "batch", "frame"),
+}
+BOXES = ({"x", "y", "w", "h"}, {"x", "y", "width", "height"}, {"xmin", "ymin", "xmax", "ymax"})
+# Columns that tools write beside the data.
+ROW_NUMBERS = ("", "index", "unnamed: 0")
+
+
+def is_split_name(name: str) -> bool:
+    """Whether a column's name says that it divides the data."""
+    return bool(
+        set(re.split(r"[^a-z]+", name)) & {"split", "usage", "subset", "set", "partition", "part", "phase"}
+    )
+
+
+def rank(role: str, name: str) -> int:
+    """The place of a name among those of a role, the surest 0; a large number for any other name."""
+    return COLUMNS[role].index(name) if name in COLUMNS[role] else len(KNOWN_NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pandas as pd
 
 from fer_utils.competition import POOLED, Competition, DataError, Split, picture_groups
 from fer_utils.data.images import BLANK_CONTRAST, light
-from fer_utils.data.labels import canonical
 from fer_utils.data.tables import open_table
+from fer_utils.data.words import canonical
 from fer_utils.files import find_path
 
 LEAVE_OUT = "drop"
@@ -69,7 +70,7 @@ def apply_fixes(
     changed = (labels != train.labels).sum()
     note = f"label_fixes: {changed:,} labels changed, {dropped.sum():,} pictures left out"
     note += f", {skipped:,} skipped that are not in train now" if skipped else ""
-    return Split(train.images, labels, train.ids, votes).take(~dropped), f"{note} ({path.name})"
+    return replace(train, labels=labels, votes=votes).take(~dropped), f"{note} ({path.name})"
 
 
 def _read(path: Path) -> pd.DataFrame:

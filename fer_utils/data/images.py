@@ -12,14 +12,26 @@ import joblib
 import numpy as np
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fer_utils.competition import DataError
 from fer_utils.progress import bar
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-# Pillow's names of these; others, such as EPS, would start programs.
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".webp", ".avif", ".pgm", ".ppm"),
+)
+# Pillow's names of these; others, such as EPS, would start programs. (AVIF is not in every Pillow.)
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "WEBP",
+    "PPM",
+    *["AVIF"] * (".avif" in Image.registered_extensions()),
+)
 # Larger than any camera's face; a decompression bomb is larger still.
 MAX_PIXELS = 64_000_000
 MID_GREY = 128
@@ -29,12 +41,29 @@ BLANK_CONTRAST = 5.0
 # 16,000 files of 48 pixels took 1.5 s in one process and 3.7 s in several. (Threads share a lock.)
 DECODED_TOGETHER, WORTH_PROCESSES = 256, 30_000
 
+# How a picture has to be turned to be seen upright, by the orientation that its EXIF data give.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 Form = tuple[tuple[int, int], bool]  # width and height, and whether it has colours
 
 
 def resized(image: Image.Image, size: int) -> Image.Image:
-    """An image at `size` x `size`, antialiased: the one way to resize, in training and in prediction."""
-    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+    """The largest square in the middle of an image at `size` x `size`, antialiased: the one way to resize, in
+    training and in prediction."""
+    if image.size == (size, size):
+        return image
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -65,12 +94,20 @@ def decode(source: Path | bytes | None, size: int) -> tuple[np.ndarray, Form]:
     with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as file:
         if file.width * file.height > MAX_PIXELS:
             raise ValueError(f"{file.width} x {file.height} pixels are too many")
-        form = file.size, file.mode not in ("L", "1", "LA", "I", "I;16", "I;16B", "F")
-        if file.mode.startswith("I"):  # 16 bits: PIL would cut off at 255 instead of scaling
-            image = Image.fromarray((np.asarray(file, np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        else:
-            image = file.convert("L")
-    return np.asarray(resized(image, size)), form
+        is_colour = file.mode not in ("L", "1", "LA", "I", "I;16", "I;16B", "F")
+        grey = _scaled(np.asarray(file)) if file.mode[0] in "IF" else file.convert("L")
+        turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation))
+        image = grey if turn is None else grey.transpose(turn)
+    return np.asarray(resized(image, size)), (image.size, is_colour)
+
+
+def _scaled(values: np.ndarray) -> Image.Image:
+    """An image of more than 8 bits as grey levels from 0 to 255, by the range of its values: fractions up to
+    1, 8, 12 or 16 bits. (Pillow would cut off at 255.)"""
+    highest = float(values.max(initial=0))
+    is_fraction = values.dtype.kind == "f" and highest <= 1
+    top = next((top for top in (255, 4095, 65535) if highest <= top), highest)
+    return Image.fromarray((values * (255 / (1 if is_fraction else top))).clip(0, 255).astype(np.uint8))
 
 
 def _decode_block(
@@ -92,11 +129,11 @@ def _decode_block(
 
 def read_files(
     sources: Sequence[Path | bytes | None], size: int
-) -> tuple[np.ndarray, dict[int, str], list[str]]:
+) -> tuple[np.ndarray, dict[int, str], Counter[Form]]:
     """Decode image files, or their bytes; many files on all cores.
 
     Returns:
-        uint8 [N, 1, size, size], mid-grey where a file is broken; why, by position; notes on changes.
+        uint8 [N, 1, size, size], mid-grey where a file is broken; why, by position; the forms of the others.
 
     Raises:
         DataError: a process that decodes died, as it does when memory runs out.
@@ -113,7 +150,7 @@ def read_files(
     except TerminatedWorkerError as error:
         names = f"{sources[start]} or the {len(sources) - start - 1} files after it"
         raise DataError(f"a process that decodes images died at {names}: is there enough memory?") from error
-    return images, broken, _notes(forms, size)
+    return images, broken, forms
 
 
 def _decoded(blocks: list[Sequence[Path | bytes | None]], n: int, size: int) -> Iterator[tuple]:
@@ -128,7 +165,8 @@ def _decoded(blocks: list[Sequence[Path | bytes | None]], n: int, size: int) -> 
         get_reusable_executor().shutdown(kill_workers=True)
 
 
-def _notes(forms: Counter[Form], size: int) -> list[str]:
+def changes(forms: Counter[Form], size: int) -> list[str]:
+    """What was changed in pictures of these forms, in words."""
     sizes, colour = Counter(), 0
     for (shape, is_colour), count in forms.items():
         sizes[shape] += count
@@ -136,6 +174,8 @@ def _notes(forms: Counter[Form], size: int) -> list[str]:
     other = [(shape, count) for shape, count in sizes.most_common() if shape != (size, size)]
     names = ", ".join(f"{width}x{height} ({count:,})" for (width, height), count in other[:3])
     notes = [f"resized to {size}x{size}: {names}{', ...' if len(other) > 3 else ''}"] if other else []
+    if cut := sum(count for (width, height), count in sizes.items() if width != height):
+        notes.append(f"not square, cut to the middle: {cut:,} pictures")
     return notes + [f"colour turned to grey: {colour:,} pictures"] * (colour > 0)
 
 

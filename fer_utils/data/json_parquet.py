@@ -1,4 +1,4 @@
-"""JSON and parquet files as tables; the files are not trusted."""
+"""JSON, Excel, parquet and Arrow files as tables; the files are not trusted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 from fer_utils.competition import DataError
 
 if TYPE_CHECKING:
-    import pyarrow.parquet
+    import pyarrow.ipc
 
 LARGEST_JSON = 2**28  # bytes; JSON is read whole
 
@@ -42,6 +42,8 @@ def json_frame(path: Path) -> pd.DataFrame:
         content = [json.loads(line) for line in text.splitlines() if line.strip()]
     if class_map(content):
         raise DataError(f"{path} names classes and lists no pictures")
+    if isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys():
+        return _coco(content)
     if isinstance(content, dict):
         kinds = set(map(type, content.values()))
         if kinds == {list}:
@@ -53,6 +55,32 @@ def json_frame(path: Path) -> pd.DataFrame:
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
         raise DataError(f"{path} is no table: write a list of records, or one record per line")
     return pd.DataFrame(content).fillna("").map(as_text)
+
+
+def _coco(content: dict) -> pd.DataFrame:
+    """The pictures of a COCO file, each with the category of its largest box (Lin et al. 2014)."""
+    names = {item["id"]: item["name"] for item in content["categories"]}
+    largest: dict[object, tuple[float, str]] = {}
+    for box in content["annotations"]:
+        width, height = (box.get("bbox") or [0, 0, 0, 0])[2:]
+        found = (float(box.get("area") or width * height), names[box["category_id"]])
+        largest[box["image_id"]] = max(largest.get(box["image_id"], found), found)
+    rows = [(item["file_name"], largest.get(item["id"], (0, ""))[1]) for item in content["images"]]
+    return pd.DataFrame(rows, columns=["image", "label"]).map(as_text)
+
+
+def excel_frame(path: Path) -> pd.DataFrame:
+    """The first sheet of an Excel file as text cells.
+
+    Raises:
+        DataError: the package that reads Excel files is not installed.
+    """
+    try:
+        return pd.read_excel(path, dtype=str, keep_default_na=False).map(as_text)
+    except ImportError as error:
+        raise DataError(
+            f"{path}: Excel files are read by the package openpyxl: pip install openpyxl, or save as csv"
+        ) from error
 
 
 def class_map(content: object) -> dict[int, str] | None:
@@ -78,40 +106,61 @@ def as_text(value: object) -> str:
     return "" if value is None or value != value else str(value)
 
 
-def parquet_file(path: Path) -> pyarrow.parquet.ParquetFile:
-    """A parquet file, of which only the schema is read."""
+def schema(path: Path) -> pyarrow.Schema:
+    """The columns of a parquet or Arrow file, and nothing else of it."""
     import pyarrow.parquet  # slow to import, and most data have no parquet
 
-    return pyarrow.parquet.ParquetFile(path)
+    if path.suffix.lower() != ".arrow":
+        return pyarrow.parquet.ParquetFile(path).schema_arrow
+    with _arrow_reader(path) as reader:
+        return reader.schema
+
+
+def _arrow_reader(path: Path) -> pyarrow.ipc.RecordBatchStreamReader:
+    """An Arrow stream, as Hugging Face's `save_to_disk` writes it."""
+    import pyarrow.ipc  # see schema
+
+    return pyarrow.ipc.open_stream(pyarrow.memory_map(str(path)))
 
 
 def parquet_chunks(path: Path, positions: Sequence[int], rows: int) -> Iterator[pd.DataFrame]:
     """Some columns, `rows` rows at a time, named by position; the cells keep their types."""
-    file = parquet_file(path)
-    names = file.schema_arrow.names
+    names = schema(path).names
     if len(set(names)) != len(names):
         raise DataError(f"{path}: a column name comes twice, which parquet readers cannot tell apart")
     wanted = [names[position] for position in positions]
-    for batch in file.iter_batches(batch_size=rows, columns=wanted):
+    for batch in _batches(path, wanted, rows):
         cells = {p: batch.column(name).to_pylist() for p, name in zip(positions, wanted, strict=True)}
         yield pd.DataFrame(cells, dtype=object)
 
 
-def parquet_classes(path: Path, column: str) -> list[str] | None:
-    """The class names for integer labels, from the metadata of a Hugging Face data set; None without any."""
+def _batches(path: Path, names: list[str], rows: int) -> Iterator[pyarrow.RecordBatch]:
+    import pyarrow.parquet  # see schema
+
+    if path.suffix.lower() != ".arrow":
+        yield from pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=rows, columns=names)
+        return
+    with _arrow_reader(path) as reader:
+        for batch in reader:
+            yield from (batch.slice(k, rows).select(names) for k in range(0, len(batch), rows))
+
+
+def metadata_classes(path: Path) -> dict[str, dict[int, str]]:
+    """The class names for integer labels, by column, from the metadata of a Hugging Face data set."""
     try:
-        metadata = json.loads((parquet_file(path).schema_arrow.metadata or {})[b"huggingface"])
-        names = metadata["info"]["features"][column]["names"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    return [str(name) for name in names] if isinstance(names, list) else None
+        features = json.loads((schema(path).metadata or {})[b"huggingface"])["info"]["features"]
+        named = {c.lower(): f["names"] for c, f in features.items() if isinstance(f, dict) and f.get("names")}
+        return {column: dict(enumerate(map(str, names))) for column, names in named.items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
 
 
 def picture_column(path: Path) -> int | None:
-    """The column of a parquet file that holds encoded images, as bytes or as Hugging Face's structs."""
-    import pyarrow  # see parquet_file
+    """The column of a parquet or Arrow file that holds encoded images, as bytes or as Hugging Face's
+    structs."""
+    import pyarrow  # see schema
 
-    for position, field in enumerate(parquet_file(path).schema_arrow):
+    for position, field in enumerate(schema(path)):
         kind = field.type
         if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             kind = kind.field("bytes").type

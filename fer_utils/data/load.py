@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -9,17 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_utils.competition import Competition, DataError, Rejected, Split, SubmissionFormat
-from fer_utils.data.class_names import Coding, find_coding, named_classes
+from fer_utils.competition import Competition, DataError, Rejected, Split
 from fer_utils.data.column_names import COLUMNS
 from fer_utils.data.corrections import apply_fixes, clean_training
 from fer_utils.data.files.cache import Cache, Reading
 from fer_utils.data.files.download import download
-from fer_utils.data.files.tree import Tree
-from fer_utils.data.layouts.raw_data import RawData, RawSplit
+from fer_utils.data.images import changes
+from fer_utils.data.layouts.registry import check_layout
 from fer_utils.data.locate import around, open_data, search_data
+from fer_utils.data.roles.divisions import parse_splits
+from fer_utils.data.roles.labels import is_hidden
+from fer_utils.data.roles.said import Said
+from fer_utils.data.roles.understanding import Understanding
 from fer_utils.data.splits import joined, split_off
-from fer_utils.data.submission import default_format, read_format
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import find_path
 
@@ -36,6 +39,9 @@ def load_competition(
     pool_valid: bool = False,
     layout: str = "auto",
     columns: Mapping[str, str] | str = "auto",
+    classes: str = "auto",
+    splits: str = "auto",
+    groups: str = "auto",
     clean: bool = False,
     label_fixes: str | Path = "none",
     allow_rejected: bool = False,
@@ -48,12 +54,16 @@ def load_competition(
             /kaggle/input and data/ in the repository, and to use the demo if nothing is found.
         image_size: side of the square images; others are resized.
         seed, n_folds, fold: which images become the validation split, if the data has none or with
-            `pool_valid`.
-        pool_valid: add the validation split of the data to the training images first, so that training uses
-            all but one fold of both (not for the demo).
-        layout: the name of one of `layouts.LAYOUTS`, if "auto" chooses the wrong one.
-        columns: the columns of tables by role, if their names are not recognised: a dictionary, or
-            "label=mood, image=file"; the roles are label, pixels, usage, image and id.
+            `pool_valid`, which adds that of the data to the training images first (not for the demo).
+        layout: one of `registry.LAYOUTS`, if several fit.
+        columns: columns by role: a dictionary, or "label=mood, image=file"; the roles are label, pixels,
+            split, image, id and subject.
+        classes: the names of the classes in ascending order of their numbers, "angry, happy"; or
+            "0=angry, 3=happy"; or a file that lists them.
+        splits: which cells, folders or tables are which split, "train=A, valid=B, test=C"; "tables",
+            "folders", "column" or "file names" if these contradict each other; "none" to train on all.
+        groups: the column or folder level ("folder 1" holds the file) of the person on each picture, who
+            stays on one side of a split made here; "none", or "auto" to go by its name.
         clean: drop repeats, copies with different labels and blank images from the training split.
         label_fixes: a CSV of other labels for training images (`corrections.apply_fixes`), or "none".
         allow_rejected: continue although more than 1 % of the images cannot be read.
@@ -62,7 +72,9 @@ def load_competition(
         DataError: no such data, no known layout, too many unreadable images, or fixes that do not fit.
     """
     _check_options(image_size, n_folds, fold, seed)
-    columns = parse_columns(columns)
+    said = Said(layout, parse_columns(columns), classes, splits, groups)
+    check_layout(layout)
+    parse_splits(splits)
     if str(data) == "auto":
         data = search_data()
     if str(data) == "demo":
@@ -70,11 +82,11 @@ def load_competition(
     if str(data).startswith("kaggle:"):
         data = download(str(data))
     path = find_path(data)
-    options = {"size": image_size, "layout": layout, "columns": columns, "allow_rejected": allow_rejected}
+    options = {"size": image_size, "said": repr(said), "allow_rejected": allow_rejected}
     cache = Cache(path, around(path), options)
     reading = cache.load()
     if reading is None:
-        reading = _read(path, image_size, layout, columns, allow_rejected)
+        reading = _read(path, said, image_size, allow_rejected)
         cache.save(reading)
     return _corrected(_split(reading, path, (n_folds, fold, seed), pool_valid), label_fixes, clean)
 
@@ -123,34 +135,42 @@ def _corrected(competition: Competition, label_fixes: str | Path, clean: bool) -
     return competition
 
 
-def _read(path: Path, image_size: int, layout: str, columns: dict[str, str], allow_rejected: bool) -> Reading:
-    with ExitStack() as stack:
-        tree, (used, *others) = open_data(path, stack, layout, columns)
-        raw = used.read(tree, image_size)
-        raw.notes += [f"also recognised, not used: {other.name} (layout={other.name!r})" for other in others]
-        return _assemble(raw, tree, path, used.name, allow_rejected)
+def _read(path: Path, said: Said, image_size: int, allow_rejected: bool) -> Reading:
+    with ExitStack() as stack:  # archives stay unpacked until the pictures are decoded
+        understanding, others = open_data(path, stack, said)
+        return _assemble(understanding, others, path, image_size, allow_rejected)
 
 
-def _assemble(raw: RawData, tree: Tree, path: Path, layout: str, allow_rejected: bool) -> Reading:
-    """What a layout read, with labels as class indices and the form of the submission."""
-    if "train" not in raw.splits or raw.splits["train"].labels is None:
-        raise DataError(f"{path}: no labelled training pictures ({layout})")
-    total = sum(len(part.ids) for part in raw.splits.values()) + len(raw.rejected)
-    parts = {name: raw.splits[name] for name in ("train", "valid") if name in raw.splits}
-    labels = [label for part in parts.values() for label in part.labels or ()]
-    coding = find_coding(labels, is_fer=raw.is_fer, may_be_raf=raw.is_files, names=named_classes(tree))
-    splits = {name: _labelled(part, coding, raw) for name, part in parts.items()}
-    if "test" in raw.splits:
-        splits["test"] = _test(raw.splits["test"], coding, raw.notes)
-    form = _format(tree, splits.get("test"), coding, raw)
-    if len(raw.rejected) > MAX_REJECTED_SHARE * total and not allow_rejected:
-        first = "\n".join(f"  {item.place}: {item.reason}" for item in raw.rejected[:5])
+def _assemble(
+    found: Understanding, others: list[str], path: Path, size: int, allow_rejected: bool
+) -> Reading:
+    """The pictures decoded, with labels as class indices."""
+    rejected = list(found.rejected)
+    splits, notes = {}, list(found.notes)
+    total, forms = len(rejected), Counter()
+    for name, rows in found.rows.items():
+        images, broken, seen = found.pictures.read(rows, size)
+        forms.update(seen)
+        total += len(rows)
+        for k, why in broken.items():
+            why = why if found.has_file(rows[k]) else f"{why} ({found.ids[rows[k]]})"
+            note = " (test: predicted from a grey picture)" if name == "test" else ""
+            rejected.append(Rejected(found.pictures.places[rows[k]], why + note))
+        if broken and name != "test":
+            keep = [k for k in range(len(rows)) if k not in broken]
+            images, rows = images[keep], [rows[k] for k in keep]
+        splits[name] = (_test if name == "test" else _labelled)(found, images, rows, rejected, notes)
+    if len(rejected) > MAX_REJECTED_SHARE * total and not allow_rejected:
+        first = "\n".join(f"  {item.place}: {item.reason}" for item in rejected[:5])
         raise DataError(
-            f"{path}: {len(raw.rejected):,} of about {total:,} pictures cannot be read, more than "
+            f"{path}: {len(rejected):,} of about {total:,} pictures cannot be read, more than "
             f"{MAX_REJECTED_SHARE:.0%}; pass allow_rejected=True to continue without them. First:\n{first}"
         )
-    notes = tuple(filter(None, [coding.note, *raw.notes]))
-    return Reading(splits, coding.class_names, coding.label_values, form, layout, notes, tuple(raw.rejected))
+    notes = tuple([*notes, *changes(forms, size), *others])
+    coding = found.coding
+    return Reading(
+        splits, coding.class_names, coding.label_values, found.form, found.layout, notes, tuple(rejected)
+    )
 
 
 def _split(reading: Reading, path: Path, folds: tuple[int, int, int], pool_valid: bool) -> Competition:
@@ -168,62 +188,44 @@ def _split(reading: Reading, path: Path, folds: tuple[int, int, int], pool_valid
     return Competition(train, valid, reading.splits.get("test"), source=str(path), notes=notes, **same)
 
 
-def _labelled(part: RawSplit, coding: Coding, raw: RawData) -> Split:
+def _labelled(
+    found: Understanding, images: np.ndarray, rows: list[int], rejected: list[Rejected], notes: list[str]
+) -> Split:
     """A split for training or validation; images without a known label are rejected."""
-    if part.labels is None:
-        raise DataError("the validation split has no labels")
-    labels, votes = coding.indices(part.labels), None
-    unknown = np.flatnonzero(labels < 0)
-    if part.votes is None:
-        for row in unknown:
-            reason = f"unknown label {part.labels[row]!r}" if part.labels[row].strip() else "no label"
-            raw.rejected.append(Rejected(part.places[row], reason))
-    else:
-        votes = np.zeros((len(labels), len(coding.class_names)), np.float32)
-        for name, column in zip(raw.vote_names, part.votes.T, strict=True):
-            if (index := coding.index(name)) >= 0:  # no face and unknown are not counted
-                votes[:, index] = column
-        if len(unknown):
-            what = "most votes say no face or unknown, or they tie"
-            raw.notes.append(f"{len(unknown):,} pictures left out: {what}")
-    split = Split(part.images, labels, np.array(part.ids, dtype=str), votes)
-    return split.take(labels >= 0) if len(unknown) else split
+    values = [found.labels.values[row] for row in rows]
+    labels = found.coding.indices(values)
+    unknown = np.flatnonzero(labels < 0).tolist()
+    rejected += [Rejected(found.pictures.places[rows[k]], f"unknown label {values[k]!r}") for k in unknown]
+    split = Split(images, labels, _texts(found.ids, rows), _votes(found, rows), _texts(found.groups, rows))
+    return split.take(labels >= 0) if unknown else split
 
 
-def _test(part: RawSplit, coding: Coding, notes: list[str]) -> Split:
+def _texts(values: list[str | None] | None, rows: list[int]) -> np.ndarray | None:
+    return None if values is None else np.array([values[row] or "" for row in rows], dtype=str)
+
+
+def _votes(found: Understanding, rows: list[int]) -> np.ndarray | None:
+    if found.labels.votes is None:
+        return None
+    votes = np.zeros((len(rows), len(found.coding.class_names)), np.float32)
+    for name, column in zip(found.labels.vote_names, found.labels.votes[rows].T, strict=True):
+        if (index := found.coding.index(name)) >= 0:  # no face and unknown are not counted
+            votes[:, index] = column
+    return votes
+
+
+def _test(
+    found: Understanding, images: np.ndarray, rows: list[int], rejected: list[Rejected], notes: list[str]
+) -> Split:
     """The test split, with its labels only if the data gives all of them."""
-    first: dict[str, str] = {}
-    for id_, place in zip(part.ids, part.places, strict=True):
-        if id_ in first:
-            raise DataError(f"{place}: test id {id_!r} stands there twice, first in {first[id_]}")
-        first[id_] = place
-    labels, why = None, ""
-    if part.labels is not None:
-        labels = coding.indices(part.labels)
-        if len(labels) > 1 and (labels == labels[0]).all():
-            why = "all are the same, as placeholders are"
-        elif (labels < 0).any():
-            why = f"{(labels < 0).sum():,} of them are no class of the training data"
+    values = [found.labels.values[row] for row in rows]
+    labels, why = found.coding.indices(values), ""
+    if all(map(is_hidden, values)):
+        labels = None
+    elif len(labels) > 1 and (labels == labels[0]).all():
+        why = "all are the same, as placeholders are"
+    elif (labels < 0).any():
+        why = f"{(labels < 0).sum():,} of them are no class of the training data"
     if why:
         notes.append(f"test labels left out: {why}")
-    return Split(part.images, None if why else labels, np.array(part.ids, dtype=str))
-
-
-def _format(tree: Tree, test: Split | None, coding: Coding, raw: RawData) -> SubmissionFormat | None:
-    """The form of the sample submission, or the default; None without a test split."""
-    sample, notes = tree.sample, raw.notes
-    if test is None:
-        notes += [f"{sample} ignored: there are no test pictures"] if sample else []
-        return None
-    if sample is None:
-        notes.append("no sample submission: predictions are written as id,label")
-        return default_format(test.ids, coding.label_values)
-    form = read_format(tree.files[sample], test.ids.tolist(), coding)
-    if raw.is_files and len(form.template.columns) == 1:
-        notes.append(f"{sample} names no pictures: predictions are in the order of the file names")
-    pairs = zip(coding.class_names, form.label_values, strict=True)
-    labels = ", ".join(value if value == name else f"{name} = {value}" for name, value in pairs)
-    notes.append(f"predictions are written as in {sample}: {labels}")
-    if len(form.rows) < len(test):
-        notes.append(f"{sample} asks for {len(form.rows):,} of the {len(test):,} test pictures")
-    return form
+    return Split(images, None if why else labels, _texts(found.ids, rows), None, _texts(found.groups, rows))

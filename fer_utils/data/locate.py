@@ -10,43 +10,112 @@ from pathlib import Path
 from fer_utils.competition import DataError
 from fer_utils.data.files.archives import is_archive, opened
 from fer_utils.data.files.tree import Tree, folder_split, scan, stem, unpacked
-from fer_utils.data.labels import is_class_name, split_of
-from fer_utils.data.layouts.registry import Layout, describe_unknown, find_layout, recognise
+from fer_utils.data.layouts.registry import describe_unknown, propose
+from fer_utils.data.roles.said import Said
+from fer_utils.data.roles.understanding import Understanding, understand
 from fer_utils.data.tables import TEXT_SUFFIXES
+from fer_utils.data.words import is_class_name, normal, split_of
 from fer_utils.files import REPOSITORY
 
 KAGGLE_INPUT = Path("/kaggle/input")
 REPOSITORY_DATA = REPOSITORY / "data"
 
 
-def open_data(
-    path: Path, stack: ExitStack, layout: str, columns: Mapping[str, str]
-) -> tuple[Tree, list[Layout]]:
-    """The files at a path and the layouts they fit, the preferred one first. If something is missing,
-    archives are opened until `stack` closes.
-
-    Args:
-        layout: "auto", or the name of the layout to use.
-        columns: column names by role.
+def open_data(path: Path, stack: ExitStack, said: Said) -> tuple[Understanding, list[str]]:
+    """What lies at a path: the one reading of it that is proven, and notes on others. If something is
+    missing, archives are opened until `stack` closes.
 
     Raises:
-        DataError: no layout fits, or no table has a column of `columns`; the message lists what was found.
+        DataError: nothing fits, several readings do, or no table has a column that a person named; the
+            message lists what was found and says what decides.
     """
-    only = None if layout == "auto" else find_layout(layout)
-    tree = _tree(stack.enter_context(opened(path)), columns)
+    tree = _tree(stack.enter_context(opened(path)), said.columns)
     for depth in range(3):  # an archive may contain archives: fer2013.tar.gz in a zip
         tree = unpacked(tree, stack) if depth else tree
-        layouts = recognise(tree) if only is None else [only] * bool(only.recognise(tree))
-        if (layouts and not _archived_split(tree)) or not tree.archives:
+        found, errors = _understood(tree, said)
+        if (found and not _archived_split(tree)) or not tree.archives:
             break
-    for role, name in columns.items():
-        if all(table.column(role) is None for table in tree.tables.values()):
+    _check_columns(tree, said, path)
+    if not found:
+        raise DataError(f"{path}: {errors[0]}" if errors else describe_unknown(tree, str(path), said.layout))
+    chosen = _proven(found, path)
+    used = chosen.pictures.tables_or_files()
+    unused = [n for n, t in tree.tables.items() if (t.pixels or t.encoded is not None) and n not in used]
+    notes = [f"also there, not used: {', '.join(sorted(unused)[:5])}"] if unused else []
+    return chosen, [*notes, *_others(found, chosen), *(f"not opened: {name}" for name in tree.archives)]
+
+
+def _others(found: list[Understanding], chosen: Understanding) -> list[str]:
+    """Notes on other readings of the same pictures."""
+    same = [
+        o
+        for o in found
+        if o is not chosen and o.pictures.tables_or_files() & chosen.pictures.tables_or_files()
+    ]
+    names = dict.fromkeys(other.layout for other in same)
+    return [f"also recognised, not used: {name} (layout={name!r})" for name in names]
+
+
+def _understood(tree: Tree, said: Said) -> tuple[list[Understanding], list[DataError]]:
+    """All readings of the files, and why others were refused."""
+    found, errors = [], []
+    for pictures in propose(tree, said.layout):
+        try:
+            if result := understand(pictures, tree, said):
+                found.append(result)
+        except DataError as error:
+            errors.append(error)
+    return found, errors
+
+
+def _proven(found: list[Understanding], path: Path) -> Understanding:
+    """The reading that explains the data: the one whose test pictures the sample names, or the one that holds
+    the training pictures of the others.
+
+    Raises:
+        DataError: two readings explain different pictures equally well.
+    """
+    proven: list[Understanding] = []
+    for one in [
+        one for one in found if one.is_proven
+    ] or found:  # of the same pictures, the preferred reading
+        if not any(one.pictures.tables_or_files() & other.pictures.tables_or_files() for other in proven):
+            proven.append(one)
+    chosen = max(proven, key=lambda one: sum(map(len, one.rows.values())))
+    for other in proven:
+        if other is not chosen and not _holds(chosen, other):
+            raise DataError(
+                f"{path}: two data sets lie there, {_counted(chosen)} and {_counted(other)}. "
+                f"layout={chosen.layout!r} or layout={other.layout!r} decides, or name one of their "
+                "folders or files"
+            )
+    return chosen
+
+
+def _counted(one: Understanding) -> str:
+    tables = sorted(set(one.pictures.parts) - {""})
+    files = [file for file in one.pictures.files if file]
+    of = f" of {', '.join(tables[:2])}" if tables else f" below {files[0].split('/')[0]}/" if files else ""
+    return f"{one.layout}{of} ({sum(map(len, one.rows.values())):,} pictures)"
+
+
+def _holds(one: Understanding, other: Understanding) -> bool:
+    """Whether the training pictures of `other` are all among those of `one`."""
+    digests = []
+    for reading in (one, other):
+        rows = [row for split in ("train", "valid") for row in reading.rows.get(split, ())]
+        rows = rows if reading is one else rows[:: max(1, len(rows) // 200)]
+        digests.append({image.tobytes() for image in reading.pictures.read(rows, 48)[0]})
+    return digests[1] <= digests[0]
+
+
+def _check_columns(tree: Tree, said: Said, path: Path) -> None:
+    known = {column for table in tree.tables.values() for column in table.columns}
+    for role, name in said.columns.items():
+        if normal(name) not in known and not normal(name).startswith(("folder", "file name", "label file")):
             seen = "; ".join(f"{n}: {', '.join(t.columns[:8])}" for n, t in list(tree.tables.items())[:5])
             wrong = f"{path}: no table has a column {name!r} (columns, {role})"
             raise DataError(f"{wrong}. Seen: {seen or 'no table'}")
-    if not layouts:
-        raise DataError(describe_unknown(tree, str(path), only))
-    return tree, layouts
 
 
 def around(path: Path) -> Path:
@@ -69,8 +138,9 @@ def _tree(path: Path, columns: Mapping[str, str]) -> Tree:
 
 
 def _archived_split(tree: Tree) -> bool:
-    """Whether an archive is named for a split that no folder or table is named for (Kaggle's test.zip)."""
-    found = {split_of(stem(name)) for name in tree.tables} | {folder_split(name) for name in tree.images}
+    """Whether an archive is named for a split that no picture lies in (Kaggle's test.zip)."""
+    tables = [name for name, table in tree.tables.items() if table.pixels or table.encoded is not None]
+    found = {split_of(stem(name)) for name in tables} | {folder_split(name) for name in tree.images}
     return bool({split_of(stem(name)) for name in tree.archives} - found - {None})
 
 
@@ -103,6 +173,13 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def _is_data(tree: Tree) -> bool:
+    """Whether there are pictures with labels, or data that are refused for a reason."""
+    if any(table.pixels or table.encoded is not None for table in tree.tables.values()):
+        return True
+    return any(_understood(tree, Said()))
+
+
 def _candidates(folder: Path, visited: set[str], runs: list[Path]) -> list[Path]:
     """Folders and archives below `folder` that contain data, sorted, each as high up as it is one data set.
     Run folders among the inputs (the output of an earlier notebook) are left out."""
@@ -122,7 +199,7 @@ def _candidates(folder: Path, visited: set[str], runs: list[Path]) -> list[Path]
     has_tables = any(entry.name.lower().endswith(TEXT_SUFFIXES[:2]) for entry in entries)
     has_splits = any(split_of(stem(e.name)) or is_class_name(e.name) for e in [*folders, *archives])
     # A folder with tables, splits or classes directly in it is one set; else each folder in it may be one.
-    if (has_tables or has_splits) and (archives or recognise(scan(folder))):
+    if (has_tables or has_splits) and (archives or _is_data(scan(folder))):
         return [folder]
     found = [found for entry in folders for found in _candidates(entry, visited, runs)] + archives
-    return found or [folder] * (folder not in above_runs and bool(recognise(scan(folder))))
+    return found or [folder] * (folder not in above_runs and bool(_is_data(scan(folder))))

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.data.json_parquet import as_text
 
+SMALLEST_SIDE = 16  # of pictures with a column per pixel: fewer numbers are measurements
 _LIST_MARKS = str.maketrans("[](),;", " " * 6)
 
 
@@ -27,6 +29,11 @@ def parse_pixels(texts: Sequence[str], pixels: int) -> tuple[np.ndarray, dict[in
     with warnings.catch_warnings():
         # Text after the numbers is a warning in some versions of numpy and a ValueError in others.
         warnings.simplefilter("error", DeprecationWarning)
+        if texts and all(t.count(" ") == pixels - 1 and "\t" not in t and "\n" not in t for t in texts):
+            with suppress(ValueError, DeprecationWarning):  # all rows at once, unless one of them is broken
+                values = np.fromstring(" ".join(texts), dtype=np.int32, sep=" ")
+                if len(values) == images.size and values.min() >= 0 and values.max() <= 255:
+                    return values.astype(np.uint8).reshape(images.shape), {}
         for row, text in enumerate(texts):
             try:
                 images[row] = _parse_row(text, pixels)
@@ -74,7 +81,19 @@ def parse_cells(cells: pd.DataFrame, pixels: int) -> tuple[np.ndarray, dict[int,
     return np.where(fine, numbers, 0).astype(np.uint8), dict(sorted(broken.items()))
 
 
-def picture_shape(cells: pd.DataFrame, place: str) -> tuple[int, int]:
+def is_picture(n: int) -> bool:
+    """Whether `n` numbers can be a square image, grey or with three colours, of `SMALLEST_SIDE` or more."""
+    side = max(math.isqrt(n), math.isqrt(n // 3))
+    return n in (math.isqrt(n) ** 2, 3 * math.isqrt(n // 3) ** 2) and side >= SMALLEST_SIDE
+
+
+def count_pixels(text: str) -> int:
+    """How many numbers a cell holds, 0 if it holds anything else."""
+    words = str(text).translate(_LIST_MARKS).split()
+    return len(words) if len(words) > 3 and all(word[:1].isdigit() for word in words) else 0
+
+
+def square(cells: pd.DataFrame, place: str) -> tuple[int, int]:
     """The side and the channels (1, or 3 for colour) of the square images in most rows of a table.
 
     Raises:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fer_utils.competition import Competition, DataError, SubmissionFormat
-from fer_utils.data.cells import read_frame, sample_id_position, sample_label_position
-from fer_utils.data.class_names import Coding
-from fer_utils.data.files.tree import locate
-from fer_utils.data.images import IMAGE_SUFFIXES
-from fer_utils.data.labels import as_int, canonical
-from fer_utils.data.tables import Table, open_table
+from fer_utils.data.column_names import COLUMNS, rank
+from fer_utils.data.references import References
+from fer_utils.data.roles.class_names import Coding
+from fer_utils.data.tables import Table, read_as_written
+from fer_utils.data.words import HIDDEN, MAYBE_HIDDEN, as_int, canonical, is_number, normal
 from fer_utils.files import atomic_write
 
 
@@ -24,95 +25,194 @@ def default_format(ids: Sequence[str], label_values: Sequence[int | str]) -> Sub
     return SubmissionFormat(template, "label", np.arange(len(ids)), tuple(map(str, label_values)))
 
 
-def read_format(path: Path, ids: Sequence[str], coding: Coding) -> SubmissionFormat:
+def read_format(
+    table: Table, ids: Mapping[str, Sequence[str]], coding: Coding, by_row: bool = False
+) -> SubmissionFormat:
     """Read the form of the predictions from a sample submission.
 
     Args:
-        path: the sample.
-        ids: [N] of the test split; they may be written differently there (zero-padded, without a suffix).
+        table: the sample.
+        ids: what the test pictures are called, [N] each, by the column that says it; the likeliest first.
+            They may be written differently in the sample (zero-padded, without a suffix).
         coding: how the training labels are written.
+        by_row: nothing but its row names a test picture, so that a sample may count them.
 
     Raises:
-        DataError: the sample names a picture twice or one that the test split does not have.
+        DataError: the sample names a picture twice or one that the test split does not have, or its coding of
+            the classes is not known.
     """
-    table = open_table(path)
-    if sum(canonical(name) is not None for name in table.columns) >= 2:
-        raise DataError(
-            f"{path.name} wants a column of probabilities for each class ({', '.join(table.columns)}), and "
-            "this project predicts one label for each image: rename the file to get predictions as id,label"
-        )
-    template = read_frame(table)
-    position = sample_label_position(table)
-    label_column = template.columns[position]
-    id_position = sample_id_position(table)
+    if table.header and len(table.columns) == 1 and coding.index(table.columns[0]) >= 0:
+        table = replace(table, header=False)  # a sample of nothing but words
+    template = read_as_written(table)
+    columns = [normal(column) for column in template.columns] if table.header else list(table.columns)
+    position = _label_position(table, template)
+    probabilities = _probability_columns(table, columns, template, coding)
+    id_position = _id_position(columns, {position, *probabilities})
     wanted = None if id_position is None else template.iloc[:, id_position].str.strip().tolist()
+    name = None if id_position is None else columns[id_position]
     return SubmissionFormat(
         template=template,
-        label_column=label_column,
-        rows=_match_rows(table, wanted, len(template), list(map(str, ids))),
-        label_values=_label_values(template[label_column].str.strip().tolist(), coding),
+        label_column=template.columns[position],
+        rows=_match_rows(table, name, wanted, len(template), ids, by_row),
+        label_values=() if probabilities else _label_values(table, template.iloc[:, position], coding),
         header=table.header,
         separator=" " if table.separator == r"\s+" else table.separator,
-        source=path.name,
+        source=table.path.name,
+        encoding=table.encoding,
+        probability_columns=tuple(template.columns[i] for i in probabilities),
     )
 
 
-def _match_rows(table: Table, wanted: list[str] | None, n_lines: int, ids: list[str]) -> np.ndarray:
-    """The test row of each line of the sample, by id, or by position where it has no ids."""
-    name = table.path.name
+def _label_position(table: Table, template: pd.DataFrame) -> int:
+    """The column of a sample for the predictions: by its name, else the last."""
+    columns = [i for i, name in enumerate(table.columns) if name in COLUMNS["label"]]
+    return min(columns, key=lambda i: rank("label", table.columns[i]), default=template.shape[1] - 1)
+
+
+def _id_position(columns: list[str], taken: set[int]) -> int | None:
+    """The column that names the pictures: by its name, else the first; None if there is none."""
+    free = [i for i in range(len(columns)) if i not in taken]
+    named = [i for role in ("image", "id") for i in free if columns[i] in COLUMNS[role]]
+    return next(iter([*named, *free]), None)
+
+
+def sample_ids(table: Table) -> list[str]:
+    """The ids in a sample submission; none if it holds only labels."""
+    template = read_as_written(table)
+    if template.shape[1] > 2:
+        position = _id_position(list(table.columns), set())
+    else:
+        position = _id_position(list(table.columns), {_label_position(table, template)})
+    return [] if position is None else template.iloc[:, position].str.strip().tolist()
+
+
+def _probability_columns(
+    table: Table, columns: list[str], template: pd.DataFrame, coding: Coding
+) -> list[int]:
+    """The positions of the columns for the probability of each class, in the order of the classes; none if
+    the sample wants one label for each picture.
+
+    Raises:
+        DataError: there are such columns, and not one for each class.
+    """
+    if not table.header:
+        return []
+    numeric = [i for i in range(len(columns)) if template.iloc[:, i].map(is_number).all()]
+    classes = {i: _class_of_column(columns[i], coding) for i in numeric}
+    found = {index: i for i, index in classes.items() if index >= 0}
+    if len(found) == len(coding.class_names):
+        return [found[index] for index in range(len(coding.class_names))]
+    if len(found) < 2 and len(numeric) < max(3, len(coding.class_names)):
+        return []
+    raise DataError(
+        f"{table.path.name} wants a column of probabilities for each class, but which of its columns "
+        f"({', '.join(columns)}) is which of {', '.join(coding.class_names)} is not known. "
+        "classes='0=angry, 1=happy, ...' names the numbers"
+    )
+
+
+def _class_of_column(name: str, coding: Coding) -> int:
+    """The class that a column is named for: happy, prob_happy, class_3 or 3; -1 if for none."""
+    ends = [name, *(name[match.end() :] for match in re.finditer(r"[\s_.:(-]+", name))]
+    return next((index for end in ends if (index := coding.index(end.rstrip(")"))) >= 0), -1)
+
+
+def _match_rows(
+    table: Table,
+    name: str | None,
+    wanted: list[str] | None,
+    n_lines: int,
+    ids: Mapping[str, Sequence[str]],
+    by_row: bool,
+) -> np.ndarray:
+    """The test row of each line of the sample: by a column of its name, by equal values, by the file that an
+    id means, and by position where nothing else names a picture."""
+    n = len(next(iter(ids.values())))
     if wanted is None:
-        if n_lines != len(ids):
+        if n_lines != n:
             raise DataError(
-                f"{name} has {n_lines:,} lines without ids, but there are {len(ids):,} test pictures"
+                f"{table.path.name} has {n_lines:,} lines without ids, but there are {n:,} test pictures"
             )
-        return np.arange(len(ids))
+        return np.arange(n)
     if len(twice := np.flatnonzero(pd.Series(wanted).duplicated())):
         raise DataError(f"{table.place(twice[0])}: id {wanted[twice[0]]!r} appears twice")
-    row_of = {id_: row for row, id_ in enumerate(ids)}
-    found = wanted if row_of.keys() >= set(wanted) else locate(wanted, ids)
-    if None not in found:
-        return np.array([row_of[id_] for id_ in found])
-    named = any(id_.lower().endswith(IMAGE_SUFFIXES) for id_ in ids)  # 1 is 1.png or nothing
-    if not named and [as_int(id_) for id_ in wanted] == list(range(1, len(ids) + 1)):
-        return np.arange(len(ids))  # lines counted from 1
-    row = found.index(None)
+    ordered = [name] if name in ids else list(ids)  # a column of that name is the only one meant
+    exact = {column: {id_: row for row, id_ in enumerate(ids[column])} for column in ordered}
+    for column in ordered:
+        if exact[column].keys() >= set(wanted):
+            return np.array([exact[column][id_] for id_ in wanted])
+    found = [(column, References(list(exact[column])).resolve(wanted)) for column in ordered]
+    for column, result in found:
+        if None not in result.files:
+            return np.array([exact[column][id_] for id_ in result.files])
+    if by_row and [as_int(id_) for id_ in wanted] in (list(range(n)), list(range(1, n + 1))):
+        return np.arange(n)
+    column, result = max(found, key=lambda pair: pair[1].n)
+    row = result.files.index(None)
     raise DataError(
         f"{table.place(row)} asks for id {wanted[row]!r}, which no test picture has "
-        f"({found.count(None):,} of {len(wanted):,} such rows); test ids are {', '.join(ids[:3])}, ..."
+        f"({result.files.count(None):,} of "
+        f"{len(wanted):,} such rows); test ids ({column}) are {', '.join(map(str, ids[column][:3]))}, ... "
+        "columns='id=...' names the column of the ids"
     )
 
 
-def _label_values(cells: Sequence[str], coding: Coding) -> tuple[str, ...]:
-    """The text to write for each class: the training labels' own, or as the sample's cells show."""
+def _label_values(table: Table, cells: pd.Series, coding: Coding) -> tuple[str, ...]:
+    """The text to write for each class: the training labels' own, or as the sample's cells show.
+
+    Raises:
+        DataError: the sample holds numbers, and which class has which is not known.
+    """
     own = tuple(map(str, coding.label_values))
-    seen = {cell for cell in cells if cell}
+    seen = {cell.strip() for cell in cells} - {""}
     if not seen or seen <= set(own):
         return own
     if all(as_int(cell) is not None for cell in seen):
-        return _numbers(set(map(as_int, seen)), own)
+        if not coding.numbers or None in coding.numbers:
+            raise DataError(
+                f"{table.path.name} wants numbers for the classes {', '.join(coding.class_names)}, and "
+                "nothing says "
+                f"which class has which number. classes='word for 0, word for 1, ...' says it, "
+                "in the "
+                "order of the numbers from 0 (or '1=..., 2=...')"
+            )
+        return _numbers(set(map(as_int, seen)), coding.numbers)
+    if not coding.words:
+        if {cell.lower() for cell in seen} <= HIDDEN | MAYBE_HIDDEN:
+            return own
+        raise DataError(
+            f"{table.path.name} wants words for the classes {', '.join(coding.class_names)}, and nothing "
+            "says which "
+            f"class has which. classes='{', '.join(sorted(seen))}, ...' says it, in the order of the numbers"
+        )
     by_class = {coding.index(cell): cell for cell in sorted(seen, reverse=True)}
     names = coding.class_names
     by_class |= {names.index(canonical(cell)): cell for cell in seen if canonical(cell) in names}
     by_class.pop(-1, None)
     if not by_class:
         return own
-    words = names if all(as_int(value) is not None for value in own) else own
+    numbered = any(cell[:1].isdigit() for cell in seen)  # 0_angry, or angry alone
+    words = coding.words if numbered else [re.sub(r"^\d+[\s._-]*", "", word) or word for word in coding.words]
     styles = (str.lower, str.upper, str.capitalize)
     style = next((s for s in styles if all(word == s(word) for word in by_class.values())), str)
     return tuple(by_class.get(index, style(word)) for index, word in enumerate(words))
 
 
-def _numbers(seen: set[int], own: Sequence[str]) -> tuple[str, ...]:
-    """Number labels for a sample of numbers: counted as in training, or in the order of the classes."""
-    codes = list(map(as_int, own))
-    if None in codes:
-        first = 1 if max(seen) == len(own) else 0
-        return tuple(map(str, range(first, first + len(own))))
+def _numbers(seen: set[int], codes: Sequence[int]) -> tuple[str, ...]:
+    """Number labels for a sample of numbers: the data's own, unless all that the sample holds are shifted."""
     if min(codes) == 0 and max(seen) == max(codes) + 1 and 0 not in seen:
         return tuple(str(code + 1) for code in codes)
     if min(codes) == 1 and seen == {code - 1 for code in codes}:
         return tuple(str(code - 1) for code in codes)
-    return tuple(own)
+    if len(seen) > 1 and not seen <= set(codes):
+        fitting = [shift for shift in (1, -1) if seen <= {code + shift for code in codes}]
+        if len(fitting) != 1:
+            raise DataError(
+                f"the sample holds {', '.join(map(str, sorted(seen)))}, but the classes have the numbers "
+                f"{', '.join(map(str, sorted(codes)))}: classes='{min(seen)}=..., ...' says which is which"
+            )
+        return tuple(str(code + fitting[0]) for code in codes)
+    return tuple(map(str, codes))
 
 
 def _test_format(competition: Competition) -> SubmissionFormat:
@@ -124,7 +224,8 @@ def _test_format(competition: Competition) -> SubmissionFormat:
 
 
 def write_submission(competition: Competition, probs: np.ndarray, path: str | Path) -> Path:
-    """Write the most probable class of each test picture in the competition's own form, and validate it.
+    """Write the most probable class of each test picture, or the probability of each class, in the
+    competition's own form, and validate the file.
 
     Args:
         competition: with a test split.
@@ -146,11 +247,22 @@ def write_submission(competition: Competition, probs: np.ndarray, path: str | Pa
         raise DataError(
             f"probs of test picture {row} sum to {sums[row]:.4f} instead of 1: apply softmax first"
         )
-    preds = probs.argmax(1)
     table = form.template.copy()
-    table[form.label_column] = [form.label_values[pred] for pred in preds[form.rows]]
+    if form.probability_columns:
+        shares = probs[form.rows] / sums[form.rows, None]
+        for column, share in zip(form.probability_columns, shares.T, strict=True):
+            table[column] = [f"{value:.6f}" for value in share]
+    else:
+        table[form.label_column] = [form.label_values[pred] for pred in probs.argmax(1)[form.rows]]
     with atomic_write(path) as temporary:
-        table.to_csv(temporary, index=False, header=form.header, sep=form.separator, lineterminator="\n")
+        table.to_csv(
+            temporary,
+            index=False,
+            header=form.header,
+            sep=form.separator,
+            lineterminator="\n",
+            encoding=form.encoding,
+        )
     validate_submission(competition, path)
     return Path(path)
 
@@ -163,6 +275,7 @@ def read_submission(competition: Competition, path: str | Path) -> np.ndarray:
     """
     form, path = _test_format(competition), Path(path)
     options = {"sep": form.separator, "dtype": str, "na_filter": False, "skip_blank_lines": False}
+    options["encoding"] = form.encoding
     try:
         table = pd.read_csv(path, header=None, **options).fillna("")
     except (OSError, ValueError) as error:
@@ -173,7 +286,8 @@ def read_submission(competition: Competition, path: str | Path) -> np.ndarray:
         found = names if form.header else f"{table.shape[1]} columns"
         raise DataError(f"{path.name} row 1: found {found}, the form wants {columns}")
     table = table.iloc[int(form.header) :].set_axis(columns, axis=1)
-    frames = [frame.drop(columns=form.label_column) for frame in (table, form.template)]
+    written = list(form.probability_columns) or [form.label_column]
+    frames = [frame.drop(columns=written) for frame in (table, form.template)]
     got, wanted = (list(map(tuple, frame.to_numpy().tolist())) for frame in frames)
     for row, (got_id, wanted_id) in enumerate(zip(got, wanted, strict=False), 1 + form.header):
         if got_id != wanted_id:
@@ -184,14 +298,26 @@ def read_submission(competition: Competition, path: str | Path) -> np.ndarray:
             )
     if len(got) != len(wanted):
         raise DataError(f"{path.name} has {len(got):,} predictions, the form wants {len(wanted):,}")
+    preds = np.full(len(competition.test), -1, np.int64)
+    if form.probability_columns:
+        preds[form.rows] = _most_probable(table[written], path.name, 1 + form.header)
+        return preds
     for row, label in enumerate(table[form.label_column], 1 + form.header):
         if label not in form.label_values:
             raise DataError(
                 f"{path.name} row {row}: label {label!r} is none of {', '.join(form.label_values)}"
             )
-    preds = np.full(len(competition.test), -1, np.int64)
     preds[form.rows] = [form.label_values.index(label) for label in table[form.label_column]]
     return preds
+
+
+def _most_probable(cells: pd.DataFrame, name: str, first_row: int) -> np.ndarray:
+    """The classes with the highest probability; each row has to sum to 1."""
+    probs = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    wrong = ~(np.isfinite(probs).all(1) & (np.abs(probs.sum(1) - 1) < 1e-3) & (probs >= 0).all(1))
+    if wrong.any():
+        raise DataError(f"{name} row {first_row + int(wrong.argmax())}: the probabilities do not sum to 1")
+    return probs.argmax(1)
 
 
 def validate_submission(competition: Competition, path: str | Path) -> None:

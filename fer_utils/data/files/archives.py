@@ -59,7 +59,8 @@ def _extract(archive: Path, folder: Path) -> None:
             with zipfile.ZipFile(archive) as file:
                 for member in file.infolist():
                     check(member.filename, member.file_size, not stat.S_ISLNK(member.external_attr >> 16))
-                file.extractall(folder)
+                    member.filename = member.filename.replace("\\", "/")  # packed by a tool on Windows
+                    file.extract(member, folder)
         else:
             with tarfile.open(archive) as file:
                 while (member := file.next()) is not None:
@@ -76,7 +77,10 @@ def _extract(archive: Path, folder: Path) -> None:
         zlib.error,
         LZMAError,
     ) as error:
-        raise DataError(f"{archive} cannot be unpacked: {error}") from error
+        hint = ""
+        if list(archive.parent.glob(f"{archive.stem}.[zZ]01")) or "multi" in str(error):
+            hint = "; it is one part of an archive in several volumes: join and unpack them first (7z x)"
+        raise DataError(f"{archive} cannot be unpacked: {error}{hint}") from error
 
 
 def _budget(archive: Path, folder: Path) -> Callable[[str, int, bool], None]:

@@ -27,6 +27,7 @@ import PIL
 from fer_utils.competition import Rejected, Split, SubmissionFormat
 from fer_utils.files import REPOSITORY, OutputError, atomic_write, walk
 
+PARTS = ("images", "labels", "votes", "groups")  # of a split, kept as arrays
 MAX_CACHE_BYTES = 2 * 2**30
 # A file that changes twice within one tick of the file system's clock looks the same: what is younger is not
 # kept. No file system in use ticks slower (FAT: two seconds).
@@ -150,7 +151,7 @@ class Cache:
 def _packed(reading: Reading) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays: dict[str, np.ndarray] = {}
     for name, split in reading.splits.items():
-        for part in ("images", "labels", "votes"):
+        for part in PARTS:
             if (values := getattr(split, part)) is not None:
                 arrays[f"{name}.{part}"] = values
     content = vars(reading) | {
@@ -167,12 +168,12 @@ def _packed(reading: Reading) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def _unpacked(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reading:
     for name, ids in content["splits"].items():
-        parts = {part: arrays.get(f"{name}.{part}") for part in ("images", "labels", "votes")}
+        parts = {part: arrays.get(f"{name}.{part}") for part in PARTS}
         content["splits"][name] = Split(ids=np.array(ids, dtype=str), **parts)
     content["rejected"] = [Rejected(**item) for item in content["rejected"]]
     if form := content["submission"]:
         form["template"] = pd.DataFrame(**form["template"], dtype=str)
-        form["label_values"] = tuple(form["label_values"])
+        form |= {name: tuple(form[name]) for name in ("label_values", "probability_columns")}
         content["submission"] = SubmissionFormat(rows=arrays["rows"], **form)
     return Reading(
         **{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}

@@ -1,10 +1,9 @@
-"""Arrays: .npy, .npz and MATLAB's .mat, recognised by their shapes and names.
-
-Nothing is unpickled, and the size that a header states is checked before memory is allocated.
-"""
+"""Arrays: .npy, .npz, MATLAB's .mat and IDX (MNIST's form), recognised by their shapes and names. Nothing is
+unpickled, and the size that a header states is checked before memory is allocated."""
 
 from __future__ import annotations
 
+import gzip
 import math
 import re
 import sys
@@ -16,18 +15,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.cells import read_frame
 from fer_utils.data.files.archives import check_growth
 from fer_utils.data.files.tree import Tree, folder_split
-from fer_utils.data.images import MID_GREY, resize, to_grey
-from fer_utils.data.labels import split_of
-from fer_utils.data.layouts.raw_data import RawData, RawSplit, concatenate
-from fer_utils.data.tables import is_picture, open_table
+from fer_utils.data.images import MID_GREY, to_grey
+from fer_utils.data.layouts.pictures import Block, Pictures, reader, stacked
+from fer_utils.data.pixel_strings import is_picture
+from fer_utils.data.tables import open_table, read_as_written
+from fer_utils.data.words import split_of
 
+LAYOUT = "arrays"
+LOOKS_FOR = {LAYOUT: ".npy, .npz, .mat or IDX files with pictures and labels: x_train.npy and y_train.npy"}
+_IDX = re.compile(r"ubyte(\.gz)?$")
 _LABEL_WORDS = {"y", "label", "labels", "emotion", "emotions", "target", "targets", "class", "classes"}
-_BLOCK = 2048  # images converted at a time, so that no copy in float64 fills the memory
+MAX_ARRAYS = 500  # some data sets hold an array per picture
 
 # The axes of image arrays by their number: N images of H x W and C colours, or of F numbers.
 _AXES = {2: ("NF", "FN"), 3: ("NHW", "HWN"), 4: ("NHWC", "NCHW", "HWCN", "HWNC")}
@@ -52,8 +55,8 @@ class Array:
         return f"{self.name}[{self.key}]" if self.key else self.name
 
     @property
-    def form(self) -> str:  # .npy, .npz or .mat
-        return self.path.suffix.lower()
+    def form(self) -> str:  # .npy, .npz, .mat or .idx
+        return ".idx" if _IDX.search(self.path.name.lower()) else self.path.suffix.lower()
 
     @property
     def words(self) -> set[str]:
@@ -61,10 +64,17 @@ class Array:
         return _words(self.key or self.path.stem)
 
     @property
+    def is_other(self) -> tuple[bool, int]:
+        """Whether labels are of something else than expressions, by their names."""
+        more = self.words - _LABEL_WORDS - {"train", "test", "val", "valid", "tr", "te"}
+        is_told = self.words & {"emotion", "emotions", "expression", "expressions"}
+        return not is_told, len(more)
+
+    @property
     def split(self) -> str | None:
         """The split in its name, else in its file's, else in its folder's."""
-        if self.words & {"tr", "trn"}:
-            return "train"
+        if "t10k" in self.path.name.lower():  # MNIST's name for its test
+            return "test"
         return split_of(_spaced(self.key)) or split_of(_spaced(self.path.stem)) or folder_split(self.name)
 
     @property
@@ -84,6 +94,13 @@ class Array:
         return None
 
     @property
+    def side(self) -> int:
+        """The side of its images."""
+        sizes = dict(zip(self.axes or "", self.shape, strict=False))
+        n = sizes.get("F", 0)
+        return sizes.get("H") or math.isqrt(n if math.isqrt(n) ** 2 == n else n // 3)
+
+    @property
     def n(self) -> int:
         """The number of images, or of labels."""
         if self.axes:
@@ -97,6 +114,10 @@ class Array:
                 from scipy.io import loadmat  # here, since scipy takes long to import
 
                 return loadmat(self.path, variable_names=[self.key])[self.key]
+            if self.form == ".idx":
+                with _open_idx(self.path) as file:
+                    file.seek(4 + 4 * len(self.shape))
+                    return np.frombuffer(file.read(), np.uint8).reshape(self.shape)
             loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
             if self.form == ".npy":
                 return loaded
@@ -104,30 +125,42 @@ class Array:
                 return loaded[self.key]
 
 
-def recognise(tree: Tree) -> bool:
-    """Whether there are arrays of images with labels to train on."""
-    return bool(_find_splits(_find_arrays(tree)))
-
-
-def read(tree: Tree, size: int) -> RawData:
-    """Read the splits; of several test arrays all, or the one as long as the sample submission."""
+def propose(tree: Tree) -> list[Pictures]:
+    """The arrays of all splits together; of several for the test all, or the one as long as the sample."""
     splits = _find_splits(arrays := _find_arrays(tree))
-    raw, tests, used = RawData(), splits.get("test", []), []
+    if not splits:
+        return []
+    tests = splits.get("test", [])
     if len(tests) > 1 and tree.sample:
-        n_rows = len(read_frame(open_table(tree.files[tree.sample])))
+        n_rows = len(read_as_written(open_table(tree.files[tree.sample])))
         splits["test"] = [pair for pair in tests if pair[0].n == n_rows][:1] or tests
     # Public tests go before private or hidden ones.
     splits.get("test", []).sort(key=lambda pair: ("public" not in pair[0].name.lower(), pair[0].name))
-    for split, pairs in splits.items():
-        parts = [_read_split(images, labels, split, size, raw) for images, labels in pairs]
-        raw.splits[split] = concatenate(parts, [images.key or images.path.stem for images, _ in pairs])
-        names = [array for pair in pairs for array in pair if array]
-        raw.notes.append(f"{split} from {', '.join(map(str, names))}")
-        used += names
-    raw.notes.extend(f"not readable, not used: {reason}" for reason in tree.unreadable.values())
+    pairs = [(split, *pair) for split, found in splits.items() for pair in found]
+    notes = [
+        f"{split} from {', '.join(str(a) for pair in found for a in pair if a)}"
+        for split, found in splits.items()
+    ]
+    notes += [f"not readable, not used: {reason}" for reason in tree.unreadable.values()]
+    used = {array for _, *pair in pairs for array in pair}
     if ignored := [str(array) for array in arrays if array not in used]:
-        raw.notes.append(f"also there, not used: {', '.join(ignored)}")
-    return raw
+        notes.append(f"also there, not used: {', '.join(ignored)}")
+    return [_pictures(pairs, notes)]
+
+
+def _pictures(pairs: list[tuple[str, Array, Array | None]], notes: list[str]) -> Pictures:
+    frames = []
+    for split, images, labels in pairs:
+        frames.append(pd.DataFrame({"split of the array": [split] * images.n}))
+        if labels is not None:
+            frames[-1]["label"] = _label_words(labels)
+
+    places = [f"{images} picture {row + 1}" for _, images, _ in pairs for row in range(images.n)]
+    ids = [str(row) for _, images, _ in pairs for row in range(images.n)]
+    parts = [images.key or images.path.stem for _, images, _ in pairs for _ in range(images.n)]
+    return Pictures(
+        LAYOUT, stacked(frames), parts, places, ids, reader([_block(a) for _, a, _ in pairs]), notes=notes
+    )
 
 
 def _spaced(name: str) -> str:
@@ -156,7 +189,8 @@ def _find_arrays(tree: Tree) -> list[Array]:
     """All arrays in the files of a tree, by name; a file that is broken, cut off or holds pickled Python
     objects is left out and reported in `tree.unreadable`."""
     found = []
-    for name in sorted(n for n in tree.files if n.lower().endswith((".npy", ".npz", ".mat"))):
+    own = [n for n in tree.files if n.lower().endswith((".npy", ".npz", ".mat")) or _IDX.search(n.lower())]
+    for name in sorted(own)[:MAX_ARRAYS]:
         path = tree.files[name]
         try:
             with _array_errors(path):
@@ -169,7 +203,9 @@ def _find_arrays(tree: Tree) -> list[Array]:
 def _headers(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """The key, shape and kind of every array in a file."""
     size, form = path.stat().st_size, path.suffix.lower()
-    if form == ".npy":
+    if _IDX.search(path.name.lower()):
+        yield "", _idx_shape(path), "u"
+    elif form == ".npy":
         with open(path, "rb") as file:
             yield "", *_npy_header(file, path, "", size)
     elif form == ".npz":
@@ -189,6 +225,21 @@ def _headers(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
         check_growth(path, sum(8 * int(np.prod(shape, dtype=object)) for _, shape, _ in listed), size)
         for key, shape, kind in listed:
             yield key, shape, kinds.get(kind, "i" if "int" in kind else "O")
+
+
+def _open_idx(path: Path) -> BinaryIO:
+    return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
+
+
+def _idx_shape(path: Path) -> tuple[int, ...]:
+    """The shape of an IDX file of bytes (LeCun et al. 1998), whose size has to fit it."""
+    with _open_idx(path) as file:
+        zeros, kind, dimensions = file.read(2), *file.read(2)
+        if zeros != b"\0\0" or kind != 8 or not 1 <= dimensions <= 4:
+            raise DataError(f"{path} is no IDX file of bytes")
+        shape = tuple(np.frombuffer(file.read(4 * dimensions), ">u4").tolist())
+    check_growth(path, math.prod(shape), path.stat().st_size)
+    return shape
 
 
 def _npy_header(file: BinaryIO, path: Path, where: str, size: int) -> tuple[tuple[int, ...], str]:
@@ -219,7 +270,12 @@ def _find_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | Non
         # Labels in the same file go first, then those in the same folder.
         mate = min(
             (other for other in labels if other.n == array.n and other.split == array.split),
-            key=lambda other: (other.path != array.path, other.path.parent != array.path.parent, other.name),
+            key=lambda other: (
+                *other.is_other,
+                other.path != array.path,
+                other.path.parent != array.path.parent,
+                other.name,
+            ),
             default=None,
         )
         split = array.split or ("train" if mate else None)
@@ -230,37 +286,25 @@ def _find_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | Non
     return splits if "train" in splits else {}
 
 
-def _read_split(array: Array, labels: Array | None, split: str, size: int, raw: RawData) -> RawSplit:
+def _block(array: Array) -> Block:
     values = np.moveaxis(array.read(), array.axes.index("N"), 0)
-    axes = array.axes.replace("N", "")
-    scale = _scale(values, array)
-    images = np.empty((array.n, 1, size, size), np.uint8)
-    broken: list[int] = []
-    for start in range(0, array.n, _BLOCK):
-        block = values[start : start + _BLOCK]
+    axes, scale = array.axes.replace("N", ""), _scale(values, array)
+
+    def take(rows: slice | np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        block = values[rows]
         if axes == "F":
-            channels = 1 if math.isqrt(block.shape[1]) ** 2 == block.shape[1] else 3
-            side = math.isqrt(block.shape[1] // channels)
-            block = block.reshape(len(block), side, side, channels)
+            block = block.reshape(len(block), array.side, array.side, -1)
         else:
             block = np.moveaxis(block, 1 + axes.index("C"), 3) if "C" in axes else block[..., None]
-        if array.kind == "f":
-            broken += [start + int(row) for row in np.flatnonzero(np.isnan(block).any((1, 2, 3)))]
+        missing = np.isnan(block).any((1, 2, 3)) if array.kind == "f" else np.zeros(len(block), bool)
         if block.dtype != np.uint8:
             block = np.nan_to_num(block * scale).round().astype(np.uint8)
-        images[start : start + len(block)] = resize(np.ascontiguousarray(to_grey(block)), size)
-    images[broken] = MID_GREY
-    places = [f"{array} picture {row + 1}" for row in range(array.n)]
-    for row in broken:
-        raw.reject(split, places[row], "a pixel is not a number")
-    keep = np.setdiff1d(np.arange(array.n), [] if split == "test" else broken)
-    words = None if labels is None else _label_words(labels)
-    return RawSplit(
-        images=images if len(keep) == array.n else images[keep],
-        labels=None if words is None else [words[row] for row in keep],
-        ids=[str(row) for row in keep],
-        places=[places[row] for row in keep],
-    )
+        images = to_grey(np.ascontiguousarray(block))
+        if missing.any():
+            images[missing] = MID_GREY
+        return images, dict.fromkeys(np.flatnonzero(missing).tolist(), "a pixel is not a number")
+
+    return Block(array.n, take)
 
 
 def _scale(values: np.ndarray, array: Array) -> int:
@@ -277,6 +321,10 @@ def _label_words(labels: Array) -> list[str]:
     """The labels as text; for one-hot rows the number of the largest column."""
     values = np.asarray(labels.read())
     if values.ndim == 2 and min(values.shape) > 1:
+        if not np.allclose(values.astype(np.float64).sum(1), 1):
+            raise DataError(
+                f"{labels} has {values.shape[1]} columns that are not one-hot: which one is the label?"
+            )
         values = values.argmax(1)
     values = np.ascontiguousarray(values.reshape(-1))
     kind, order = values.dtype.kind, values.dtype.byteorder

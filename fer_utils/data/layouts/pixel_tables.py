@@ -1,174 +1,123 @@
-"""Pixel tables: train.csv and test.csv with the grey levels of an image in each row."""
+"""Pixel tables: fer2013.csv, or train.csv and test.csv, with the grey levels of an image in each row."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
 import numpy as np
+import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.cells import read_ahead, read_chunks, read_votes
-from fer_utils.data.files.tree import Tree, shards, stem
-from fer_utils.data.images import MID_GREY, resize, to_grey
-from fer_utils.data.json_parquet import as_text
-from fer_utils.data.labels import is_unlabelled_extra, split_of, vote_label
-from fer_utils.data.layouts.raw_data import RawData, RawSplit, concatenate
-from fer_utils.data.pixel_strings import parse_cells, picture_shape
+from fer_utils.data.column_names import COLUMNS
+from fer_utils.data.files.tree import Tree, stem
+from fer_utils.data.layouts.pictures import Block, Pictures, reader, stacked
 from fer_utils.data.tables import Table
+from fer_utils.data.words import PREDICTED, canonical, column_splits, is_number, split_of
+
+LAYOUT, ONE_TABLE, VOTES = "pixel tables", "fer2013.csv", "FER+ votes"
+LOOKS_FOR = {
+    VOTES: "fer2013.csv and beside it fer2013new.csv with votes for every row",
+    ONE_TABLE: "a table with columns emotion, pixels and Usage",
+    LAYOUT: "train.csv with labels and pixels (one column or many), and test.csv",
+}
 
 
-def recognise(tree: Tree) -> bool:
-    """Whether there is a labelled table of pixels, and not only one that holds all splits."""
-    tables = find_tables(tree)
-    return bool(tables) and (len(tables) > 1 or whole_table(tree) is None)
+def propose(tree: Tree) -> list[Pictures]:
+    """A table that holds all splits alone; the others of each folder together; each also with votes
+    beside."""
+    tables = {name: table for name, table in tree.tables.items() if table.pixels}
+    whole = [table for table in tables.values() if split_of(stem(table.name)) is None and _has_splits(table)]
+    rest: dict[str, list[Table]] = defaultdict(list)
+    for name, table in tables.items():
+        if table not in whole:
+            rest[name.rpartition("/")[0]].append(table)
+    labelled = [folder for folder in rest if any(len(t.frame.columns) and _is_train(t) for t in rest[folder])]
+    if len(labelled) == 1:  # train.csv and test.csv in folders of their own
+        rest = {labelled[0]: [table for folder in rest for table in rest[folder]]}
+    for group in rest.values():  # public tests go before private or hidden ones
+        group.sort(key=lambda table: ("public" not in table.name.lower(), table.name))
+    proposals = []
+    for table in whole:
+        if votes := _vote_tables(tree, table):
+            proposals.append(_pictures(tree, [table], VOTES, votes[0]))
+        proposals.append(_pictures(tree, [table], ONE_TABLE))
+    return proposals + [_pictures(tree, group, LAYOUT) for group in rest.values()]
 
 
-def read(tree: Tree, size: int) -> RawData:
-    """Read a table, or several, for each split."""
-    return read_tables(tree, find_tables(tree), size)
+def _is_train(table: Table) -> bool:
+    return split_of(stem(table.name)) in ("train", None)
 
 
-def _pixel_tables(tree: Tree) -> dict[str, Table]:
-    return {name: table for name, table in tree.tables.items() if table.pixels}
+def _has_splits(table: Table) -> bool:
+    """Whether a column says for each row which split it belongs to."""
+    return any(
+        "train" in column_splits(column, table.frame[column].unique()).values() for column in table.frame
+    )
 
 
-def whole_table(tree: Tree) -> str | None:
-    """The table that holds all splits, named in its Usage column, such as fer2013.csv."""
-    for name, table in _pixel_tables(tree).items():
-        if split_of(stem(name)) is None and table.column("usage") is not None and table.is_labelled:
-            return name
-    return None
+def _pictures(tree: Tree, tables: list[Table], layout: str, votes: Table | None = None) -> Pictures:
+    frames = [_joined(tree, table) if votes is None else _with_votes(table, votes) for table in tables]
+    places = [table.place(row) for table in tables for row in range(len(table.frame))]
+    ids = [str(row) for table in tables for row in range(len(table.frame))]
+
+    parts = [table.name for table in tables for _ in range(len(table.frame))]
+    pictures = Pictures(layout, stacked(frames), parts, places, ids, reader(list(map(_block, tables))))
+    if votes:
+        pictures.notes.append(f"labels from the votes in {votes.name}, row by row")
+    return pictures
 
 
-def find_tables(tree: Tree) -> dict[str, list[str]]:
-    """The pixel tables of train.csv + test.csv and their like, by split; without a labelled one none.
-
-    The labelled table nearest the top leads; a folder with a labelled table of its own is other data.
-    """
-    tables = _pixel_tables(tree)
-    labelled = {name for name, table in tables.items() if table.is_labelled}
-    leads = [name for name in labelled if split_of(stem(name)) in ("train", None)]
-    if not leads:
-        return {}
-    lead = min(leads, key=lambda name: (name.count("/"), split_of(stem(name)) != "train", name))
-    folder = {name: name.rpartition("/")[0] for name in tables}
-    foreign = {folder[name] for name in leads} - {folder[lead]}
-    chosen = {"train": [lead]}
-    near = [name for name in tables if folder[name] not in foreign]
-    near.sort(key=lambda name: (folder[name] != folder[lead], "public" not in name.lower(), name))
-    for name in near:
-        if (split := split_of(stem(name)) or "train") != "test" and name in labelled:
-            chosen.setdefault(split, [name])
-    tests = [name for name in near if name not in labelled and not is_unlabelled_extra(stem(name))]
-    # A table without labels cannot validate. One named for a split goes before any other without labels.
-    tests = [n for n in tests if split_of(stem(n)) in ("test", "valid")] or tests[:1]
-    tests = tests or [name for name in near if name in labelled and split_of(stem(name)) == "test"]
-    if tests:
-        chosen["test"] = [name for name in tests if folder[name] == folder[tests[0]]]
-    parts = {split: [n for name in names for n in shards(name, tables)] for split, names in chosen.items()}
-    return {split: list(dict.fromkeys(names)) for split, names in parts.items()}
+def _joined(tree: Tree, table: Table) -> pd.DataFrame:
+    """The columns of a table, and those of tables with the same keys: labels in a file of their own."""
+    frame = table.frame
+    for other in tree.tables.values():
+        if other.pixels or other.encoded is not None or PREDICTED.search(stem(other.name).lower()):
+            continue
+        for column in frame.columns.intersection(other.frame.columns):
+            keys, new = other.frame[column], [c for c in other.frame if c not in frame]
+            if new and keys.is_unique and frame[column].is_unique and frame[column].isin(keys).mean() > 0.9:
+                frame = frame.join(other.frame.set_index(column)[new], on=column).fillna("")
+    return frame
 
 
-def read_tables(tree: Tree, names: dict[str, list[str]], size: int, votes: Table | None = None) -> RawData:
-    """Read the named tables of each split, with the labels from a table of `votes` if there is one."""
-    lead = names["train"][0]
-    raw = RawData(is_fer={"emotion", "pixels", "usage"} <= set(tree.tables[lead].columns))
-    for split, tables in names.items():
-        files: dict[str, list[RawSplit]] = defaultdict(list)
-        for name in tables:
-            for target, part in _read_pixels(tree.tables[name], split, size, raw, votes).items():
-                files[target].append(part)
-        splits = {target: concatenate(parts, list(map(stem, tables))) for target, parts in files.items()}
-        if extra := sorted(splits.keys() & raw.splits.keys()):
-            raw.notes.append(f"{', '.join(extra)} rows of {lead} ignored: {tables[0]} holds them")
-        if len(tables) > 1:
-            raw.notes.append(f"{split} from {', '.join(tables)}")
-        raw.splits.update(splits)
-    used = {name for tables in names.values() for name in tables}
-    if ignored := sorted(_pixel_tables(tree).keys() - used):
-        raw.notes.append(f"also there, not used: {', '.join(ignored)}")
-    return raw
+def _block(table: Table) -> Block:
+    def take(rows: slice | np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        numbers = range(len(table.images))[rows] if isinstance(rows, slice) else rows.tolist()
+        return table.images[rows], {k: table.broken[r] for k, r in enumerate(numbers) if r in table.broken}
+
+    return Block(len(table.images), take, table.is_colour)
 
 
-def _read_pixels(
-    table: Table, split: str, size: int, raw: RawData, vote_table: Table | None
-) -> dict[str, RawSplit]:
-    """Read one table, split by its Usage column, else all into `split`; rejections and notes go to `raw`.
+def _vote_tables(tree: Tree, table: Table) -> list[Table]:
+    """The tables without pixels that count votes for expressions: FER+ (Barsoum et al. 2016)."""
+    others = [other for other in tree.tables.values() if not other.pixels and len(other.frame) > 1]
+    return [other for other in others if len(_votes(other)) >= 3 and "usage" in other.columns]
 
-    `vote_table` holds the votes for the same rows, if they are in a file of their own.
+
+def _votes(table: Table) -> list[str]:
+    return [c for c in table.frame if canonical(c) and table.frame[c].map(is_number).all()]
+
+
+def _with_votes(table: Table, votes: Table) -> pd.DataFrame:
+    """The columns of both tables, row by row, without the label that the votes replace.
 
     Raises:
-        DataError: it cannot be read, or the two tables differ in length.
+        DataError: the rows of the two tables do not match.
     """
-    vote_table = vote_table or (table if table.votes else None)
-    votes = read_votes(vote_table) if vote_table else None
-    roles = {role: n for role in ("label", "usage", "id") if (n := table.column(role)) is not None}
-    blocks: dict[str, list[tuple[np.ndarray, list[int]]]] = defaultdict(list)
-    cells: dict[str, list[str]] = {"label": [], "id": []}
-    side = channels = start = 0
-    for chunk in read_ahead(read_chunks(table, [*table.pixels, *roles.values()])):
-        pixels = chunk[list(table.pixels)]
-        side, channels = (side, channels) if side else picture_shape(pixels, table.path.name)
-        images, broken = parse_cells(pixels, side * side * channels)
-        images = to_grey(images.reshape(len(images), side, side, channels))
-        splits = [split] * len(chunk)
-        if "usage" in roles:
-            splits = [split_of(str(cell)) for cell in chunk[roles["usage"]]]
-        for target, rows in _sort_rows(table, start, splits, broken, images, raw).items():
-            block = resize(images if len(rows) == len(images) else images[rows], size)
-            blocks[target].append((block, [start + row for row in rows]))
-        for role in cells.keys() & roles.keys():
-            cells[role] += [as_text(cell).strip() for cell in chunk[roles[role]]]
-        start += len(chunk)
-    if votes is not None:
-        if len(votes) != start:
+    alone = f"(layout={ONE_TABLE!r} reads {table.name} alone)"
+    if len(votes.frame) != len(table.frame):
+        raise DataError(
+            f"{votes.path.name} has votes for {len(votes.frame):,} pictures, but {table.path.name} holds "
+            f"{len(table.frame):,}: they must be the same, row by row {alone}"
+        )
+    if "usage" in table.columns:
+        differ = (votes.frame["usage"] != table.frame["usage"]).to_numpy()
+        if differ.any():
+            row = int(differ.argmax())
             raise DataError(
-                f"{vote_table.path.name} has votes for {len(votes):,} pictures, but {table.path.name} holds "
-                f"{start:,}: they must be the same, row by row (layout='fer2013.csv' reads the table alone)"
+                f"{votes.place(row)}: {votes.frame['usage'][row]}, but {table.place(row)}: "
+                f"{table.frame['usage'][row]}; the votes must be in the order of {table.name} {alone}"
             )
-        raw.vote_names = tuple(vote_table.votes)
-        cells["label"] = [vote_label(row, raw.vote_names) for row in votes]
-    if side and side != size:
-        raw.notes.append(f"resized from {side}x{side} to {size}x{size}: {table.path.name}")
-    if channels == 3:
-        raw.notes.append(f"colour turned to grey: {table.path.name}, red, green and blue side by side")
-    return {target: _join(table, blocks.pop(target), cells, votes) for target in list(blocks)}
-
-
-def _sort_rows(
-    table: Table,
-    start: int,
-    splits: list[str | None],
-    broken: dict[int, str],
-    images: np.ndarray,
-    raw: RawData,
-) -> dict[str, list[int]]:
-    """The rows of a chunk by split; a broken one is rejected, in the test split made grey."""
-    rows = defaultdict(list)
-    for row, split in enumerate(splits):
-        reason = broken.get(row) or (None if split else "its Usage names no split")
-        if reason:
-            raw.reject(split, table.place(start + row), reason)
-            if split == "test":
-                images[row] = MID_GREY
-        if split and (split == "test" or not reason):
-            rows[split].append(row)
-    return rows
-
-
-def _join(
-    table: Table,
-    blocks: list[tuple[np.ndarray, list[int]]],
-    cells: dict[str, list[str]],
-    votes: np.ndarray | None,
-) -> RawSplit:
-    rows = [row for _, block_rows in blocks for row in block_rows]
-    labels = [cells["label"][row] for row in rows] if cells["label"] else None
-    ids = [cells["id"][row] if cells["id"] else str(row) for row in rows]
-    images = np.empty((len(rows), *blocks[0][0].shape[1:]), np.uint8)
-    end = len(rows)
-    while blocks:  # each is freed when it is copied: no image is in memory twice
-        block, block_rows = blocks.pop()
-        images[end - len(block_rows) : end] = block
-        end -= len(block_rows)
-    return RawSplit(images, labels, ids, list(map(table.place, rows)), None if votes is None else votes[rows])
+    both = votes.frame[[c for c in votes.frame if c not in table.columns]]
+    labels = [c for c in table.frame if c in COLUMNS["label"]]
+    return pd.concat([table.frame.drop(columns=labels), both], axis=1)

@@ -1,82 +1,60 @@
-"""The layouts of a competition's data: for each a rule that recognises it by content, and a reader."""
+"""The recognisers of layouts. To add one: a module with `LOOKS_FOR` (name and what it looks for) and
+`propose(tree)`, which returns the pictures it finds with the columns that describe them."""
 
 from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from fer_utils.competition import DataError
 from fer_utils.data.files.tree import Tree
-from fer_utils.data.layouts import (
-    arrays,
-    class_folders,
-    fer2013,
-    fer_plus,
-    file_names,
-    image_lists,
-    parquet_images,
-    pixel_tables,
-    yolo,
-)
-from fer_utils.data.layouts.raw_data import RawData
+from fer_utils.data.layouts import arrays, encoded_tables, image_files, pixel_tables
+from fer_utils.data.layouts.pictures import Pictures
+
+RECOGNISERS = (pixel_tables, encoded_tables, image_files, arrays)
+LAYOUTS = {name: text for module in RECOGNISERS for name, text in module.LOOKS_FOR.items()}
+
+# Forms that are not read, and what to do about them.
+_FOREIGN = {
+    (".rar", ".7z"): "an archive that this project does not unpack: extract it first",
+    (
+        ".z01",
+        ".z02",
+    ): "one part of an archive in several volumes: join and unpack them first (zip -s 0, or 7z x)",
+    (
+        ".pkl",
+        ".pickle",
+    ): "a pickle, which could run any code and is never loaded: save plain arrays or a table",
+    (".h5", ".hdf5"): "an HDF5 file, which is not read: save its arrays as .npz",
+    (".tfrecord", ".tfrecords"): "a TFRecord, which is not read: save its pictures as files",
+    (".lmdb", ".mdb"): "an LMDB database, which is not read: save its pictures as files",
+    (".mp4", ".avi"): "a video: save its frames as files",
+}
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A layout: its name, what it looks for (printed if nothing fits), how to recognise and to read it."""
-
-    name: str
-    looks_for: str
-    recognise: Callable[[Tree], bool]
-    read: Callable[[Tree, int], RawData]
-
-
-# In order of preference.
-LAYOUTS = tuple(
-    Layout(name, looks_for, module.recognise, module.read)
-    for name, module, looks_for in (
-        ("FER+ votes", fer_plus, "fer2013.csv and beside it fer2013new.csv with votes for every row"),
-        ("fer2013.csv", fer2013, "a table with columns emotion, pixels and Usage"),
-        ("pixel tables", pixel_tables, "train.csv with labels and pixels (one column or many), and test.csv"),
-        ("parquet pictures", parquet_images, "parquet files with encoded pictures and labels (Hugging Face)"),
-        ("image list", image_lists, "a table with an image and a label column (or votes), and its images"),
-        ("class folders", class_folders, "train/<class>/ with pictures, at least two classes"),
-        ("YOLO labels", yolo, "images/, labels/ with a text file per picture, data.yaml with class names"),
-        ("arrays", arrays, ".npy, .npz or .mat files with pictures and labels: x_train.npy and y_train.npy"),
-        ("labels in file names", file_names, "pictures named happy_01.png, or by the codes of JAFFE, KDEF"),
-    )
-)
-
-
-def recognise(tree: Tree) -> list[Layout]:
-    """The layouts that fit the tree, the preferred one first."""
-    fitting = [layout for layout in LAYOUTS if layout.recognise(tree)]
-    names = [layout.name for layout in fitting]
-    if {"image list", "class folders"} <= set(names):
-        in_folders = len(class_folders.find_class_folders(tree)[0]["train"])
-        listed, _ = image_lists.find_lists(tree)["train"]
-        if in_folders > 2 * listed:  # a list of a few of the images is not the labels of all
-            fitting.sort(key=lambda layout: layout.name == "image list")
-    return fitting
-
-
-def find_layout(name: str) -> Layout:
-    """The layout of that name.
-
-    Raises:
-        DataError: there is none; the nearest is suggested.
-    """
-    by_name = {layout.name: layout for layout in LAYOUTS}
-    if name not in by_name:
-        near = difflib.get_close_matches(name, by_name, n=1)
+def check_layout(name: str) -> None:
+    """Raise a DataError unless `name` is auto or a layout; the nearest is suggested."""
+    if name != "auto" and name not in LAYOUTS:
+        near = difflib.get_close_matches(str(name), LAYOUTS, n=1)
         hint = f": did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"layout must be auto or one of {', '.join(by_name)}, got {name!r}{hint}")
-    return by_name[name]
+        raise DataError(f"layout must be auto or one of {', '.join(LAYOUTS)}, got {name!r}{hint}")
 
 
-def describe_unknown(tree: Tree, source: str, only: Layout | None = None) -> str:
+def propose(tree: Tree, layout: str = "auto") -> list[Pictures]:
+    """The pictures that lie there, as each recogniser understands them, the preferred one first.
+
+    Args:
+        layout: only what this layout finds, or "auto".
+    """
+    found = []
+    for module in RECOGNISERS:
+        if layout == "auto" or layout in module.LOOKS_FOR:
+            proposals = module.propose(tree)
+            found += [p for p in proposals if layout in ("auto", p.layout, *p.layouts.values())]
+    return found
+
+
+def describe_unknown(tree: Tree, source: str, layout: str = "auto") -> str:
     """The message if no layout fits, or not the one named: what was seen, level by level, what could not be
     read, and what was looked for."""
     levels: dict[int, list[str]] = defaultdict(list)
@@ -87,13 +65,23 @@ def describe_unknown(tree: Tree, source: str, only: Layout | None = None) -> str
             if entry not in levels[depth][-1:]:
                 levels[depth].append(entry)
     seen = [", ".join(names[:6] + [f"... ({len(names):,})"] * (len(names) > 6)) for names in levels.values()]
+    foreign = [
+        f"{name} is {what}"
+        for suffixes, what in _FOREIGN.items()
+        for name in tree.files
+        if name.lower().endswith(suffixes)
+    ]
+    looked_for = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
     sections = {
         "The tables hold:": [f"{n}: columns {', '.join(t.columns[:8])}" for n, t in tree.tables.items()][:5],
-        "Not readable:": list(tree.unreadable.values())[:5],
-        "Looked for:": [f"{layout.name}: {layout.looks_for}" for layout in ([only] if only else LAYOUTS)],
+        "Not readable:": [*foreign, *tree.unreadable.values()][:5],
+        "Looked for:": [f"{name}: {text}" for name, text in looked_for.items()],
     }
-    what = f"not the layout {only.name!r}" if only else "no known layout"
+    what = "no known layout" if layout == "auto" else f"not the layout {layout!r}"
     lines = [f"{source}: {what}. Seen:", *(f"  {line}" for line in seen or ["nothing"])]
     for title, found in sections.items():
         lines += [title, *(f"  {line}" for line in found)] if found else []
+    lines.append(
+        "layout=, columns=, classes= and splits= say what a reader cannot see (README, Your own data)"
+    )
     return "\n".join(lines)

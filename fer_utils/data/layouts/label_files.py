@@ -1,0 +1,48 @@
+"""The label of an image in a file of its own: YOLO's text, webdataset's .cls, AffectNet's annotations."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from fer_utils.competition import DataError
+from fer_utils.data.files.tree import Tree
+
+
+def _beside(name: str, *, suffix: str, folder: str = "") -> str:
+    """The path of a file that belongs to an image: train/labels/a.txt for train/images/a.png."""
+    path = PurePosixPath(name)
+    home = path.parent.parent / folder if folder and path.parent.name == "images" else path.parent
+    return (home / f"{path.stem}{suffix}").as_posix()
+
+
+def box_label(tree: Tree, name: str) -> str | None:
+    """The class of the largest box in YOLO's text file (`class x y width height` a line)."""
+    text = _beside(name, suffix=".txt", folder="labels")
+    boxes = []
+    for line in tree.files[text].read_text("utf-8", "replace").splitlines() if text in tree.files else ():
+        words = line.split()
+        try:
+            boxes.append((float(words[3]) * float(words[4]), str(int(words[0]))))
+        except (ValueError, IndexError):
+            return None
+    return max(boxes)[1] if boxes else None
+
+
+def text_label(tree: Tree, name: str) -> str | None:
+    """The class in a small text file beside the picture, as in webdataset's shards."""
+    text = _beside(name, suffix=".cls")
+    return tree.files[text].read_text("utf-8", "replace").strip()[:100] if text in tree.files else None
+
+
+def annotation(tree: Tree, name: str) -> str | None:
+    """The expression in AffectNet's annotation file, annotations/0_exp.npy (Mollahosseini et al. 2017)."""
+    path = tree.files.get(_beside(name, suffix="_exp.npy", folder="annotations"))
+    if path is None:
+        return None
+    try:
+        value = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a label: {error}") from error
+    return str(value.reshape(-1)[0]) if value.size else None

@@ -1,0 +1,113 @@
+"""What a recogniser proposes: pictures, and everything that the data says about each of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from fer_utils.data.images import Form, resize
+
+# The readers of image files, by what the label is taken from.
+LISTS, FOLDERS, NAMES, LABEL_FILES = "image list", "class folders", "labels in file names", "label files"
+
+# Rows and a size to uint8 [n, 1, S, S], why pictures are broken by position, and their forms before.
+Decoded = tuple[np.ndarray, dict[int, str], Counter[Form]]
+Read = Callable[[Sequence[int], int], Decoded]
+TOGETHER = 2048  # pictures converted at a time, so that no copy in float64 fills the memory
+
+
+@dataclass(eq=False)
+class Pictures:
+    """A set of pictures with the columns that describe them. Which column is the label, the split or the id
+    is decided later, from what all its cells are (`fer_utils.data.roles`).
+
+    Attributes:
+        layout: the name of the reader.
+        rows: [N] rows of text cells; columns by their names in lower case; None where a row's table has no
+            such column, "" where its cell is empty.
+        parts: [N], the table or array that a row comes from; "" for files that no table lists.
+        places: [N], file and row, for messages.
+        ids: [N], what each picture is called.
+        read: decodes some rows at a size.
+        files: [N], the picture's file in the data; None where it lies in a table or is missing.
+        layouts: another name of the reader for some columns, if the label is taken from them.
+        names: class names by number, for columns whose file names them.
+        notes: what was recognised and what was left out.
+    """
+
+    layout: str
+    rows: pd.DataFrame
+    parts: list[str]
+    places: list[str]
+    ids: list[str]
+    read: Read
+    files: list[str | None] = field(default_factory=list)
+    layouts: dict[str, str] = field(default_factory=dict)
+    names: dict[str, dict[int, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def cells(self, column: str) -> list[str | None]:
+        """A whole column."""
+        return self.rows[column].tolist()
+
+    def tables_or_files(self) -> set[str]:
+        """The tables that hold the pictures, or their files."""
+        return {file for file in self.files if file} if self.files else set(self.parts)
+
+    def table_columns(self) -> list[str]:
+        """The columns that tables hold, not those made of the files' paths."""
+        return [column for column in self.rows.columns if column not in self.layouts]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Pictures in one array or table.
+
+    Attributes:
+        n: how many.
+        take: some of them, by a slice or int64 [n], as uint8 [n, 1, S, S], and why any are broken, by
+            position.
+    """
+
+    n: int
+    take: Callable[[slice | np.ndarray], tuple[np.ndarray, dict[int, str]]]
+    is_colour: bool = False
+
+
+def reader(blocks: Sequence[Block]) -> Read:
+    """Reads rows of blocks that lie one after the other."""
+    starts = np.cumsum([0, *(block.n for block in blocks)])
+
+    def read(chosen: Sequence[int], size: int) -> Decoded:
+        rows, broken, forms = np.asarray(chosen, np.int64), {}, Counter()
+        of = np.searchsorted(starts, rows, side="right") - 1
+        in_order = len(rows) > 0 and bool((np.diff(rows) == 1).all()) and of[0] == of[-1]
+        out = None if in_order else np.empty((len(rows), 1, size, size), np.uint8)
+        for number in np.unique(of):
+            block, targets = blocks[number], np.flatnonzero(of == number)
+            own = rows[targets] - starts[number]
+            step = len(own) if in_order else TOGETHER
+            for k in range(0, len(own), step):
+                images, wrong = block.take(slice(own[0], own[-1] + 1) if in_order else own[k : k + step])
+                broken |= {int(targets[k + place]): why for place, why in wrong.items()}
+                forms[(images.shape[:1:-1], block.is_colour)] += len(images)
+                if in_order:  # no picture is in memory twice
+                    out = resize(images, size)
+                else:
+                    out[targets[k : k + step]] = resize(images, size)
+        return out, broken, forms
+
+    return read
+
+
+def stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables one below the other; None where one has no such column."""
+    frame = pd.concat([f.astype(object) for f in frames], ignore_index=True)
+    return frame.astype(object).where(frame.notna(), None)

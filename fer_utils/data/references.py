@@ -1,0 +1,130 @@
+"""Names in tables and the files that they mean, decided for a whole column at once."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fer_utils.data.images import IMAGE_SUFFIXES
+from fer_utils.data.words import as_int, split_of
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Which file each name of a column means.
+
+    Attributes:
+        files: [N], None where there is no such file or more than one.
+        leniency: how the names were compared: 0 as they are written, higher numbers with less of the name.
+        ambiguous: how many names mean several files.
+    """
+
+    files: list[str | None]
+    leniency: int = 0
+    ambiguous: int = 0
+
+    @property
+    def n(self) -> int:
+        """How many were found."""
+        return len(self.files) - self.files.count(None)
+
+
+def image_stem(name: str) -> str:
+    """The last part of a name, in lower case, without the suffix of a picture."""
+    base = name.rpartition("/")[2].lower()
+    suffix = next((s for s in IMAGE_SUFFIXES if base.endswith(s)), "")
+    return base[: len(base) - len(suffix)]
+
+
+# The ways to compare the last part of a path, from the strictest to the most lenient.
+_KEYS: tuple[Callable[[str], str | int | None], ...] = (
+    lambda name: name.rpartition("/")[2],
+    lambda name: name.rpartition("/")[2].lower(),
+    image_stem,
+    lambda name: image_stem(name).removesuffix("_aligned"),  # RAF-DB lists the images before alignment
+    lambda name: as_int(image_stem(name)),  # 7 for 00007.jpg
+)
+
+
+def plain_path(name: str) -> str:
+    """A path as it is compared: forward slashes, no drive, no ./ before it, one form of Unicode."""
+    path = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
+    return re.sub(r"^([A-Za-z]:)?/+|^(\./)+", "", path)
+
+
+class References:
+    """The files that names may mean.
+
+    Args:
+        files: their paths, or other texts that stand for pictures.
+    """
+
+    def __init__(self, files: Sequence[str]):
+        self._plain = {file: plain_path(file) for file in files}
+        self._index: list[dict[str | int, list[str]]] = []
+
+    def _files_by_key(self, leniency: int) -> dict[str | int, list[str]]:
+        while len(self._index) <= leniency:
+            index, key = defaultdict(list), _KEYS[len(self._index)]
+            for file, path in self._plain.items():
+                if (k := key(path)) is not None:
+                    index[k].append(file)
+            self._index.append(index)
+        return self._index[leniency]
+
+    def resolve(self, listed: Sequence[str], hints: Callable[[int], set[str]] | None = None) -> Resolved:
+        """Find the files that a column of names means.
+
+        Paths are matched by their longest common end. One way of comparing is taken for the whole column: the
+        strictest of those that find the most, if no two names mean one file.
+
+        Args:
+            listed: names [N], with or without folders and suffix; "" means none.
+            hints: words in lower case that the folders of a row's file contain, where paths alone leave
+                several.
+        """
+        names = [plain_path(name) for name in listed]
+        best = Resolved([None] * len(names))
+        for leniency, key in enumerate(_KEYS):
+            index, found, ambiguous = self._files_by_key(leniency), [], 0
+            for row, name in enumerate(names):
+                candidates = index.get(key(name), ()) if name else ()
+                file = self._choose(name, candidates, hints and hints(row)) if candidates else None
+                ambiguous += file is None and len(candidates) > 1
+                found.append(file)
+            pairs = {(file, name) for file, name in zip(found, names, strict=True) if file}
+            result = Resolved(found, leniency, ambiguous)
+            if len({file for file, _ in pairs}) == len(pairs) and result.n > best.n:
+                best = result
+            elif ambiguous and not best.n:
+                best = Resolved(best.files, leniency, ambiguous)
+            if best.n == len(names) - names.count(""):
+                break
+        return best
+
+    def _choose(self, name: str, candidates: Sequence[str], words: set[str] | None) -> str | None:
+        """The candidate with the longest common end; of several the one that the words name, else the one
+        that lies highest (a data set that holds itself once more further down)."""
+        if len(candidates) == 1:
+            said, own = (
+                next(filter(None, map(split_of, n.split("/")[-2::-1])), None) for n in (name, candidates[0])
+            )
+            return candidates[0] if said in (None, own) or own is None else None
+        folders = name.lower().split("/")[-2::-1]
+        rankings = [lambda parts: _common(folders, parts), lambda parts: -len(parts)]
+        if words:
+            rankings.insert(1, lambda parts: sum(p in words or split_of(p) in words for p in parts))
+        for ranking in rankings:
+            ranks = [ranking(self._plain[file].lower().split("/")[-2::-1]) for file in candidates]
+            best = max(ranks)
+            candidates = [file for file, r in zip(candidates, ranks, strict=True) if r == best]
+        return candidates[0] if len(candidates) == 1 else None
+
+
+def _common(one: list[str], other: list[str]) -> int:
+    """How many folders, from the file upwards, are the same."""
+    same = (a == b for a, b in zip(one, other, strict=False))
+    return next((i for i, equal in enumerate(same) if not equal), min(len(one), len(other)))

@@ -1,0 +1,1 @@
+"""What the columns of the data are: splits, labels, classes and ids."""

@@ -1,0 +1,208 @@
+"""The classes of a data set (`Coding`): from its labels, from a file that names them, or as a person says.
+Without evidence numbers stay `class 0`, `class 1`, ..."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import count
+
+import numpy as np
+
+from fer_utils.competition import FER_CLASSES
+from fer_utils.data.words import ALIASES, RAF_CLASSES, STRAY_SHARE, as_int, canonical, without_number
+
+FER, RAF = "FER2013", "RAF-DB"
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How the data writes its classes.
+
+    Attributes:
+        class_names: in lower case; the project's word for each known expression.
+        label_values: the data's own label for each class.
+        numbers: the number of each class, None where the data does not say it.
+        words: the word that the data has for each class; none where it has only numbers.
+        note: where names and numbers were taken from, or "".
+    """
+
+    class_names: tuple[str, ...]
+    label_values: tuple[int | str, ...]
+    numbers: tuple[int | None, ...] = ()
+    words: tuple[str, ...] = ()
+    note: str = ""
+
+    def __post_init__(self):
+        if not self.numbers and all(isinstance(value, int) for value in self.label_values):
+            object.__setattr__(self, "numbers", self.label_values)
+        if not self.words and all(isinstance(value, str) for value in self.label_values):
+            object.__setattr__(self, "words", self.label_values)
+        if not self.words and not any(re.fullmatch(r"class -?\d+", name) for name in self.class_names):
+            object.__setattr__(self, "words", self.class_names)
+
+    @cached_property
+    def _by_label(self) -> dict[int | str, int]:
+        """Class index by the data's own labels, and by other words for the expression."""
+        pairs = list(enumerate(self.class_names))
+        words = {word: index for index, name in pairs for word in ALIASES.get(name, "").split()}
+        words |= {
+            without_number(str(value)): i for i, value in enumerate(self.label_values) if _is_word(value)
+        }
+        words |= {name: index for index, name in pairs}
+        numbers = {number: index for index, number in enumerate(self.numbers) if number is not None}
+        return words | numbers | {_key(str(value)): index for index, value in enumerate(self.label_values)}
+
+    def index(self, label: str) -> int:
+        """The class of a label as written in the data; -1 if it is none."""
+        found = self._by_label.get(_key(label), -1)
+        return (
+            found
+            if found >= 0 or _key(label) in self._by_label
+            else self._by_label.get(without_number(label), -1)
+        )
+
+    def indices(self, labels: Iterable[str | None]) -> np.ndarray:
+        """The classes of labels, int64 [N]; -1 where a label is none."""
+        known: dict[str | None, int] = {None: -1}
+        return np.array([known.setdefault(label, self.index(label or "")) for label in labels], np.int64)
+
+
+def _key(label: str) -> int | str:
+    number = as_int(label)
+    return label.strip().lower() if number is None else number
+
+
+def _is_word(value: int | str) -> bool:
+    return as_int(str(value)) is None
+
+
+def find_coding(
+    labels: Iterable[str],
+    *,
+    form: str = "",
+    names: Mapping[int, str] | None = None,
+    numbers: Mapping[str, int] | None = None,
+    source: str = "",
+) -> Coding:
+    """The coding of the training labels.
+
+    Args:
+        labels: as text; empty ones are ignored.
+        form: `FER` or `RAF` if the data has that data set's own form, so that its numbers are known.
+        names: class names by integer label, if something says them.
+        numbers: integers by label, if something says them.
+        source: what says it, for the note.
+    """
+    counts = Counter(label for label in labels if label.strip())
+    integers = Counter()
+    for label, n in counts.items():
+        if (number := as_int(label)) is not None:
+            integers[number] += n
+    # A word or two among numbers are broken rows, not classes.
+    if integers.total() >= (1 - STRAY_SHARE) * counts.total() and integers:
+        codes = _without_strays(integers)
+        if names and set(codes) <= set(names):
+            return _named_coding({code: names[code] for code in codes}, source)
+        return _number_coding(codes, form)
+    numbers = numbers or {word: code for code, word in (names or {}).items()}
+    return _word_coding(_without_typos(counts), numbers, source)
+
+
+def _named_coding(names: Mapping[int, str], source: str) -> Coding:
+    words = {code: canonical(word) or word.strip().lower() for code, word in names.items()}
+    if len(set(words.values())) < len(words):
+        words = dict(names)
+    is_fer = set(words.values()) <= set(FER_CLASSES)
+    codes = sorted(words, key=lambda code: FER_CLASSES.index(words[code]) if is_fer else code)
+    note = f"labels named by {source or 'the data'}: " + ", ".join(
+        f"{code} {words[code]}" for code in sorted(words)
+    )
+    data_words = tuple(names[code].strip() for code in codes)
+    return Coding(tuple(words[code] for code in codes), tuple(codes), tuple(codes), data_words, note)
+
+
+def _without_typos(counts: Counter[str]) -> Counter[str]:
+    """Without rare words that are no expression, if most words are: broken rows, not classes."""
+    known = Counter({label: n for label, n in counts.items() if canonical(label)})
+    unknown = counts - known
+    few = unknown.total() <= STRAY_SHARE * counts.total() and max(unknown.values(), default=0) <= 3
+    return known if len(known) >= 3 and few else counts
+
+
+def _without_strays(numbers: Counter[int]) -> list[int]:
+    """Sorted codes, without rare ones outside 0, 1, 2, ... (such as 99 or -1 for unknown)."""
+    start = 0 if 0 in numbers else 1
+    end = next(code for code in count(start) if code not in numbers)
+    rare = STRAY_SHARE * numbers.total()
+    return sorted(code for code, n in numbers.items() if start <= code < end or n > rare)
+
+
+def _number_coding(codes: list[int], form: str) -> Coding:
+    # In FER2013's form, a gap is a class missing in part of the data; 0, 1, 2 are three classes.
+    has_gap = codes != list(range(len(codes)))
+    if form == FER and (codes == list(range(7)) or (has_gap and 0 in codes and set(codes) <= set(range(7)))):
+        numbers = tuple(range(7))
+        return Coding(FER_CLASSES, numbers, numbers, (), "labels 0..6 are FER2013's: 0 angry ... 6 neutral")
+    if form == RAF and codes == list(range(1, 8)):
+        values = tuple(RAF_CLASSES.index(name) + 1 for name in FER_CLASSES)
+        return Coding(FER_CLASSES, values, values, (), "labels 1..7 are RAF-DB's: 1 surprise ... 7 neutral")
+    note = (
+        f"what the labels {codes[0]}..{codes[-1]} mean is not known: "
+        f"classes='word for {codes[0]}, word for {codes[1] if codes[1:] else '...'}, ...' names them"
+    )
+    return Coding(tuple(f"class {code}" for code in codes), tuple(codes), tuple(codes), (), note)
+
+
+def _word_coding(counts: Counter[str], numbers: Mapping[str, int], source: str) -> Coding:
+    plain = {label.strip().lower() for label in counts}
+    stripped = Counter(without_number(label) for label in plain)
+    # A number before a word is left out, unless it is all that tells two classes apart: 1_happy and 2_happy.
+    keys = {label: without_number(label) for label in counts}
+    if max(stripped.values()) > 1 and len(plain) > len(stripped):
+        keys = {label: label.strip().lower() for label in counts}
+    spellings: dict[str, Counter[str]] = {}
+    for label, n in counts.items():
+        spellings.setdefault(keys[label], Counter())[label.strip()] += n
+    values = {key: spelling.most_common(1)[0][0] for key, spelling in spellings.items()}
+    if any(len(spelling) > 1 for spelling in spellings.values()):  # sad and Sad: as most words are written
+        styles = Counter(label.islower() for label in counts.elements())
+        for key, spelling in spellings.items():
+            fitting = [word for word in spelling if word.islower() == styles.most_common(1)[0][0]]
+            values[key] = max(fitting or spelling, key=spelling.get)
+    # Two words for one expression in the same data (joy beside happy) are two classes of that data.
+    words = {key: canonical(value) for key, value in values.items()}
+    n_spellings = Counter(words.values())
+    names = {key: word if word and n_spellings[word] == 1 else key for key, word in words.items()}
+    is_fer = set(names.values()) <= set(FER_CLASSES)
+    order = sorted(values, key=lambda key: FER_CLASSES.index(names[key]) if is_fer else _natural(values[key]))
+    coding = Coding(tuple(names[key] for key in order), tuple(values[key] for key in order))
+    return _numbered(coding, numbers or _prefixes(values.values()), source)
+
+
+def _prefixes(values: Iterable[str]) -> dict[str, int]:
+    """The numbers before the words (0 angry, 1 disgust), if all words have one of their own."""
+    found = {value: as_int(match[0]) for value in values if (match := re.match(r"\d+", value))}
+    return found if len(set(found.values())) == len(list(values)) else {}
+
+
+def _numbered(coding: Coding, numbers: Mapping[str, int], source: str) -> Coding:
+    """The coding with a number for each class, as far as the words are known."""
+    found: list[int | None] = [None] * len(coding.class_names)
+    for word, number in numbers.items():
+        if (index := coding.index(word)) >= 0:
+            found[index] = number
+    if None in found or len(set(found)) < len(found):
+        return coding
+    pairs = ", ".join(f"{n} {name}" for n, name in sorted(zip(found, coding.class_names, strict=True)))
+    note = f"classes numbered by {source or 'the data'}: {pairs}"
+    return replace(coding, numbers=tuple(found), note=note)
+
+
+def _natural(value: str) -> list[tuple[int, int | str]]:
+    """Sort key that puts 2_b before 10_a."""
+    parts = re.findall(r"\d+|\D+", value.lower())
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

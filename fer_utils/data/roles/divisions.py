@@ -1,0 +1,297 @@
+"""Which pictures are for training, for validation and for the test: said by tables, folders, a column or the
+sample submission, once for every picture."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fer_utils.competition import DataError
+from fer_utils.data.column_names import COLUMNS, is_split_name
+from fer_utils.data.files.tree import folder_split, stem
+from fer_utils.data.layouts.pictures import Pictures
+from fer_utils.data.words import (
+    HIDDEN,
+    MAYBE_HIDDEN,
+    SPLITS,
+    STRAY_SHARE,
+    canonical,
+    column_splits,
+    split_of,
+    split_words,
+)
+
+SOURCES = ("tables", "folders", "column", "file names")
+
+
+@dataclass
+class Division:
+    """The split of each picture.
+
+    Attributes:
+        splits: [N], "train", "valid", "test", or None where nothing says it.
+        notes: where the splits were taken from.
+        rejected: why a picture belongs to no split although it should, by row.
+        left_out: why a picture is not used, by row.
+        columns: the columns that say it, which are no labels.
+    """
+
+    splits: list[str | None]
+    notes: list[str] = field(default_factory=list)
+    rejected: dict[int, str] = field(default_factory=dict)
+    left_out: dict[int, str] = field(default_factory=dict)
+    columns: set[str] = field(default_factory=set)
+
+
+def parse_splits(splits: str) -> dict[str, list[str]] | str:
+    """What a person said about the splits: "auto", "none", one of `SOURCES`, or cells such as
+    "train=A, valid=fold 0" by split.
+
+    Raises:
+        DataError: text of another form.
+    """
+    if not isinstance(splits, str):
+        raise DataError(f"splits must be text, got {splits!r}")
+    if splits in ("auto", "none", *SOURCES):
+        return splits
+    said: dict[str, list[str]] = {}
+    for pair in filter(str.strip, splits.split(",")):
+        name, sign, cell = (part.strip() for part in pair.partition("="))
+        if not sign or name not in SPLITS or not cell:
+            raise DataError(
+                f"splits must be auto, none, {', '.join(SOURCES)}, or like 'train=A, valid=B, test=C', got "
+                f"{splits!r}"
+            )
+        said.setdefault(name, []).append(cell.lower())
+    return said
+
+
+def find_division(pictures: Pictures, splits: str, column: str = "") -> Division:
+    """The split of each picture. Tables come before folders and those before a column, if they name at least
+    two splits; what one leaves open, the next decides.
+
+    Args:
+        splits: what a person said, as in `parse_splits`.
+        column: the column of splits that a person named, or "".
+
+    Raises:
+        DataError: folders and a column contradict each other, or nothing fits what was said.
+    """
+    said = parse_splits(splits)
+    if said == "none":
+        return Division(["train"] * len(pictures), ["splits of the data are not used (splits='none')"])
+    if isinstance(said, dict):
+        return _as_said(pictures, said, column)
+    none, reasons = [None] * len(pictures), {}
+    parts, files = pictures.parts, pictures.files or none
+    found = {
+        "tables": [part and (split_of(stem(part)) or folder_split(part)) or None for part in parts],
+        "folders": _by_folder(files),
+        "column": _by_column(pictures, column, reasons),
+        "file names": _by_file_name(files),
+    }
+    found = {source: values if said in ("auto", source) else none for source, values in found.items()}
+    kinds = {source: set(values) - {None} for source, values in found.items()}
+    if said != "auto" and not kinds[said]:
+        raise DataError(f"splits={said!r}: the {said} of these pictures name no split")
+    if kinds["tables"] == {"valid"} and not any("train" in splits for splits in kinds.values()):
+        known = sorted({part for part, split in zip(parts, found["tables"], strict=True) if split})
+        raise DataError(
+            f"{', '.join(known)} seems to be for validation, and no table is named for training: "
+            f"splits='train={stem(known[0])}, test=...' says which is which"
+        )
+    if all(len(splits) < 2 for splits in kinds.values()):
+        _check_unknown(pictures, split_columns(pictures))
+    if "train" not in kinds["column"] and _covers_only_tests(found):  # public and private rows of the test
+        found["column"], kinds["column"] = none, set()
+    left_out = {row: "an unlabelled extra" for row, part in enumerate(parts) if _is_extra(part)}
+    if "train" in kinds["folders"] and len(kinds["folders"]) > 1:
+        strays = [
+            row for row, file in enumerate(files) if file and not parts[row] and not found["folders"][row]
+        ]
+        left_out |= dict.fromkeys(strays, "outside of the folders of the splits")
+    _refine_tables(found, kinds, left_out)
+    if len(kinds["folders"]) > 1 and len(kinds["column"]) > 1:
+        _agree(found)
+    # What names one split alone decides what the others leave open; a folder "test" around all is no split.
+    sources = [s for s in found if "train" in kinds[s] or None in found[s]]
+    sources.sort(key=lambda source: len(kinds[source]) < 2)
+    division = [next((found[s][row] for s in sources if found[s][row]), None) for row in range(len(pictures))]
+    notes = [f"splits: from the {source}" for source in sources if len(kinds[source]) > 1][:1]
+    rejected = {row: why for row, why in reasons.items() if division[row] is None and row not in left_out}
+    return Division(division, notes, rejected, left_out, {*split_columns(pictures), column})
+
+
+def _by_folder(files: Sequence[str | None]) -> list[str | None]:
+    """The split that a folder of each file names: one level whose folders are all splits, else the innermost
+    such folder; all folders seen together."""
+    paths = [(file or "").split("/")[:-1] for file in files]
+    for level in range(max(map(len, paths), default=0)):
+        words = split_words({path[level] if len(path) > level else "" for path in paths})
+        if "train" in words.values() and None not in words.values() and len(words) > 1:
+            return [words[path[level]] for path in paths]
+    folders = [next((f for f in reversed(path) if split_of(f)), None) for path in paths]
+    words = split_words({folder for folder in folders if folder})
+    return [folder and words[folder] for folder in folders]
+
+
+def _by_file_name(files: Sequence[str | None]) -> list[str | None]:
+    """The split at the start of every file's name, as in RAF-DB's train_00001.jpg."""
+    first = [re.match(r"[A-Za-z]*", stem(file or ""))[0] for file in files]
+    words = split_words({word if len(word) > 2 else "" for word in first})
+    is_named = "train" in words.values() and None not in words.values()
+    return [words[word] for word in first] if is_named else [None] * len(files)
+
+
+def _as_said(pictures: Pictures, said: Mapping[str, Sequence[str]], column: str) -> Division:
+    """The split of each picture by the cells, folders or tables that a person named. What is not named keeps
+    the split that its own word means.
+
+    Raises:
+        DataError: nothing holds a cell, or several columns hold all of them.
+    """
+    wanted = {cell: split for split, cells in said.items() for cell in cells}
+    sources: dict[str, list[set[str]]] = {
+        "the tables": [{part.lower(), stem(part).lower()} for part in pictures.parts],
+        "the folders": [set((file or "").lower().split("/")[:-1]) for file in pictures.files],
+    }
+    columns = [column] if column else [c for c in pictures.rows.columns if pictures.rows[c].nunique() <= 100]
+    for name in columns:
+        if name in pictures.rows.columns:
+            cells = [(cell or "").lower() for cell in pictures.cells(name)]
+            sources[name] = [{cell, f"{name} {cell}"} for cell in cells]
+    holds = {name: set().union(*cells) & set(wanted) for name, cells in sources.items()}
+    if missing := [cell for cell in wanted if not any(cell in found for found in holds.values())]:
+        raise DataError(
+            f"splits: no table, folder or column holds {missing[0]!r}, which should be {wanted[missing[0]]}"
+        )
+    most = max(map(len, holds.values()))
+    best = [name for name, found in holds.items() if len(found) == most]
+    best = [name for name in best if is_split_name(name)] or best
+    own = [name for name in best if name not in pictures.layouts] or best
+    if len(own) > 1 and own[0] in pictures.rows.columns:
+        raise DataError(
+            f"splits: the columns {', '.join(map(repr, own))} hold these cells: "
+            f"columns='split={own[0]}' decides"
+        )
+    names = own[:1] if most == len(wanted) else [name for name in sources if holds[name]]
+    result: list[str | None] = [None] * len(pictures)
+    for name in names:
+        others = split_words({cell for cells in sources[name] for cell in cells}) if name in own else {}
+        for row, cells in enumerate(sources[name]):
+            found = next((wanted[cell] for cell in cells if cell in wanted), None)
+            result[row] = found or result[row] or next((others[c] for c in cells if others.get(c)), None)
+    if "train" not in said and "train" not in result:
+        result = [split or "train" for split in result]
+    left = {row: "in none of the splits that were named" for row, split in enumerate(result) if split is None}
+    marks = HIDDEN | MAYBE_HIDDEN
+    return Division(
+        result, ["splits: as they were named"], {}, left, set(names) if not wanted.keys() <= marks else set()
+    )
+
+
+def split_columns(pictures: Pictures) -> list[str]:
+    """The columns all of whose cells are words for splits, or that say yes or no to one split."""
+    return [c for c in pictures.rows.columns if _words_of(pictures, c) and c not in pictures.layouts]
+
+
+def _words_of(pictures: Pictures, column: str) -> dict[str, str | None]:
+    return column_splits(column, pictures.rows[column].unique())
+
+
+def _check_unknown(pictures: Pictures, used: Sequence[str]) -> None:
+    """Raise a DataError if a column's name says that it divides the data, in words that nobody knows."""
+    for column in pictures.table_columns():
+        values = sorted({value for value in pictures.rows[column].unique() if value})
+        unknown = not any(map(split_of, values)) and not all(map(canonical, values))
+        if is_split_name(column) and column not in used and 2 <= len(values) <= len(SPLITS) and unknown:
+            pairs = ", ".join(f"{s}={v}" for s, v in zip(SPLITS, values, strict=False))
+            raise DataError(
+                f"the column {column!r} seems to divide the data ({', '.join(values)}), and which of these "
+                "is the test "
+                f"is not known. splits='{pairs}' says it, or splits='none' if it is something else"
+            )
+
+
+def _by_column(pictures: Pictures, column: str, reasons: dict[int, str]) -> list[str | None]:
+    columns = [column] if column and column in pictures.rows.columns else split_columns(pictures)
+    result: list[str | None] = [None] * len(pictures)
+    for name in columns:
+        words = _words_of(pictures, name) or {v: split_of(v) for v in pictures.rows[name].unique() if v}
+        if column and not any(words.values()):
+            raise DataError(
+                f"columns: what {', '.join(map(repr, list(words)[:4]))} in {name!r} mean is not known; say "
+                "it, "
+                "for instance splits='train=A, valid=B, test=C'"
+            )
+        for row, cell in enumerate(pictures.cells(name)):
+            if cell and result[row] is None:
+                result[row] = words.get(cell)
+                if result[row] is None:
+                    reasons[row] = f"its {name} {cell!r} names no split (splits='train={cell}' would use it)"
+            elif cell == "" and name in COLUMNS["split"]:
+                reasons[row] = f"its {name} is empty and names no split"
+    return result
+
+
+def _refine_tables(
+    found: dict[str, list[str | None]], kinds: dict[str, set[str]], left_out: dict[int, str]
+) -> None:
+    """Let a column divide the rows of a training table further, unless it contradicts the other tables."""
+    if "tables" not in found or "column" not in found or len(kinds["tables"]) < 2 or not kinds["column"]:
+        return
+    pairs = list(zip(found["tables"], found["column"], strict=True))
+    if any(t and c and t != c for t, c in pairs if t != "train"):
+        return  # the tables were made of another division last
+    for row, (table, column) in enumerate(pairs):
+        if table == "train" and column and column != "train":
+            if column in kinds["tables"]:
+                found["tables"][row] = found["column"][row] = None
+                for source in found:
+                    found[source][row] = None
+                left_out[row] = (
+                    f"{column} rows of a training table, ignored: another table holds the {column} split"
+                )
+            else:
+                found["tables"][row] = column
+
+
+def _covers_only_tests(found: Mapping[str, Sequence[str | None]]) -> bool:
+    """Whether a column only names pictures that tables or folders have for the test."""
+    said = [found[source] for source in ("tables", "folders") if source in found]
+    rows = [row for row, cell in enumerate(found.get("column", ())) if cell]
+    return bool(rows) and any(all(splits[row] == "test" for row in rows) for splits in said)
+
+
+def _is_extra(part: str) -> bool:
+    """Whether a table is named for unlabelled pictures that are not part of the test split."""
+    return bool(re.search(r"un-?_?label", stem(part).lower()))
+
+
+def _agree(found: Mapping[str, Sequence[str | None]]) -> None:
+    """Raise a DataError if folders and a column put pictures into different splits."""
+    pairs = Counter(pair for pair in zip(found["folders"], found["column"], strict=True) if None not in pair)
+    differ = [(n, pair) for pair, n in pairs.items() if pair[0] != pair[1]]
+    if sum(n for n, _ in differ) > STRAY_SHARE * pairs.total() and len(set(found["tables"]) - {None}) < 2:
+        n, (folder, column) = max(differ)
+        raise DataError(
+            f"{n:,} pictures lie in a folder for {folder} while a column says {column}. Which of the two "
+            "is meant? "
+            "splits='folders' or splits='column' decides"
+        )
+
+
+def hide_labels(division: Division, labels: Sequence[str | None]) -> None:
+    """Make a validation split whose labels are hidden (blank, -1, one and the same) part of the test
+    split."""
+    shown = {split: Counter() for split in SPLITS}
+    for label, split in zip(labels, division.splits, strict=True):
+        if split:
+            shown[split]["" if label is None or label.strip().lower() in HIDDEN else label] += 1
+    valid, classes = shown["valid"], shown["train"].keys() - {""}
+    is_constant = len(valid) == 1 and valid.total() >= max(5, len(classes)) and len(classes) > 1
+    if valid and (valid[""] > (1 - STRAY_SHARE) * valid.total() or is_constant):
+        division.splits[:] = ["test" if split == "valid" else split for split in division.splits]
+        division.notes.append("the valid split shows no labels: it is part of the test split")

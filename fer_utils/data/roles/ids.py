@@ -1,0 +1,149 @@
+"""What pictures are called, the form in which predictions name them, and who is on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from fer_utils.competition import DataError, SubmissionFormat
+from fer_utils.data.column_names import ABOUT, BOXES, COLUMNS, ROW_NUMBERS, rank
+from fer_utils.data.files.tree import below_split
+from fer_utils.data.layouts.pictures import LISTS, Pictures
+from fer_utils.data.references import image_stem
+from fer_utils.data.roles.class_names import Coding
+from fer_utils.data.roles.labels import Labels
+from fer_utils.data.roles.said import Said
+from fer_utils.data.submission import default_format, read_format
+from fer_utils.data.tables import Table
+from fer_utils.data.words import as_int, is_number, normal
+
+
+def _id_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
+    """The columns that have another cell in each of some rows, those named as ids first."""
+    frame = pictures.rows.iloc[list(rows)]
+    columns = [c for c in pictures.table_columns() if c not in {*ROW_NUMBERS, *ABOUT}]
+    columns = [c for c in columns if frame[c].notna().all() and (frame[c] != "").all()]
+    columns = [
+        c for c in columns if not (frame[c].map(is_number).all() and None in set(frame[c].map(as_int)))
+    ]
+    boxes = set().union(*(box for box in BOXES if box <= set(columns)))
+    columns = [c for c in columns if frame[c].is_unique and c not in boxes]
+    return sorted(columns, key=lambda c: (rank("id", c), not re.search(r"(^|[ _])id($|[ _])", c)))
+
+
+def find_ids(pictures: Pictures, labels: Labels, rows: Mapping[str, Sequence[int]], said: Said) -> list[str]:
+    """What each picture is called: by the column that a person named, the list or the path; in tables of
+    pixels by the id column or the row."""
+    if forced := said.column("id"):
+        if forced not in pictures.rows.columns:
+            return list(pictures.ids)
+        return [cell if cell else id_ for cell, id_ in zip(pictures.cells(forced), pictures.ids, strict=True)]
+    ids = list(pictures.ids)
+    if pictures.files:
+        if labels.layout != LISTS:
+            ids = [below_split(file) if file else id_ for file, id_ in zip(pictures.files, ids, strict=True)]
+        test = rows["test"]
+        if len({ids[row] for row in test}) < len(test) and len({pictures.files[row] for row in test}) == len(
+            test
+        ):
+            for row in test:  # test/public/1.png and test/private/1.png
+                ids[row] = below_split(pictures.files[row], outermost=True)
+        return ids
+    for found in rows.values():
+        frame = pictures.rows.iloc[found]
+        named = [
+            c
+            for c in pictures.table_columns()
+            if c in COLUMNS["id"][:-1] and not frame[c].isin([None, ""]).any()
+        ]
+        columns = [c for c in _id_columns(pictures, found) if re.search(r"(^|[ _])id($|[ _])", c)]
+        if found and (columns := [*sorted(named, key=lambda c: rank("id", c)), *columns]):
+            cells = pictures.cells(columns[0])
+            for row in found:
+                ids[row] = cells[row]
+        else:
+            _set_apart(pictures, ids, found)
+    return ids
+
+
+def _set_apart(pictures: Pictures, ids: list[str], rows: Sequence[int]) -> None:
+    """Put the table before ids that come from several tables and repeat."""
+    if len({ids[row] for row in rows}) < len(rows) and len({pictures.parts[row] for row in rows}) > 1:
+        for row in rows:
+            ids[row] = (
+                f"{image_stem(pictures.parts[row]).rpartition('.')[0] or pictures.parts[row]}/{ids[row]}"
+            )
+
+
+def find_form_of_predictions(
+    pictures: Pictures,
+    sample: Table | None,
+    rows: Sequence[int],
+    labels: Labels,
+    coding: Coding,
+    ids: list[str],
+    notes: list[str],
+) -> SubmissionFormat | None:
+    """The form of the sample submission, or the default; None without test pictures. Where the sample names
+    the pictures by another column, that one becomes their ids."""
+    if not rows:
+        notes += [f"{sample.name} ignored: there are no test pictures"] if sample else []
+        return None
+    _check_unique(pictures, ids, rows)
+    if sample is None:
+        notes.append("no sample submission: predictions are written as id,label")
+        return default_format([ids[row] for row in rows], coding.label_values)
+    columns = {"their ids": [ids[row] for row in rows]}
+    others = [c for c in _id_columns(pictures, rows) if c != labels.column]
+    if pictures.files and all(pictures.files[row] for row in rows):
+        columns["their files"] = [pictures.files[row] for row in rows]
+    columns |= {c: pictures.rows[c].iloc[list(rows)].tolist() for c in others}
+    by_row = not pictures.files
+    if by_row and others and columns["their ids"] == [str(row) for row in range(len(rows))]:
+        columns = {c: columns[c] for c in others}  # a row number is no id where a column is one
+    form = read_format(sample, columns, coding, by_row and not others)
+    if pictures.files and len(form.template.columns) == 1:
+        notes.append(f"{sample.name} names no pictures: predictions are in the order of the file names")
+    if not form.probability_columns:
+        pairs = zip(coding.class_names, form.label_values, strict=True)
+        text = ", ".join(value if value == name else f"{name} = {value}" for name, value in pairs)
+        notes.append(f"predictions are written as in {sample.name}: {text}")
+    else:
+        notes.append(f"predictions are written as in {sample.name}: a probability for each class")
+    if len(form.rows) < len(rows):
+        notes.append(f"{sample.name} asks for {len(form.rows):,} of the {len(rows):,} test pictures")
+    return form
+
+
+def _check_unique(pictures: Pictures, ids: Sequence[str], rows: Sequence[int]) -> None:
+    first: dict[str, str] = {}
+    for row in rows:
+        if ids[row] in first:
+            place = pictures.places[row]
+            raise DataError(f"{place}: test id {ids[row]!r} stands there twice, first in {first[ids[row]]}")
+        first[ids[row]] = pictures.places[row]
+
+
+def find_persons(
+    pictures: Pictures, said: Said, trained: list[int], notes: list[str]
+) -> list[str | None] | None:
+    """The person on each picture, from the column or folder that a person named, else by a column's name."""
+    wanted = normal(said.groups) if said.groups != "auto" else said.column("subject")
+    if wanted == "none":
+        return None
+    if wanted:
+        if wanted not in pictures.rows.columns:
+            raise DataError(
+                f"groups: there is no column or folder level {wanted!r}; there are "
+                f"{', '.join(pictures.rows.columns)}"
+            )
+    else:
+        named = [c for c in pictures.table_columns() if c in COLUMNS["subject"]]
+        named = [c for c in named if 2 <= pictures.rows[c].nunique() <= len(pictures) / 2]
+        named = [c for c in named if not pictures.rows[c].iloc[trained].isin([None, ""]).any()]
+        wanted = next(iter(named), "")
+    if wanted:
+        notes.append(
+            f"persons: column {wanted!r} keeps the pictures of each on one side of a split made here"
+        )
+    return pictures.cells(wanted) if wanted else None

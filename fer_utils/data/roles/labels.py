@@ -1,0 +1,131 @@
+"""The labels of pictures, and labels made of the votes of several people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from fer_utils.competition import DataError
+from fer_utils.data.column_names import COLUMNS
+from fer_utils.data.layouts.pictures import Pictures
+from fer_utils.data.words import HIDDEN, MAYBE_HIDDEN, STRAY_SHARE, as_int, canonical, is_number, vote_label
+
+
+@dataclass
+class Labels:
+    """The labels of the pictures.
+
+    Attributes:
+        values: [N], as the data writes them; None or a hidden word where there is none.
+        numbers: by label, the number that another column has for it.
+        names: by number, the word that another column has for it.
+        votes: float32 [N, K] for `vote_names`; None where the data has single labels.
+        layout: the name of the reader that gave them.
+    """
+
+    column: str
+    values: list[str | None]
+    numbers: dict[str, int] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    votes: np.ndarray | None = None
+    vote_names: tuple[str, ...] = ()
+    layout: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def is_hidden(label: str | None) -> bool:
+    """Whether a cell shows no label."""
+    return label is None or label.strip().lower() in HIDDEN
+
+
+def hidden_marks(
+    cells: Sequence[str | None], splits: Sequence[str | None], classes: str = ""
+) -> tuple[set[str], set[str]]:
+    """Which of the words that may stand for a hidden label do so in a column, and which could be a class too.
+
+    -1 beside three numbers from 0 on hides a label; a word such as none only where no picture to train on
+    has it.
+
+    Args:
+        classes: what a person said about the classes, all of which are shown.
+    """
+    rows: dict[str, set[str | None]] = {}
+    for cell, split in zip(cells, splits, strict=True):
+        if cell is not None:
+            rows.setdefault(cell.strip().lower(), set()).add(split)
+    named = set(re.split(r"[=,\s]+", classes.lower()))
+    hidden, doubtful = set(), set()
+    numbers = [as_int(cell) for cell in rows.keys() - HIDDEN - MAYBE_HIDDEN]
+    for mark in rows.keys() & MAYBE_HIDDEN - named:
+        if rows[mark] <= {"test", "valid"}:
+            hidden.add(mark)
+        elif mark == "-1" and None not in numbers and len(numbers) > 1 and min(numbers) >= 0:
+            (hidden if len(numbers) > 2 else doubtful).add(mark)
+    return hidden, doubtful
+
+
+def vote_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
+    """The columns with votes or shares for each expression, as in FER+ (Barsoum et al. 2016) and one-hot
+    lists; further columns of a one-hot block are classes too."""
+    columns = pictures.table_columns()
+    frame = pictures.rows[columns].iloc[list(rows)].dropna(how="all")
+    known = [c for c in columns if canonical(c)]
+    if len({canonical(c) for c in known}) < 2 or frame.empty:
+        return []
+    numeric = [
+        c
+        for c in known
+        if frame[c].map(lambda cell: cell is None or is_number(cell)).mean() > 1 - 5 * STRAY_SHARE
+    ]
+    if len(numeric) < len(known):
+        return known if len(numeric) >= 2 and len(known) - len(numeric) == 1 else []
+    digits = [c for c in columns if set(frame[c].dropna()) <= {"0", "1"} and c not in COLUMNS["split"]]
+    ones = frame[digits].eq("1").sum(axis=1)
+    if block := _counts(frame, known):
+        return block
+    block = digits if set(known) <= set(digits) and (ones <= 1).mean() > 0.99 else known
+    return block if len(block) >= 3 or (block == digits and len(block) >= 2) else []
+
+
+def _counts(frame: pd.DataFrame, known: list[str]) -> list[str]:
+    """The columns around those of expressions whose counts sum to one number in each row only together."""
+    low, high = (frame.columns.get_loc(column) for column in (known[0], known[-1]))
+    numbers = frame.apply(pd.to_numeric, errors="coerce")
+    fits = (numbers.notna() & (numbers >= 0)).all().tolist()
+    while low > 0 and fits[low - 1]:
+        low -= 1
+    while high + 1 < len(fits) and fits[high + 1]:
+        high += 1
+    block = list(frame.columns[low : high + 1])
+    alone, together = numbers[known].sum(axis=1).nunique(), numbers[block].sum(axis=1).nunique()
+    return block if len(block) > len(known) and together == 1 < alone else []
+
+
+def voted(pictures: Pictures, names: list[str]) -> Labels:
+    """The labels by majority of votes.
+
+    Raises:
+        DataError: a cell is no number or below zero.
+    """
+    cells = pictures.rows[names]
+    votes = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32, copy=True)
+    listed = cells.notna().all(axis=1).to_numpy()
+    wrong = ~(np.isfinite(votes) & (votes >= 0)) & listed[:, None]
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        place = pictures.parts[row] + f" row {row + 2 - pictures.parts.index(pictures.parts[row])}"
+        raise DataError(f"{place}: {names[column]} holds {cells.iloc[row, column]!r}, no count")
+    votes[~listed] = 0
+    empty = listed & (votes.sum(axis=1) == 0)
+    if set(np.unique(votes)) <= {0, 1} and empty.sum() > STRAY_SHARE * listed.sum():
+        raise DataError(
+            f"{empty.sum():,} of {listed.sum():,} rows have no 1 in the columns {', '.join(names)}: is one "
+            "for a class missing? columns='label=...' takes the label from another column"
+        )
+    values = [vote_label(row, names) if ok else None for row, ok in zip(votes.tolist(), listed, strict=True)]
+    note = f"labels: by most votes of the columns {', '.join(names)}"
+    return Labels("votes", values, votes=votes, vote_names=tuple(names), layout=pictures.layout, notes=[note])

@@ -1,0 +1,163 @@
+"""Class names that a person gave, or that files of the data list."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from fer_utils.competition import DataError
+from fer_utils.data.files.tree import Tree, stem
+from fer_utils.data.json_parquet import class_map
+from fer_utils.data.words import as_int, canonical
+
+TELLING = re.compile("class|label|names|emotion|expression|categor|sentiment|mood|data")
+LARGEST_LIST = 2**14  # bytes of a file that only names classes
+
+
+class PlainList(dict):
+    """Class names in the order of their numbers, which the file does not state."""
+
+
+def parse_classes(classes: str, codes: list[int] | None = None) -> dict[int, str]:
+    """Class names by number, as a person gave them: "angry, happy" in ascending order of the numbers, or
+    "0=angry, 3=happy", or a file that lists them.
+
+    Args:
+        codes: the numbers in the data; None where its labels are words, which are numbered from 0 then.
+
+    Raises:
+        DataError: text of another form, or too few or too many names.
+    """
+    if not isinstance(classes, str):
+        raise DataError(f"classes must be text, got {classes!r}")
+    path = Path(classes)
+    if path.suffix and not set(classes) & set(",=") and len(classes) < 4096 and path.is_file():
+        if not (names := names_in(path)):
+            raise DataError(f"classes: {path} lists no class names")
+        return names
+    items = [item.strip() for item in classes.split(",") if item.strip()]
+    pairs = [item.partition("=") for item in items]
+    if any(sign for _, sign, _ in pairs):
+        if wrong := [
+            item
+            for item, (code, sign, word) in zip(items, pairs, strict=True)
+            if as_int(code) is None or not word.strip()
+        ]:
+            raise DataError(f"classes must be like 'angry, happy' or '0=angry, 1=happy', got {wrong[0]!r}")
+        return {as_int(code): word.strip() for code, _, word in pairs}
+    codes = list(range(len(items))) if codes is None else codes
+    if len(items) != len(codes):
+        raise DataError(
+            f"classes names {len(items)} classes ({', '.join(items)}), but the data has {len(codes)}: "
+            f"{', '.join(map(str, codes[:8]))}"
+        )
+    return dict(zip(codes, items, strict=True))
+
+
+def named_classes(tree: Tree) -> dict[str, dict[int, str]]:
+    """Class names by number from each file that lists them: dictionaries and lists in JSON, `names` in YOLO's
+    data.yaml, the front matter of a README.md, a word a line in classes.txt, small tables of ids and
+    words."""
+    names = sorted(filter(_may_name_classes, tree.files), key=lambda n: (n.count("/"), n))
+    found = {name: words for name in names[:100] if (words := names_in(tree.files[name]))}
+    for name, table in tree.tables.items():
+        holds_pictures = table.pixels or table.encoded is not None
+        if name not in found and not holds_pictures and (words := _names_in_table(table.frame)):
+            found[name] = words
+    return {name: words for name, words in found.items() if _is_told(name, words, tree)}
+
+
+def _is_told(name: str, words: dict[int, str], tree: Tree) -> bool:
+    """Whether words are those of classes: expressions, or by the name of the file or of a column."""
+    columns = tree.tables[name].columns if name in tree.tables else ()
+    told = TELLING.search(stem(name).lower()) or any(map(TELLING.search, columns))
+    return bool(told) or 2 * sum(canonical(word) is not None for word in words.values()) >= len(words)
+
+
+def _may_name_classes(name: str) -> bool:
+    """Whether to open a file: a data set for YOLO has a text file for every image."""
+    if name.lower().endswith((".json", ".yaml", ".yml")) or stem(name).lower() == "readme":
+        return True
+    return name.lower().endswith((".txt", ".names")) and TELLING.search(stem(name).lower()) is not None
+
+
+def _names_in_table(frame: pd.DataFrame) -> dict[int, str] | None:
+    """Class names from a table of two columns or so, a number and a word in each row."""
+    if not 2 <= len(frame) <= 100 or not 2 <= frame.shape[1] <= 3:
+        return None
+    columns = [frame[column].tolist() for column in frame if frame[column].nunique() == len(frame)]
+    codes = next((c for c in columns if all(as_int(cell) is not None for cell in c)), None)
+    words = next(
+        (c for c in columns if all(map(_may_be_class, c)) and not re.search(r"\d", "".join(c))), None
+    )
+    return dict(zip(map(as_int, codes), words, strict=True)) if codes and words else None
+
+
+def names_in(path: Path) -> dict[int, str] | None:
+    """The class names in a file, by number; None if it lists none."""
+    try:
+        if path.stat().st_size > LARGEST_LIST:
+            return None
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        kind = path.suffix.lower()
+        if kind == ".json":
+            return _json_names(json.loads(text))
+        if kind == ".md":
+            parts = text.split("---")
+            return (
+                _nested_names(yaml.safe_load(parts[1])) if len(parts) > 2 and not parts[0].strip() else None
+            )
+        if kind in (".yaml", ".yml"):
+            return _nested_names(yaml.safe_load(text))
+        return _listed_names(text)
+    except (ValueError, OSError, RecursionError, yaml.YAMLError):
+        return None
+
+
+def _json_names(content: object) -> dict[int, str] | None:
+    if isinstance(content, list) and all(isinstance(word, str) for word in content):
+        fitting = 2 <= len(content) <= 100 and len(set(content)) == len(content)
+        return PlainList(enumerate(content)) if fitting and all(map(_may_be_class, content)) else None
+    if names := class_map(content):
+        return names
+    inner = content.values() if isinstance(content, dict) else ()
+    return next(filter(None, map(class_map, inner)), None) or _nested_names(content)
+
+
+def _nested_names(content: object, seen: set[int] | None = None) -> dict[int, str] | None:
+    """The first `names` in nested dictionaries and lists, as YOLO and Hugging Face write them."""
+    seen = set() if seen is None else seen
+    # Nested aliases in YAML could expand a few lines to gigabytes: each part is looked at once.
+    if id(content) in seen or not isinstance(content, (dict, list)):
+        return None
+    seen.add(id(content))
+    names = content.get("names") if isinstance(content, dict) else None
+    names = PlainList(enumerate(names)) if isinstance(names, list) else names
+    fitting = isinstance(names, dict) and 2 <= len(names) <= 1000
+    if fitting and all(
+        as_int(str(c)) is not None and isinstance(w, (str, int, float)) for c, w in names.items()
+    ):
+        return type(names)({as_int(str(code)): str(word) for code, word in names.items()})
+    inner = content.values() if isinstance(content, dict) else content
+    return next(filter(None, (_nested_names(item, seen) for item in inner)), None)
+
+
+def _may_be_class(word: str) -> bool:
+    """Whether a line can be the name of a class: a word or a few, and no path or sentence."""
+    return re.fullmatch(r"[^\W\d][\w' -]{0,40}", word) is not None and len(word.split()) <= 3
+
+
+def _listed_names(text: str) -> dict[int, str] | None:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    words = [re.sub(r"^\d+\s*[:,.=; \t]\s*", "", line) for line in lines]
+    codes = [as_int(re.match(r"\d*", line)[0]) for line in lines]
+    fitting = (
+        2 <= len(words) <= 100 and len(set(words)) == len(words) and not re.search(r"\d", "".join(words))
+    )
+    if not fitting or not all(map(_may_be_class, words)):
+        return None
+    return PlainList(enumerate(words)) if None in codes else dict(zip(codes, words, strict=True))

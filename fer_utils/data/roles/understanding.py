@@ -1,0 +1,313 @@
+"""From the pictures that lie there to labelled splits: which is the split, the label, the class and the id is
+proven by the data, said by a person, or refused."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fer_utils.competition import DataError, Rejected, SubmissionFormat
+from fer_utils.data.column_names import BOXES
+from fer_utils.data.files.tree import Tree, folder_split
+from fer_utils.data.layouts.pictures import LISTS, Pictures
+from fer_utils.data.references import References, image_stem
+from fer_utils.data.roles.class_names import FER, RAF, Coding, find_coding
+from fer_utils.data.roles.divisions import Division, find_division, hide_labels
+from fer_utils.data.roles.ids import find_form_of_predictions, find_ids, find_persons
+from fer_utils.data.roles.label_columns import find_labels
+from fer_utils.data.roles.labels import Labels, is_hidden
+from fer_utils.data.roles.name_files import PlainList, named_classes, parse_classes
+from fer_utils.data.roles.said import Said
+from fer_utils.data.submission import sample_ids
+from fer_utils.data.tables import Table, open_table
+from fer_utils.data.words import STRAY_SHARE, as_int, canonical, vote_label
+
+MOST_TIES = 0.05  # of the pictures that several people labelled
+REPEAT = "listed before"
+_RAF_NAME = re.compile(r"(train|test)_\d+_aligned")
+
+
+@dataclass
+class Understanding:
+    """What the pictures of one proposal are.
+
+    Attributes:
+        rows: the rows of each split, in order.
+        ids: [N], what each picture is called.
+        form: of the predictions; None without test pictures.
+        groups: [N], the person on each picture; None if unknown.
+    """
+
+    pictures: Pictures
+    rows: dict[str, list[int]]
+    labels: Labels
+    coding: Coding
+    ids: list[str]
+    form: SubmissionFormat | None
+    groups: list[str | None] | None
+    notes: list[str]
+    rejected: list[Rejected]
+
+    @property
+    def layout(self) -> str:
+        """The name of the reader."""
+        return self.labels.layout
+
+    def has_file(self, row: int) -> bool:
+        """Whether the picture of a row is there."""
+        return not self.pictures.files or self.pictures.files[row] is not None
+
+    @cached_property
+    def is_proven(self) -> bool:
+        """Whether the sample submission names its test pictures."""
+        return self.form is not None and self.form.source != "default"
+
+
+def understand(pictures: Pictures, tree: Tree, said: Said) -> Understanding | None:
+    """The splits, labels, classes and ids of the pictures; None if there is nothing to learn from.
+
+    Raises:
+        DataError: the data can be understood in several ways; names them and what decides.
+    """
+    if any(
+        (column := said.column(role)) and column not in pictures.rows.columns for role in ("label", "split")
+    ):
+        return None
+    division = find_division(pictures, said.splits, said.column("split"))
+    sample = open_table(tree.files[tree.sample], tree.sample) if tree.sample else None
+    if sample is not None and "test" not in division.splits and said.splits == "auto":
+        _divide_by_sample(pictures, division, sample, said)
+    if said.splits == "auto":
+        _check_beside(pictures, division)
+    not_labels = {*division.columns, said.column("id"), said.column("subject")}
+    named = named_classes(tree)
+    candidates = [s if row not in division.left_out else "test" for row, s in enumerate(division.splits)]
+    labels = find_labels(
+        pictures,
+        candidates,
+        said.layout,
+        said.column("label"),
+        not_labels,
+        list(named.values()),
+        f"{said.classes}{' -1' * (said.splits == 'none')}",
+    )
+    if labels is None:
+        return None
+    hide_labels(division, labels.values)
+    _merge_repeats(pictures, division, labels)
+    rows = _divide(pictures, division, labels)
+    if not rows["train"]:
+        return None
+    coding = _coding(pictures, rows, labels, named, said)
+    ids = find_ids(pictures, labels, rows, said)
+    notes = [*division.notes, *labels.notes, coding.note, *pictures.notes, *_counted(pictures, division)]
+    form = find_form_of_predictions(pictures, sample, rows["test"], labels, coding, ids, notes)
+    groups = find_persons(pictures, said, [*rows["train"], *rows["valid"]], notes)
+    return Understanding(
+        pictures,
+        {split: found for split, found in rows.items() if found},
+        labels,
+        coding,
+        ids,
+        form,
+        groups,
+        [note for note in notes if note],
+        [Rejected(pictures.places[row], why) for row, why in division.rejected.items()],
+    )
+
+
+def _divide_by_sample(pictures: Pictures, division: Division, sample: Table, said: Said) -> None:
+    """Make the pictures that the sample submission names the test split, where nothing else names one."""
+    wanted = sample_ids(sample)
+    columns = {"id": pictures.ids, "file": [file or "" for file in pictures.files]} if pictures.files else {}
+    columns |= {c: pictures.cells(c) for c in pictures.table_columns()}
+    for name, cells in columns.items():
+        places = {cell: row for row, cell in enumerate(cells) if cell}
+        unique = len(places) == sum(map(bool, cells))
+        if not unique or not wanted:
+            continue
+        found = wanted if set(wanted) <= places.keys() else References(list(places)).resolve(wanted).files
+        rows = {places[file] for file in found if file}
+        if None not in found and len(rows) < len(pictures):
+            for row in rows:
+                division.splits[row] = "test"
+            division.notes.append(f"test: the pictures that {sample.name} names, by {name}")
+            return
+
+
+def _check_beside(pictures: Pictures, division: Division) -> None:
+    """Raise a DataError if folders of the same classes lie beside those for training, in folders of unknown
+    names: they may be the test."""
+    free = [
+        row for row, file in enumerate(pictures.files) if file and "/" in file and not pictures.parts[row]
+    ]
+    trained = {
+        pictures.files[row].split("/")[-2] for row in free if folder_split(pictures.files[row]) == "train"
+    }
+    open_ = [row for row in free if division.splits[row] is None or row in division.left_out]
+    beside = [pictures.files[row] for row in open_ if pictures.files[row].split("/")[-2] in trained]
+    if beside:
+        raise DataError(
+            f"{len(beside):,} pictures lie in folders of the same classes beside those for training, such as "
+            f"{beside[0]}: are they the test? "
+            f"splits='train=train, test={beside[0].split('/')[-3:][0]}' says so"
+        )
+
+
+def _merge_repeats(pictures: Pictures, division: Division, labels: Labels) -> None:
+    """Rows of a list that name one picture several times, by different people, become one row with votes."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for row, file in enumerate(pictures.files):
+        if file and division.splits[row] != "test" and not is_hidden(labels.values[row]):
+            found[file].append(row)
+    tested = {file for file, split in zip(pictures.files, division.splits, strict=False) if split == "test"}
+    for file in found.keys() & tested - {None}:
+        division.left_out |= dict.fromkeys(found.pop(file), "also in the test split")
+    repeated = {file: rows for file, rows in found.items() if len(rows) > 1}
+    if repeated and any(box <= set(pictures.rows.columns) for box in BOXES):
+        raise DataError(
+            f"{len(repeated):,} pictures are listed several times, with different boxes: cut the faces out "
+            "first, or keep one row for each picture"
+        )
+    if not repeated or labels.votes is not None:
+        return
+    names = tuple(sorted({labels.values[row] for rows in found.values() for row in rows}))
+    votes = np.zeros((len(pictures), len(names)), np.float32)
+    for first, *others in found.values():
+        for row in (first, *others):
+            votes[first, names.index(labels.values[row])] += 1
+        for row in others:
+            division.left_out[row], division.splits[row] = REPEAT, None
+    differ = [rows[0] for rows in repeated.values() if np.count_nonzero(votes[rows[0]]) > 1]
+    ties = [row for row in differ if not vote_label(votes[row].tolist(), names)]
+    if len(ties) > MOST_TIES * len(found):
+        raise DataError(
+            f"{len(ties):,} pictures are listed several times with labels that differ and no majority (as "
+            f"{pictures.places[ties[0]]}): cut out the faces, or keep one row for each picture"
+        )
+    if differ:
+        labels.votes, labels.vote_names = votes, names
+        for rows in found.values():
+            labels.values[rows[0]] = vote_label(votes[rows[0]].tolist(), names)
+    what = f"the labels of {len(differ):,} differ and count as votes" if differ else "their labels agree"
+    labels.notes.append(f"{len(repeated):,} pictures are listed several times: {what}")
+
+
+def _divide(pictures: Pictures, division: Division, labels: Labels) -> dict[str, list[int]]:
+    """The rows of each split, in order. Pictures without a label are the test split where the data has no
+    other."""
+    rows: dict[str, list[int]] = {"train": [], "valid": [], "test": []}
+    hidden: list[int] = []
+    is_list = labels.layout == LISTS
+    order = range(len(pictures))
+    if pictures.files and not is_list:
+        order = sorted((row for row in order if pictures.files[row]), key=lambda row: pictures.files[row])
+    has_test = "test" in division.splits
+    for row in order:
+        if row in division.left_out or row in division.rejected:
+            continue
+        split = division.splits[row] or "train"
+        if split == "test" or not is_hidden(labels.values[row]):
+            rows[split].append(row)
+        elif pictures.files and not (is_list and pictures.parts[row]):
+            division.left_out[row] = "in no list" if is_list else "in no class folder"
+        elif labels.votes is not None:
+            division.left_out[row] = "most votes say no face or unknown, or they tie"
+        else:
+            hidden.append(row)
+    # Many rows without a label are the test split, if the data has no other; a few are faults.
+    if not has_test and len(hidden) > STRAY_SHARE * len(pictures):
+        rows["test"] = hidden
+    else:
+        division.rejected |= dict.fromkeys(hidden, "no label")
+    return rows
+
+
+def _counted(pictures: Pictures, division: Division) -> list[str]:
+    """Why pictures are left out, and how many."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, why in division.left_out.items():
+        rows[why].append(row)
+    rows.pop(REPEAT, None)
+    return [
+        f"left out: {len(r):,} pictures, {why} (such as {pictures.places[r[0]]})" for why, r in rows.items()
+    ]
+
+
+# ---------------------------------------------------------------- classes
+
+
+def _coding(
+    pictures: Pictures,
+    rows: Mapping[str, Sequence[int]],
+    labels: Labels,
+    named: Mapping[str, Mapping[int, str]],
+    said: Said,
+) -> Coding:
+    """The classes, by the strongest evidence: a person, another column, the file's own metadata, a file that
+    lists them, the form of FER2013 or RAF-DB.
+
+    Raises:
+        DataError: two files, or a file and a column, name the classes differently.
+    """
+    values = [
+        v for split in ("train", "valid") for row in rows[split] if not is_hidden(v := labels.values[row])
+    ]
+    plain = find_coding(values)
+    codes = list(plain.numbers) if plain.numbers and as_int(str(plain.label_values[0])) is not None else None
+    if said.classes != "auto":
+        names = parse_classes(said.classes, None if codes is None else sorted(codes))
+        if codes is not None and (missing := sorted(set(codes) - set(names))):
+            raise DataError(f"classes names no class for the number {missing[0]}, which the data has")
+        coding = find_coding(values, names=names, source="classes=")
+        if codes is None and (unknown := [word for word in names.values() if coding.index(word) < 0]):
+            raise DataError(
+                f"classes names {unknown[0]!r}, but the labels are {', '.join(coding.class_names)}"
+            )
+        return coding
+    evidence: dict[str, dict[int, str]] = {}
+    if labels.names or labels.numbers:
+        evidence["another column"] = labels.names or {n: word for word, n in labels.numbers.items()}
+    if labels.column in pictures.names:
+        evidence["the file's metadata"] = pictures.names[labels.column]
+    for file, names in named.items():
+        if fitting := _fitting(names, codes, plain):
+            evidence[file] = fitting
+    _check_agreement(evidence, plain)
+    for source, names in evidence.items():
+        return find_coding(values, names=names, source=source)
+    form = FER if labels.column == "emotion" and pictures.layout in ("pixel tables", "fer2013.csv") else ""
+    stems = [image_stem(file) for row in rows["train"] if pictures.files and (file := pictures.files[row])]
+    if stems and sum(_RAF_NAME.fullmatch(s) is not None for s in stems) > 0.9 * len(stems):
+        form = RAF
+    return find_coding(values, form=form)
+
+
+def _fitting(names: Mapping[int, str], codes: Sequence[int] | None, plain: Coding) -> dict[int, str] | None:
+    """Class names from a file if they fit the labels of the data: all numbers, or all words."""
+    counted = set(names) in (set(range(len(names))), set(range(1, len(names) + 1)))
+    if codes is None:
+        known = {plain.index(word) for word in names.values()}
+        return dict(names) if counted and known >= set(range(len(plain.class_names))) else None
+    if set(codes) <= set(names):
+        return dict(names)
+    shifted = {number + 1: word for number, word in names.items()}  # a plain list of words, counted from 1
+    return shifted if set(codes) == set(shifted) and isinstance(names, PlainList) else None
+
+
+def _check_agreement(evidence: Mapping[str, Mapping[int, str]], plain: Coding) -> None:
+    (first, names), *others = evidence.items() if evidence else [("", {})]
+    for other, words in others:
+        for number in names.keys() & words.keys():
+            one, two = (canonical(w[number]) or w[number].strip().lower() for w in (names, words))
+            if one != two:
+                raise DataError(
+                    f"{first} says that {number} is {names[number]!r}, and {other} that it is "
+                    f"{words[number]!r}. "
+                    "classes='word for the lowest number, next word, ...' decides"
+                )

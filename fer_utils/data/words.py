@@ -1,0 +1,130 @@
+"""What words in the data mean: an expression, a split, a number, a picture's file."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from fer_utils.data.column_names import is_split_name
+from fer_utils.data.images import IMAGE_SUFFIXES
+
+ALIASES = {
+    "angry": "angry anger",
+    "disgust": "disgust disgusted digust",
+    "fear": "fear fearful scared afraid",
+    "happy": "happy happiness joy",
+    "sad": "sad sadness",
+    "surprise": "surprise surprised suprise suprised",
+    "neutral": "neutral neutrality normal calm",
+    "contempt": "contempt contemptuous",
+    "uncertain": "uncertain unknown nf",
+}
+CANONICAL = {word: name for name, words in ALIASES.items() for word in words.split()}
+
+# RAF-DB counts from 1, in an order of its own (Li, Deng and Du 2017).
+RAF_CLASSES = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+
+SPLITS = ("train", "valid", "test")
+# In this order: PublicTest is a validation split although its name ends in test.
+SPLIT_WORDS = {
+    "train": re.compile("train|trn?$"),
+    "valid": re.compile("val$|valid|public|dev$|develop|eval|va$|vl$"),
+    "test": re.compile("test|private|holdout|te$|tst$"),
+}
+YES, NO = ("1", "true", "yes"), ("0", "false", "no")
+# The name of a table that holds somebody's predictions.
+PREDICTED = re.compile(
+    r"(^|[\W_])(pred|preds|predict\w*|outputs?|results?|oof|solution|submit|sub)([\W_\d]|$)"
+)
+# What stands in a label's place where the label is hidden; and what may also be a class (polarity -1, 0, 1).
+HIDDEN = {"", "?", "-", "hidden"}
+MAYBE_HIDDEN = {"-1", "nan", "none", "null", "n/a", "na"}
+MOST_SPLITS = 12  # different words in a column of splits
+STRAY_SHARE = 0.01
+
+
+@lru_cache(maxsize=4096)
+def split_of(name: str) -> str | None:
+    """The split that a file, folder or cell names: train, valid, test or None."""
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
+    return next((split for split, word in SPLIT_WORDS.items() if any(map(word.match, words))), None)
+
+
+def split_words(names: Iterable[str], column: str = "") -> dict[str, str | None]:
+    """The split that each cell of a column means, seen together: of dev and eval, eval is the test; yes and
+    no in a column is_test."""
+    words, named = {name: split_of(name) for name in names}, split_of(column)
+    if named and {name.lower() for name in words} <= {*YES, *NO}:
+        other = "train" if named != "train" else "test"
+        return {name: named if name.lower() in YES else other for name in words}
+    valid = [name for name, split in words.items() if split == "valid"]
+    if len(valid) > 1 and "test" not in words.values():
+        words |= {name: "test" for name in valid if name.strip().lower().startswith("eval")}
+    return words
+
+
+def column_splits(column: str, cells: Iterable[str | None]) -> dict[str, str | None]:
+    """The split that each cell of a column means; nothing if it is no column of splits."""
+    values = {cell for cell in cells if cell}
+    words = split_words(values, column) if 1 <= len(values) <= MOST_SPLITS else {}
+    known = [word for word in words.values() if word]
+    is_whole = len(known) == len(words) and ("train" in known or is_split_name(column))
+    return words if known and (is_whole or ("train" in known and is_split_name(column))) else {}
+
+
+def as_int(text: str) -> int | None:
+    """The integer in a cell (3, 03, 3.0); None for any other text."""
+    match = re.fullmatch(r"\s*(-?\d{1,9})(\.0*)?\s*", text)
+    return int(match[1]) if match else None
+
+
+def without_number(label: str) -> str:
+    """A label in lower case without a number before it: happy for 3_Happy; 3 for 3."""
+    text = unicodedata.normalize("NFC", label.strip().lower())
+    word = re.sub(r"^\d+[\s._-]*", "", text)
+    return word if re.search(r"[^\W\d]", word) else text
+
+
+@lru_cache(maxsize=4096)
+def canonical(label: str) -> str | None:
+    """The expression that a word stands for: happy for Happiness, 3_happy or 03 JOY; None if unknown."""
+    return CANONICAL.get(without_number(label))
+
+
+def is_class_name(name: str) -> bool:
+    """Whether a folder name means one class: a known word or an integer."""
+    return canonical(name) is not None or re.fullmatch(r"\d{1,2}", name) is not None
+
+
+def pattern(text: str) -> str:
+    """A text with its numbers replaced: S#_pain for S014_pain."""
+    return re.sub(r"\d+", "#", text)
+
+
+def vote_label(votes: Sequence[float], names: Sequence[str]) -> str:
+    """The name with the most votes; "" for a tie, no votes, or if no face or unknown leads (as in FER+,
+    Barsoum et al. 2016)."""
+    most = max(votes, default=0)
+    leaders = [name for name, count in zip(names, votes, strict=True) if count == most]
+    return leaders[0] if most > 0 and len(leaders) == 1 and canonical(leaders[0]) != "uncertain" else ""
+
+
+def is_image_name(cell: str) -> bool:
+    """Whether a cell ends as the name of a picture's file does."""
+    return cell.lower().endswith(IMAGE_SUFFIXES)
+
+
+def normal(name: object) -> str:
+    """A column's name as it is compared."""
+    return str(name).strip().lower()
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a finite number, or empty."""
+    try:
+        return math.isfinite(float(cell or 0))
+    except ValueError:
+        return False

@@ -1,0 +1,150 @@
+"""What was once read wrongly without a word, found by a hostile review and by layouts written by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from competitions import pixels, save, write
+
+from fer_utils.competition import DataError
+from fer_utils.data.load import load_competition
+
+WORDS = ("happy", "sad", "fear")
+
+
+def pictures(root, n, name="images/{:03}.png"):
+    for k in range(n):
+        save(root / name.format(k), k % 3, k)
+    return [name.format(k).rpartition("/")[2] for k in range(n)]
+
+
+def test_lists_of_splits_beside_a_list_of_labels(tmp_path):
+    names = pictures(tmp_path, 60)
+    write(tmp_path / "labels.csv", ["image,label", *(f"{n},{WORDS[k % 3]}" for k, n in enumerate(names))])
+    write(tmp_path / "train.txt", names[:45])
+    write(tmp_path / "test.txt", names[45:])
+    competition = load_competition(tmp_path)
+    assert set(competition.test.ids) == set(names[45:])
+
+
+def test_minus_one_may_be_a_class(tmp_path):
+    names = pictures(tmp_path, 60)
+    write(tmp_path / "labels.csv", ["image,label", *(f"{n},{k % 3 - 1}" for k, n in enumerate(names))])
+    with pytest.raises(DataError, match="holds -1, which may be a class or stand for a hidden label"):
+        load_competition(tmp_path)
+    said = load_competition(tmp_path, classes="-1=bad, 0=fair, 1=good")
+    assert said.class_names == ("bad", "fair", "good") and said.test is None
+    hidden = load_competition(tmp_path, splits="test=-1")
+    assert len(hidden.test) == 20 and hidden.class_names == ("class 0", "class 1")
+
+
+def test_words_inside_file_names_are_no_splits(tmp_path):
+    for k in range(60):
+        word = ("test-pilot", "public-speaker", "training", "woman")[k % 4]
+        save(tmp_path / WORDS[k % 3] / f"{word}-{k}.png", k % 3, k)
+    competition = load_competition(tmp_path)
+    assert competition.test is None and len(competition.train) + len(competition.valid) == 60
+
+
+def test_the_samples_own_column_names_the_pictures(tmp_path):
+    """The ids count from 0 in both tables, and those of the test are shuffled."""
+    order = np.random.default_rng(0).permutation(20)
+    train = [f"{k},{WORDS[k % 3]},{pixels(k % 3, k)}" for k in range(60)]
+    write(tmp_path / "train.csv", ["face_id,label,pixels", *train])
+    write(tmp_path / "test.csv", ["face_id,pixels", *(f"{i},{pixels(i % 3, 100 + i)}" for i in order)])
+    write(tmp_path / "sample_submission.csv", ["face_id,label", *(f"{i},sad" for i in range(20))])
+    competition = load_competition(tmp_path)
+    assert competition.submission.rows.tolist() == np.argsort(order).tolist()
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("stats.json", json.dumps({"happy": 20, "sad": 21, "fear": 19})),
+        ("subjects.csv", "id,name\n0,anna\n1,ben\n2,carla\n"),
+        ("config.yaml", "names: [a100, h100, l4]\n"),
+        ("README.md", "---\nlanguages:\n  names: [english, french, german]\n---\n"),
+    ],
+)
+def test_files_about_other_things_name_no_classes(tmp_path, name, content):
+    names = pictures(tmp_path, 60)
+    write(tmp_path / "labels.csv", ["image,label", *(f"{n},{k % 3}" for k, n in enumerate(names))])
+    (tmp_path / name).write_text(content)
+    assert load_competition(tmp_path).class_names == ("class 0", "class 1", "class 2")
+
+
+@pytest.mark.parametrize(
+    "columns, cells",
+    [
+        ("emotion,emotion_corrected", lambda k: f"{WORDS[k % 3]},{WORDS[k // 3 % 3]}"),
+        ("class,mood_level", lambda k: f"{k // 30},{k % 3}"),
+    ],
+)
+def test_columns_that_contradict_each_other_are_refused(tmp_path, columns, cells):
+    names = pictures(tmp_path, 60)
+    write(tmp_path / "labels.csv", [f"image,{columns}", *(f"{n},{cells(k)}" for k, n in enumerate(names))])
+    with pytest.raises(DataError, match="could both be the label.*columns="):
+        load_competition(tmp_path)
+
+
+def test_predictions_of_a_model_are_no_labels(tmp_path):
+    names = pictures(tmp_path, 60)
+    write(tmp_path / "train.csv", ["image,label", *(f"{n},{WORDS[k % 3]}" for k, n in enumerate(names[:40]))])
+    write(tmp_path / "predictions.csv", ["image,label", *(f"{n},sad" for n in names)])
+    competition = load_competition(tmp_path)
+    assert len(competition.train) + len(competition.valid) == 40
+    assert "not used, predictions by their names: predictions.csv" in competition.notes
+
+
+def test_pictures_of_the_test_are_not_taken_for_missing_training_pictures(tmp_path):
+    names = pictures(tmp_path, 30, "test/{:03}.png")
+    write(tmp_path / "train.csv", ["path,label", *(f"train/{n},{WORDS[k % 3]}" for k, n in enumerate(names))])
+    with pytest.raises(DataError):
+        load_competition(tmp_path)
+
+
+def test_folders_of_the_same_classes_beside_train(tmp_path):
+    for k in range(60):
+        save(tmp_path / ("train" if k < 45 else "unseen") / WORDS[k % 3] / f"{k}.png", k % 3, k)
+    with pytest.raises(DataError, match="beside those for training.*splits='train=train, test=unseen'"):
+        load_competition(tmp_path)
+    assert len(load_competition(tmp_path, splits="train=train, test=unseen").test) == 15
+
+
+def test_two_data_sets_below_one_folder(tmp_path):
+    for k in range(36):
+        save(tmp_path / "fer" / ("train", "test")[k > 30] / WORDS[k % 3] / f"{k}.png", k % 3, k)
+        save(
+            tmp_path / "pets" / ("train", "test")[k > 30] / ("cat", "dog")[k % 2] / f"{k}.png", k % 2, 99 + k
+        )
+    with pytest.raises(DataError, match="two data sets lie there.*below fer/.*below pets/"):
+        load_competition(tmp_path)
+    assert set(load_competition(tmp_path / "fer").class_names) == set(WORDS)
+
+
+def test_one_hot_columns_without_a_class(tmp_path):
+    names = pictures(tmp_path, 60)
+    rows = [f"{n},{int(k % 4 == 0)},{int(k % 4 == 1)},{int(k % 4 == 2)},{k % 2}" for k, n in enumerate(names)]
+    write(tmp_path / "labels.csv", ["image,happy,sad,fear,blurred", *rows])
+    with pytest.raises(DataError, match="15 of 60 rows have no 1 in the columns happy, sad, fear"):
+        load_competition(tmp_path)
+
+
+def test_a_table_in_another_languages_encoding(tmp_path):
+    names = pictures(tmp_path, 30)
+    words = ("радость", "печаль", "страх")
+    text = "image,эмоция\n" + "".join(f"{n},{words[k % 3]}\n" for k, n in enumerate(names))
+    (tmp_path / "labels.csv").write_bytes(text.encode("cp1251"))
+    with pytest.raises(DataError, match="an encoding of another language .not UTF-8.: save it as UTF-8"):
+        load_competition(tmp_path)
+    (tmp_path / "labels.csv").write_bytes(text.encode())
+    assert set(load_competition(tmp_path).class_names) == set(words)
+
+
+def test_labels_in_a_table_of_their_own(tmp_path):
+    order = np.random.default_rng(1).permutation(60)
+    write(tmp_path / "train_pixels.csv", ["id,pixels", *(f"a{k},{pixels(k % 3, k)}" for k in range(60))])
+    write(tmp_path / "train_labels.csv", ["id,emotion", *(f"a{k},{WORDS[k % 3]}" for k in order)])
+    competition = load_competition(tmp_path)
+    told = {competition.class_names[label] for label in competition.train.labels}
+    assert told == set(WORDS) and len(competition.train) + len(competition.valid) == 60
