@@ -18,6 +18,7 @@ from PIL import Image
 from fer_utils.competition import FER_CLASSES
 
 STEP = 26
+NUMBERS = tuple(f"class {n}" for n in range(7))  # integers whose meaning nothing says
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def ntu_spring(root: Path) -> Expected:
     write(root / "train.csv", ["label,feature", *(f"{r % 7},{pixels(r % 7, r)}" for r in range(35))])
     write(root / "test.csv", ["id,feature", *(f"{r},{pixels((r + 2) % 7, 90 + r)}" for r in range(5))])
     answers = _default(range(5), [(r + 2) % 7 for r in range(5)])
-    return Expected("pixel tables", FER_CLASSES, (35, None, 5), answers)
+    return Expected("pixel tables", NUMBERS, (35, None, 5), answers)
 
 
 def strongemorec(root: Path) -> Expected:
@@ -133,11 +134,13 @@ def two_pixel_sizes_three_classes(root: Path) -> Expected:
 ALPHABETICAL = tuple(sorted(FER_CLASSES))
 
 
-def _class_tree(root: Path, folders: Iterable[str], each: int, start: int = 0, **options) -> None:
+def _class_tree(
+    root: Path, folders: Iterable[str], each: int, start: int = 0, name: str = "{:05}.png", **options
+) -> None:
     for level, folder in enumerate(folders):
         for i in range(each):
             number = start + each * level + i
-            save(root / folder / f"{number:05}.png", level, number, **options)
+            save(root / folder / name.format(number), level, number, **options)
 
 
 def msambare(root: Path) -> Expected:
@@ -194,19 +197,23 @@ def spaces_and_contempt(root: Path) -> Expected:
 
 
 def raf_folders(root: Path) -> Expected:
+    """Numbered folders; the names of the files are RAF-DB's own."""
     raf = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
-    _class_tree(root / "DATASET" / "train", map(str, range(1, 8)), 4)
-    _class_tree(root / "DATASET" / "test", map(str, range(1, 8)), 1, start=500)
-    answers = _default([f"{i + 1}/{500 + i:05}.png" for i in range(7)], range(1, 8))
+    folders = list(map(str, range(1, 8)))
+    _class_tree(root / "DATASET" / "train", folders, 4, name="train_{:05}_aligned.png")
+    _class_tree(root / "DATASET" / "test", folders, 1, start=500, name="test_{:04}_aligned.png")
+    answers = _default([f"{i + 1}/test_{500 + i:04}_aligned.png" for i in range(7)], range(1, 8))
     return Expected("class folders", raf, (28, None, 7), answers, test_labels=True)
 
 
 def raf_lists(root: Path) -> Expected:
     expected = raf_folders(root)
-    for split, each, start in (("train", 4, 0), ("test", 1, 500)):
-        rows = [f"{start + n:05}.png,{n // each + 1}" for n in range(7 * each)]
+    names = {"train": [f"train_{n:05}_aligned.png" for n in range(28)]}
+    names["test"] = [f"test_{500 + n:04}_aligned.png" for n in range(7)]
+    for split, files in names.items():
+        rows = [f"{file},{n * 7 // len(files) + 1}" for n, file in enumerate(files)]
         write(root / f"{split}_labels.csv", ["image,label", *rows])
-    answers = _default([f"{500 + i:05}.png" for i in range(7)], range(1, 8))
+    answers = _default(names["test"], range(1, 8))
     return Expected("image list", expected.names, (28, None, 7), answers, test_labels=True)
 
 
@@ -244,7 +251,7 @@ def ntu_fall(root: Path) -> Expected:
     write(root / "train.csv", ["id,label", *(f"{n},{n % 7}" for n in range(28))])
     write(root / "sample_submission.csv", ["id,label", *(f"{n},0" for n in range(14))])
     answers = _default(range(14), [(n + 3) % 7 for n in range(14)])
-    return Expected("image list", FER_CLASSES, (28, None, 14), answers)
+    return Expected("image list", NUMBERS, (28, None, 14), answers)
 
 
 def affectnet(root: Path) -> Expected:
@@ -287,7 +294,7 @@ def column_per_pixel(root: Path) -> Expected:
     rows = [f"{r % 7},{_columns(r % 7, r)}" for r in range(35)]
     write(root / "train.csv", [f"label,{header}", *rows])
     write(root / "test.csv", [f"id,{header}", *(f"{r + 5},{_columns(6 - r, 90 + r)}" for r in range(7))])
-    return Expected("pixel tables", FER_CLASSES, (35, None, 7), _default(range(5, 12), range(6, -1, -1)))
+    return Expected("pixel tables", NUMBERS, (35, None, 7), _default(range(5, 12), range(6, -1, -1)))
 
 
 def _columns(level: int, number: int) -> str:
@@ -334,7 +341,7 @@ def _plus_usage(row: int) -> str:
 
 def fer_plus_beside_fer2013(root: Path) -> Expected:
     """FER+'s votes for the rows of fer2013.csv, whose own labels are wrong; the last row is no face."""
-    rows = [f"0,{pixels(row % 8, row)},{_plus_usage(row)}" for row in range(48)]
+    rows = [f"{row // 7 % 7},{pixels(row % 8, row)},{_plus_usage(row)}" for row in range(48)]
     write(root / "fer2013.csv", ["emotion,pixels,Usage", *rows, f"0,{pixels(0, 99)},Training"])
     lines = [f"{_plus_usage(row)},fer{row:07}.png,{_plus_votes(row % 8)}" for row in range(48)]
     header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -440,7 +447,7 @@ def npz(root: Path) -> Expected:
         y_val=np.eye(7)[np.arange(7)],
         x_test=_stack((6 - r, 200 + r) for r in range(7))[..., None],
     )
-    return Expected("arrays", FER_CLASSES, (28, 7, 7), _default(range(7), range(6, -1, -1)))
+    return Expected("arrays", NUMBERS, (28, 7, 7), _default(range(7), range(6, -1, -1)))
 
 
 def npy(root: Path) -> Expected:
@@ -485,8 +492,8 @@ def yolo(root: Path) -> Expected:
             box = f"{n % 8} 0.5 0.5 0.9 0.9"
             write(home / split / "labels" / f"{start + n}.txt", [box, "0 0.1 0.1 0.05 0.05"][: 1 + n % 2])
     names = ("angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-    answers = _default([f"images/{600 + n}.png" for n in range(8)], words)
-    return Expected("YOLO labels", names, (32, 8, 8), answers, test_labels=True)
+    answers = _default([f"images/{600 + n}.png" for n in range(8)], range(8))
+    return Expected("label files", names, (32, 8, 8), answers, test_labels=True)
 
 
 def jaffe(root: Path) -> Expected:
@@ -503,7 +510,7 @@ def words_in_names(root: Path) -> Expected:
         save(root / "train" / f"S{n:03}_{('happy', 'sad', 'anger')[n % 3]}_{n}.png", n % 3, n)
     for n in range(3):
         save(root / "test" / f"{n:03}.png", n, 900 + n)
-    answers = _default([f"{n:03}.png" for n in range(3)], ["happy", "sad", "angry"])
+    answers = _default([f"{n:03}.png" for n in range(3)], ["happy", "sad", "anger"])
     return Expected("labels in file names", ("happy", "sad", "angry"), (24, None, 3), answers)
 
 

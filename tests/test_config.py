@@ -208,7 +208,8 @@ def test_parameters_that_just_fit_together_are_allowed(values):
 
 def test_data_options_carry_what_loading_depends_on():
     parameters = {"image_size": 64, "n_folds": 5, "fold": 3, "layout": "arrays", "columns": "label=mood"}
-    parameters |= {"pool_valid": True, "clean": True, "label_fixes": "fixes.csv", "allow_rejected": True}
+    parameters |= {"classes": "sad, happy", "splits": "none", "groups": "user", "pool_valid": True}
+    parameters |= {"clean": True, "label_fixes": "fixes.csv", "allow_rejected": True}
     assert Config(split_seed=8, seed=1, **parameters).data_options == {"seed": 8, **parameters}
     assert set(Config().data_options) < set(inspect.signature(load_competition).parameters)
 

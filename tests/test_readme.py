@@ -4,8 +4,10 @@ import json
 import math
 import re
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import papermill
 import pytest
 import torch
@@ -13,11 +15,12 @@ from PIL import Image
 
 import fer_utils
 from benchmarks.timing import Row
-from fer_utils import load_run
+from fer_utils import load_competition, load_run
 from fer_utils.config import EXPECTED, PRESETS, Config
-from fer_utils.data.files.tree import Tree, scan
-from fer_utils.data.layouts.raw_data import ImageFile, RawData, read_image_files
-from fer_utils.data.layouts.registry import Layout
+from fer_utils.data.files.tree import Tree
+from fer_utils.data.images import read_files
+from fer_utils.data.layouts import registry
+from fer_utils.data.layouts.pictures import Pictures
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
 from fer_utils.learning.models import MODELS, FaceNet, ModelOptions, _unit
@@ -233,23 +236,18 @@ def test_the_network_snippet_builds_a_network():
     assert model(torch.rand(2, 1, 48, 48)).shape == (2, 7)
 
 
-def test_the_layout_snippet_reads_pictures(tmp_path):
-    for k in range(12):
-        path = tmp_path / ("glad", "gloomy")[k % 2] / f"{k}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(np.full((20, 20), 9 * k, np.uint8)).save(path)
-    scope = {
-        "Layout": Layout,
-        "ImageFile": ImageFile,
-        "read_image_files": read_image_files,
-        "RawData": RawData,
-        "Tree": Tree,
-    }
+def test_the_layout_snippet_is_all_that_a_new_layout_needs(tmp_path, monkeypatch):
+    """One recogniser: splits, classes and ids are decided for it as for all others."""
+    for k in range(24):
+        image = Image.fromarray(np.full((20, 20), 9 * k, np.uint8))
+        image.save(tmp_path / f"{('glad', 'gloomy')[k % 2]} {k:02}.face", "PNG")
+    scope = {"Tree": Tree, "Pictures": Pictures, "pd": pd, "read_files": read_files}
     exec(compile(snippets()[2], "README.md", "exec"), scope)
-    tree, layout = scan(tmp_path, {}), eval(re.search(r'`(Layout\("moods".*?\))`', README)[1], scope)
-    assert layout.recognise(tree)
-    part = layout.read(tree, 20).splits["train"]
-    assert part.images.shape == (12, 1, 20, 20) and sorted(part.labels) == ["glad"] * 6 + ["gloomy"] * 6
+    monkeypatch.setattr(registry, "RECOGNISERS", (*registry.RECOGNISERS, SimpleNamespace(**scope)))
+    monkeypatch.setenv("FER_CACHE", "off")
+    competition = load_competition(tmp_path)
+    assert competition.layout == "faces" and competition.class_names == ("glad", "gloomy")
+    assert len(competition.train) + len(competition.valid) == 24
 
 
 def test_the_transform_snippet_blurs_and_is_nothing_at_zero():

@@ -421,7 +421,7 @@ def test_an_npz_bomb_is_refused_before_it_is_unpacked(tmp_path):
 def test_arrays_that_are_no_grey_levels(tmp_path, values, message):
     images = np.stack([face(n, n) for n in range(8)]).astype(np.float32)
     images[3, 5, 5] = values
-    np.savez(tmp_path / "train.npz", images=images, labels=np.arange(8))
+    np.savez(tmp_path / "train.npz", images=images, labels=np.arange(8) % 2)
     with pytest.raises(DataError, match=rf"train.npz\[images\] holds values {message}|{message}"):
         load_competition(tmp_path)
 

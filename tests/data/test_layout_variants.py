@@ -6,9 +6,11 @@ import os
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from competitions import (
     ALPHABETICAL,
+    NUMBERS,
     _class_tree,
     face,
     fer_plus_beside_fer2013,
@@ -117,13 +119,13 @@ def test_a_file_that_names_the_classes_is_believed(tmp_path, form):
         write(tmp_path / "data.yaml", [f"names: {list(words)}"])
     competition = right(load_competition(tmp_path), (*words[:-1], "angry"))
     assert competition.class_names == FER_CLASSES
-    assert any("labels named by the data" in note for note in competition.notes)
+    assert any("labels named by" in note for note in competition.notes)
 
 
 def test_numbered_classes_with_a_folder_for_each_person(tmp_path):
     for n in range(28):
         save(tmp_path / "train" / str(n % 7) / f"subject{n // 7}" / f"{n}.png", n % 7, n)
-    right(load_competition(tmp_path), FER_CLASSES)
+    right(load_competition(tmp_path), NUMBERS)
 
 
 def test_a_misspelt_word_is_no_class(tmp_path):
@@ -154,7 +156,7 @@ def test_a_folder_of_figures_is_no_class(tmp_path):
     save(tmp_path / "docs" / "figure.png", 0, 999)
     competition = load_competition(tmp_path)
     assert competition.class_names == FER_CLASSES
-    assert "1 pictures lie in no class folder and were not used" in competition.notes
+    assert any("left out: 1 pictures, in no class folder" in note for note in competition.notes)
 
 
 def test_blanks_and_quotes_after_commas(tmp_path):
@@ -195,7 +197,9 @@ def test_rows_of_a_split_that_is_none_are_not_trained_on(tmp_path):
     write(tmp_path / "list.csv", ["image,label,split", *rows])
     competition = load_competition(tmp_path, allow_rejected=True)
     assert len(competition.train) + len(competition.valid) == 30
-    assert {item.reason for item in competition.rejected} == {"its usage names no split"}
+    assert {item.reason.partition(" (")[0] for item in competition.rejected} == {
+        "its split 'leftover' names no split"
+    }
 
 
 def test_placeholders_in_the_test_table_are_no_labels(tmp_path):
@@ -258,7 +262,7 @@ def test_a_few_pictures_without_a_label_do_not_cost_the_validation_split(tmp_pat
     save(tmp_path / "valid" / "stray.png", 0, 999)
     competition = right(load_competition(tmp_path), FER_CLASSES)
     assert len(competition.valid) == 14 and competition.test is None
-    assert "1 pictures lie in no class folder and were not used" in competition.notes
+    assert any("left out: 1 pictures, in no class folder" in note for note in competition.notes)
 
 
 def test_a_test_picture_that_a_list_names_twice(tmp_path):
@@ -286,12 +290,29 @@ def test_ids_that_no_file_has_are_not_matched_by_position(tmp_path):
         load_competition(tmp_path)
 
 
-def test_a_column_for_each_class_is_refused(tmp_path):
+@pytest.mark.parametrize("form", ["{}", "prob_{}", "P({})"])
+def test_a_column_for_each_class_gets_probabilities(tmp_path, form):
     numbered_files(tmp_path)
-    header = "id," + ",".join(FER_CLASSES)
+    header = "id," + ",".join(form.format(name) for name in reversed(FER_CLASSES))
     write(tmp_path / "sample_submission.csv", [header, *(f"{r}.png,0,0,0,0,0,0,0" for r in range(12))])
-    with pytest.raises(DataError, match="wants a column of probabilities for each class"):
+    competition = load_competition(tmp_path)
+    probs = np.full((12, 7), 0.1) + 0.3 * np.eye(7)[levels(competition.test.images)]
+    path = write_submission(competition, probs, tmp_path / "answers.csv")
+    table = pd.read_csv(path)
+    assert list(table) == header.split(",") and np.allclose(table.iloc[:, 1:].sum(1), 1)
+    assert table.iloc[:, 1:].idxmax(1).tolist() == [form.format(FER_CLASSES[r % 7]) for r in range(12)]
+
+
+def test_a_column_for_each_number_is_refused_unless_the_numbers_are_known(tmp_path):
+    numbered_files(tmp_path)
+    write(
+        tmp_path / "sample_submission.csv",
+        ["id,0,1,2,3,4,5,6", *(f"{r}.png,0,0,0,0,0,0,0" for r in range(12))],
+    )
+    with pytest.raises(DataError, match="wants a column of probabilities for each class.*classes="):
         load_competition(tmp_path)
+    said = load_competition(tmp_path, classes=", ".join(FER_CLASSES))
+    assert said.submission.probability_columns == tuple("0123456")
 
 
 def test_a_sample_of_words_alone(tmp_path):
@@ -330,7 +351,7 @@ def test_expw(tmp_path):
         save(tmp_path / "origin" / f"face_{n}.png", n % 7, n)
         lines.append(f"face_{n}.png 0 5 5 40 40 63.2 {n % 7}")
     write(tmp_path / "label.lst", lines)
-    right(load_competition(tmp_path), FER_CLASSES)
+    right(load_competition(tmp_path), NUMBERS)
 
 
 def test_a_list_beside_pictures_that_lie_there_twice(tmp_path):
@@ -356,13 +377,13 @@ def test_names_of_arrays_in_capitals(tmp_path):
     np.save(tmp_path / "TRAIN_LABELS.npy", np.arange(28) % 7)
     for path in list(tmp_path.iterdir()):
         path.rename(path.with_suffix(".NPY"))
-    right(load_competition(tmp_path), FER_CLASSES)
+    right(load_competition(tmp_path), NUMBERS)
 
 
 def test_arrays_named_xtrain_and_ytrain_beside_a_scalar(tmp_path):
     images = np.stack([face(n % 7, n) for n in range(28)])
     np.savez(tmp_path / "data.npz", Xtrain=images, ytrain=np.arange(28) % 7, num_classes=7)
-    right(load_competition(tmp_path), FER_CLASSES)
+    right(load_competition(tmp_path), NUMBERS)
 
 
 # ---------------------------------------------------------------- safety

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from competitions import COMPETITIONS, fer2013_csv, write
+from competitions import COMPETITIONS, NUMBERS, fer2013_csv, write
 
 from fer_utils.competition import FER_CLASSES, DataError
-from fer_utils.data.class_names import Coding, find_coding
 from fer_utils.data.load import load_competition
+from fer_utils.data.roles.class_names import FER as FER_FORM
+from fer_utils.data.roles.class_names import RAF, Coding, find_coding
 from fer_utils.data.submission import (
     default_format,
     read_format,
@@ -14,6 +15,7 @@ from fer_utils.data.submission import (
     validate_submission,
     write_submission,
 )
+from fer_utils.data.tables import open_table
 
 FER = Coding(FER_CLASSES, tuple(range(7)))
 WORDS = Coding(("happy", "sad"), ("Happiness", "Sadness"))
@@ -97,7 +99,7 @@ def test_half_precision_probs_are_good_enough(competition, tmp_path):
 
 def form_of(tmp_path, lines, ids=("0", "1", "2"), coding=FER):
     write(tmp_path / "sample_submission.csv", lines)
-    return read_format(tmp_path / "sample_submission.csv", list(ids), coding)
+    return read_format(open_table(tmp_path / "sample_submission.csv"), {"id": list(ids)}, coding, by_row=True)
 
 
 def test_ids_are_matched_however_they_are_written(tmp_path):
@@ -156,8 +158,6 @@ def test_a_sample_that_asks_for_some_of_the_pictures(tmp_path):
         (["Sadness", "Sadness", "Sadness"], WORDS, "Happiness Sadness"),
         (["sadness", "sadness", "sadness"], WORDS, "happiness sadness"),
         (["?", "?", "?"], WORDS, "Happiness Sadness"),
-        (["0", "1", "1"], WORDS, "0 1"),
-        (["1", "2", "1"], WORDS, "1 2"),
         (["0", "0", "0"], Coding(("class 1", "class 2"), (1, 2)), "1 2"),
     ],
 )
@@ -215,7 +215,7 @@ def test_a_sample_without_test_pictures_is_told(tmp_path):
 @pytest.mark.parametrize(
     "labels, names, values",
     [
-        ("0 1 2 3 4 5 6", FER_CLASSES, tuple(range(7))),
+        ("0 1 2 3 4 5 6", NUMBERS, tuple(range(7))),
         ("0.0 1.0 2.0", ("class 0", "class 1", "class 2"), (0, 1, 2)),
         ("1 2 3", ("class 1", "class 2", "class 3"), (1, 2, 3)),
         ("sad HAPPY Sad happy Sad", ("happy", "sad"), ("HAPPY", "Sad")),
@@ -231,9 +231,17 @@ def test_find_coding(labels, names, values):
     assert [coding.index(str(value)) for value in values] == list(range(len(values)))
 
 
-def test_raf_order_only_where_it_can_be_told():
-    labels = list("1234567")
-    assert find_coding(labels).class_names[0] == "class 1"
-    coding = find_coding(labels, may_be_raf=True)
-    assert coding.class_names == FER_CLASSES and coding.class_names[coding.index("1")] == "surprise"
-    assert "RAF-DB" in coding.note
+def test_numbers_have_names_only_in_a_form_of_their_own():
+    for labels, form, first in (("1234567", RAF, "surprise"), ("0123456", FER_FORM, "angry")):
+        assert find_coding(list(labels)).class_names[0] == f"class {labels[0]}"
+        coding = find_coding(list(labels), form=form)
+        assert coding.class_names == FER_CLASSES and coding.class_names[coding.index(labels[0])] == first
+        assert form in coding.note
+
+
+def test_numbers_for_words_are_refused_unless_something_says_them(tmp_path):
+    lines = ["id,emotion", "0,0", "1,1", "2,1"]
+    with pytest.raises(DataError, match="classes='word for 0, word for 1, ...' says it"):
+        form_of(tmp_path, lines, coding=WORDS)
+    numbered = find_coding(["Sadness", "Happiness"], names={0: "sad", 1: "happy"})
+    assert form_of(tmp_path, lines, coding=numbered).label_values == ("1", "0")

@@ -1,6 +1,6 @@
 """The long trials: what befalls a run, done to it for real.
 
-python -m tests.long [kills signals refusals repeats soak] [--quick]
+python -m tests.long [composed kills signals refusals repeats soak] [--quick]
 
 Prints a table and keeps it in outputs/trials/results.json, with date and machine; `lost` must be 0
 everywhere. Linux only: it looks into /proc, mounts small disks and limits memory.
@@ -22,10 +22,13 @@ import torch
 
 from fer_utils.files import REPOSITORY, write_json
 from fer_utils.learning.device import environment
-from tests.long import kills, refusals, repeats, signals, soak
+from tests.long import composed, kills, refusals, repeats, signals, soak
 from tests.long.common import write_competition
 
-SECTIONS = {"kills": kills, "signals": signals, "refusals": refusals, "repeats": repeats, "soak": soak}
+SECTIONS = {
+    **{"composed": composed, "kills": kills, "signals": signals},
+    **{"refusals": refusals, "repeats": repeats, "soak": soak},
+}
 
 
 def main() -> int:

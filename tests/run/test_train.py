@@ -99,7 +99,7 @@ CHANGED = {
 ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "image_size"}
 ELSEWHERE |= {"max_hours"}
 ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected"}
-ELSEWHERE |= {"pool_valid", "pretrained", "teacher", "teacher_weight"}
+ELSEWHERE |= {"classes", "splits", "groups", "pool_valid", "pretrained", "teacher", "teacher_weight"}
 
 
 def test_every_knob_has_a_changed_value_here():

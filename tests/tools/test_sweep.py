@@ -193,7 +193,7 @@ def test_devices_take_turns_among_those_that_share_them(tmp_path, monkeypatch):
     monkeypatch.setattr(launcher, "load_run", lambda out: out)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
-    def run(self, command, folder, *, variables, label):
+    def run(self, config, variables, n_processes=1, label=""):
         seen.append(variables["CUDA_VISIBLE_DEVICES"])
         deadline = launcher.time.monotonic() + 30
         while len(seen) < 4 and launcher.time.monotonic() < deadline:
