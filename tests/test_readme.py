@@ -243,6 +243,7 @@ def test_the_layout_snippet_is_all_that_a_new_layout_needs(tmp_path, monkeypatch
         image.save(tmp_path / f"{('glad', 'gloomy')[k % 2]} {k:02}.face", "PNG")
     scope = {"Tree": Tree, "Pictures": Pictures, "pd": pd, "read_files": read_files}
     exec(compile(snippets()[2], "README.md", "exec"), scope)
+    scope["LOOKS_FOR"] = eval(re.search(r"LOOKS_FOR = ({.*?})", README)[1])
     monkeypatch.setattr(registry, "RECOGNISERS", (*registry.RECOGNISERS, SimpleNamespace(**scope)))
     monkeypatch.setenv("FER_CACHE", "off")
     competition = load_competition(tmp_path)
