@@ -171,10 +171,8 @@ def _label_values(table: Table, cells: pd.Series, coding: Coding) -> tuple[str, 
         if not coding.numbers or None in coding.numbers:
             raise DataError(
                 f"{table.path.name} wants numbers for the classes {', '.join(coding.class_names)}, and "
-                "nothing says "
-                f"which class has which number. classes='word for 0, word for 1, ...' says it, "
-                "in the "
-                "order of the numbers from 0 (or '1=..., 2=...')"
+                "nothing says which class has which number. classes='word for 0, word for 1, ...' says it, "
+                "in the order of the numbers from 0 (or '1=..., 2=...')"
             )
         return _numbers(set(map(as_int, seen)), coding.numbers)
     if not coding.words:
@@ -182,8 +180,8 @@ def _label_values(table: Table, cells: pd.Series, coding: Coding) -> tuple[str, 
             return own
         raise DataError(
             f"{table.path.name} wants words for the classes {', '.join(coding.class_names)}, and nothing "
-            "says which "
-            f"class has which. classes='{', '.join(sorted(seen))}, ...' says it, in the order of the numbers"
+            f"says which class has which. classes='{', '.join(sorted(seen))}, ...' says it, in the order of "
+            "the numbers"
         )
     by_class = {coding.index(cell): cell for cell in sorted(seen, reverse=True)}
     names = coding.class_names

@@ -185,12 +185,12 @@ def test_names_that_are_no_formulas_and_classes_that_never_occur(run, tmp_path):
 def test_a_run_without_errors_has_a_page_too(run, competition, tmp_path):
     labels = competition.valid.labels
     probs = np.full((20, 4), 0.01, np.float32) + 0.96 * np.eye(4, dtype=np.float32)[labels]
-    perfect = dataclasses.replace(run, out=tmp_path)
     for name in ("config.json", "valid.npz"):
         (tmp_path / name).write_bytes((run.out / name).read_bytes())
     np.savez(tmp_path / "valid.npz", ids=competition.valid.ids, probs=probs, probs_views=probs, labels=labels)
     views = run.metrics["valid"]["views"] | {"confusion": (5 * np.eye(4, dtype=int)).tolist()}
-    perfect.metrics["valid"] = run.metrics["valid"] | {"views": views}
+    metrics = run.metrics | {"valid": run.metrics["valid"] | {"views": views}}
+    perfect = dataclasses.replace(run, out=tmp_path, metrics=metrics)
     page = Page(write_report(perfect, competition, tmp_path / "report.html"))
     assert "It makes no error on the validation split." in page.said
     assert any(image["alt"] == "Confusion matrix; there is no error." for image in page.all("img"))

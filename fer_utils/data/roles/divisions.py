@@ -61,8 +61,8 @@ def parse_splits(splits: str) -> dict[str, list[str]] | str:
         name, sign, cell = (part.strip() for part in pair.partition("="))
         if not sign or name not in SPLITS or not cell:
             raise DataError(
-                f"splits must be auto, none, {', '.join(SOURCES)}, or like 'train=A, valid=B, test=C', got "
-                f"{splits!r}"
+                f"splits must be auto, none, {', '.join(SOURCES)}, or like 'train=A, valid=B, test=C', "
+                f"got {splits!r}"
             )
         said.setdefault(name, []).append(cell.lower())
     return said
@@ -210,8 +210,8 @@ def _check_unknown(pictures: Pictures, used: Sequence[str]) -> None:
             pairs = ", ".join(f"{s}={v}" for s, v in zip(SPLITS, values, strict=False))
             raise DataError(
                 f"the column {column!r} seems to divide the data ({', '.join(values)}), and which of these "
-                "is the test "
-                f"is not known. splits='{pairs}' says it, or splits='none' if it is something else"
+                f"is the test is not known. splits='{pairs}' says it, or splits='none' if it is something "
+                "else"
             )
 
 
@@ -222,9 +222,8 @@ def _by_column(pictures: Pictures, column: str, reasons: dict[int, str]) -> list
         words = _words_of(pictures, name) or {v: split_of(v) for v in pictures.rows[name].unique() if v}
         if column and not any(words.values()):
             raise DataError(
-                f"columns: what {', '.join(map(repr, list(words)[:4]))} in {name!r} mean is not known; say "
-                "it, "
-                "for instance splits='train=A, valid=B, test=C'"
+                f"columns: what {', '.join(map(repr, list(words)[:4]))} in {name!r} mean is not known: "
+                "splits='train=A, valid=B, test=C' says it"
             )
         for row, cell in enumerate(pictures.cells(name)):
             if cell and result[row] is None:
@@ -240,7 +239,7 @@ def _refine_tables(
     found: dict[str, list[str | None]], kinds: dict[str, set[str]], left_out: dict[int, str]
 ) -> None:
     """Let a column divide the rows of a training table further, unless it contradicts the other tables."""
-    if "tables" not in found or "column" not in found or len(kinds["tables"]) < 2 or not kinds["column"]:
+    if len(kinds["tables"]) < 2 or not kinds["column"]:
         return
     pairs = list(zip(found["tables"], found["column"], strict=True))
     if any(t and c and t != c for t, c in pairs if t != "train"):
@@ -248,11 +247,10 @@ def _refine_tables(
     for row, (table, column) in enumerate(pairs):
         if table == "train" and column and column != "train":
             if column in kinds["tables"]:
-                found["tables"][row] = found["column"][row] = None
-                for source in found:
-                    found[source][row] = None
+                for splits in found.values():
+                    splits[row] = None
                 left_out[row] = (
-                    f"{column} rows of a training table, ignored: another table holds the {column} split"
+                    f"{column} rows of a training table, as another table holds the {column} split"
                 )
             else:
                 found["tables"][row] = column
@@ -260,8 +258,8 @@ def _refine_tables(
 
 def _covers_only_tests(found: Mapping[str, Sequence[str | None]]) -> bool:
     """Whether a column only names pictures that tables or folders have for the test."""
-    said = [found[source] for source in ("tables", "folders") if source in found]
-    rows = [row for row, cell in enumerate(found.get("column", ())) if cell]
+    rows = [row for row, cell in enumerate(found["column"]) if cell]
+    said = (found["tables"], found["folders"])
     return bool(rows) and any(all(splits[row] == "test" for row in rows) for splits in said)
 
 
@@ -277,9 +275,8 @@ def _agree(found: Mapping[str, Sequence[str | None]]) -> None:
     if sum(n for n, _ in differ) > STRAY_SHARE * pairs.total() and len(set(found["tables"]) - {None}) < 2:
         n, (folder, column) = max(differ)
         raise DataError(
-            f"{n:,} pictures lie in a folder for {folder} while a column says {column}. Which of the two "
-            "is meant? "
-            "splits='folders' or splits='column' decides"
+            f"{n:,} pictures lie in a folder for {folder} while a column says {column}: "
+            "splits='folders' or splits='column' decides which of the two is meant"
         )
 
 

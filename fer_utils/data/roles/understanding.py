@@ -308,6 +308,5 @@ def _check_agreement(evidence: Mapping[str, Mapping[int, str]], plain: Coding) -
             if one != two:
                 raise DataError(
                     f"{first} says that {number} is {names[number]!r}, and {other} that it is "
-                    f"{words[number]!r}. "
-                    "classes='word for the lowest number, next word, ...' decides"
+                    f"{words[number]!r}. classes='word for the lowest number, next word, ...' decides"
                 )
