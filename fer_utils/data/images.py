@@ -23,13 +23,7 @@ IMAGE_SUFFIXES = (
 )
 # Pillow's names of these; others, such as EPS, would start programs. (AVIF is not in every Pillow.)
 FORMATS = (
-    "PNG",
-    "JPEG",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "WEBP",
-    "PPM",
+    *("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"),
     *["AVIF"] * (".avif" in Image.registered_extensions()),
 )
 # Larger than any camera's face; a decompression bomb is larger still.

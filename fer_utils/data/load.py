@@ -20,6 +20,7 @@ from fer_utils.data.layouts.registry import check_layout
 from fer_utils.data.locate import around, open_data, search_data
 from fer_utils.data.roles.divisions import parse_splits
 from fer_utils.data.roles.labels import is_hidden
+from fer_utils.data.roles.name_files import read_classes
 from fer_utils.data.roles.said import Said
 from fer_utils.data.roles.understanding import Understanding
 from fer_utils.data.splits import joined, split_off
@@ -72,7 +73,7 @@ def load_competition(
         DataError: no such data, no known layout, too many unreadable images, or fixes that do not fit.
     """
     _check_options(image_size, n_folds, fold, seed)
-    said = Said(layout, parse_columns(columns), classes, splits, groups)
+    said = Said(layout, parse_columns(columns), read_classes(classes), splits, groups)
     check_layout(layout)
     parse_splits(splits)
     if str(data) == "auto":
@@ -159,7 +160,10 @@ def _assemble(
         if broken and name != "test":
             keep = [k for k in range(len(rows)) if k not in broken]
             images, rows = images[keep], [rows[k] for k in keep]
-        splits[name] = (_test if name == "test" else _labelled)(found, images, rows, rejected, notes)
+        if name == "test":
+            splits[name] = _test(found, images, rows, notes)
+        else:
+            splits[name] = _labelled(found, images, rows, rejected)
     if len(rejected) > MAX_REJECTED_SHARE * total and not allow_rejected:
         first = "\n".join(f"  {item.place}: {item.reason}" for item in rejected[:5])
         raise DataError(
@@ -188,9 +192,7 @@ def _split(reading: Reading, path: Path, folds: tuple[int, int, int], pool_valid
     return Competition(train, valid, reading.splits.get("test"), source=str(path), notes=notes, **same)
 
 
-def _labelled(
-    found: Understanding, images: np.ndarray, rows: list[int], rejected: list[Rejected], notes: list[str]
-) -> Split:
+def _labelled(found: Understanding, images: np.ndarray, rows: list[int], rejected: list[Rejected]) -> Split:
     """A split for training or validation; images without a known label are rejected."""
     values = [found.labels.values[row] for row in rows]
     labels = found.coding.indices(values)
@@ -214,9 +216,7 @@ def _votes(found: Understanding, rows: list[int]) -> np.ndarray | None:
     return votes
 
 
-def _test(
-    found: Understanding, images: np.ndarray, rows: list[int], rejected: list[Rejected], notes: list[str]
-) -> Split:
+def _test(found: Understanding, images: np.ndarray, rows: list[int], notes: list[str]) -> Split:
     """The test split, with its labels only if the data gives all of them."""
     values = [found.labels.values[row] for row in rows]
     labels, why = found.coding.indices(values), ""

@@ -11,6 +11,7 @@ from fer_utils.competition import DataError
 from fer_utils.data.files.archives import is_archive, opened
 from fer_utils.data.files.tree import Tree, folder_split, scan, stem, unpacked
 from fer_utils.data.layouts.registry import describe_unknown, propose
+from fer_utils.data.roles.name_files import named_classes
 from fer_utils.data.roles.said import Said
 from fer_utils.data.roles.understanding import Understanding, understand
 from fer_utils.data.tables import TEXT_SUFFIXES
@@ -59,9 +60,11 @@ def _others(found: list[Understanding], chosen: Understanding) -> list[str]:
 def _understood(tree: Tree, said: Said) -> tuple[list[Understanding], list[DataError]]:
     """All readings of the files, and why others were refused."""
     found, errors = [], []
-    for pictures in propose(tree, said.layout):
+    proposals = propose(tree, said.layout)
+    named = named_classes(tree) if proposals else {}
+    for pictures in proposals:
         try:
-            if result := understand(pictures, tree, said):
+            if result := understand(pictures, tree.sample_table, named, said):
                 found.append(result)
         except DataError as error:
             errors.append(error)
@@ -76,9 +79,8 @@ def _proven(found: list[Understanding], path: Path) -> Understanding:
         DataError: two readings explain different pictures equally well.
     """
     proven: list[Understanding] = []
-    for one in [
-        one for one in found if one.is_proven
-    ] or found:  # of the same pictures, the preferred reading
+    for one in [one for one in found if one.is_proven] or found:
+        # Of the same pictures, the preferred reading.
         if not any(one.pictures.tables_or_files() & other.pictures.tables_or_files() for other in proven):
             proven.append(one)
     chosen = max(proven, key=lambda one: sum(map(len, one.rows.values())))

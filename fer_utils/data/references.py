@@ -92,7 +92,7 @@ class References:
             index, found, ambiguous = self._files_by_key(leniency), [], 0
             for row, name in enumerate(names):
                 candidates = index.get(key(name), ()) if name else ()
-                file = self._choose(name, candidates, hints and hints(row)) if candidates else None
+                file = self._choose(name, candidates, hints, row) if candidates else None
                 ambiguous += file is None and len(candidates) > 1
                 found.append(file)
             pairs = {(file, name) for file, name in zip(found, names, strict=True) if file}
@@ -105,8 +105,10 @@ class References:
                 break
         return best
 
-    def _choose(self, name: str, candidates: Sequence[str], words: set[str] | None) -> str | None:
-        """The candidate with the longest common end; of several the one that the words name, else the one
+    def _choose(
+        self, name: str, candidates: Sequence[str], hints: Callable[[int], set[str]] | None, row: int
+    ) -> str | None:
+        """The candidate with the longest common end; of several the one that the hints name, else the one
         that lies highest (a data set that holds itself once more further down)."""
         if len(candidates) == 1:
             said, own = (
@@ -115,7 +117,7 @@ class References:
             return candidates[0] if said in (None, own) or own is None else None
         folders = name.lower().split("/")[-2::-1]
         rankings = [lambda parts: _common(folders, parts), lambda parts: -len(parts)]
-        if words:
+        if words := hints and hints(row):
             rankings.insert(1, lambda parts: sum(p in words or split_of(p) in words for p in parts))
         for ranking in rankings:
             ranks = [ranking(self._plain[file].lower().split("/")[-2::-1]) for file in candidates]

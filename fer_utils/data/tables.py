@@ -173,29 +173,20 @@ def open_table(path: Path, name: str = "", columns: Mapping[str, str] | None = N
     with table_errors(path):
         if suffix in (*JSON_SUFFIXES, *EXCEL_SUFFIXES):
             frame = json_frame(path) if suffix in JSON_SUFFIXES else excel_frame(path)
-            names, head = list(frame.columns), frame.head(HEAD_ROWS)
-            frame = frame.set_axis(range(len(names)), axis=1)
+            names = list(frame.columns)
+            whole = frame.set_axis(range(len(names)), axis=1)
+            head = whole.head(HEAD_ROWS)
         elif suffix in ARROW_SUFFIXES:
-            frame, names = None, schema(path).names
+            names, whole = schema(path).names, None
             texts = [i for i in range(len(names)) if i != picture_column(path)]
             head = next(parquet_chunks(path, texts, HEAD_ROWS), pd.DataFrame())
         else:
             form = find_form(path, set(map(normal, (columns or {}).values())))
-            names = _unique(map(normal, form.columns))
-            return Table(
-                path, name, names, form.header, form.separator, form.encoding, form.head, None, pixels
-            )
-        if frame is not None:
-            head = head.set_axis(range(head.shape[1]), axis=1)
-        return Table(
-            path,
-            name,
-            _unique(map(normal, names)),
-            True,
-            head=head.map(as_text),
-            whole=frame,
-            chosen_pixels=pixels,
-        )
+            found = _unique(map(normal, form.columns))
+            written = (form.header, form.separator, form.encoding, form.head)
+            return Table(path, name, found, *written, chosen_pixels=pixels)
+        found = _unique(map(normal, names))
+        return Table(path, name, found, head=head.map(as_text), whole=whole, chosen_pixels=pixels)
 
 
 def _unique(columns: Iterable[str]) -> tuple[str, ...]:

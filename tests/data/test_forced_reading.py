@@ -6,6 +6,7 @@ import pytest
 from competitions import COMPETITIONS, fer_plus_beside_fer2013, pixels, save, write
 
 from fer_utils.competition import FER_CLASSES, DataError
+from fer_utils.data.files import cache
 from fer_utils.data.load import load_competition, parse_columns
 
 
@@ -189,6 +190,25 @@ def test_classes_are_named_in_the_order_of_their_numbers(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             load_competition(tmp_path, classes=wrong)
+
+
+def test_classes_from_a_file_outside_the_data(tmp_path, monkeypatch):
+    """Found from the working directory, counted from 1 where the data are, and read again when it changes."""
+    monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "SETTLED_SECONDS", -1e9)
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{k % 3 + 1},{pixels(k % 3, k)}" for k in range(60)]
+    write(tmp_path / "data" / "train.csv", ["label,pixels", *rows])
+    for words in ("glad angry bored", "tired angry bored"):
+        (tmp_path / "names.txt").write_text("\n".join(words.split()))
+        competition = load_competition("data", classes="names.txt")
+        assert competition.class_names == tuple(words.split())
+        assert competition.label_values == (1, 2, 3)
+    with pytest.raises(DataError, match="no file or folder 'name.txt'"):
+        load_competition("data", classes="name.txt")
+    (tmp_path / "names.txt").write_text("1,2,3\n")
+    with pytest.raises(DataError, match="names.txt lists no class names"):
+        load_competition("data", classes="names.txt")
 
 
 def test_a_person_stays_on_one_side(tmp_path):

@@ -58,8 +58,13 @@ class Tree:
 
     @cached_property
     def sample(self) -> str | None:
-        """The sample submission nearest the top."""
+        """The name of the sample submission nearest the top."""
         return next(iter(self._table_names(sample=True)), None)
+
+    @cached_property
+    def sample_table(self) -> Table | None:
+        """The sample submission, opened."""
+        return open_table(self.files[self.sample], self.sample) if self.sample else None
 
     def _table_names(self, sample: bool) -> list[str]:
         names = [n for n in self.files if n.lower().endswith(TABLE_SUFFIXES) and is_sample(n) == sample]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from fer_utils.competition import DataError
 from fer_utils.data.column_names import ABOUT, COLUMNS, rank
 from fer_utils.data.files.tree import Tree, below_split, folder_split, stem
 from fer_utils.data.images import read_files
-from fer_utils.data.layouts.label_files import annotation, box_label, text_label
+from fer_utils.data.layouts.label_files import READERS
 from fer_utils.data.layouts.pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Decoded, Pictures, stacked
 from fer_utils.data.references import References, Resolved
 from fer_utils.data.tables import Table
@@ -21,7 +22,7 @@ from fer_utils.data.words import PREDICTED, SPLITS, STRAY_SHARE, canonical, spli
 LOOKS_FOR = {
     LISTS: "a table with an image and a label column (or votes), and its images",
     FOLDERS: "train/<class>/ with pictures, at least two classes",
-    LABEL_FILES: "a file of labels per picture: YOLO's labels/1.txt, 1.cls, AffectNet's 1_exp.npy",
+    LABEL_FILES: "a file of labels per picture: labels/1.txt (YOLO's, by the largest box), 1.cls, 1_exp.npy",
     NAMES: "pictures named happy_01.png, or by the codes of JAFFE, KDEF",
 }
 MOST_LEVELS = 6  # of folders that are looked at
@@ -48,16 +49,15 @@ def propose(tree: Tree) -> list[Pictures]:
 
 
 def _pictures(tree: Tree, images: list[str], notes: list[str]) -> Pictures:
-    listed, parts, files, places, ids = _listed(tree, images, notes)
-    taken = set(files)
+    lists, divided = _listed(tree, images, notes)
+    taken = {file for one in lists for file in one.files}
     free = [name for name in images if name not in taken]
-    files += free
-    parts += [""] * len(free)
-    places += free
-    ids += [below_split(name) for name in free]
-    frames = [*listed, pd.DataFrame(index=range(len(free)))]
+    files = [*(file for one in lists for file in one.files), *free]
+    parts = [*(divided.get(file, one.table.name) for one in lists for file in one.files), *[""] * len(free)]
+    places = [*(place for one in lists for place in one.places), *free]
+    ids = [*(name for one in lists for name in one.names), *map(below_split, free)]
     own = _own_columns(tree, files)
-    rows = stacked(frames)
+    rows = stacked([*(one.rows for one in lists), pd.DataFrame(index=range(len(free)))])
     clashes = set(rows.columns) & {name for name, _, _ in own}
     rows = rows.rename(columns={name: f"{name} of the list" for name in clashes})
     layouts = {}
@@ -107,12 +107,10 @@ def _data_sets(images: list[str], homes: dict[str, dict[str, str]]) -> list[list
             group[1].update(files.values())
         elif trained:
             groups.append((classes, set(files.values())))
+    if len(groups) < 2:
+        return [images]
     taken = set().union(*(files for _, files in groups))
-    return (
-        [[n for n in images if n in files or n not in taken] for _, files in groups]
-        if groups[1:]
-        else [images]
-    )
+    return [[n for n in images if n in files or n not in taken] for _, files in groups]
 
 
 def _size(tree: Tree, name: str) -> int:
@@ -122,49 +120,61 @@ def _size(tree: Tree, name: str) -> int:
 # ---------------------------------------------------------------- lists
 
 
-def _listed(
-    tree: Tree, images: list[str], notes: list[str]
-) -> tuple[list[pd.DataFrame], list[str], list[str | None], list[str], list[str]]:
-    """The rows of all tables that list images: their columns, tables, files, places and the listed names.
+@dataclass(eq=False)
+class _List:
+    """A table that lists images: the rows that are used.
+
+    Attributes:
+        rows: the cells beside the names, [N] rows.
+        files, names, places: [N], the file of each row, None where it is missing; its name in the table;
+            and where it stands, for messages.
+    """
+
+    table: Table
+    rows: pd.DataFrame
+    files: list[str | None]
+    names: list[str]
+    places: list[str]
+
+
+def _listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[_List], dict[str, str]]:
+    """All tables that list images; and the table that says the split of a file, where it is another.
 
     A table that names images of another is joined to it by its further columns; the one that names most
     counts.
     """
     references = References(images)
     found = [item for table in tree.tables.values() if (item := _as_list(tree, table, references))]
-    if (
-        answers := [item for item in found if PREDICTED.search(stem(item[0].name).lower())]
-        if found[1:]
-        else []
-    ):
+    answers = [item for item in found if PREDICTED.search(stem(item[0].name).lower())] if found[1:] else []
+    if answers:
         notes.append(f"not used, predictions by their names: {', '.join(t.name for t, _, _ in answers)}")
         found = [item for item in found if item not in answers]
-    order = {table.name: i for i, (table, _, _) in enumerate(found)}
-    chosen: list[tuple[Table, pd.DataFrame, list[str | None], list[str]]] = []
-    where: dict[str, tuple[int, int]] = {}  # the table and the row of each file
-    divided: dict[str, str] = {}  # the table of its split
+    lists: list[_List] = []
+    where: dict[str, tuple[_List, int]] = {}  # the list and the row of each file
+    divided: dict[str, str] = {}
     for table, column, result in sorted(found, key=lambda item: -item[2].n):
-        frame = table.frame.drop(columns=column)
-        rows = [i for i, file in enumerate(result.files) if file in where]
-        if 2 * len(rows) > result.n:
-            _join(table, frame, result, chosen, where, notes)
+        again = {row for row, file in enumerate(result.files) if file in where}
+        if 2 * len(again) > result.n:
+            _join(table, column, result, lists, where, notes)
             if split_of(stem(table.name)):  # train.txt and test.txt beside labels.csv
                 divided |= {file: table.name for file in result.files if file}
             continue
-        if rows:
-            notes.append(f"{table.name} lists {len(rows):,} pictures again: the larger list was taken")
-        ids = table.frame[column].tolist()
-        again = set(rows)
-        keep = [i for i, name in enumerate(ids) if name and i not in again]  # no name, no row, as in FER+
-        files = [result.files[i] for i in keep]
-        where |= {file: (len(chosen), row) for row, file in enumerate(files) if file}
-        names = [ids[i] for i in keep]
-        places = [file or table.place(i) for i, file in zip(keep, files, strict=True)]
-        chosen.append((table, frame.iloc[keep].reset_index(drop=True), files, names, places))
-    chosen.sort(key=lambda item: order[item[0].name])
-    parts = [divided.get(file, item[0].name) for item in chosen for file in item[2]]
-    joined = ([x for item in chosen for x in item[k]] for k in (2, 4, 3))
-    return [item[1] for item in chosen], parts, *joined
+        if again:
+            notes.append(f"{table.name} lists {len(again):,} pictures again: the larger list was taken")
+        names = table.frame[column].tolist()
+        keep = [row for row, name in enumerate(names) if name and row not in again]  # no name: as in FER+
+        lists.append(
+            _List(
+                table,
+                table.frame.drop(columns=column).iloc[keep].reset_index(drop=True),
+                files=[result.files[row] for row in keep],
+                names=[names[row] for row in keep],
+                places=[result.files[row] or table.place(row) for row in keep],
+            )
+        )
+        where |= {file: (lists[-1], row) for row, file in enumerate(lists[-1].files) if file}
+    order = [table for table, _, _ in found]
+    return sorted(lists, key=lambda item: order.index(item.table)), divided
 
 
 def _as_list(tree: Tree, table: Table, references: References) -> tuple[Table, str, Resolved] | None:
@@ -192,12 +202,7 @@ def _as_list(tree: Tree, table: Table, references: References) -> tuple[Table, s
                 )
             continue
         better = (result.n, -result.leniency, -rank("image", column))
-        if (
-            best
-            and better[:2] == key[:2]
-            and result.files != best[2].files
-            and rank("image", column) == -key[2]
-        ):
+        if better == key and result.files != best[2].files:
             raise DataError(
                 f"{table.name}: the columns {best[1]!r} and {column!r} both name pictures that are there. "
                 f'columns="image={best[1]}" or columns="image={column}" decides'
@@ -235,38 +240,36 @@ def _hints(table: Table, column: str) -> Callable[[int], set[str]]:
 
 def _join(
     table: Table,
-    frame: pd.DataFrame,
+    column: str,
     result: Resolved,
-    chosen: list[tuple],
-    where: dict[str, tuple[int, int]],
+    lists: list[_List],
+    where: dict[str, tuple[_List, int]],
     notes: list[str],
 ) -> None:
-    """Add the further columns of a table to the rows of the images that it names."""
-    known = {column for _, other, *_ in chosen for column in other.columns}
-    new = [column for column in frame.columns if column not in known]
-    for column in new:
-        added = {
-            where[f]: cell for f, cell in zip(result.files, frame[column].tolist(), strict=True) if f in where
-        }
-        for index, (_, other, *_) in enumerate(chosen):
-            other[column] = pd.Series([added.get((index, row)) for row in range(len(other))], dtype=object)
-    for column in frame.columns.intersection(COLUMNS["label"]):
-        said = {
-            where[f]: cell for f, cell in zip(result.files, frame[column].tolist(), strict=True) if f in where
-        }
-        told = {
-            (index, row): cell
-            for index, (_, other, *_) in enumerate(chosen)
-            if column in other
-            for row, cell in enumerate(other[column].tolist())
-        }
-        both = [place for place in said.keys() & told.keys() if said[place] and told[place]]
-        differ = sum(said[place] != told[place] for place in both)
-        if 2 * len(both) > len(where) and differ > STRAY_SHARE * len(both):
-            raise DataError(
-                f"{table.name} and {chosen[0][0].name} differ on {differ:,} of {len(both):,} labels: "
-                "give the one that counts as data, or move the other away"
-            )
+    """Add the further columns of a table, which names its images in `column`, to the rows of the lists.
+
+    Raises:
+        DataError: the table and the lists give different labels.
+    """
+    known = {name for one in lists for name in one.rows.columns}
+    own = [name for name in table.frame.columns if name != column]
+    rows = [where.get(file) for file in result.files]
+    for name in own:
+        said = {place: cell for place, cell in zip(rows, table.frame[name].tolist(), strict=True) if place}
+        if name not in known:
+            for one in lists:
+                cells = [said.get((one, row)) for row in range(len(one.rows))]
+                one.rows[name] = pd.Series(cells, dtype=object)
+        elif name in COLUMNS["label"]:
+            told = {place: place[0].rows[name].iat[place[1]] for place in said if name in place[0].rows}
+            both = [place for place, cell in told.items() if cell and said[place]]
+            differ = sum(said[place] != told[place] for place in both)
+            if 2 * len(both) > len(where) and differ > STRAY_SHARE * len(both):
+                raise DataError(
+                    f"{table.name} and {lists[0].table.name} differ on {differ:,} of {len(both):,} labels: "
+                    "give the one that counts as data, or move the other away"
+                )
+    new = [name for name in own if name not in known]
     what = f"its columns {', '.join(new)} were taken" if new else "not used"
     notes.append(f"{table.name} lists the same pictures: {what}")
 
@@ -287,10 +290,10 @@ def _own_columns(tree: Tree, files: list[str | None]) -> list[tuple[str, str, li
     labels = [file and name_label(file) for file in files]
     if sum(label is not None for label in labels) * 2 > len(labels):
         columns.append(("file name", NAMES, labels))
-    for suffix, reader in (("", box_label), (".cls", text_label), (".npy", annotation)):
+    for name, reader in READERS.items():
         labels = [reader(tree, file) if file else None for file in files]
         if sum(label is not None for label in labels) * 2 > len(labels):
-            columns.append((f"label file{suffix and ' ' + suffix}", LABEL_FILES, labels))
+            columns.append((name, LABEL_FILES, labels))
     return columns
 
 

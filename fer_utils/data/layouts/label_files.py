@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 import numpy as np
 
 from fer_utils.competition import DataError
-from fer_utils.data.files.tree import Tree
+from fer_utils.data.files.tree import Tree, stem
 
 
 def _beside(name: str, *, suffix: str, folder: str = "") -> str:
     """The path of a file that belongs to an image: train/labels/a.txt for train/images/a.png."""
-    path = PurePosixPath(name)
-    home = path.parent.parent / folder if folder and path.parent.name == "images" else path.parent
-    return (home / f"{path.stem}{suffix}").as_posix()
+    folders = name.split("/")[:-1]
+    if folder and folders[-1:] == ["images"]:
+        folders[-1] = folder
+    return "/".join([*folders, stem(name) + suffix])
 
 
 def box_label(tree: Tree, name: str) -> str | None:
@@ -46,3 +45,11 @@ def annotation(tree: Tree, name: str) -> str | None:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a label: {error}") from error
     return str(value.reshape(-1)[0]) if value.size else None
+
+
+# By the name of the column that they fill. The picture is used whole, whatever the boxes.
+READERS = {
+    "label file of the largest box": box_label,
+    "label file .cls": text_label,
+    "label file .npy": annotation,
+}

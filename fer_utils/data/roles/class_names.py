@@ -58,12 +58,7 @@ class Coding:
 
     def index(self, label: str) -> int:
         """The class of a label as written in the data; -1 if it is none."""
-        found = self._by_label.get(_key(label), -1)
-        return (
-            found
-            if found >= 0 or _key(label) in self._by_label
-            else self._by_label.get(without_number(label), -1)
-        )
+        return self._by_label.get(_key(label), self._by_label.get(without_number(label), -1))
 
     def indices(self, labels: Iterable[str | None]) -> np.ndarray:
         """The classes of labels, int64 [N]; -1 where a label is none."""

@@ -12,6 +12,7 @@ from fer_utils.competition import DataError
 from fer_utils.data.column_names import COLUMNS, is_split_name
 from fer_utils.data.files.tree import folder_split, stem
 from fer_utils.data.layouts.pictures import Pictures
+from fer_utils.data.roles.labels import is_hidden
 from fer_utils.data.words import (
     HIDDEN,
     MAYBE_HIDDEN,
@@ -159,9 +160,8 @@ def _as_said(pictures: Pictures, said: Mapping[str, Sequence[str]], column: str)
     }
     columns = [column] if column else [c for c in pictures.rows.columns if pictures.rows[c].nunique() <= 100]
     for name in columns:
-        if name in pictures.rows.columns:
-            cells = [(cell or "").lower() for cell in pictures.cells(name)]
-            sources[name] = [{cell, f"{name} {cell}"} for cell in cells]
+        cells = [(cell or "").lower() for cell in pictures.cells(name)]
+        sources[name] = [{cell, f"{name} {cell}"} for cell in cells]
     holds = {name: set().union(*cells) & set(wanted) for name, cells in sources.items()}
     if missing := [cell for cell in wanted if not any(cell in found for found in holds.values())]:
         raise DataError(
@@ -216,7 +216,7 @@ def _check_unknown(pictures: Pictures, used: Sequence[str]) -> None:
 
 
 def _by_column(pictures: Pictures, column: str, reasons: dict[int, str]) -> list[str | None]:
-    columns = [column] if column and column in pictures.rows.columns else split_columns(pictures)
+    columns = [column] if column else split_columns(pictures)
     result: list[str | None] = [None] * len(pictures)
     for name in columns:
         words = _words_of(pictures, name) or {v: split_of(v) for v in pictures.rows[name].unique() if v}
@@ -286,7 +286,7 @@ def hide_labels(division: Division, labels: Sequence[str | None]) -> None:
     shown = {split: Counter() for split in SPLITS}
     for label, split in zip(labels, division.splits, strict=True):
         if split:
-            shown[split]["" if label is None or label.strip().lower() in HIDDEN else label] += 1
+            shown[split]["" if is_hidden(label) else label] += 1
     valid, classes = shown["valid"], shown["train"].keys() - {""}
     is_constant = len(valid) == 1 and valid.total() >= max(5, len(classes)) and len(classes) > 1
     if valid and (valid[""] > (1 - STRAY_SHARE) * valid.total() or is_constant):

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 
 from fer_utils.competition import DataError, SubmissionFormat
 from fer_utils.data.column_names import ABOUT, BOXES, COLUMNS, ROW_NUMBERS, rank
-from fer_utils.data.files.tree import below_split
+from fer_utils.data.files.tree import below_split, stem
 from fer_utils.data.layouts.pictures import LISTS, Pictures
-from fer_utils.data.references import image_stem
 from fer_utils.data.roles.class_names import Coding
 from fer_utils.data.roles.labels import Labels
 from fer_utils.data.roles.said import Said
 from fer_utils.data.submission import default_format, read_format
 from fer_utils.data.tables import Table
 from fer_utils.data.words import as_int, is_number, normal
+
+
+def _says_id(column: str) -> bool:
+    return re.search(r"(^|[ _])id($|[ _])", column) is not None
 
 
 def _id_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
@@ -28,7 +31,7 @@ def _id_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
     ]
     boxes = set().union(*(box for box in BOXES if box <= set(columns)))
     columns = [c for c in columns if frame[c].is_unique and c not in boxes]
-    return sorted(columns, key=lambda c: (rank("id", c), not re.search(r"(^|[ _])id($|[ _])", c)))
+    return sorted(columns, key=lambda c: (rank("id", c), not _says_id(c)))
 
 
 def find_ids(pictures: Pictures, labels: Labels, rows: Mapping[str, Sequence[int]], said: Said) -> list[str]:
@@ -56,7 +59,7 @@ def find_ids(pictures: Pictures, labels: Labels, rows: Mapping[str, Sequence[int
             for c in pictures.table_columns()
             if c in COLUMNS["id"][:-1] and not frame[c].isin([None, ""]).any()
         ]
-        columns = [c for c in _id_columns(pictures, found) if re.search(r"(^|[ _])id($|[ _])", c)]
+        columns = [c for c in _id_columns(pictures, found) if _says_id(c)]
         if found and (columns := [*sorted(named, key=lambda c: rank("id", c)), *columns]):
             cells = pictures.cells(columns[0])
             for row in found:
@@ -70,9 +73,7 @@ def _set_apart(pictures: Pictures, ids: list[str], rows: Sequence[int]) -> None:
     """Put the table before ids that come from several tables and repeat."""
     if len({ids[row] for row in rows}) < len(rows) and len({pictures.parts[row] for row in rows}) > 1:
         for row in rows:
-            ids[row] = (
-                f"{image_stem(pictures.parts[row]).rpartition('.')[0] or pictures.parts[row]}/{ids[row]}"
-            )
+            ids[row] = f"{stem(pictures.parts[row])}/{ids[row]}"
 
 
 def find_form_of_predictions(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from fer_utils.competition import DataError
@@ -58,7 +58,7 @@ def find_labels(
     column: str = "",
     excluded: set[str] = frozenset(),
     named: Sequence[Mapping[int, str]] = (),
-    classes: str = "",
+    named_labels: Set[str] = frozenset(),
 ) -> Labels | None:
     """The labels of the pictures, from the column with the strongest evidence; None if no column has any.
 
@@ -68,7 +68,7 @@ def find_labels(
         column: the column that a person named, or "".
         excluded: columns that are something else.
         named: class names by number, from files that list them.
-        classes: what a person said about the classes.
+        named_labels: words that a person named as labels, so that they hide none.
 
     Raises:
         DataError: several columns could be meant.
@@ -76,9 +76,7 @@ def find_labels(
     rows = [row for row, split in enumerate(splits) if split != "test"]
     columns = [c for c in pictures.rows.columns if layout in ("auto", _layout_of(pictures, c))]
     boxes = set().union(*(box for box in BOXES if box <= set(columns)))
-    evidence = Evidence(pictures, splits, rows, named, classes)
-    if column and column not in pictures.rows.columns:
-        return None
+    evidence = Evidence(pictures, splits, rows, named, named_labels)
     found = [evidence.candidate(c) for c in columns if c not in excluded | boxes and c != column]
     found = [candidate for candidate in found if candidate]
     if column:
@@ -115,12 +113,12 @@ class Evidence:
     splits: Sequence[str | None]
     rows: Sequence[int]
     named: Sequence[Mapping[int, str]]
-    classes: str
+    named_labels: Set[str]
 
     def candidate(self, column: str, forced: bool = False) -> Candidate | None:
         """The evidence for one column; None if it cannot be the label."""
         cells = self.pictures.cells(column)
-        hidden, doubtful = hidden_marks(cells, self.splits, self.classes)
+        hidden, doubtful = hidden_marks(cells, self.splits, self.named_labels)
         shown = {
             r: cells[r]
             for r in self.rows

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,7 +42,7 @@ def is_hidden(label: str | None) -> bool:
 
 
 def hidden_marks(
-    cells: Sequence[str | None], splits: Sequence[str | None], classes: str = ""
+    cells: Sequence[str | None], splits: Sequence[str | None], shown: Set[str] = frozenset()
 ) -> tuple[set[str], set[str]]:
     """Which of the words that may stand for a hidden label do so in a column, and which could be a class too.
 
@@ -51,16 +50,15 @@ def hidden_marks(
     has it.
 
     Args:
-        classes: what a person said about the classes, all of which are shown.
+        shown: words that a person named as labels.
     """
     rows: dict[str, set[str | None]] = {}
     for cell, split in zip(cells, splits, strict=True):
         if cell is not None:
             rows.setdefault(cell.strip().lower(), set()).add(split)
-    named = set(re.split(r"[=,\s]+", classes.lower()))
     hidden, doubtful = set(), set()
     numbers = [as_int(cell) for cell in rows.keys() - HIDDEN - MAYBE_HIDDEN]
-    for mark in rows.keys() & MAYBE_HIDDEN - named:
+    for mark in rows.keys() & MAYBE_HIDDEN - shown:
         if rows[mark] <= {"test", "valid"}:
             hidden.add(mark)
         elif mark == "-1" and None not in numbers and len(numbers) > 1 and min(numbers) >= 0:

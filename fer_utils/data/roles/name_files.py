@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from fer_utils.competition import DataError
 from fer_utils.data.files.tree import Tree, stem
 from fer_utils.data.json_parquet import class_map
 from fer_utils.data.words import as_int, canonical
+from fer_utils.files import find_path
 
 TELLING = re.compile("class|label|names|emotion|expression|categor|sentiment|mood|data")
 LARGEST_LIST = 2**14  # bytes of a file that only names classes
@@ -21,10 +23,29 @@ LARGEST_LIST = 2**14  # bytes of a file that only names classes
 class PlainList(dict):
     """Class names in the order of their numbers, which the file does not state."""
 
+    def __repr__(self) -> str:
+        return f"PlainList({super().__repr__()})"
 
-def parse_classes(classes: str, codes: list[int] | None = None) -> dict[int, str]:
-    """Class names by number, as a person gave them: "angry, happy" in ascending order of the numbers, or
-    "0=angry, 3=happy", or a file that lists them.
+
+def read_classes(classes: str) -> str | dict[int, str]:
+    """What a person said about the classes; if it is the name of a file, the class names in it, by number.
+
+    Raises:
+        DataError: no text, no such file, or a file that lists no class names.
+    """
+    if not isinstance(classes, str):
+        raise DataError(f"classes must be text, got {classes!r}")
+    if not Path(classes).suffix or set(classes) & set(",="):
+        return classes
+    path = find_path(classes)
+    if not path.is_file() or not (names := names_in(path)):
+        raise DataError(f"classes: {path} lists no class names")
+    return names
+
+
+def parse_classes(classes: str | Mapping[int, str], codes: list[int] | None = None) -> dict[int, str]:
+    """Class names by number, as a person gave them (`read_classes`): "angry, happy" in ascending order of
+    the numbers, or "0=angry, 3=happy", or the names from a file.
 
     Args:
         codes: the numbers in the data; None where its labels are words, which are numbered from 0 then.
@@ -33,12 +54,7 @@ def parse_classes(classes: str, codes: list[int] | None = None) -> dict[int, str
         DataError: text of another form, or too few or too many names.
     """
     if not isinstance(classes, str):
-        raise DataError(f"classes must be text, got {classes!r}")
-    path = Path(classes)
-    if path.suffix and not set(classes) & set(",=") and len(classes) < 4096 and path.is_file():
-        if not (names := names_in(path)):
-            raise DataError(f"classes: {path} lists no class names")
-        return names
+        return fitting_names(classes, codes) or dict(classes)
     items = [item.strip() for item in classes.split(",") if item.strip()]
     pairs = [item.partition("=") for item in items]
     if any(sign for _, sign, _ in pairs):
@@ -56,6 +72,15 @@ def parse_classes(classes: str, codes: list[int] | None = None) -> dict[int, str
             f"{', '.join(map(str, codes[:8]))}"
         )
     return dict(zip(codes, items, strict=True))
+
+
+def fitting_names(names: Mapping[int, str], codes: Collection[int] | None) -> dict[int, str] | None:
+    """Class names with the numbers that the data has (`codes`); None if these are others. A plain list of
+    words may be counted from 1."""
+    if codes is None or set(codes) <= set(names):
+        return dict(names)
+    shifted = {number + 1: word for number, word in names.items()}
+    return shifted if set(codes) == set(shifted) and isinstance(names, PlainList) else None
 
 
 def named_classes(tree: Tree) -> dict[str, dict[int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,10 +15,17 @@ class Said:
 
     layout: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
-    classes: str = "auto"
+    classes: str | Mapping[int, str] = "auto"
     splits: str = "auto"
     groups: str = "auto"
 
     def column(self, role: str) -> str:
         """The column for a role, as it is compared; "" if none was named."""
         return normal(self.columns.get(role, ""))
+
+    def shown_labels(self) -> set[str]:
+        """Words in lower case that are labels, though they may stand for a hidden one elsewhere."""
+        pairs = [] if isinstance(self.classes, str) else self.classes.items()
+        words = re.split(r"[=,\s]+", self.classes.lower()) if isinstance(self.classes, str) else []
+        words += [str(part).lower() for pair in pairs for part in pair]
+        return {*words, *(["-1"] if self.splits == "none" else [])}

@@ -7,13 +7,12 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from fer_utils.competition import DataError, Rejected, SubmissionFormat
 from fer_utils.data.column_names import BOXES
-from fer_utils.data.files.tree import Tree, folder_split
+from fer_utils.data.files.tree import folder_split
 from fer_utils.data.layouts.pictures import LISTS, Pictures
 from fer_utils.data.references import References, image_stem
 from fer_utils.data.roles.class_names import FER, RAF, Coding, find_coding
@@ -21,10 +20,10 @@ from fer_utils.data.roles.divisions import Division, find_division, hide_labels
 from fer_utils.data.roles.ids import find_form_of_predictions, find_ids, find_persons
 from fer_utils.data.roles.label_columns import find_labels
 from fer_utils.data.roles.labels import Labels, is_hidden
-from fer_utils.data.roles.name_files import PlainList, named_classes, parse_classes
+from fer_utils.data.roles.name_files import fitting_names, parse_classes
 from fer_utils.data.roles.said import Said
 from fer_utils.data.submission import sample_ids
-from fer_utils.data.tables import Table, open_table
+from fer_utils.data.tables import Table
 from fer_utils.data.words import STRAY_SHARE, as_int, canonical, vote_label
 
 MOST_TIES = 0.05  # of the pictures that several people labelled
@@ -62,14 +61,21 @@ class Understanding:
         """Whether the picture of a row is there."""
         return not self.pictures.files or self.pictures.files[row] is not None
 
-    @cached_property
+    @property
     def is_proven(self) -> bool:
         """Whether the sample submission names its test pictures."""
         return self.form is not None and self.form.source != "default"
 
 
-def understand(pictures: Pictures, tree: Tree, said: Said) -> Understanding | None:
+def understand(
+    pictures: Pictures, sample: Table | None, named: Mapping[str, Mapping[int, str]], said: Said
+) -> Understanding | None:
     """The splits, labels, classes and ids of the pictures; None if there is nothing to learn from.
+
+    Args:
+        sample: the sample submission.
+        named: class names by number, from each file that lists them (`named_classes`).
+        said: what a person said.
 
     Raises:
         DataError: the data can be understood in several ways; names them and what decides.
@@ -79,13 +85,11 @@ def understand(pictures: Pictures, tree: Tree, said: Said) -> Understanding | No
     ):
         return None
     division = find_division(pictures, said.splits, said.column("split"))
-    sample = open_table(tree.files[tree.sample], tree.sample) if tree.sample else None
     if sample is not None and "test" not in division.splits and said.splits == "auto":
-        _divide_by_sample(pictures, division, sample, said)
+        _divide_by_sample(pictures, division, sample)
     if said.splits == "auto":
         _check_beside(pictures, division)
     not_labels = {*division.columns, said.column("id"), said.column("subject")}
-    named = named_classes(tree)
     candidates = [s if row not in division.left_out else "test" for row, s in enumerate(division.splits)]
     labels = find_labels(
         pictures,
@@ -94,7 +98,7 @@ def understand(pictures: Pictures, tree: Tree, said: Said) -> Understanding | No
         said.column("label"),
         not_labels,
         list(named.values()),
-        f"{said.classes}{' -1' * (said.splits == 'none')}",
+        said.shown_labels(),
     )
     if labels is None:
         return None
@@ -121,7 +125,7 @@ def understand(pictures: Pictures, tree: Tree, said: Said) -> Understanding | No
     )
 
 
-def _divide_by_sample(pictures: Pictures, division: Division, sample: Table, said: Said) -> None:
+def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> None:
     """Make the pictures that the sample submission names the test split, where nothing else names one."""
     wanted = sample_ids(sample)
     columns = {"id": pictures.ids, "file": [file or "" for file in pictures.files]} if pictures.files else {}
@@ -278,8 +282,9 @@ def _coding(
     for file, names in named.items():
         if fitting := _fitting(names, codes, plain):
             evidence[file] = fitting
-    _check_agreement(evidence, plain)
-    for source, names in evidence.items():
+    _check_agreement(evidence)
+    if evidence:
+        source, names = next(iter(evidence.items()))
         return find_coding(values, names=names, source=source)
     form = FER if labels.column == "emotion" and pictures.layout in ("pixel tables", "fer2013.csv") else ""
     stems = [image_stem(file) for row in rows["train"] if pictures.files and (file := pictures.files[row])]
@@ -294,13 +299,11 @@ def _fitting(names: Mapping[int, str], codes: Sequence[int] | None, plain: Codin
     if codes is None:
         known = {plain.index(word) for word in names.values()}
         return dict(names) if counted and known >= set(range(len(plain.class_names))) else None
-    if set(codes) <= set(names):
-        return dict(names)
-    shifted = {number + 1: word for number, word in names.items()}  # a plain list of words, counted from 1
-    return shifted if set(codes) == set(shifted) and isinstance(names, PlainList) else None
+    return fitting_names(names, codes)
 
 
-def _check_agreement(evidence: Mapping[str, Mapping[int, str]], plain: Coding) -> None:
+def _check_agreement(evidence: Mapping[str, Mapping[int, str]]) -> None:
+    """Raise a DataError if two sources name a number differently."""
     (first, names), *others = evidence.items() if evidence else [("", {})]
     for other, words in others:
         for number in names.keys() & words.keys():
