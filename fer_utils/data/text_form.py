@@ -121,11 +121,16 @@ def _is_header(names: list[str], head: pd.DataFrame) -> bool:
         return False
     if head.empty:
         return not any(canonical(name) for name in names) or len(names) > 2
-    for name, column in zip(names, head, strict=True):
-        kinds = set(map(_kind, head[column]))
+    columns = [head[column] for column in head]
+    below = [set(map(_kind, column)) for column in columns]
+    for name, column, kinds in zip(names, columns, below, strict=True):  # a value is no name
+        is_word = re.search(r"[^\W\d]", name)
+        if (is_word and name in set(column)) or (canonical(name) and _kind(name) in kinds):
+            return False
+    for name, column, kinds in zip(names, columns, below, strict=True):
         if len(kinds) <= max(3, len(head) / 5) and _kind(name) not in kinds:
             return True
-        if not re.search(r"\d", name) and all(re.search(r"\d", cell) for cell in head[column]) and len(head):
+        if not re.search(r"\d", name) and all(re.search(r"\d", cell) for cell in column):
             return True
     return False
 
