@@ -190,8 +190,12 @@ def _as_list(tree: Tree, table: Table, references: References) -> tuple[Table, s
         n_named = len(cells) - cells.count("")
         result = references.resolve(cells, _hints(table, column))
         if result.ambiguous and result.n < n_named:  # the same names in train/ and in test/
-            in_one = [references.resolve(cells, lambda _, split=split: {split}) for split in SPLITS]
-            whole = [found for found in in_one if found.n == n_named]
+            in_one = {split: references.resolve(cells, lambda _, split=split: {split}) for split in SPLITS}
+            whole = [
+                found
+                for split, found in in_one.items()
+                if found.n == n_named and set(map(folder_split, filter(None, found.files))) == {split}
+            ]
             result = whole[0] if len(whole) == 1 else result
         repeated = result.n - len(set(result.files) - {None})
         if result.n < max(1, n_named / 2) or (result.leniency > 1 and repeated > 1):
