@@ -152,7 +152,7 @@ def test_labels_in_a_table_of_their_own(tmp_path):
 
 @pytest.mark.parametrize("words", [("ANGRY", "HAPPY", "SAD"), ("alert", "drowsy", "yawning")])
 def test_the_first_row_of_a_short_list_is_no_header(tmp_path, words):
-    """Ids of letters and numbers differ in form from row to row, as names of columns do from what they hold."""
+    """Ids of letters and numbers differ in form from row to row, as the name of a column does from cells."""
     stems = ["d88aa7", "9224a7", "2ccfa7", "2447a7", "6225a7", "1bbfa7", "5115a7"]
     for k, stem in enumerate(stems):
         save(tmp_path / f"images/{stem}.png", k % 3, k)
