@@ -32,7 +32,8 @@ def load_runs(patterns: str, at_least: int = 0) -> list[Run]:
     for pattern in (part.strip() for part in patterns.split(",")):
         if pattern in ("", "none"):
             continue
-        if not any(mark in pattern for mark in "*?["):
+        is_folder = Path(pattern).is_dir() or (REPOSITORY / pattern).is_dir()  # seed[1] may be one
+        if is_folder or not any(mark in pattern for mark in "*?["):
             folders.append(Path(pattern))
             continue
         matches = map(Path, sorted(glob.glob(pattern) or glob.glob(str(REPOSITORY / pattern))))

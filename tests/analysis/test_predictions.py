@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -133,10 +134,12 @@ def test_one_run_is_no_ensemble(runs):
         load_runs(f"{runs[0].out}, {runs[0].out}", at_least=2)
 
 
-def test_a_pattern_that_matches_nothing_is_an_error(runs):
+def test_a_pattern_that_matches_nothing_is_an_error(runs, tmp_path):
     assert load_runs("none") == load_runs("") == []
     both = load_runs(f"{runs[0].out}, none, {runs[0].out.parent}/seed[01]")
     assert [run.out for run in both] == [runs[0].out, runs[1].out]
+    odd = shutil.copytree(runs[0].out, tmp_path / "seed[1]")
+    assert [run.out for run in load_runs(str(odd))] == [odd]
     with pytest.raises(DataError, match="matches no finished run"):
         load_runs(str(runs[0].out.parent / "sead*"))
 

@@ -143,7 +143,7 @@ def test_a_table_in_another_languages_encoding(tmp_path):
 
 def test_labels_in_a_table_of_their_own(tmp_path):
     order = np.random.default_rng(1).permutation(60)
-    write(tmp_path / "train_pixels.csv", ["id,pixels", *(f"a{k},{pixels(k % 3, k)}" for k in range(60))])
+    write(tmp_path / "train_pixels.csv", ["id,pixels", *(f"a{k},{pixels(k % 3, k)}" for k in range(45))])
     write(tmp_path / "train_labels.csv", ["id,emotion", *(f"a{k},{WORDS[k % 3]}" for k in order)])
     competition = load_competition(tmp_path)
     told = {competition.class_names[label] for label in competition.train.labels}
@@ -159,3 +159,24 @@ def test_the_first_row_of_a_short_list_is_no_header(tmp_path, words):
     write(tmp_path / "list.txt", [f'"{stem}" "{words[k % 3]}"' for k, stem in enumerate(stems)])
     competition = load_competition(tmp_path, n_folds=2)
     assert len(competition.train) + len(competition.valid) == 7
+
+
+def test_other_words_for_a_class_in_the_validation_folder(tmp_path):
+    for split, words in (("train", ("angry", "happy", "sad")), ("valid", ("Anger", "happiness", "sad"))):
+        for k in range(30):
+            save(tmp_path / split / words[k % 3] / f"{split}{k}.png", k % 3, k)
+    competition = load_competition(tmp_path)
+    assert competition.class_names == ("angry", "happy", "sad")
+    assert np.bincount(competition.valid.labels).tolist() == [10, 10, 10]
+
+
+def test_the_summary_says_how_answers_find_their_pictures(tmp_path):
+    order = np.random.default_rng(0).permutation(20)
+    write(
+        tmp_path / "train.csv", ["label,pixels", *(f"{WORDS[k % 3]},{pixels(k % 3, k)}" for k in range(60))]
+    )
+    write(tmp_path / "test.csv", ["face,pixels", *(f"f{i},{pixels(i % 3, 100 + i)}" for i in order)])
+    write(tmp_path / "sample_submission.csv", ["Id,label", *(f"f{i},sad" for i in range(20))])
+    assert "ids of sample_submission.csv: equal to the column 'face'" in load_competition(tmp_path).summary()
+    write(tmp_path / "sample_submission.csv", ["label", *["sad"] * 20])
+    assert "none, so predictions are in the order of the rows" in load_competition(tmp_path).summary()

@@ -259,9 +259,13 @@ def _coding(
     Raises:
         DataError: two files, or a file and a column, name the classes differently.
     """
-    values = [
-        v for split in ("train", "valid") for row in rows[split] if not is_hidden(v := labels.values[row])
-    ]
+    values, valid = (
+        [v for row in rows[split] if not is_hidden(v := labels.values[row])] for split in ("train", "valid")
+    )
+    words = set(values)
+    known = set(map(canonical, words)) - {None}
+    # anger/ in the validation folder is the angry/ of the training folder.
+    values += [v for v in valid if v in words or canonical(v) not in known]
     plain = find_coding(values)
     codes = list(plain.numbers) if plain.numbers and as_int(str(plain.label_values[0])) is not None else None
     if said.classes != "auto":
