@@ -30,7 +30,7 @@ from fer_utils.data.text_form import HEAD_ROWS, find_form
 from fer_utils.data.words import normal, pattern
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".lst", ".csv.gz", ".tsv.gz")
-JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", ".manifest")
 EXCEL_SUFFIXES = (".xlsx", ".xls")
 ARROW_SUFFIXES = (".parquet", ".arrow")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, *EXCEL_SUFFIXES, *ARROW_SUFFIXES)

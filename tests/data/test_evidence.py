@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from competitions import pixels, save, write
+from competitions import levels, pixels, save, write
 
 from fer_utils.competition import DataError
 from fer_utils.data.load import load_competition
@@ -143,7 +143,7 @@ def test_a_table_in_another_languages_encoding(tmp_path):
 
 def test_labels_in_a_table_of_their_own(tmp_path):
     order = np.random.default_rng(1).permutation(60)
-    write(tmp_path / "train_pixels.csv", ["id,pixels", *(f"a{k},{pixels(k % 3, k)}" for k in range(45))])
+    write(tmp_path / "train_pixels.csv", ["id,pixels", *(f"a{k},{pixels(k % 3, k)}" for k in range(60))])
     write(tmp_path / "train_labels.csv", ["id,emotion", *(f"a{k},{WORDS[k % 3]}" for k in order)])
     competition = load_competition(tmp_path)
     told = {competition.class_names[label] for label in competition.train.labels}
@@ -180,3 +180,41 @@ def test_the_summary_says_how_answers_find_their_pictures(tmp_path):
     assert "ids of sample_submission.csv: equal to the column 'face'" in load_competition(tmp_path).summary()
     write(tmp_path / "sample_submission.csv", ["label", *["sad"] * 20])
     assert "none, so predictions are in the order of the rows" in load_competition(tmp_path).summary()
+
+
+@pytest.mark.parametrize("form", ["voc", "labelme"])
+def test_labels_in_a_file_for_each_picture(tmp_path, form):
+    """The largest box counts; a damaged file leaves its picture without a label, and that is said."""
+    for k in range(200):
+        save(tmp_path / f"JPEGImages/{k:03}.png", k % 3, k)
+        boxes = {"fear": (1, 2, 5, 9), WORDS[k % 3]: (0, 0, 40, 40)}
+        if form == "voc":
+            corners = "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>"
+            objects = (
+                f"<object><name>{w}</name><bndbox>{corners.format(*b)}</bndbox></object>"
+                for w, b in boxes.items()
+            )
+            write(tmp_path / f"Annotations/{k:03}.xml", ["<annotation>", *objects, "</annotation>"])
+        else:
+            shapes = [{"label": w, "points": [b[:2], b[2:]]} for w, b in boxes.items()]
+            write(tmp_path / f"JPEGImages/{k:03}.json", [json.dumps({"version": "5.2", "shapes": shapes})])
+    write(next(tmp_path.rglob("007.[xj][ms]*")), ["<annotation>{"])
+    competition = load_competition(tmp_path)
+    assert competition.class_names == ("fear", "happy", "sad")
+    assert "1 pictures, no label file that can be read (such as JPEGImages/007.png)" in competition.summary()
+    truth = np.array(["happy", "sad", "fear"])[levels(competition.train.images)]
+    assert (np.array(competition.class_names)[competition.train.labels] == truth).all()
+
+
+def test_nested_records_of_a_manifest(tmp_path):
+    names = pictures(tmp_path, 30)
+    records = [
+        {
+            "source-ref": f"s3://bucket/images/{n}",
+            "emotion": k % 3,
+            "emotion-metadata": {"class-name": WORDS[k % 3]},
+        }
+        for k, n in enumerate(names)
+    ]
+    write(tmp_path / "output.manifest", [json.dumps(record) for record in records])
+    assert load_competition(tmp_path).class_names == ("fear", "happy", "sad")

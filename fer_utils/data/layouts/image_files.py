@@ -13,7 +13,7 @@ from fer_utils.competition import DataError
 from fer_utils.data.column_names import ABOUT, COLUMNS, rank
 from fer_utils.data.files.tree import Tree, below_split, folder_split, stem
 from fer_utils.data.images import read_files
-from fer_utils.data.layouts.label_files import READERS
+from fer_utils.data.layouts.label_files import READERS, file_label
 from fer_utils.data.layouts.pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Decoded, Pictures, stacked
 from fer_utils.data.references import References, Resolved
 from fer_utils.data.tables import Table
@@ -22,7 +22,7 @@ from fer_utils.data.words import PREDICTED, SPLITS, STRAY_SHARE, canonical, spli
 LOOKS_FOR = {
     LISTS: "a table with an image and a label column (or votes), and its images",
     FOLDERS: "train/<class>/ with pictures, at least two classes",
-    LABEL_FILES: "a file of labels per picture: labels/1.txt (YOLO's, by the largest box), 1.cls, 1_exp.npy",
+    LABEL_FILES: "a file per picture: YOLO's labels/1.txt, VOC's 1.xml, labelme's 1.json, 1.cls, 1_exp.npy",
     NAMES: "pictures named happy_01.png, or by the codes of JAFFE, KDEF",
 }
 MOST_LEVELS = 6  # of folders that are looked at
@@ -294,10 +294,10 @@ def _own_columns(tree: Tree, files: list[str | None]) -> list[tuple[str, str, li
     labels = [file and name_label(file) for file in files]
     if sum(label is not None for label in labels) * 2 > len(labels):
         columns.append(("file name", NAMES, labels))
-    for name, reader in READERS.items():
-        labels = [reader(tree, file) if file else None for file in files]
+    for suffix in READERS:
+        labels = [file_label(tree, file, suffix) if file else None for file in files]
         if sum(label is not None for label in labels) * 2 > len(labels):
-            columns.append((name, LABEL_FILES, labels))
+            columns.append((f"label file {suffix}", LABEL_FILES, labels))
     return columns
 
 
