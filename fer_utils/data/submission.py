@@ -151,7 +151,7 @@ def _match_rows(
             same = f"{wanted[0]} is {ids[column][rows[0]]}"
             return rows, f"{_quoted(column)}, written in another way ({same})"
     if by_row and [as_int(id_) for id_ in wanted] in (list(range(n)), list(range(1, n + 1))):
-        return np.arange(n), "row numbers of the test pictures, which have no other names"
+        return np.arange(n), "row numbers in the order of the test table, as no column fits"
     column, result = max(found, key=lambda pair: pair[1].n)
     row = result.files.index(None)
     raise DataError(

@@ -15,7 +15,7 @@ from fer_utils.data.files.tree import Tree, below_split, folder_split, stem
 from fer_utils.data.images import read_files
 from fer_utils.data.layouts.label_files import READERS, file_label
 from fer_utils.data.layouts.pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Decoded, Pictures, stacked
-from fer_utils.data.references import References, Resolved
+from fer_utils.data.references import BY_NUMBER, References, Resolved
 from fer_utils.data.tables import Table
 from fer_utils.data.words import PREDICTED, SPLITS, STRAY_SHARE, canonical, split_of, split_words
 
@@ -205,7 +205,7 @@ def _as_list(tree: Tree, table: Table, references: References) -> tuple[Table, s
                     "different folders"
                 )
             continue
-        better = (result.n, -result.leniency, -rank("image", column))
+        better = (result.leniency < BY_NUMBER, result.n, -result.leniency, -rank("image", column))
         if better == key and result.files != best[2].files:
             raise DataError(
                 f"{table.name}: the columns {best[1]!r} and {column!r} both name pictures that are there. "
