@@ -166,7 +166,7 @@ def test_training_by_two_processes_on_a_competition_from_another_directory(
     text = printed(executed)
     assert "training on 2 devices" in text and text.count("epoch   1/1") == 1
     assert json.loads((out / "metrics.json").read_text())["training"]["n_devices"] == 2
-    assert f"submission: {out / 'submission.csv'}" in text and "95 % interval" in text
+    assert f"valid submission: {out / 'submission.csv'} (60 pictures)" in text and "95 % interval" in text
     assert "WARNING: with epochs 1, start_size 28" in text  # a preset, and QUICK
     top = next(cell for cell in executed.cells if cell.id == "top")  # renewed after the training
     result, picture = (output.data for output in top.outputs)

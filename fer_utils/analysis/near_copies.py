@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -100,23 +98,3 @@ def _best_correlation(images: np.ndarray, others: np.ndarray) -> np.ndarray:
                 other = unit_vectors(others[some, 0, rows, columns].astype(np.float32))
                 best[some] = np.maximum(best[some], np.einsum("ij,ij->i", middle, other))
     return best
-
-
-def near_report(table: pd.DataFrame, near: pd.DataFrame) -> dict[str, Any]:
-    """Count near copies, ready for JSON: pairs; pictures of a split that have one, but no exact copy, in
-    another; and pairs with two labels."""
-    codes, groups = table.label.cat.codes.to_numpy(), table.group.to_numpy()
-    first, second = (near[name].to_numpy() for name in ("first", "second"))
-    labelled = (codes[first] >= 0) & (codes[second] >= 0)
-    report: dict[str, Any] = {
-        "pairs": int((~near.mirrored).sum()),
-        "mirrored_pairs": int(near.mirrored.sum()),
-        "labelled_pairs": int(labelled.sum()),
-        "conflicting_pairs": int((labelled & (codes[first] != codes[second])).sum()),
-    }
-    one, other = groups[np.concatenate([first, second])], groups[np.concatenate([second, first])]
-    for here, there in (("valid", "train"), ("test", "train"), ("test", "valid")):
-        exact = table.group[table.split == there]
-        mine = table.group[table.split == here]
-        report[f"{here}_in_{there}"] = int((mine.isin(one[np.isin(other, exact)]) & ~mine.isin(exact)).sum())
-    return report

@@ -71,11 +71,18 @@ def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: s
     }
 
 
+def commonest(scores: dict[str, Any]) -> tuple[str, float]:
+    """The most frequent class of `evaluate`'s labels, and the accuracy of always answering it."""
+    counts = {name: of_class["n"] for name, of_class in scores["per_class"].items()}
+    name = max(counts, key=counts.get)
+    return name, counts[name] / scores["n"]
+
+
 def headline(run: Run, competition: Competition) -> str:
     """The result in short lines of Markdown: accuracy, what guessing reaches, and what makes it worthless."""
-    scores, counts = run.metrics["valid"]["views"], np.bincount(competition.valid.labels)
-    commonest, guess = competition.class_names[counts.argmax()], counts.max() / counts.sum()
-    guessing = f"always answering {commonest} reaches {100 * guess:.1f} %"
+    scores = run.metrics["valid"]["views"]
+    name, guess = commonest(scores)
+    guessing = f"always answering {name} reaches {100 * guess:.1f} %"
     lines = [f"**Valid accuracy {describe(scores)}**, seed {run.config.seed}; {guessing}."]
     if scores["ci_low"] <= guess:
         causes = run.config.warnings or ["train longer (epochs), or look at the labels with `01_eda`"]

@@ -1,8 +1,9 @@
-"""Pictures unlike a face, and differences between splits, by the components of thumbnails."""
+"""Near copies counted, pictures unlike a face, and differences between splits. Test labels are not read."""
 
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,26 @@ from fer_utils.analysis.near_copies import standardised
 from fer_utils.competition import Competition
 
 FACE_COMPONENTS = 50
+
+
+def near_report(table: pd.DataFrame, near: pd.DataFrame) -> dict[str, Any]:
+    """Count near copies, ready for JSON: pairs; pictures of a split that have one, but no exact copy, in
+    another; and pairs with two labels."""
+    codes, groups = table.label.cat.codes.to_numpy(), table.group.to_numpy()
+    first, second = (near[name].to_numpy() for name in ("first", "second"))
+    labelled = (codes[first] >= 0) & (codes[second] >= 0)
+    report: dict[str, Any] = {
+        "pairs": int((~near.mirrored).sum()),
+        "mirrored_pairs": int(near.mirrored.sum()),
+        "labelled_pairs": int(labelled.sum()),
+        "conflicting_pairs": int((labelled & (codes[first] != codes[second])).sum()),
+    }
+    one, other = groups[np.concatenate([first, second])], groups[np.concatenate([second, first])]
+    for here, there in (("valid", "train"), ("test", "train"), ("test", "valid")):
+        exact = table.group[table.split == there]
+        mine = table.group[table.split == here]
+        report[f"{here}_in_{there}"] = int((mine.isin(one[np.isin(other, exact)]) & ~mine.isin(exact)).sum())
+    return report
 
 
 def face_distance(images: np.ndarray) -> np.ndarray:
