@@ -173,13 +173,8 @@ def test_training_by_two_processes_on_a_competition_from_another_directory(
     accuracy = json.loads((out / "metrics.json").read_text())["valid"]["views"]["accuracy"]
     assert f"Valid accuracy {100 * accuracy:.1f} %" in result["text/markdown"]
     assert len(picture["image/png"]) > 10_000
-    assert executed.cells.index(top) == 2 + ("papermill-error" in str(executed.cells[0]))
     page = nbconvert.HTMLExporter().from_notebook_node(executed)[0]
-    assert page.index(f"Valid accuracy {100 * accuracy:.1f} %") < page.index("seed: ")
-    lines = (out / "submission.csv").read_text().splitlines()
-    assert lines[0] == "id,emotion"
-    assert len(lines) == 61
-    assert (out / "figures" / "learning_curves.png").stat().st_size > 10_000
+    assert page.index(f"Valid accuracy {100 * accuracy:.1f} %") < page.index('id="Parameters"')
 
 
 @pytest.mark.parametrize(
