@@ -30,7 +30,7 @@ NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor playwri
 
 help:
 	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']     train and write a submission"
-	@echo "make report RUN=outputs/name                                         write one HTML page about a run: results, curves, errors"
+	@echo "make report RUN=outputs/name                                         write one HTML page about a run or an ensemble: results, curves, errors"
 	@echo "make kaggle ARGS='--user NAME --competition SLUG -p epochs 30'       write notebooks to upload to Kaggle"
 	@echo "make reproduce [RUN=fer2013-cpu DATA=path]                           train a committed result again and compare"
 	@echo "make reproduce ARGS=--score [RUN=... DATA=path]                      score the committed weights, without training"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbconvert
 import nbformat
 import numpy as np
 import pandas as pd
@@ -125,20 +126,23 @@ def test_training_parameters_are_the_config():
     """The same names, types, defaults, words and groups, in the same order."""
     source = (REPOSITORY / "fer_utils" / "config.py").read_text(encoding="utf-8")
     table = re.search(r"# fmt: off.*?\n(.*?)    # fmt: on", source, re.S)[1]
-    lines = [f'preset: str = "none"  # {PRESET_WORDS}']
-    for group, name in re.findall(r"^    (# )?(\w+)", table, re.M):
+    lines = []
+    for group, name in re.findall(r"^    (?:# (.*)|(\w+): )", table, re.M):
         if group:
-            lines.append(f"# {name}")
+            lines += ["", f"# {group}"]
         else:
             field = Config.__dataclass_fields__[name]
             default = json.dumps(field.default) if isinstance(field.default, str) else field.default
             lines.append(f"{name}: {field.type} = {default}  # {field.metadata['words']}")
+        if name == "out":
+            lines.append(f'preset: str = "none"  # {PRESET_WORDS}')
     notebook = nbformat.read(REPOSITORY / "notebooks" / "03_training.ipynb", as_version=4)
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    assert cell.source == "\n".join(lines)
+    assert cell.source == "\n".join(lines[1:])
     assert max(map(len, lines)) <= 110  # ruff would break longer ones
     parameters = papermill.inspect_notebook(REPOSITORY / "notebooks" / "03_training.ipynb")
-    assert list(parameters) == ["preset", *Config.__dataclass_fields__]
+    assert list(parameters)[:5] == ["data", "out", "preset", "epochs", "seed"]  # what a person sets first
+    assert sorted(parameters) == sorted(["preset", *Config.__dataclass_fields__])
     assert all(parameter["help"] for parameter in parameters.values())
 
 
@@ -162,11 +166,15 @@ def test_training_by_two_processes_on_a_competition_from_another_directory(
     text = printed(executed)
     assert "training on 2 devices" in text and text.count("epoch   1/1") == 1
     assert json.loads((out / "metrics.json").read_text())["training"]["n_devices"] == 2
-    assert f"submission: {out / 'submission.csv'}" in text and "95 % interval" in text
-    lines = (out / "submission.csv").read_text().splitlines()
-    assert lines[0] == "id,emotion"
-    assert len(lines) == 61
-    assert (out / "figures" / "learning_curves.png").stat().st_size > 10_000
+    assert f"valid submission: {out / 'submission.csv'} (60 pictures)" in text and "95 % interval" in text
+    assert "WARNING: with epochs 1, start_size 28" in text  # a preset, and QUICK
+    top = next(cell for cell in executed.cells if cell.id == "top")  # renewed after the training
+    result, picture = (output.data for output in top.outputs)
+    accuracy = json.loads((out / "metrics.json").read_text())["valid"]["views"]["accuracy"]
+    assert f"Valid accuracy {100 * accuracy:.1f} %" in result["text/markdown"]
+    assert len(picture["image/png"]) > 10_000
+    page = nbconvert.HTMLExporter().from_notebook_node(executed)[0]
+    assert page.index(f"Valid accuracy {100 * accuracy:.1f} %") < page.index('id="Parameters"')
 
 
 @pytest.mark.parametrize(

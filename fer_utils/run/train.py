@@ -52,7 +52,7 @@ from fer_utils.run.repeat import (
     warn_of_another_machine,
 )
 from fer_utils.run.results import print_results, write_results
-from fer_utils.run.targets import check_targets, training_targets
+from fer_utils.run.targets import check_targets, training_targets, warnings_for
 
 # In a team a checkpoint within an epoch makes all processes wait: it is considered only every so many steps.
 TEAM_STEPS = 20
@@ -80,6 +80,8 @@ def fit(config: Config, competition: Competition) -> Run:
         return load_run(folder.path)
     device = own_device(config.device)
     team = join_team(device)
+    for warning in warnings_for(config, competition) if team.leads else ():
+        print(f"WARNING: {warning}", flush=True)
     if config.n_devices not in ("auto", str(team.size)):
         raise ConfigError(
             f"n_devices is {config.n_devices}, but fit trains on {team.size}: use launch(config, "
