@@ -35,7 +35,10 @@ def advice(run: Run, changes: pd.DataFrame, variants: Variants | None, data: str
     possible = changes[changes.name.isin(["longer", "augmented", "average", "fixed"]) & changes.gain.notna()]
     if all(getattr(run.config, name) >= value for name, value in STRENGTHS.items()):
         possible = possible[possible.name != "augmented"]  # this run has them already
-    sure = possible[possible.significant & (possible.gain > 0)].head(MOST)
+    sure = possible[possible.significant & (possible.gain > 0)]
+    # What was measured on fewer epochs than the run had comes last: its gain is unknown.
+    unknown = (sure.name == "longer") & (variants["base"][0].config.epochs < run.config.epochs)
+    sure = pd.concat([sure[~unknown], sure[unknown]]).head(MOST)
     parts = [f"**{k}. {_step(row, run, variants, data)}" for k, row in enumerate(sure.itertuples(), 1)]
     undecided = possible[~possible.significant & (possible.high > 0)].sort_values("high")
     if not parts:
@@ -62,11 +65,14 @@ def _measurement(row: pd.Series, variants: Variants, again: dict[str, Any]) -> s
 def _step(row: Any, run: Run, variants: Variants, data: str) -> str:
     """One thing to try, in Markdown."""
     out, seconds = f"{shown_path(run.out)}-{row.name}", run.metrics["training"]["seconds"]
-    note, recipe = "", {"out": out}
+    note, recipe, expected = "", {"out": out}, f"{_points(row)}**"
     if row.name == "longer":
         recipe["epochs"], seconds = 2 * run.config.epochs, 2 * seconds
         if (epochs := variants["base"][0].config.epochs) < run.config.epochs:
-            note = f" Measured from {epochs} to {2 * epochs} epochs: expect less after {run.config.epochs}."
+            expected = (
+                f"gain not measurable here** (from {epochs} to {2 * epochs} epochs {_points(row)}; this "
+            )
+            expected += f"run had {run.config.epochs}, so expect less)"
     elif row.name == "augmented":
         recipe |= STRENGTHS
     elif row.name == "fixed":
@@ -84,7 +90,7 @@ def _step(row: Any, run: Run, variants: Variants, data: str) -> str:
             _line("05_ensemble", {"runs": members, "out": out} | ({} if data == "run" else {"data": data}))
         )
     return (
-        f"Try {row.change}: {_points(row)}**, in about {duration(seconds)} on the machine of this run."
+        f"Try {row.change}: {expected}, in about {duration(seconds)} on the machine of this run."
         f"{note}\n\n{_block(*commands)}"
     )
 
@@ -96,7 +102,7 @@ def _training(run: Run, data: str, changes: Mapping[str, Any]) -> str:
     commands = []
     for preset in PRESETS:
         base = Config.from_dict({"preset": preset}).to_dict()
-        differing = {name: value for name, value in wanted.items() if value != base[name]}
+        differing = {name: value for name, value in wanted.items() if value != base[name] or name in changes}
         commands.append(differing if preset == "none" else {"preset": preset} | differing)
     return _line("03_training", min(commands, key=len))
 
@@ -113,7 +119,7 @@ def _line(notebook: str, parameters: Mapping[str, Any]) -> str:
 
 
 def _block(*lines: str) -> str:
-    return "\n".join(["```sh", *lines, "```"])
+    return "\n".join(["```", *lines, "```"])
 
 
 def shown_path(path: Any) -> str:

@@ -104,6 +104,23 @@ def describe_conflicts(conflicts: dict[str, Any]) -> str:
     )
 
 
+def describe_wrong_labels(competition: Competition, doubts: pd.DataFrame | None, seed: int = 0) -> str:
+    """How many labels are wrong, without a network, in words: by `copy_conflicts`; on the demo data, how many
+    of the doubts are really wrong, by `demo_quality`."""
+    if not competition.is_demo:
+        return describe_conflicts(copy_conflicts(competition))
+    if doubts is None or doubts.empty:
+        return "On the demo data the wrong labels are known, but there are no doubts to compare with them."
+    rows = [
+        f"{row.hits:,.0f} of {'all ' if n == len(doubts) else 'the first '}{n:,} "
+        f"({100 * row.precision:.0f} %, 95 % interval {100 * row.ci_low:.0f} to {100 * row.ci_high:.0f})"
+        for n, row in demo_quality(doubts, competition, seed).set_index("looked at").iterrows()
+    ]
+    return (
+        f"Doubts that are really wrong labels: {'; '.join(rows)}. So review from the top, and stop in time."
+    )
+
+
 def demo_quality(found: pd.DataFrame, competition: Competition, seed: int = 0) -> pd.DataFrame:
     """Precision and recall of `doubtful_labels` on training labels of the demo data, drawn with `seed`.
 

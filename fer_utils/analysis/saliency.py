@@ -150,6 +150,14 @@ def describe_sanity(check: dict[str, float]) -> str:
     return f"**The maps depend on the weights and on the picture** {numbers}."
 
 
+def checked_maps(run: Run, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray | None, str]:
+    """The maps of `grad_cam`, and in words what they may be used for; None and why, if none are."""
+    if problem := grad_cam_problem(run):
+        return None, problem
+    maps = grad_cam(run.model, images, classes)
+    return maps, describe_sanity(sanity_check(run.model, images, classes, maps))
+
+
 def face_regions(images: np.ndarray) -> dict[str, tuple[slice, slice]]:
     """Boxes (rows, columns) around the parts of roughly aligned faces, uint8 [N, 1, H, W].
 

@@ -105,10 +105,10 @@ def learning_curve(table: pd.DataFrame, ax: Axes) -> Axes:
             )  # fmt: skip
     if table.estimated.any():
         ax.plot(table.n[-2:], points.accuracy[-2:], ls=":", color=RED)
+        ax.legend(frameon=False, loc="lower right")
     ax.set_xscale("log", base=2)
     ax.set_xticks(table.n, [f"{n:,}" for n in table.n])
     ax.set(xlabel="training images", ylabel="valid accuracy (%)", title="Learning curve")
-    ax.legend(frameon=False, loc="lower right")
     return ax
 
 
