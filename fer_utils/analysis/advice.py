@@ -69,10 +69,8 @@ def _step(row: Any, run: Run, variants: Variants, data: str) -> str:
     if row.name == "longer":
         recipe["epochs"], seconds = 2 * run.config.epochs, 2 * seconds
         if (epochs := variants["base"][0].config.epochs) < run.config.epochs:
-            expected = (
-                f"gain not measurable here** (from {epochs} to {2 * epochs} epochs {_points(row)}; this "
-            )
-            expected += f"run had {run.config.epochs}, so expect less)"
+            expected = f"gain not measurable here**; from {epochs} to {2 * epochs} epochs it was "
+            expected += f"{_points(row)}, expect less after {run.config.epochs}"
     elif row.name == "augmented":
         recipe |= STRENGTHS
     elif row.name == "fixed":

@@ -158,7 +158,7 @@ def describe_learning_curve(curve: pd.DataFrame) -> str:
         return (
             f"**Not measurable here.** The error does not fall measurably from half of the pictures "
             f"({100 * half.accuracy:.1f} %) to all ({100 * now.accuracy:.1f} %), so nothing can be said of "
-            "twice as many. More seeds (study_seeds) would tell."
+            "twice as many. More seeds (`study_seeds`) may tell."
         )
     gain, low, high = (100 * (last[key] - now.accuracy) for key in ("accuracy", "low", "high"))
     return (
