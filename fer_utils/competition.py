@@ -25,7 +25,7 @@ class Split:
     """The images of one part of a competition: training, validation or test.
 
     Attributes:
-        images: uint8 [N, 1, H, W], grey.
+        images: uint8 [N, 1, H, W], grey, or [N, 3, H, W], red, green and blue.
         labels: int64 [N], indices into the competition's `class_names`; None where they are hidden.
         ids: str [N], the competition's name for each image.
         votes: float32 [N, C], how many people saw which class; None where the data has single labels.
@@ -39,8 +39,9 @@ class Split:
     groups: np.ndarray | None = None
 
     def __post_init__(self):
-        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] != 1:
-            raise DataError(f"images must be uint8 [N, 1, H, W], got {self.images.dtype} {self.images.shape}")
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+            found = f"{self.images.dtype} {self.images.shape}"
+            raise DataError(f"images must be uint8 [N, 1, H, W] or [N, 3, H, W], got {found}")
         lengths = {len(a) for a in (self.images, self.labels, self.ids) if a is not None}
         if len(lengths) != 1:
             raise DataError(f"images, labels and ids differ in length: {sorted(lengths)}")
@@ -133,6 +134,11 @@ class Competition:
         splits = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
+    @property
+    def channels(self) -> int:
+        """1 where the images are grey, 3 where they have colours."""
+        return self.train.images.shape[1]
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the pictures, labels, votes, ids and class names; the test labels are left out."""
@@ -148,7 +154,10 @@ class Competition:
     def summary(self) -> str:
         """A few plain lines: layout, size, counts per split and class, and the notes."""
         height, width = self.train.images.shape[2:]
-        lines = [f"{self.layout}: {self.source} ({len(self.class_names)} classes, {height}x{width} pixels)"]
+        colour = ", in colour" * (self.channels == 3)
+        lines = [
+            f"{self.layout}: {self.source} ({len(self.class_names)} classes, {height}x{width} pixels{colour})"
+        ]
         for name, split in self.splits.items():
             text = ", labels hidden"
             if split.labels is not None:
@@ -170,6 +179,6 @@ def picture_groups(images: np.ndarray) -> np.ndarray:
 
 
 def copies_of(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which of uint8 [N, 1, H, W] also stand, exactly, among `others` [M, 1, H, W]. Returns bool [N]."""
+    """Which of uint8 [N, C, H, W] also stand, exactly, among `others` [M, C, H, W]. Returns bool [N]."""
     groups, other_groups = np.split(picture_groups(np.concatenate([images, others])), [len(images)])
     return np.isin(groups, other_groups)

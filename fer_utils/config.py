@@ -14,11 +14,22 @@ from typing import Any, Self
 # Parameters of the data and its splits, of the network and of the random transforms, and those that a run
 # may change when it resumes.
 DATA_PARAMETERS = (
-    *("image_size", "n_folds", "fold", "pool_valid"),
+    *("image_size", "color", "n_folds", "fold", "pool_valid"),
     *("layout", "columns", "classes", "splits", "groups", "clean", "label_fixes", "allow_rejected"),
 )
 NETWORK_PARAMETERS = ("width", "dropout", "drop_path", "pretrained", "image_size")
-AUGMENTATION = ("flip", "rotate", "scale", "shift", "shear", "brightness", "contrast", "erase")
+AUGMENTATION = (
+    "flip",
+    "rotate",
+    "scale",
+    "shift",
+    "shear",
+    "brightness",
+    "contrast",
+    "hue",
+    "saturation",
+    "erase",
+)
 MAY_CHANGE = ("data", "out", "device", "n_devices", "checkpoint_seconds", "max_hours")
 # Parameters of committed runs that were removed since, with the values at which they did nothing.
 REMOVED = {"whiten": (False,), "compile_mode": ("auto", "off")}
@@ -59,6 +70,7 @@ class Config:
     max_hours: float = _parameter(0.0, "stop in time to write results within these hours; 0: no limit", 0, 1e4)
     # data
     image_size: int = _parameter(48, "height and width in pixels; images of another size are resized", 16, 512)
+    color: str = _parameter("auto", 'grey, rgb, or auto: rgb where more than 5 % of the images have colours', choices=("auto", "grey", "rgb"))
     split_seed: int = _parameter(0, "of the validation split, where one is made; members of an ensemble share it", 0, 2**31)
     n_folds: int = _parameter(10, "the validation split gets one part in n_folds, where one is made or pool_valid is on", 2, 100)
     fold: int = _parameter(0, "which of the n_folds parts, from 0", 0, 99)
@@ -104,6 +116,8 @@ class Config:
     shear: float = _parameter(0.0, "largest angle in degrees", 0, 60)
     brightness: float = _parameter(0.15, "largest change, lighter or darker (1: from black to white)", 0, 1)
     contrast: float = _parameter(0.2, "largest change, as a share", 0, 1)
+    hue: float = _parameter(0.0, "largest turn of the colours, as a share of their circle (rgb only)", 0, 0.5)
+    saturation: float = _parameter(0.0, "largest change of the strength of colours, as a share (rgb only)", 0, 1)
     erase: float = _parameter(0.3, "probability of covering a rectangle of 2 to 20 % of the area", 0, 1)
     mixup: float = _parameter(0.0, "alpha of blending two images; 0: off", 0, 10)
     cutmix: float = _parameter(0.0, "alpha of pasting a box of another image; 0: off", 0, 10)

@@ -1,4 +1,5 @@
-"""Image files decoded, and images resized, turned to grey and measured: uint8 [N, 1, H, W] throughout."""
+"""Image files decoded, and images resized, turned to grey and measured: uint8 [N, C, H, W] throughout, C = 1 for
+grey, 3 for red, green and blue."""
 
 from __future__ import annotations
 
@@ -31,6 +32,9 @@ MAX_PIXELS = 64_000_000
 MID_GREY = 128
 # Grey levels. In FER2013 the 14 images below it are black, grey or a dot; the next one above it is a face.
 BLANK_CONTRAST = 5.0
+# Mean difference of the strongest and the weakest channel of a picture with colours. Grey faces that were saved
+# as JPEG in colour stay below 3.
+COLOURED = 6.0
 # Files that a process decodes at a time, and the fewest for which processes are started: on two busy cores
 # 16,000 files of 48 pixels took 1.5 s in one process and 3.7 s in several. (Threads share a lock.)
 DECODED_TOGETHER, WORTH_PROCESSES = 256, 30_000
@@ -61,24 +65,42 @@ def resized(image: Image.Image, size: int) -> Image.Image:
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Resize uint8 [N, 1, H, W] to `size` x `size`; the same array if that is its size."""
+    """Resize uint8 [N, C, H, W] to `size` x `size`; the same array if that is its size."""
     if images.shape[2:] == (size, size):
         return images
-    rows = [np.asarray(resized(Image.fromarray(image[0]), size)) for image in images]
-    return np.stack(rows)[:, None] if rows else np.empty((0, 1, size, size), np.uint8)
+    out = np.empty((*images.shape[:2], size, size), np.uint8)
+    for image, target in zip(images, out, strict=True):
+        _fill(
+            target, resized(Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, 2)), size)
+        )
+    return out
 
 
-def to_grey(images: np.ndarray) -> np.ndarray:
-    """uint8 [N, H, W, C], one or three channels, as uint8 [N, 1, H, W], weighted as PIL does (ITU-R 601)."""
-    if images.shape[3] == 1:
-        return images.reshape(len(images), 1, *images.shape[1:3])
-    weights = np.array([19595, 38470, 7471], np.uint32)  # 0.299, 0.587 and 0.114 of 2 ** 16
-    return ((images @ weights + 32768) >> 16).astype(np.uint8)[:, None]
+def _fill(target: np.ndarray, image: Image.Image) -> None:
+    """Copy an image into uint8 [C, H, W]."""
+    target[:] = np.moveaxis(np.atleast_3d(np.asarray(image)), 2, 0)
 
 
-def decode(source: Path | bytes | None, size: int) -> tuple[np.ndarray, Form]:
-    """An image file, or its bytes, as uint8 [size, size], grey, an animation by its first image; and what it
-    was before.
+def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [N, C, H, W] with 1 channel, weighted as PIL does (ITU-R 601), or with 3; the same array if it has
+    them."""
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return images.repeat(3, axis=1)
+    red, green, blue = (images[:, k].astype(np.uint32) for k in range(3))
+    weighted = 19595 * red + 38470 * green + 7471 * blue  # 0.299, 0.587 and 0.114 of 2 ** 16
+    return ((weighted + 32768) >> 16).astype(np.uint8)[:, None]
+
+
+def coloured(images: np.ndarray) -> np.ndarray:
+    """Which of uint8 [N, C, H, W] have colours, bool [N]; grey in three equal channels has none."""
+    return (images.max(1).astype(np.float32) - images.min(1)).mean((1, 2)) > COLOURED
+
+
+def decode(source: Path | bytes | None, size: int, channels: int = 1) -> tuple[np.ndarray, Form]:
+    """An image file, or its bytes, as uint8 [channels, size, size], an animation by its first image; and what
+    it was before.
 
     Raises:
         Exception: whatever Pillow's plugins stumble over in a broken file.
@@ -89,10 +111,14 @@ def decode(source: Path | bytes | None, size: int) -> tuple[np.ndarray, Form]:
         if file.width * file.height > MAX_PIXELS:
             raise ValueError(f"{file.width} x {file.height} pixels are too many")
         is_colour = file.mode not in ("L", "1", "LA", "I", "I;16", "I;16B", "F")
-        grey = _scaled(np.asarray(file)) if file.mode[0] in "IF" else file.convert("L")
+        image = (_scaled(np.asarray(file)) if file.mode[0] in "IF" else file).convert(
+            "L" if channels == 1 else "RGB"
+        )
         turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation))
-        image = grey if turn is None else grey.transpose(turn)
-    return np.asarray(resized(image, size)), (image.size, is_colour)
+        image = image if turn is None else image.transpose(turn)
+    pixels = np.empty((channels, size, size), np.uint8)
+    _fill(pixels, resized(image, size))
+    return pixels, (image.size, is_colour)
 
 
 def _scaled(values: np.ndarray) -> Image.Image:
@@ -105,13 +131,14 @@ def _scaled(values: np.ndarray) -> Image.Image:
 
 
 def _decode_block(
-    sources: Sequence[Path | bytes | None], size: int
+    sources: Sequence[Path | bytes | None], size: int, channels: int
 ) -> tuple[np.ndarray, dict[int, str], Counter[Form]]:
-    """Images [n, 1, size, size], mid-grey where a file is broken; why, by position; forms of the others."""
-    images, broken, forms = np.full((len(sources), 1, size, size), MID_GREY, np.uint8), {}, Counter()
+    """Images [n, channels, size, size], mid-grey where a file is broken; why, by position; forms of the others."""
+    images = np.full((len(sources), channels, size, size), MID_GREY, np.uint8)
+    broken, forms = {}, Counter()
     for row, source in enumerate(sources):
         try:
-            images[row, 0], form = decode(source, size)
+            images[row], form = decode(source, size, channels)
             forms[form] += 1
         except Exception as error:  # see decode
             reason = str(error) or type(error).__name__
@@ -122,21 +149,23 @@ def _decode_block(
 
 
 def read_files(
-    sources: Sequence[Path | bytes | None], size: int
+    sources: Sequence[Path | bytes | None], size: int, channels: int = 1
 ) -> tuple[np.ndarray, dict[int, str], Counter[Form]]:
     """Decode image files, or their bytes; many files on all cores.
 
     Returns:
-        uint8 [N, 1, size, size], mid-grey where a file is broken; why, by position; the forms of the others.
+        uint8 [N, channels, size, size], mid-grey where a file is broken; why, by position; the forms of the others.
 
     Raises:
         DataError: a process that decodes died, as it does when memory runs out.
     """
-    images = np.empty((len(sources), 1, size, size), np.uint8)
+    images = np.empty((len(sources), channels, size, size), np.uint8)
     broken, forms, start = {}, Counter(), 0
     blocks = [sources[k : k + DECODED_TOGETHER] for k in range(0, len(sources), DECODED_TOGETHER)]
     try:
-        for block, reasons, seen in bar(_decoded(blocks, len(sources), size), "decoding", len(blocks)):
+        for block, reasons, seen in bar(
+            _decoded(blocks, len(sources), size, channels), "decoding", len(blocks)
+        ):
             images[start : start + len(block)] = block
             broken |= {start + row: reason for row, reason in reasons.items()}
             forms.update(seen)
@@ -147,19 +176,21 @@ def read_files(
     return images, broken, forms
 
 
-def _decoded(blocks: list[Sequence[Path | bytes | None]], n: int, size: int) -> Iterator[tuple]:
+def _decoded(
+    blocks: list[Sequence[Path | bytes | None]], n: int, size: int, channels: int
+) -> Iterator[tuple]:
     """`_decode_block` of each block, in order, by processes where there are many files."""
     if n < WORTH_PROCESSES or isinstance(blocks[0][0], bytes):
-        yield from (_decode_block(block, size) for block in blocks)
+        yield from (_decode_block(block, size, channels) for block in blocks)
         return
     pool = joblib.Parallel(n_jobs=min(os.cpu_count() or 1, len(blocks)), return_as="generator")
     try:
-        yield from pool(joblib.delayed(_decode_block)(block, size) for block in blocks)
+        yield from pool(joblib.delayed(_decode_block)(block, size, channels) for block in blocks)
     finally:  # also after Ctrl-C: no process stays behind
         get_reusable_executor().shutdown(kill_workers=True)
 
 
-def changes(forms: Counter[Form], size: int) -> list[str]:
+def changes(forms: Counter[Form], size: int, channels: int) -> list[str]:
     """What was changed in pictures of these forms, in words."""
     sizes, colour = Counter(), 0
     for (shape, is_colour), count in forms.items():
@@ -170,11 +201,11 @@ def changes(forms: Counter[Form], size: int) -> list[str]:
     notes = [f"resized to {size}x{size}: {names}{', ...' if len(other) > 3 else ''}"] if other else []
     if cut := sum(count for (width, height), count in sizes.items() if width != height):
         notes.append(f"not square, cut to the middle: {cut:,} pictures")
-    return notes + [f"colour turned to grey: {colour:,} pictures"] * (colour > 0)
+    return notes + [f"colour turned to grey: {colour:,} pictures"] * (channels == 1 and colour > 0)
 
 
 def light(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the standard deviation of the grey levels of each picture of uint8 [N, 1, H, W]."""
+    """The mean and the standard deviation of the grey levels of each picture of uint8 [N, C, H, W]."""
     pixels = images.reshape(len(images), -1)
     mean = pixels.sum(1, dtype=np.int64) / pixels.shape[1]
     mean_square = np.einsum("ij,ij->i", pixels, pixels, dtype=np.int64) / pixels.shape[1]

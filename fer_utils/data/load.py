@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from fer_utils.competition import Competition, DataError, Rejected, Split
+from fer_utils.config import check_choice
 from fer_utils.data.column_names import COLUMNS
 from fer_utils.data.corrections import apply_fixes, clean_training
 from fer_utils.data.files.cache import Cache, Reading
 from fer_utils.data.files.download import download
-from fer_utils.data.images import changes
+from fer_utils.data.images import changes, coloured
 from fer_utils.data.layouts.registry import check_layout
 from fer_utils.data.locate import around, open_data, search_data
 from fer_utils.data.roles.divisions import parse_splits
@@ -28,12 +29,15 @@ from fer_utils.demo.dataset import make_demo
 from fer_utils.files import find_path
 
 MAX_REJECTED_SHARE = 0.01
+COLORS = ("auto", "grey", "rgb")
+LOOKED_AT, MIN_COLOUR_SHARE = 256, 0.05  # pictures for "auto", and the share with colours for rgb
 
 
 def load_competition(
     data: str | Path = "auto",
     *,
     image_size: int = 48,
+    color: str = "auto",
     seed: int = 0,
     n_folds: int = 10,
     fold: int = 0,
@@ -54,6 +58,7 @@ def load_competition(
             download; "demo" for drawn faces; "auto" to search the FER_DATA environment variable,
             /kaggle/input and data/ in the repository, and to use the demo if nothing is found.
         image_size: side of the square images; others are resized.
+        color: "grey", "rgb", or "auto": rgb where more than 5 % of the pictures have colours.
         seed, n_folds, fold: which images become the validation split, if the data has none or with
             `pool_valid`, which adds that of the data to the training images first (not for the demo).
         layout: one of `registry.LAYOUTS`, if several fit.
@@ -73,21 +78,22 @@ def load_competition(
         DataError: no such data, no known layout, too many unreadable images, or fixes that do not fit.
     """
     _check_options(image_size, n_folds, fold, seed)
+    check_choice("color", color, COLORS)
     said = Said(layout, parse_columns(columns), read_classes(classes), splits, groups)
     check_layout(layout)
     parse_splits(splits)
     if str(data) == "auto":
         data = search_data()
     if str(data) == "demo":
-        return _corrected(make_demo(seed=seed, size=image_size), label_fixes, clean)
+        return _corrected(make_demo(seed=seed, size=image_size, color=color == "rgb"), label_fixes, clean)
     if str(data).startswith("kaggle:"):
         data = download(str(data))
     path = find_path(data)
-    options = {"size": image_size, "said": repr(said), "allow_rejected": allow_rejected}
+    options = {"size": image_size, "color": color, "said": repr(said), "allow_rejected": allow_rejected}
     cache = Cache(path, around(path), options)
     reading = cache.load()
     if reading is None:
-        reading = _read(path, said, image_size, allow_rejected)
+        reading = _read(path, said, image_size, color, allow_rejected)
         cache.save(reading)
     return _corrected(_split(reading, path, (n_folds, fold, seed), pool_valid), label_fixes, clean)
 
@@ -136,21 +142,24 @@ def _corrected(competition: Competition, label_fixes: str | Path, clean: bool) -
     return competition
 
 
-def _read(path: Path, said: Said, image_size: int, allow_rejected: bool) -> Reading:
+def _read(path: Path, said: Said, image_size: int, color: str, allow_rejected: bool) -> Reading:
     with ExitStack() as stack:  # archives stay unpacked until the pictures are decoded
         understanding, others = open_data(path, stack, said)
-        return _assemble(understanding, others, path, image_size, allow_rejected)
+        return _assemble(understanding, others, path, image_size, color, allow_rejected)
 
 
 def _assemble(
-    found: Understanding, others: list[str], path: Path, size: int, allow_rejected: bool
+    found: Understanding, others: list[str], path: Path, size: int, color: str, allow_rejected: bool
 ) -> Reading:
     """The pictures decoded, with labels as class indices."""
     rejected = list(found.rejected)
     splits, notes = {}, list(found.notes)
     total, forms = len(rejected), Counter()
+    channels, share = _channels(found, color)
+    if share:
+        notes.append(f"in colour: {share:.0%} of the pictures looked at have colours (color='grey': without)")
     for name, rows in found.rows.items():
-        images, broken, seen = found.pictures.read(rows, size)
+        images, broken, seen = found.pictures.read(rows, size, channels)
         forms.update(seen)
         total += len(rows)
         for k, why in broken.items():
@@ -170,11 +179,21 @@ def _assemble(
             f"{path}: {len(rejected):,} of about {total:,} pictures cannot be read, more than "
             f"{MAX_REJECTED_SHARE:.0%}; pass allow_rejected=True to continue without them. First:\n{first}"
         )
-    notes = tuple([*notes, *changes(forms, size), *others])
+    notes = tuple([*notes, *changes(forms, size, channels), *others])
     coding = found.coding
     return Reading(
         splits, coding.class_names, coding.label_values, found.form, found.layout, notes, tuple(rejected)
     )
+
+
+def _channels(found: Understanding, color: str) -> tuple[int, float]:
+    """1 or 3 channels; and, where the pictures decide, the share of them with colours if it is enough."""
+    if color != "auto":
+        return (3 if color == "rgb" else 1), 0.0
+    rows = found.rows["train"]
+    images, broken, _ = found.pictures.read(rows[:: -(-len(rows) // LOOKED_AT)], 32, 3)
+    share = float(np.delete(coloured(images), list(broken)).mean()) if len(images) > len(broken) else 0.0
+    return (3, share) if share > MIN_COLOUR_SHARE else (1, 0.0)
 
 
 def _split(reading: Reading, path: Path, folds: tuple[int, int, int], pool_valid: bool) -> Competition:

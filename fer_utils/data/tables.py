@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.images import MID_GREY, to_grey
+from fer_utils.data.images import MID_GREY
 from fer_utils.data.json_parquet import (
     as_text,
     excel_frame,
@@ -95,7 +95,7 @@ class Table:
 
     @cached_property
     def _content(self) -> tuple[pd.DataFrame, np.ndarray | None, dict[int, str]]:
-        """All columns but the pixels as text; the pictures, uint8 [N, 1, S, S]; why rows are broken."""
+        """All columns but the pixels as text; the pictures, uint8 [N, 1 or 3, S, S]; why rows are broken."""
         others = [i for i in range(len(self.columns)) if i not in {*self.pixels, self.encoded}]
         names = [self.columns[i] for i in others]
         if not self.pixels:
@@ -110,7 +110,7 @@ class Table:
             side, channels = shape
             images, wrong = parse_cells(pixels, side * side * channels)
             images[list(wrong)] = MID_GREY
-            blocks.append(to_grey(images.reshape(len(images), side, side, channels)))
+            blocks.append(np.moveaxis(images.reshape(len(images), side, side, channels), 3, 1))
             broken |= {start + row: reason for row, reason in wrong.items()}
             texts.append(_as_texts(chunk[others]))
             start += len(chunk)
@@ -134,7 +134,7 @@ class Table:
 
     @property
     def images(self) -> np.ndarray | None:
-        """The pictures in its rows, uint8 [N, 1, S, S] grey; None without pixels."""
+        """The pictures in its rows, uint8 [N, 1 or 3, S, S]; None without pixels."""
         return self._content[1]
 
     @property

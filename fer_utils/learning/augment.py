@@ -1,7 +1,7 @@
 """Random transforms of a batch on its device, with random numbers of its own for every image; and the fixed
 views of test-time augmentation.
 
-All functions take and return float images [N, 1, H, W] with values in 0..1.
+All functions take and return float images [N, C, H, W] with values in 0..1: C is 1 for grey, 3 for colours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VIEWS: dict[str, list[tuple[bool, float, float, float]]] = {
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 [N, 1, H, W] to float32 in 0..1."""
+    """uint8 [N, C, H, W] to float32 in 0..1."""
     return images.float().div_(255)
 
 
@@ -36,6 +36,7 @@ def augment(images: Tensor, config: Config, generator: torch.Generator) -> Tenso
     images = random_flip(images, config.flip, generator)
     images = random_affine(images, config.rotate, config.scale, config.shift, config.shear, generator)
     images = random_light(images, config.brightness, config.contrast, generator)
+    images = random_color(images, config.hue, config.saturation, generator)
     return random_erase(images, config.erase, generator)
 
 
@@ -70,6 +71,24 @@ def random_light(images: Tensor, brightness: float, contrast: float, generator: 
     offset = _uniform(images, -brightness, brightness, generator)
     mean = images.mean((1, 2, 3), keepdim=True)
     return torch.addcmul(mean * (1 - gain) + offset, images, gain).clamp_(0, 1)
+
+
+# From red, green and blue to luma and two axes of chroma (YIQ, the NTSC's of 1953), in which a hue is an angle.
+_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+
+def random_color(images: Tensor, hue: float, saturation: float, generator: torch.Generator) -> Tensor:
+    """Turn the hues of each image by up to +- `hue` of the colour circle and scale its saturation by
+    1 +- `saturation`, at the same brightness. Grey images stay as they are."""
+    if hue == saturation == 0 or images.shape[1] == 1:
+        return images
+    angle = _uniform(images, -hue, hue, generator) * (2 * math.pi)
+    factor = 1 + _uniform(images, -saturation, saturation, generator)
+    to_yiq = torch.tensor(_YIQ, device=images.device)
+    luma, first, second = torch.einsum("ij,njhw->nihw", to_yiq, images).split(1, dim=1)
+    cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
+    turned = torch.cat([luma, cos * first - sin * second, sin * first + cos * second], dim=1)
+    return torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_yiq), turned).clamp_(0, 1)
 
 
 def random_erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:

@@ -61,7 +61,7 @@ class Residual(nn.Module):
 
 
 class FaceNet(nn.Module):
-    """Images in 0..1 [N, 1, H, W] to logits [N, num_classes]: normalise, features, pool, classify."""
+    """Images in 0..1 [N, 1 or 3, H, W] to logits [N, num_classes]: normalise, features, pool, classify."""
 
     def __init__(self, features: nn.Module, channels: int, num_classes: int, dropout: float):
         super().__init__()
@@ -100,6 +100,7 @@ class ModelOptions:
     width: float
     dropout: float
     drop_path: float = 0.0
+    inputs: int = 1  # 1 for grey images, 3 for red, green and blue
 
     def channels(self, base: int) -> int:
         """`base` channels at this width, a multiple of 8, which matrix units prefer."""
@@ -109,7 +110,7 @@ class ModelOptions:
 def small(options: ModelOptions) -> nn.Module:
     """For CPUs: the first convolution already reduces the costly full resolution; 1.1 M parameters."""
     a, b, c, d = (options.channels(base) for base in (32, 64, 128, 256))
-    blocks = [*_unit(1, a, kernel=6, stride=2), *_unit(a, b), nn.MaxPool2d(2)]
+    blocks = [*_unit(options.inputs, a, kernel=6, stride=2), *_unit(a, b), nn.MaxPool2d(2)]
     blocks += [*_unit(b, c), *_unit(c, c), nn.MaxPool2d(2), *_unit(c, d), *_unit(d, d)]
     return FaceNet(nn.Sequential(*blocks), d, options.num_classes, options.dropout)
 
@@ -118,7 +119,7 @@ def medium(options: ModelOptions) -> nn.Module:
     """For long runs on CPUs: the same stem, five residual blocks; 2.7 M parameters."""
     a, b, c = (options.channels(base) for base in (64, 128, 256))
     shapes = ((a, a, 1), (a, b, 2), (b, b, 1), (b, c, 2), (c, c, 1))
-    blocks = [*_unit(1, a, kernel=6, stride=2), *_residual_blocks(shapes, options)]
+    blocks = [*_unit(options.inputs, a, kernel=6, stride=2), *_residual_blocks(shapes, options)]
     return FaceNet(nn.Sequential(*blocks), c, options.num_classes, options.dropout)
 
 
@@ -126,14 +127,14 @@ def large(options: ModelOptions) -> nn.Module:
     """For GPUs: full-resolution stem, eight residual blocks with squeeze-and-excitation; 11 M parameters."""
     a, b, c, d = (options.channels(base) for base in (64, 128, 256, 512))
     shapes = ((a, a, 1), (a, a, 1), (a, b, 2), (b, b, 1), (b, c, 2), (c, c, 1), (c, d, 2), (d, d, 1))
-    blocks = [*_unit(1, a), *_residual_blocks(shapes, options, excite=True)]
+    blocks = [*_unit(options.inputs, a), *_residual_blocks(shapes, options, excite=True)]
     return FaceNet(nn.Sequential(*blocks), d, options.num_classes, options.dropout)
 
 
 def vgg_bn(options: ModelOptions) -> nn.Module:
     """The peers' VGG with batch normalization: four stages of two convolutions, two layers of 4096
     (the layout published by Khaireddin and Chen 2021, arXiv 2105.03588)."""
-    widths = [1, *map(options.channels, (64, 128, 256, 512))]
+    widths = [options.inputs, *map(options.channels, (64, 128, 256, 512))]
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [*_unit(inputs, outputs), *_unit(outputs, outputs), nn.MaxPool2d(2)]
@@ -152,7 +153,7 @@ def resnet18(options: ModelOptions) -> nn.Module:
     if options.width != 1:
         raise ConfigError("width must be 1 for resnet18, a fixed published network; try 'large'")
     backbone = torchvision_resnet18(num_classes=options.num_classes)
-    backbone.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
+    backbone.conv1 = nn.Conv2d(options.inputs, 64, 3, padding=1, bias=False)
     backbone.maxpool = nn.Identity()
     backbone.fc = nn.Sequential(nn.Dropout(options.dropout), backbone.fc)
     return Normalised(backbone)
@@ -172,10 +173,12 @@ def create_model(
     drop_path: float = 0.0,
     pretrained: bool = False,
     image_size: int = 48,
+    channels: int = 1,
 ) -> nn.Module:
-    """Build a network for grey images in 0..1 [N, 1, H, W] that gives logits [N, num_classes].
+    """Build a network for images in 0..1 [N, channels, H, W] that gives logits [N, num_classes].
 
-    The parameters are those of `Config`; `image_size` matters only to timm's networks of fixed size.
+    The parameters are those of `Config`; `image_size` matters only to timm's networks of fixed size, and
+    `channels` is 1 for grey images, 3 for colours.
 
     Raises:
         ConfigError: an unknown name, or an option that this network does not have.
@@ -184,12 +187,12 @@ def create_model(
         if width != 1:
             raise ConfigError(f"width must be 1 for {name}: choose another timm backbone instead")
         options = {"num_classes": num_classes, "drop_rate": dropout, "pretrained": pretrained}
-        options |= {"drop_path_rate": drop_path} if drop_path else {}
+        options |= {"in_chans": channels} | ({"drop_path_rate": drop_path} if drop_path else {})
         return Normalised(_timm_backbone(name.removeprefix("timm/"), image_size, options))
     check_choice("model", name, [*MODELS, "timm/NAME"])
     if pretrained:
         raise ConfigError(f"pretrained: {name!r} has no published weights; some timm/NAME models have")
-    model = MODELS[name](ModelOptions(num_classes, width, dropout, drop_path))
+    model = MODELS[name](ModelOptions(num_classes, width, dropout, drop_path, channels))
     if drop_path and not any(isinstance(module, Residual) for module in model.modules()):
         problem = f"drop_path must be 0 for {name}, which has no residual blocks that can be skipped"
         raise ConfigError(f"{problem}; try 'medium'")
@@ -200,10 +203,12 @@ def model_cost(model: nn.Module, image_size: int) -> tuple[int, int]:
     """Parameters, and multiply-accumulate operations for one image of `image_size` pixels."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    first = next(module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
+    channels = first.in_channels if isinstance(first, nn.Conv2d) else 1
     device = next(model.parameters()).device
     was_training = model.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(torch.zeros(1, 1, image_size, image_size, device=device))
+        model.eval()(torch.zeros(1, channels, image_size, image_size, device=device))
     model.train(was_training)
     return sum(weights.numel() for weights in model.parameters()), counter.get_total_flops() // 2
 
@@ -230,7 +235,7 @@ def _timm_backbone(name: str, image_size: int, options: dict[str, Any]) -> nn.Mo
     try:
         if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
             options = options | {"img_size": image_size}
-        return timm.create_model(name, in_chans=1, **options)
+        return timm.create_model(name, **options)
     except Exception as error:
         reason = f"({type(error).__name__}: {error})"
         if not options["pretrained"] or isinstance(error, TypeError):  # an option it does not have

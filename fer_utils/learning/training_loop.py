@@ -59,7 +59,8 @@ class Learner:
         self.config, self.team = config, team
         self.fingerprint = competition.fingerprint
         self.num_classes = len(competition.class_names)
-        model = create_model(config.model, self.num_classes, **config.model_options)
+        options = config.model_options | {"channels": competition.channels}
+        model = create_model(config.model, self.num_classes, **options)
         model = model.to(device, memory_format=torch.channels_last)
         self.device = next(model.parameters()).device
         precision = precision or config.precision
@@ -115,7 +116,7 @@ def train_epoch(
     augmented images).
 
     Args:
-        images: uint8 [N, 1, H, W] as `place` put them.
+        images: uint8 [N, C, H, W] as `place` put them.
         labels: int64 [N] on the learner's device.
         step_context: each step runs in one of these; when it ends, the learner may be saved.
         soft: float32 [N, C], targets that replace `labels`; each row sums to 1.

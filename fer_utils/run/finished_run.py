@@ -13,7 +13,7 @@ from torch import nn
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config
-from fer_utils.data.images import resize
+from fer_utils.data.images import resize, with_channels
 from fer_utils.data.load import load_competition
 from fer_utils.files import find_path
 from fer_utils.learning.device import choose_device
@@ -33,6 +33,7 @@ class Run:
         history: one row per epoch.
         class_names: in the order of the probabilities' columns.
         fingerprint: of the data it was trained and validated on.
+        channels: of its images: 1, grey, or 3, red, green and blue.
     """
 
     out: Path
@@ -41,6 +42,7 @@ class Run:
     history: pd.DataFrame
     class_names: tuple[str, ...]
     fingerprint: str
+    channels: int = 1
 
     @property
     def folder(self) -> RunFolder:
@@ -54,24 +56,26 @@ class Run:
         Raises:
             DataError: model.safetensors is damaged, or has the weights of another network.
         """
-        options = self.config.model_options | {"pretrained": False}  # its own weights follow
+        options = self.config.model_options | {"channels": self.channels}
+        options["pretrained"] = False  # its own weights follow
         model = create_model(self.config.model, len(self.class_names), **options)
         self.folder.load_weights(model)
         return model.to(choose_device(self.config.device)).eval()
 
     def predict(self, images: np.ndarray, views: str | None = None) -> np.ndarray:
-        """Class probabilities float32 [N, C] of uint8 images [N, 1, H, W] or [N, H, W].
+        """Class probabilities float32 [N, C] of uint8 images [N, 1 or 3, H, W] or [N, H, W].
 
-        `views` defaults to the config's; images of another size are resized.
+        `views` defaults to the config's; images of another size are resized, and colours turned to grey or
+        grey repeated as the network needs it.
 
         Raises:
             DataError: images of another type or shape.
         """
         images = np.asarray(images)
         images = images[:, None] if images.ndim == 3 else images
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 1:
-            raise DataError(f"images must be uint8 [N, 1, H, W], got {images.dtype} {images.shape}")
-        config, images = self.config, resize(images, self.config.image_size)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise DataError(f"images must be uint8 [N, 1 or 3, H, W], got {images.dtype} {images.shape}")
+        config, images = self.config, resize(with_channels(images, self.channels), self.config.image_size)
         return view_probs(self.model, images, views or config.views, config.evaluation_batch).mean(0)
 
     def load_data(self, data: str = "run") -> Competition:
@@ -130,4 +134,5 @@ def load_run(out: str | Path) -> Run:
         history=folder.history(),
         class_names=tuple(map(str, record["class_names"])),
         fingerprint=str(record["fingerprint"]),
+        channels=record.get("channels", 1),
     )

@@ -41,7 +41,7 @@ class Reference:
             DataError: no image there, or one that cannot be read; it names the file.
         """
         paths = picture_files(files)
-        images, broken, _ = read_files(paths, self.runs[0].config.image_size)
+        images, broken, _ = read_files(paths, self.runs[0].config.image_size, self.runs[0].channels)
         if broken:
             row, reason = next(iter(broken.items()))
             raise DataError(f"{paths[row]}: {reason} ({len(broken)} of {len(paths)} files cannot be read)")

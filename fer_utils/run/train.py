@@ -141,6 +141,7 @@ def _start_or_resume(
             "fingerprint": competition.fingerprint,
             "layout": competition.layout,
             "class_names": list(competition.class_names),
+            "channels": competition.channels,
             "label_values": list(competition.label_values),
             "notes": list(competition.notes),
             "environment": now,

@@ -14,7 +14,7 @@ import pandas as pd
 
 from fer_utils.competition import DataError
 from fer_utils.data.files.tree import Tree, folder_split
-from fer_utils.data.images import MID_GREY, to_grey
+from fer_utils.data.images import MID_GREY
 from fer_utils.data.layouts.array_files import form_of, headers, read_array
 from fer_utils.data.layouts.pictures import Block, Pictures, reader, stacked
 from fer_utils.data.pixel_strings import is_picture
@@ -207,7 +207,7 @@ def _block(array: Array) -> Block:
         missing = np.isnan(block).any((1, 2, 3)) if array.kind == "f" else np.zeros(len(block), bool)
         if block.dtype != np.uint8:
             block = np.nan_to_num(block * scale).round().astype(np.uint8)
-        images = to_grey(np.ascontiguousarray(block))
+        images = np.ascontiguousarray(np.moveaxis(block, 3, 1))
         if missing.any():
             images[missing] = MID_GREY
         return images, dict.fromkeys(np.flatnonzero(missing).tolist(), "a pixel is not a number")

@@ -32,11 +32,11 @@ def _pictures(tables: list[Table]) -> Pictures:
         for column in names.keys() & set(frame.columns):
             frame[column] = [names[column].get(as_int(cell), cell) for cell in frame[column]]
 
-    def read(chosen: Sequence[int], size: int) -> Decoded:
-        images = np.empty((len(chosen), 1, size, size), np.uint8)
+    def read(chosen: Sequence[int], size: int, channels: int) -> Decoded:
+        images = np.empty((len(chosen), channels, size, size), np.uint8)
         broken, forms = {}, Counter()
         for position, encoded in _encoded(tables, chosen):
-            images[position], wrong, seen = read_files(encoded, size)
+            images[position], wrong, seen = read_files(encoded, size, channels)
             broken |= {position[k]: why for k, why in wrong.items()}
             forms.update(seen)
         return images, broken, forms

@@ -64,8 +64,8 @@ def _pictures(tree: Tree, images: list[str], notes: list[str]) -> Pictures:
     for name, layout, cells in own:
         rows[name], layouts[name] = pd.Series(cells, dtype=object), layout
 
-    def read(chosen: Sequence[int], size: int) -> Decoded:
-        return read_files([tree.files.get(files[row]) for row in chosen], size)
+    def read(chosen: Sequence[int], size: int, channels: int) -> Decoded:
+        return read_files([tree.files.get(files[row]) for row in chosen], size, channels)
 
     return Pictures(LISTS, rows, parts, places, ids, read, files, layouts, notes=notes)
 

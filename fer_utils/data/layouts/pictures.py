@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from fer_utils.data.images import Form, resize
+from fer_utils.data.images import Form, resize, with_channels
 
 # The readers of image files, by what the label is taken from.
 LISTS, FOLDERS, NAMES, LABEL_FILES = "image list", "class folders", "labels in file names", "label files"
 
-# Rows and a size to uint8 [n, 1, S, S], why pictures are broken by position, and their forms before.
+# Rows, a size and 1 or 3 channels to uint8 [n, C, S, S], why pictures are broken by position, and their forms before.
 Decoded = tuple[np.ndarray, dict[int, str], Counter[Form]]
-Read = Callable[[Sequence[int], int], Decoded]
+Read = Callable[[Sequence[int], int, int], Decoded]
 TOGETHER = 2048  # pictures converted at a time, so that no copy in float64 fills the memory
 
 
@@ -32,7 +32,7 @@ class Pictures:
         parts: [N], the table or array that a row comes from; "" for files that no table lists.
         places: [N], file and row, for messages.
         ids: [N], what each picture is called.
-        read: decodes some rows at a size.
+        read: decodes some rows at a size, with 1 or 3 channels.
         files: [N], the picture's file in the data; None where it lies in a table or is missing.
         layouts: another name of the reader for some columns, if the label is taken from them.
         names: class names by number, for columns whose file names them.
@@ -72,7 +72,7 @@ class Block:
 
     Attributes:
         n: how many.
-        take: some of them, by a slice or int64 [n], as uint8 [n, 1, S, S], and why any are broken, by
+        take: some of them, by a slice or int64 [n], as uint8 [n, 1 or 3, S, S], and why any are broken, by
             position.
     """
 
@@ -85,11 +85,11 @@ def reader(blocks: Sequence[Block]) -> Read:
     """Reads rows of blocks that lie one after the other."""
     starts = np.cumsum([0, *(block.n for block in blocks)])
 
-    def read(chosen: Sequence[int], size: int) -> Decoded:
+    def read(chosen: Sequence[int], size: int, channels: int) -> Decoded:
         rows, broken, forms = np.asarray(chosen, np.int64), {}, Counter()
         of = np.searchsorted(starts, rows, side="right") - 1
         in_order = len(rows) > 0 and bool((np.diff(rows) == 1).all()) and of[0] == of[-1]
-        out = None if in_order else np.empty((len(rows), 1, size, size), np.uint8)
+        out = None if in_order else np.empty((len(rows), channels, size, size), np.uint8)
         for number in np.unique(of):
             block, targets = blocks[number], np.flatnonzero(of == number)
             own = rows[targets] - starts[number]
@@ -98,6 +98,7 @@ def reader(blocks: Sequence[Block]) -> Read:
                 images, wrong = block.take(slice(own[0], own[-1] + 1) if in_order else own[k : k + step])
                 broken |= {int(targets[k + place]): why for place, why in wrong.items()}
                 forms[(images.shape[:1:-1], block.is_colour)] += len(images)
+                images = with_channels(images, channels)
                 if in_order:  # no picture is in memory twice
                     out = resize(images, size)
                 else:
