@@ -1,5 +1,5 @@
-"""Image files decoded, and images resized, turned to grey and measured: uint8 [N, C, H, W] throughout, C = 1 for
-grey, 3 for red, green and blue."""
+"""Image files decoded, and images resized, turned to grey and measured: uint8 [N, C, H, W] throughout, where C
+is 1 for grey, and 3 for red, green and blue."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ MAX_PIXELS = 64_000_000
 MID_GREY = 128
 # Grey levels. In FER2013 the 14 images below it are black, grey or a dot; the next one above it is a face.
 BLANK_CONTRAST = 5.0
-# Mean difference of the strongest and the weakest channel of a picture with colours. Grey faces that were saved
-# as JPEG in colour stay below 3.
+# Mean difference of the strongest and the weakest channel of a picture with colours; grey ones that were saved
+# with three channels have none.
 COLOURED = 6.0
 # Files that a process decodes at a time, and the fewest for which processes are started: on two busy cores
 # 16,000 files of 48 pixels took 1.5 s in one process and 3.7 s in several. (Threads share a lock.)
@@ -82,8 +82,8 @@ def _fill(target: np.ndarray, image: Image.Image) -> None:
 
 
 def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 [N, C, H, W] with 1 channel, weighted as PIL does (ITU-R 601), or with 3; the same array if it has
-    them."""
+    """uint8 [N, C, H, W] with 1 channel, weighted as PIL does (ITU-R 601), or with 3; the same array if that is
+    how many it has."""
     if images.shape[1] == channels:
         return images
     if channels == 3:
@@ -133,7 +133,8 @@ def _scaled(values: np.ndarray) -> Image.Image:
 def _decode_block(
     sources: Sequence[Path | bytes | None], size: int, channels: int
 ) -> tuple[np.ndarray, dict[int, str], Counter[Form]]:
-    """Images [n, channels, size, size], mid-grey where a file is broken; why, by position; forms of the others."""
+    """Images [n, channels, size, size], mid-grey where a file is broken; why, by position; forms of the
+    others."""
     images = np.full((len(sources), channels, size, size), MID_GREY, np.uint8)
     broken, forms = {}, Counter()
     for row, source in enumerate(sources):
@@ -154,7 +155,8 @@ def read_files(
     """Decode image files, or their bytes; many files on all cores.
 
     Returns:
-        uint8 [N, channels, size, size], mid-grey where a file is broken; why, by position; the forms of the others.
+        uint8 [N, channels, size, size], mid-grey where a file is broken; why, by position; the forms of the
+        others.
 
     Raises:
         DataError: a process that decodes died, as it does when memory runs out.

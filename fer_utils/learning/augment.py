@@ -73,7 +73,7 @@ def random_light(images: Tensor, brightness: float, contrast: float, generator: 
     return torch.addcmul(mean * (1 - gain) + offset, images, gain).clamp_(0, 1)
 
 
-# From red, green and blue to luma and two axes of chroma (YIQ, the NTSC's of 1953), in which a hue is an angle.
+# From red, green and blue to luma and two axes of chroma (YIQ of NTSC, 1953), where a hue is an angle.
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 

@@ -15,7 +15,8 @@ from fer_utils.progress import bar
 def view_probs(
     model: nn.Module, images: np.ndarray, views: str = "plain", batch_size: int = 512
 ) -> np.ndarray:
-    """Class probabilities float32 [V, N, C] of uint8 images [N, 1 or 3, H, W] in each fixed view, plain first.
+    """Class probabilities float32 [V, N, C] of uint8 images [N, 1 or 3, H, W] in each fixed view, the plain
+    one first.
 
     Computed in float32 whatever the training used, so that they differ little between machines.
 

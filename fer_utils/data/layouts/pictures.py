@@ -14,7 +14,8 @@ from fer_utils.data.images import Form, resize, with_channels
 # The readers of image files, by what the label is taken from.
 LISTS, FOLDERS, NAMES, LABEL_FILES = "image list", "class folders", "labels in file names", "label files"
 
-# Rows, a size and 1 or 3 channels to uint8 [n, C, S, S], why pictures are broken by position, and their forms before.
+# Rows, a size and 1 or 3 channels to uint8 [n, C, S, S], why pictures are broken, by position, and the forms
+# that they had.
 Decoded = tuple[np.ndarray, dict[int, str], Counter[Form]]
 Read = Callable[[Sequence[int], int, int], Decoded]
 TOGETHER = 2048  # pictures converted at a time, so that no copy in float64 fills the memory
