@@ -180,7 +180,8 @@ def test_a_gain_of_few_epochs_is_not_promised_to_a_long_training(run, variants_o
         promised = "**1. Try twice the epochs: +10.0 points" in text
         assert promised == (epochs == 1)
         last = (
-            "**2. Try twice the epochs: gain not measurable here**; from 1 to 2 epochs it was +10.0 points" in text
+            "**2. Try twice the epochs: gain not measurable here**; from 1 to 2 epochs it was +10.0 points"
+            in text
         )
         assert last == (epochs == 46)
 
