@@ -98,7 +98,7 @@ def test_combinations_are_found_in_one_half_and_tested_on_the_other():
 def test_small_slices_are_left_out():
     attributes, _, _, _ = planted(100)
     known = np.arange(100) < 10
-    assert set(slices.slice_masks(attributes, known)) == {("copy in train", "no")}
+    assert set(slices.slice_masks(attributes, known)) == {("copy in training", "no")}
 
 
 def test_the_sentence_names_planted_failures_only():
@@ -112,3 +112,15 @@ def test_the_sentence_names_planted_failures_only():
     assert text == "**27 slices tested, 0 measurably worse and 0 measurably better than their classes.**"
     nothing = slices.score_slices({}, correct, labels)
     assert slices.describe_slices(nothing, 3000) == "Not measurable here: no slice has 30 pictures."
+
+
+def test_copies_are_no_advice_but_a_warning():
+    """What was learned by heart is right more often; the rest is not to be mended by augmentation."""
+    labels, has_copy = np.arange(2000) % 2, np.arange(2000) < 500
+    correct = np.random.default_rng(0).random(2000) < np.where(has_copy, 0.95, 0.6)
+    masks = {(slices.COPY, "yes"): has_copy, (slices.COPY, "no"): ~has_copy}
+    text = slices.describe_slices(slices.score_slices(masks, correct, labels), 2000)
+    assert "On the 500 pictures with a copy in training it is" in text and "it has seen them." in text
+    assert "would gain" not in text
+    fewer = np.random.default_rng(0).random(2000) < np.where(has_copy, 0.5, 0.8)
+    assert "seen" not in slices.describe_slices(slices.score_slices(masks, fewer, labels), 2000)
