@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import Competition, copies_of
+from fer_utils.data.images import with_channels
 from fer_utils.progress import bar
 
 # Correlation of two pictures at their best shift. Of 100 pairs of FER2013 above it, 99 were the same
@@ -33,6 +34,7 @@ def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
     """
     different = table[~table.blank].drop_duplicates("group").index.to_numpy()[:MOST_COMPARED]
     images = np.concatenate([split.images for split in competition.splits.values()])[different]
+    images = with_channels(images, 1)
     pairs = pd.concat(
         _near(images, images, mirrored, within=True).assign(mirrored=mirrored) for mirrored in (False, True)
     )
@@ -41,8 +43,10 @@ def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def near_copies_of(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which of uint8 [N, 1, H, W] have an exact, near or mirrored copy in `others` [M, 1, H, W]: bool [N]."""
+    """Which of uint8 [N, C, H, W] have an exact, near or mirrored copy in `others` [M, C, H, W], whatever
+    the colours of the near ones: bool [N]."""
     found = copies_of(images, others)  # also blank ones, which correlate with nothing
+    images, others = with_channels(images, 1), with_channels(others, 1)
     for mirrored in (False, True):
         found[_near(images, others, mirrored, within=False)["first"]] = True
     return found
@@ -71,6 +75,7 @@ def _near(images: np.ndarray, others: np.ndarray, mirrored: bool, within: bool) 
 def standardised(images: np.ndarray, size: int) -> np.ndarray:
     """Thumbnails of `size` pixels as `unit_vectors`, float32 [N, size * size]. (Smaller pictures are enlarged
     by repeating pixels.)"""
+    images = with_channels(images, 1)
     edges = np.arange(size) * images.shape[-1] // size
     areas = np.diff(np.append(edges, images.shape[-1])).clip(min=1).astype(np.float32)
     sums = np.add.reduceat(np.add.reduceat(images[:, 0], edges, 1, np.float32), edges, 2)

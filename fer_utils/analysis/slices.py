@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from fer_utils.analysis.near_copies import unit_vectors
-from fer_utils.data.images import light
+from fer_utils.data.images import light, with_channels
 from fer_utils.learning.augment import view
 from fer_utils.learning.metrics import holm
 
@@ -19,11 +19,11 @@ COPY = "copy in training"
 
 
 def attribute_table(images: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
-    """Properties of each picture of uint8 [N, 1, H, W] that need no labels.
+    """Properties of each picture of uint8 [N, C, H, W] that need no labels.
 
     `brightness` and `contrast`: mean and standard deviation of the grey levels. `sharpness`: the standard
     deviation of the Laplacian over that of the picture (Pech-Pacheco et al. 2000, without the contrast).
-    `face size`: the zoom of the mean face of `reference` [M, 1, H, W] that correlates best. `asymmetry`: 1
+    `face size`: the zoom of the mean face of `reference` [M, C, H, W] that correlates best. `asymmetry`: 1
     minus the correlation with the mirrored picture at the best shift; a turned head or light from one side
     raises it.
 
@@ -31,14 +31,14 @@ def attribute_table(images: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
         A row per picture, columns `ATTRIBUTES`.
     """
     brightness, contrast = light(images)
-    grey = images[:, 0].astype(np.float32)
+    grey = with_channels(images, 1)[:, 0].astype(np.float32)
     middle = grey[:, 1:-1, 1:-1]
     laplacian = 4 * middle - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
     values = {
         "brightness": brightness,
         "contrast": contrast,
         "sharpness": laplacian.std((1, 2)) / middle.std((1, 2)).clip(min=1),
-        "face size": _face_size(grey, reference),
+        "face size": _face_size(grey, with_channels(reference, 1)),
         "asymmetry": 1 - _mirror_correlation(grey),
     }
     return pd.DataFrame(values)

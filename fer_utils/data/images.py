@@ -1,5 +1,5 @@
-"""Image files decoded, and images resized, turned to grey and measured: uint8 [N, C, H, W] throughout, where C
-is 1 for grey, and 3 for red, green and blue."""
+"""Image files decoded, and images resized, turned to grey and measured: uint8 [N, C, H, W] throughout; C is 1
+for grey, 3 for red, green and blue."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ MAX_PIXELS = 64_000_000
 MID_GREY = 128
 # Grey levels. In FER2013 the 14 images below it are black, grey or a dot; the next one above it is a face.
 BLANK_CONTRAST = 5.0
-# Mean difference of the strongest and the weakest channel of a picture with colours; grey ones that were saved
-# with three channels have none.
+# Mean difference of the strongest and the weakest channel of a picture with colours; a grey one that was
+# saved with three channels has none.
 COLOURED = 6.0
 # Files that a process decodes at a time, and the fewest for which processes are started: on two busy cores
 # 16,000 files of 48 pixels took 1.5 s in one process and 3.7 s in several. (Threads share a lock.)
@@ -82,8 +82,8 @@ def _fill(target: np.ndarray, image: Image.Image) -> None:
 
 
 def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 [N, C, H, W] with 1 channel, weighted as PIL does (ITU-R 601), or with 3; the same array if that is
-    how many it has."""
+    """uint8 [N, C, H, W] with 1 channel, weighted as PIL does (ITU-R 601), or with 3; the same array if it
+    has as many."""
     if images.shape[1] == channels:
         return images
     if channels == 3:
@@ -208,7 +208,7 @@ def changes(forms: Counter[Form], size: int, channels: int) -> list[str]:
 
 def light(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean and the standard deviation of the grey levels of each picture of uint8 [N, C, H, W]."""
-    pixels = images.reshape(len(images), -1)
+    pixels = with_channels(images, 1).reshape(len(images), -1)
     mean = pixels.sum(1, dtype=np.int64) / pixels.shape[1]
     mean_square = np.einsum("ij,ij->i", pixels, pixels, dtype=np.int64) / pixels.shape[1]
     return mean, np.sqrt((mean_square - mean**2).clip(min=0))

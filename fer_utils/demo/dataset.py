@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -29,6 +31,9 @@ DEFECTS = {
     "valid": {"wrong label": 0.04, "copy": 0.004, "blank": 0.001},  # of an image in train, as in FER2013
     "test": {"copy": 0.004, "blank": 0.001},
 }
+
+# Red, green and blue of skins in light, from pale to dark.
+SKINS = ((255, 219, 190), (241, 194, 150), (224, 172, 120), (198, 134, 90), (141, 85, 60))
 
 NOTES = (
     "DEMONSTRATION DATA: drawn faces, NOT the competition. No number on them says anything of real faces.",
@@ -94,8 +99,21 @@ def _draw_split(plan, rng, size, train):
     return images
 
 
+def _tinted(images: np.ndarray) -> np.ndarray:
+    """Grey faces [N, 1, H, W] in the colour of a skin, [N, 3, H, W], about as bright as before; which colour
+    follows from the pixels, so that copies stay copies."""
+    tones = np.array(SKINS) / (np.array(SKINS) @ [0.299, 0.587, 0.114])[:, None]
+    chosen = tones[images.sum((1, 2, 3), dtype=np.int64) % len(tones)]
+    return (images * chosen[:, :, None, None]).clip(0, 255).astype(np.uint8)
+
+
 def make_demo(
-    n_train: int = 5000, n_valid: int = 1500, n_test: int = 1500, seed: int = 0, size: int = 48
+    n_train: int = 5000,
+    n_valid: int = 1500,
+    n_test: int = 1500,
+    seed: int = 0,
+    size: int = 48,
+    color: bool = False,
 ) -> Competition:
     """Draw the demo competition: seven expressions, imbalanced, with the `DEFECTS` that `demo_truth` lists.
 
@@ -105,6 +123,7 @@ def make_demo(
         n_train, n_valid, n_test: images per split, at least one.
         seed: 0 or more.
         size: height and width in pixels, even, 24 to 256.
+        color: in the colours of skins, uint8 [N, 3, size, size]; else grey.
 
     Raises:
         DataError: the size is odd or out of range.
@@ -116,6 +135,8 @@ def make_demo(
         images = _draw_split(plan, np.random.default_rng([seed, 3 + stream]), size, train)
         labels = None if name == "test" else plan.label.to_numpy(np.int64)
         splits[name] = Split(images, labels, plan.id.to_numpy(str))
+    if color:
+        splits = {name: replace(split, images=_tinted(split.images)) for name, split in splits.items()}
     template = pd.DataFrame({"id": plans["test"].id, "emotion": "0"}, dtype=str)
     values = tuple(range(len(FER_CLASSES)))
     form = SubmissionFormat(template, "emotion", np.arange(n_test), tuple(map(str, values)))

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_utils.competition import Split
+from fer_utils.data.images import with_channels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,25 +31,30 @@ def face_grid(
     maps: np.ndarray | None = None,
     cmap: str = "gray",
 ) -> Axes:
-    """Images [N, 1, H, W] side by side in rows, with an optional caption under each or label per row, and
-    with `maps` [N, H, W] drawn over them, bright where these are high.
+    """Images [N, 1 or 3, H, W] side by side in rows, with an optional caption under each or label per row,
+    and with `maps` [N, H, W] drawn over them, bright where these are high.
 
     Images are uint8 or floats in 0..1, arrays or tensors of any device.
     """
-    images = _grey_levels(images)[:, 0]
-    n, height, width = images.shape
+    images = _grey_levels(images)
+    n, channels, height, width = images.shape
     rows, gap = max(1, -(-n // columns)), max(2, width // 16)
     down, across = height + gap + (height // 3 if len(captions) else 0), width + gap
 
     def draw(planes: np.ndarray, **options: Any) -> None:
-        tiles = np.full((rows * columns, down, across), np.nan)  # nan stays white
+        empty = np.nan if planes.shape[3] == 1 else 0  # both stay white
+        tiles = np.full((rows * columns, down, across, planes.shape[3]), empty)
         tiles[:n, :height, :width] = planes
-        canvas = tiles.reshape(rows, columns, down, across).swapaxes(1, 2).reshape(rows * down, -1)
-        ax.imshow(canvas, interpolation="nearest", **options)
+        canvas = tiles.reshape(rows, columns, down, across, -1).swapaxes(1, 2)
+        ax.imshow(canvas.reshape(rows * down, columns * across, -1), interpolation="nearest", **options)
 
-    draw(images, cmap=cmap, vmin=0, vmax=255)
+    if channels == 1:
+        draw(images[:, 0, :, :, None], cmap=cmap, vmin=0, vmax=255)
+    else:  # a fourth channel says where there is a picture
+        opaque = np.full((n, 1, height, width), 255, np.uint8)
+        draw(np.concatenate([images, opaque], 1).transpose(0, 2, 3, 1) / 255)
     if maps is not None and maps.any():
-        draw(maps, cmap="inferno", vmin=0, vmax=np.quantile(maps, 0.99), alpha=0.45)
+        draw(maps[..., None], cmap="inferno", vmin=0, vmax=np.quantile(maps, 0.99), alpha=0.45)
     for i, caption in enumerate(captions):
         below = (i % columns) * across + width / 2, (i // columns) * down + height + 1
         ax.text(*below, caption, ha="center", va="top", fontsize=8, linespacing=1.1)
@@ -85,7 +91,8 @@ def mean_faces(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
 def mean_differences(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
     """The mean image of each class minus the mean of all, without the difference in brightness: red is
     brighter, blue is darker."""
-    differences = class_means(split.images, split.labels, class_names) - split.images.mean(0)
+    images = with_channels(split.images, 1)
+    differences = class_means(images, split.labels, class_names) - images.mean(0)
     differences = np.nan_to_num(differences - differences.mean((1, 2, 3), keepdims=True))
     limit = max(1, np.abs(differences).max())
     face_grid(0.5 + differences / (2 * limit), ax, len(class_names), class_names, cmap="RdBu_r")
