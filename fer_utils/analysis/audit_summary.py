@@ -147,8 +147,9 @@ def _light(report: dict[str, Any]) -> Iterator[str]:
     elif max(abs(bound - 0.5) for row in rows for bound in (row["low"], row["high"])) > 0.15:
         row = max(rows, key=lambda row: row["high"] - row["low"])
         yield (
-            f"Whether light tells classes apart is not measurable here: {row['n']:,} pictures of "
-            f"{row['label']} leave the AUC of its {row['value']} between {row['low']:.2f} and {row['high']:.2f}."
+            f"Whether light tells classes apart is not measurable here: with {row['n']:,} pictures of "
+            f"{row['label']}, the AUC of its {row['value']} lies between {row['low']:.2f} and "
+            f"{row['high']:.2f}."
         )
     else:
         yield (

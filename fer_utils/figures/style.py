@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from fer_utils.files import OutputError, atomic_write
 
-# One colour for each expression in every figure: those of Petroff's ten (2021, arXiv:2107.02270; "petroff10" of
-# matplotlib) that are the furthest apart. The eight differ by at least 16 in CAM02-UCS, in normal sight and
+# One colour for each expression in every figure: those of Petroff's ten (2021, arXiv:2107.02270; matplotlib's
+# "petroff10") that are the furthest apart. The eight differ by at least 16 in CAM02-UCS, in normal sight and
 # without red, green or blue cones (a test measures it). "uncertain", no expression, has a ninth.
 EXPRESSION_COLORS = {
     "angry": "#e76300",
