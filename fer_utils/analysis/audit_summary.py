@@ -142,7 +142,7 @@ def _light(report: dict[str, Any]) -> Iterator[str]:
             f"The {row['value']} alone separates {row['label']} from the others with an AUC of {_auc(row)}: "
             f"its mean is {row['mean']:.0f}, theirs {row['others'][0]:.0f} to {row['others'][1]:.0f}. "
             f"{'Other classes stand out too: ' + ', '.join(more) + '. ' if more else ''}A model can use that "
-            f"as a shortcut, which fails in other light; more {row['value']} in augmentation weakens it."
+            f"as a shortcut, which fails in other light; more `{row['value']}` in augmentation weakens it."
         )
     elif max(abs(bound - 0.5) for row in rows for bound in (row["low"], row["high"])) > 0.15:
         row = max(rows, key=lambda row: row["high"] - row["low"])
@@ -176,7 +176,7 @@ def _light_by_split(report: dict[str, Any]) -> Iterator[str]:
     if abs(gap) < chance > 0.5:
         verdict = "too few pictures to say more"
     elif abs(gap) >= max(0.2, chance):
-        verdict = f"they differ: more {value} in augmentation bridges it"
+        verdict = f"they differ: more `{value}` in augmentation bridges it"
     yield (
         f"Between splits, the mean {value} of {name} differs most from train's, by {gap:+.2f} standard "
         f"deviations: {verdict}."

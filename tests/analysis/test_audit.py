@@ -18,6 +18,7 @@ from fer_utils.analysis.audit import (
 from fer_utils.analysis.audit_summary import findings, light_findings
 from fer_utils.competition import Competition, Rejected, Split
 from fer_utils.data.images import light
+from fer_utils.files import REPOSITORY
 
 CLASSES = ("happy", "sad", "fear")
 FACES = np.random.default_rng(0).integers(0, 256, (12, 1, 16, 16), dtype=np.uint8)
@@ -142,7 +143,7 @@ def test_the_area_under_the_curve_is_that_of_all_pairs():
 def test_a_split_in_another_light_is_named():
     faces = np.random.default_rng(1).integers(0, 100, (400, 1, 16, 16), dtype=np.uint8)
     train = split(faces, [0, 1] * 200, "train")
-    for lift, verdict in ((0, "they look alike"), (90, "more brightness in augmentation bridges it")):
+    for lift, verdict in ((0, "they look alike"), (90, "more `brightness` in augmentation bridges it")):
         valid = split(faces + np.uint8(lift), [0, 1] * 200, "valid")
         competition = Competition(train, valid, None, ("happy", "sad"), (0, 1))
         assert verdict in " ".join(findings(audit(competition, picture_table(competition))))
@@ -175,3 +176,21 @@ def test_a_class_without_pictures_is_counted_as_zero(competition):
     text = " ".join(findings(report))
     assert "none of them is neutral" in text
     assert "No picture in train is neutral: no model can learn that." in text and "to 1" not in text
+
+
+def test_what_01_says_of_fer2013_is_what_its_audit_counted():
+    notebook = json.loads((REPOSITORY / "notebooks/01_eda.ipynb").read_text(encoding="utf-8"))
+    said = " ".join("".join(notebook["cells"][0]["source"]).split())
+    counted = (REPOSITORY / "outputs/reference/audit.md").read_text(encoding="utf-8")
+    pairs = {
+        "35,887 pictures": "pictures among the 35,887 |",
+        "one class is sixteen times as common as another": "16.5 to 1 |",
+        "one picture in thirteen of the validation and of the test split": "280 (7.8 %) / 288 (8.0 %) |",
+        "as many have a near copy there": "274 (7.6 %) / 300 (8.4 %) |",
+        "47 pictures carry different labels": "of which 47 (3.7 %) |",
+        "surprise is brighter than the other classes": "146, and 121 to 136 grey levels |",
+        "the pictures least like a face are text and drawings": "15 are text",
+    }
+    for words, number in pairs.items():
+        assert words in said and number in counted, words
+    assert 1 / 13.5 < 0.078 < 0.080 < 1 / 12.4
