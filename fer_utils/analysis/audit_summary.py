@@ -9,8 +9,13 @@ from typing import Any
 
 def findings(report: dict[str, Any]) -> list[str]:
     """The sentences that follow from a report of `audit.audit`."""
-    parts = (_classes, _precision, _copies, _near_copies, _conflicts, _waste, _light, _light_by_split, _drift)
+    parts = (_classes, _precision, _copies, _near_copies, _conflicts, _waste, light_findings, _drift)
     return [sentence for part in parts for sentence in part(report)]
+
+
+def light_findings(report: dict[str, Any]) -> list[str]:
+    """What brightness and contrast say on the classes and on the splits."""
+    return [*_light(report), *_light_by_split(report)]
 
 
 def _classes(report: dict[str, Any]) -> Iterator[str]:
@@ -19,6 +24,10 @@ def _classes(report: dict[str, Any]) -> Iterator[str]:
     ratio, total = counts[most] / max(counts[least], 1), sum(counts.values())
     if ratio == 1:
         yield f"The {len(counts)} classes are equally common in train: {counts[most]:,} pictures each."
+        return
+    if not counts[least]:
+        absent = ", ".join(name for name, count in counts.items() if not count)
+        yield f"No picture in train is {absent}: no model can learn that."
         return
     advice = "No class needs more weight."
     if ratio > 3:
@@ -71,10 +80,18 @@ def _near_copies(report: dict[str, Any]) -> Iterator[str]:
         f"({_percent(near['valid_in_train'], report['n']['valid'])}) have one in train."
     )
     if near["labelled_pairs"] >= 30:
+        counts = [sum(split[name] for split in report["counts"].values()) for name in report["class_names"]]
+        share = near["conflicting_pairs"] / near["labelled_pairs"]
+        by_chance = 1 - sum((count / sum(counts)) ** 2 for count in counts)
+        meaning = "a rough measure of how noisy the labels are."
+        if share > by_chance / 2:  # of one photograph, labels are not so bad
+            meaning = (
+                f"any two pictures would in {_percent(by_chance, 1)}. So many of these pairs are different "
+                "faces that look alike, and their labels say nothing on label noise."
+            )
         yield (
-            f"Of {near['labelled_pairs']:,} such pairs with two labels, "
-            f"{_percent(near['conflicting_pairs'], near['labelled_pairs'])} disagree: a rough measure of how "
-            "noisy the labels are."
+            f"Of {near['labelled_pairs']:,} such pairs with two labels, {_percent(share, 1)} disagree: "
+            f"{meaning}"
         )
 
 
@@ -82,9 +99,13 @@ def _drift(report: dict[str, Any]) -> Iterator[str]:
     if not report["drift"]:
         return
     splits, worst = max(report["drift"].items(), key=lambda item: item[1]["low"])
-    verdict = "the splits come from one source."
+    verdict = "it cannot tell them apart."
     if worst["low"] > 0.55:
         verdict = "they differ, so expect another score there."
+    elif worst["low"] > 0.5:
+        verdict = "they differ a little."
+    elif worst["high"] > 0.6:
+        verdict = "too few pictures to say whether they differ."
     yield (
         f"A classifier tells {splits.replace(', ', ' from ')} with an AUC of {worst['auc']:.3f} "
         f"({worst['low']:.3f} to {worst['high']:.3f}; 0.5 is chance): {verdict}"
@@ -109,16 +130,36 @@ def _waste(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _light(report: dict[str, Any]) -> Iterator[str]:
-    share = max(report["light_by_class"].values())
     spread = report["light"]["train"]["brightness"]["std"]
-    by_chance = (len(report["class_names"]) - 1) / max(report["n"]["train"] - 1, 1)
-    verdict = "Light says little on the class, so varying it in augmentation is safe."
-    if share >= max(0.1, 3 * by_chance):
-        verdict = "Light tells classes apart: find out why before a model learns it."
-    yield (
-        f"Brightness varies by ±{spread:.0f} of 255 grey levels between train pictures; the class explains "
-        f"at most {_percent(share, 1)} of the variance of brightness and of contrast. {verdict}"
-    )
+    yield f"The brightness of train pictures varies by ±{spread:.0f} of 255 grey levels (standard deviation)."
+    rows = sorted(report["light_by_class"], key=lambda row: -abs(row["auc"] - 0.5))
+    apart = [row for row in rows if row["low"] > 0.55 or row["high"] < 0.45]
+    if not rows:
+        yield "Whether light tells classes apart is not measurable here: no class has 10 pictures."
+    elif apart:
+        row, more = apart[0], [f"{row['label']} ({row['value']}, {row['auc']:.2f})" for row in apart[1:]]
+        yield (
+            f"The {row['value']} alone separates {row['label']} from the others with an AUC of {_auc(row)}: "
+            f"its mean is {row['mean']:.0f}, theirs {row['others'][0]:.0f} to {row['others'][1]:.0f}. "
+            f"{'Other classes stand out too: ' + ', '.join(more) + '. ' if more else ''}A model can use that "
+            f"as a shortcut, which fails in other light; more `{row['value']}` in augmentation weakens it."
+        )
+    elif max(abs(bound - 0.5) for row in rows for bound in (row["low"], row["high"])) > 0.15:
+        row = max(rows, key=lambda row: row["high"] - row["low"])
+        yield (
+            f"Whether light tells classes apart is not measurable here: with {row['n']:,} pictures of "
+            f"{row['label']}, the AUC of its {row['value']} lies between {row['low']:.2f} and "
+            f"{row['high']:.2f}."
+        )
+    else:
+        yield (
+            f"No class stands out by light: the AUC furthest from chance is that of the {rows[0]['value']} "
+            f"of {rows[0]['label']}, {_auc(rows[0])}. Varying light in augmentation is safe."
+        )
+
+
+def _auc(row: dict[str, Any]) -> str:
+    return f"{row['auc']:.2f} ({row['low']:.2f} to {row['high']:.2f}; 0.5 is chance)"
 
 
 def _light_by_split(report: dict[str, Any]) -> Iterator[str]:
@@ -131,9 +172,11 @@ def _light_by_split(report: dict[str, Any]) -> Iterator[str]:
         if name != "train"
     }
     (name, value), gap = max(gaps.items(), key=lambda item: abs(item[1]))
-    verdict = "they look alike"
-    if abs(gap) >= max(0.2, 3 / math.sqrt(report["n"][name])):  # three standard errors
-        verdict = f"they differ: more {value} in augmentation bridges it"
+    verdict, chance = "they look alike", 3 / math.sqrt(report["n"][name])  # three standard errors
+    if abs(gap) < chance > 0.5:
+        verdict = "too few pictures to say more"
+    elif abs(gap) >= max(0.2, chance):
+        verdict = f"they differ: more `{value}` in augmentation bridges it"
     yield (
         f"Between splits, the mean {value} of {name} differs most from train's, by {gap:+.2f} standard "
         f"deviations: {verdict}."

@@ -15,7 +15,7 @@ import yaml
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import REPOSITORY
-from fer_utils.learning.metrics import calibrated_log_loss, evaluate, paired_test
+from fer_utils.learning.metrics import calibrated_log_loss, describe_gain, evaluate, paired_test
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 
@@ -100,7 +100,7 @@ def member_table(runs: Sequence[Run], result: dict[str, Any]) -> pd.DataFrame:
             "model": [run.config.model for run in runs],
             "seed": [run.config.seed for run in runs],
             "valid accuracy": [f"{100 * score['accuracy']:.2f} %" for score in result["scores"]],
-            "log loss": [round(score["log_loss"], 4) for score in result["scores"]],
+            "log loss": [round(score["log_loss"], 3) for score in result["scores"]],
             "chosen": [k in result["chosen"] for k in range(len(runs))],
         }
     )
@@ -158,3 +158,12 @@ def score_ensemble(
         "cross_fitted": evaluate(cross_fitted, labels, class_names),
         "cross_fitted_against_best": paired_test(cross_fitted.argmax(1), best_preds, labels),
     }
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """What `score_ensemble` found, in two lines: how many runs are averaged, and what that gains."""
+    n = len(result["chosen"])
+    if n == 1:
+        return "The best run alone:\nno other lowers the log loss of the average"
+    gain = describe_gain(result["cross_fitted_against_best"])
+    return f"{n} runs averaged, cross-fitted, against the best alone:\n{gain}"

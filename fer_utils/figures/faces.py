@@ -119,13 +119,6 @@ def _grey_levels(images: np.ndarray | Tensor) -> np.ndarray:
     return images if images.dtype == np.uint8 else (255 * images).round().astype(np.uint8)
 
 
-def label_captions(targets: Tensor, class_names: Sequence[str]) -> list[str]:
-    """The two main classes of each target [N, C] with their shares: captions for mixup and cutmix."""
-    rows = (100 * targets).round().int().tolist()
-    ranked = [sorted(zip(row, class_names, strict=True), reverse=True)[:2] for row in rows]
-    return ["\n".join(f"{name} {share} %" for share, name in pairs if share) for pairs in ranked]
-
-
 def face_gallery(images: np.ndarray, captions: Sequence[str], columns: int = 8) -> Figure:
     """A figure of images [N, 1, H, W] with a caption of two lines under each; its height fits them."""
     rows, width = max(1, -(-len(images) // columns)), 11.0

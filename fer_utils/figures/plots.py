@@ -14,6 +14,7 @@ from fer_utils.competition import Competition
 from fer_utils.figures.style import (  # noqa: F401 (notebooks use plots.set_style and others)
     BLUE,
     DARK,
+    LINES,
     RED,
     SPLIT_COLORS,
     class_colors,
@@ -45,14 +46,14 @@ def learning_curves(
 ) -> Sequence[Axes]:
     """Loss on the first of two axes, accuracy on the second, by epoch; the chosen epoch is marked."""
     lines = {
-        "train_{}": ("train", SPLIT_COLORS["train"]),
-        "valid_{}": ("valid, weights", SPLIT_COLORS["valid"]),
-        "valid_{}_average": ("valid, moving average", RED),
+        "train_{}": ("train", "o-", SPLIT_COLORS["train"]),
+        "valid_{}": ("valid, weights", "s--", SPLIT_COLORS["valid"]),
+        "valid_{}_average": ("valid, moving average", "^-.", RED),
     }
     for ax, quantity, factor, unit in ((axs[0], "loss", 1, ""), (axs[1], "accuracy", 100, " (%)")):
-        for column, (label, color) in lines.items():
+        for column, (label, look, color) in lines.items():
             if (name := column.format(quantity)) in history:
-                ax.plot(history.epoch, factor * history[name], "o-", ms=3, color=color, label=label)
+                ax.plot(history.epoch, factor * history[name], look, ms=4, color=color, label=label)
         if chosen_epoch is not None:
             ax.axvline(chosen_epoch, color=DARK, lw=1, ls=":", label=f"chosen: epoch {chosen_epoch}")
         ax.set(xlabel="epoch", ylabel=f"{quantity}{unit}", title=quantity.capitalize())
@@ -78,12 +79,14 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax: Axes, c
 
 
 def recall_bars(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Recall of each class with its 95 % interval, from `metrics.per_class_table`, in its order."""
+    """Recall of each class with its 95 % interval, from `metrics.per_class_table`: its first row, which has
+    the weakest F1, on top."""
     errors = 100 * np.stack([table.recall - table.recall_low, table.recall_high - table.recall])
     colors = class_colors(table.index)
     bars = ax.barh(range(len(table)), 100 * table.recall, xerr=errors.clip(min=0), color=colors, ecolor=DARK)
     ax.bar_label(bars, [f" n = {n:,}" for n in table.n], label_type="edge", fontsize=8, padding=2)
-    ax.set(xlabel="recall (%), 95 % interval", title="Recall by class", xlim=(0, 112))
+    order = ", weakest F1 on top" * bool(table.f1[table.n > 0].is_monotonic_increasing)
+    ax.set(xlabel="recall (%), 95 % interval", title=f"Recall by class{order}", xlim=(0, 112))
     return label_rows(ax, table.index)
 
 
@@ -124,14 +127,17 @@ def dots_with_intervals(
 
 
 def densities(table: pd.DataFrame, name: str, by: str, ax: Axes) -> Axes:
-    """Smoothed distribution of one column of `audit.picture_table`, a line for each "label" or "split"."""
+    """Smoothed distribution of one column of `audit.picture_table`, a line for each "label" or "split" with
+    at least two different values."""
     categories = table[by].cat.categories
     colors = SPLIT_COLORS if by == "split" else dict(zip(categories, class_colors(categories), strict=True))
-    present = [category for category in categories if (table[by] == category).any()]
-    sns.kdeplot(
-        table, x=name, hue=by, hue_order=present, palette=colors, common_norm=False, cut=0,
-        warn_singular=False, ax=ax,
-    )  # fmt: skip
+    for k, category in enumerate(categories):
+        values = table[name][table[by] == category]
+        if values.nunique() > 1:  # no curve for nothing, or for one value
+            look = {"color": colors[category], "ls": LINES[k % len(LINES)], "label": category}
+            sns.kdeplot(values, cut=0, ax=ax, **look)
+    if ax.lines:
+        ax.legend(title=by)
     ax.set(ylabel="density", title=name.capitalize())
     return ax
 

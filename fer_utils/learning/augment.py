@@ -54,12 +54,18 @@ def random_affine(
     directions and `shear` degrees. Border pixels are repeated outwards."""
     if rotate == scale == shift == shear == 0:
         return images
-    angle = _uniform(images, -rotate, rotate, generator) * (math.pi / 180)
-    slant = torch.tan(_uniform(images, -shear, shear, generator) * (math.pi / 180))
-    factor = 1 / (1 + _uniform(images, -scale, scale, generator))
-    dx, dy = (_uniform(images, -2 * shift, 2 * shift, generator) for _ in range(2))
-    cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
-    matrix = torch.stack([cos, slant * cos - sin, dx, sin, slant * sin + cos, dy], dim=1)
+    angle, slant = (_uniform(images, -limit, limit, generator) for limit in (rotate, shear))
+    change = _uniform(images, -scale, scale, generator)
+    dx, dy = (_uniform(images, -shift, shift, generator) for _ in range(2))
+    return affine(images, angle, change, dx, dy, slant)
+
+
+def affine(images: Tensor, angle: Tensor, change: Tensor, dx: Tensor, dy: Tensor, slant: Tensor) -> Tensor:
+    """Warp each image by its own numbers, each [N, 1, 1, 1]: degrees, change of size (positive: larger),
+    shifts as shares of the size, degrees of shear."""
+    factor, slant = 1 / (1 + change), torch.tan(slant * (math.pi / 180))
+    cos, sin = (wave(angle * (math.pi / 180)) * factor for wave in (torch.cos, torch.sin))
+    matrix = torch.stack([cos, slant * cos - sin, 2 * dx, sin, slant * sin + cos, 2 * dy], dim=1)
     return warp(images, matrix.view(-1, 2, 3))
 
 
@@ -69,6 +75,12 @@ def random_light(images: Tensor, brightness: float, contrast: float, generator: 
         return images
     gain = 1 + _uniform(images, -contrast, contrast, generator)
     offset = _uniform(images, -brightness, brightness, generator)
+    return relight(images, gain, offset)
+
+
+def relight(images: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+    """Scale each image around its own mean by its `gain` and add its `offset`, both [N, 1, 1, 1]; what would
+    be darker than black or brighter than white is cut off."""
     mean = images.mean((1, 2, 3), keepdim=True)
     return torch.addcmul(mean * (1 - gain) + offset, images, gain).clamp_(0, 1)
 

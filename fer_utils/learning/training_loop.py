@@ -152,6 +152,20 @@ def train_epoch(
     return loss, hits
 
 
+def first_batch(config: Config, images: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
+    """What the first step of a training sees of images uint8 [N, 1, H, W].
+
+    Returns:
+        The row numbers [B] of its pictures; these, augmented, as float [B, 1, H, W]; what they are after
+        `mix`; and [B, B], the share of each picture (column) in each of those.
+    """
+    rows, generator = batches(len(images), config, 0)[0], _generator(config.seed, 1, device)
+    batch = to_float(torch.from_numpy(images[rows.numpy()]).to(device))
+    batch = resize(augment(batch, config, generator), size_of_epoch(config, 0))
+    own = torch.eye(len(batch), device=device)
+    return rows, batch, *mix(batch, own, config.mixup, config.cutmix, generator)
+
+
 def _step(learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, share: float) -> Tensor:
     """One update of the weights; returns the summed loss and the hits, on the device.
 

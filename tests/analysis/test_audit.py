@@ -2,20 +2,23 @@
 
 import dataclasses
 import json
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
 from fer_utils.analysis.audit import (
+    auc_error,
     audit,
     conflicting,
     duplicate_groups,
     picture_table,
     pictures,
 )
-from fer_utils.analysis.audit_summary import findings
+from fer_utils.analysis.audit_summary import findings, light_findings
 from fer_utils.competition import Competition, Rejected, Split
 from fer_utils.data.images import light
+from fer_utils.files import REPOSITORY
 
 CLASSES = ("happy", "sad", "fear")
 FACES = np.random.default_rng(0).integers(0, 256, (12, 1, 16, 16), dtype=np.uint8)
@@ -88,26 +91,59 @@ def test_light_is_the_mean_and_deviation_of_the_grey_levels():
     assert contrast[12:].tolist() == [0, 0]
 
 
-def test_light_that_gives_the_class_away_is_named():
-    faces = np.random.default_rng(1).integers(0, 100, (400, 1, 16, 16), dtype=np.uint8)
-    faces[:200] += 100
-    telling = split(faces, [0] * 200 + [1] * 200, "train")
-    random = split(faces, [0, 1] * 200, "train")
-    shares, texts = [], []
-    for train in (telling, random):
-        competition = Competition(train, train, None, ("happy", "sad"), (0, 1))
-        report = audit(competition, picture_table(competition))
-        shares.append(report["light_by_class"]["brightness"])
-        texts.append(" ".join(findings(report)))
-    assert shares[0] > 0.95 > 0.05 > shares[1]
-    assert "Light tells classes apart" in texts[0]
-    assert "Light says little" in texts[1]
+def lit(by_class, n, seed=1):
+    """Noise of `n` pictures a class, lighter by `by_class` levels; what its light says on the classes."""
+    faces = np.random.default_rng(seed).integers(0, 100, (n * len(CLASSES), 1, 16, 16), dtype=np.uint8)
+    faces += np.random.default_rng(seed).integers(0, 90, (len(faces), 1, 1, 1), dtype=np.uint8)
+    labels = np.arange(len(faces)) % len(CLASSES)
+    train = split(faces + np.array(by_class, np.uint8)[labels][:, None, None, None], labels, "train")
+    competition = Competition(train, train, None, CLASSES, (0, 1, 2))
+    report = audit(competition, picture_table(competition))
+    return report["light_by_class"], " ".join(light_findings(report))
+
+
+def test_the_class_that_light_gives_away_is_named_with_its_numbers():
+    rows, text = lit([0, 60, 0], n=300)
+    (row,) = (row for row in rows if (row["label"], row["value"]) == ("sad", "brightness"))
+    assert row["low"] > 0.8 and row["n"] == 300 and row["mean"] > row["others"][1] + 50
+    assert f"The brightness alone separates sad from the others with an AUC of {row['auc']:.2f}" in text
+    assert f"its mean is {row['mean']:.0f}, theirs {row['others'][0]:.0f} to {row['others'][1]:.0f}" in text
+    assert "safe" not in text and "not measurable" not in text
+
+
+def test_where_light_says_nothing_no_class_is_named():
+    _, text = lit([0, 0, 0], n=400)
+    assert "No class stands out by light" in text and "Varying light in augmentation is safe" in text
+    assert "separates" not in text
+
+
+@pytest.mark.parametrize("n", [3, 12])
+def test_with_few_pictures_light_is_not_measurable(n):
+    _, text = lit([0, 0, 0], n)
+    assert "light tells classes apart is not measurable here" in text
+    assert "safe" not in text and "separates" not in text
+
+
+def test_noise_seldom_names_a_class():
+    assert sum("separates" in lit([0, 0, 0], 60, seed)[1] for seed in range(40)) <= 2
+
+
+def test_the_area_under_the_curve_is_that_of_all_pairs():
+    rows, _ = lit([0, 9, 0], n=30)
+    (row,) = (row for row in rows if (row["label"], row["value"]) == ("sad", "brightness"))
+    assert 0.5 < row["auc"] < 0.7
+    rng = np.random.default_rng(0)
+    for auc in (0.5, 0.8):  # the spread over 400 draws is the error
+        gap = np.sqrt(2) * NormalDist().inv_cdf(auc)
+        draws = [(rng.normal(gap, 1, (50, 1)) > rng.normal(0, 1, 80)).mean() for _ in range(400)]
+        assert np.mean(draws) == pytest.approx(auc, abs=0.01)
+        assert np.std(draws) == pytest.approx(auc_error(auc, 50, 80), rel=0.15)
 
 
 def test_a_split_in_another_light_is_named():
     faces = np.random.default_rng(1).integers(0, 100, (400, 1, 16, 16), dtype=np.uint8)
     train = split(faces, [0, 1] * 200, "train")
-    for lift, verdict in ((0, "they look alike"), (90, "more brightness in augmentation bridges it")):
+    for lift, verdict in ((0, "they look alike"), (90, "more `brightness` in augmentation bridges it")):
         valid = split(faces + np.uint8(lift), [0, 1] * 200, "valid")
         competition = Competition(train, valid, None, ("happy", "sad"), (0, 1))
         assert verdict in " ".join(findings(audit(competition, picture_table(competition))))
@@ -128,7 +164,7 @@ def test_findings_say_each_defect_and_only_those(competition):
     assert "No picture occurs twice." in text
     assert "The 3 classes are equally common in train: 1 pictures each." in text
     assert "by up to ±50.0 points" in text  # three pictures say next to nothing
-    assert "they look alike" in text and "Light says little" in text  # what differs is chance
+    assert "too few pictures to say more" in text and "not measurable here" in text  # what differs is chance
     assert not any(word in text for word in ("Blank", "carry different", "could not be read"))
 
 
@@ -137,4 +173,24 @@ def test_a_class_without_pictures_is_counted_as_zero(competition):
     competition = dataclasses.replace(competition, class_names=names, label_values=(0, 1, 2, 3))
     report = audit(competition, picture_table(competition))
     assert report["counts"]["train"]["neutral"] == report["counts"]["valid"]["neutral"] == 0
-    assert "none of them is neutral" in " ".join(findings(report))
+    text = " ".join(findings(report))
+    assert "none of them is neutral" in text
+    assert "No picture in train is neutral: no model can learn that." in text and "to 1" not in text
+
+
+def test_what_01_says_of_fer2013_is_what_its_audit_counted():
+    notebook = json.loads((REPOSITORY / "notebooks/01_eda.ipynb").read_text(encoding="utf-8"))
+    said = " ".join("".join(notebook["cells"][0]["source"]).split())
+    counted = (REPOSITORY / "outputs/reference/audit.md").read_text(encoding="utf-8")
+    pairs = {
+        "35,887 pictures": "pictures among the 35,887 |",
+        "one class is sixteen times as common as another": "16.5 to 1 |",
+        "one picture in thirteen of the validation and of the test split": "280 (7.8 %) / 288 (8.0 %) |",
+        "as many have a near copy there": "274 (7.6 %) / 300 (8.4 %) |",
+        "47 pictures carry different labels": "of which 47 (3.7 %) |",
+        "surprise is brighter than the other classes": "146, and 121 to 136 grey levels |",
+        "the pictures least like a face are text and drawings": "15 are text",
+    }
+    for words, number in pairs.items():
+        assert words in said and number in counted, words
+    assert 1 / 13.5 < 0.078 < 0.080 < 1 / 12.4

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -140,14 +141,29 @@ def test_splits_from_one_source_and_from_two():
     assert "they differ, so expect another score there" in text
 
 
-def test_the_sentences_say_what_was_counted():
-    train, valid = (
-        split(FACES[:60], np.zeros(60)),
-        split([shifted(image) for image in FACES[:40]], np.arange(40) % 2),
-    )
+@pytest.mark.parametrize(
+    ("auc", "low", "high", "said"),
+    [(0.51, 0.49, 0.53, "it cannot tell them apart"), (0.52, 0.505, 0.535, "they differ a little"),
+     (0.6, 0.56, 0.64, "they differ, so expect another score"), (0.5, 0.3, 0.7, "too few pictures to say")],
+)  # fmt: skip
+def test_the_verdict_on_two_splits_is_that_of_the_interval(auc, low, high, said):
+    drawn = make_demo(100, 60, 10, seed=1)
+    drift = pd.DataFrame({"n": "5, 5", "auc": auc, "low": low, "high": high}, ["train, valid"])
+    assert said in findings(audit(drawn, picture_table(drawn), drift=drift))[-1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [(4, "10.0 % disagree: a rough measure of how noisy the labels are."),
+     (20, "50.0 % disagree: any two pictures would in 50.0 %. So many of these pairs are different faces")],
+)  # fmt: skip
+def test_the_sentences_say_what_was_counted(wrong, said):
+    labels = np.arange(60) % 2
+    train = split(FACES[:60], labels)
+    valid = split([shifted(image) for image in FACES[:40]], labels[:40] ^ (np.arange(40) < wrong))
     data = competition(train, valid)
     table = picture_table(data)
     report = audit(data, table, near_report(table, near_copies(data, table)))
     text = " ".join(findings(report))
     assert f"{report['near_copies']['valid_in_train']} more valid pictures" in text
-    assert "rough measure of how noisy the labels are" in text
+    assert said in text

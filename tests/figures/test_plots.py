@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_hex
 
 from fer_utils import galleries, plots
 from fer_utils.competition import FER_CLASSES, Competition, Split
@@ -91,47 +91,6 @@ def test_each_expression_has_one_colour_whatever_the_others_are():
     for names in (FER_CLASSES, FER_CLASSES[::-1], ("bored", *FER_CLASSES[2:5], "tired")):
         for name, color in zip(names, plots.class_colors(names), strict=True):
             assert name not in alone or color == alone[name]
-
-
-# Linear RGB as people without red or green cones see it (Machado et al. 2009, severity 1).
-MACHADO = {
-    "protanopia": [
-        [0.152286, 1.052583, -0.204868],
-        [0.114503, 0.786281, 0.099216],
-        [-0.003882, -0.048116, 1.051998],
-    ],
-    "deuteranopia": [
-        [0.367322, 0.860646, -0.227968],
-        [0.280085, 0.672501, 0.047413],
-        [-0.011820, 0.042940, 0.968881],
-    ],
-    "none": np.eye(3),
-}
-TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-
-
-def cielab(colors, vision):
-    """CIELAB [N, 3] of hex colours as seen with this vision (sRGB, white D65)."""
-    rgb = np.array([to_rgb(color) for color in colors])
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    seen = (linear @ np.transpose(MACHADO[vision])).clip(0, 1)
-    xyz = seen @ TO_XYZ.T / TO_XYZ.sum(1)
-    x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29).T
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
-
-
-@pytest.mark.parametrize("vision", MACHADO)
-@pytest.mark.parametrize(
-    "palette", [dict.fromkeys(FER_CLASSES), style.SPLIT_COLORS], ids=["classes", "splits"]
-)
-def test_colours_stay_apart_for_colour_blind_readers(palette, vision):
-    lab = cielab([{**style.EXPRESSION_COLORS, **style.SPLIT_COLORS}[name] for name in palette], vision)
-    distance = np.linalg.norm(lab[:, None] - lab[None], axis=2)
-    assert distance[np.triu_indices(len(lab), 1)].min() > 15
-
-
-def test_splits_have_colours_of_their_own():
-    assert not set(style.SPLIT_COLORS.values()) & set(style.EXPRESSION_COLORS.values())
 
 
 @pytest.mark.parametrize("n", [2, 7, 12, 20])
@@ -323,11 +282,24 @@ def test_recall_bars_draw_recall_interval_count_and_colour(ax):
     assert (low, high) == pytest.approx((100 * table.recall_low.iloc[0], 100 * table.recall_high.iloc[0]))
 
 
+def test_recall_bars_say_that_the_weakest_is_on_top_only_where_it_is(pair):
+    labels = np.repeat([0, 1, 2], 10)
+    preds = np.where(np.arange(30) % 10 < np.array([9, 2, 6])[labels], labels, (labels + 1) % 3)
+    table = per_class_table(evaluate(np.eye(3)[preds], labels, ("happy", "sad", "fear")))
+    for rows, ax, said in ((table, pair[0], True), (table[::-1], pair[1], False)):
+        plots.recall_bars(rows, ax)
+        ax.figure.canvas.draw()
+        assert ("weakest F1 on top" in ax.get_title()) is said
+        heights = {label.get_text(): label.get_window_extent().y0 for label in ax.get_yticklabels()}
+        assert (max(heights, key=heights.get) == table.f1.idxmin()) is said  # as a person sees it
+
+
 def test_recall_bars_bear_a_class_without_pictures(ax):
     labels = np.array([0, 0])
     table = per_class_table(evaluate(np.eye(2)[labels], labels, ("happy", "sad")))
     plots.recall_bars(table, ax)
     ax.figure.canvas.draw()
+    assert "weakest F1 on top" in ax.get_title(), "a class without pictures is not the weakest"
     assert any("n = 0" in text for text in texts(ax))
 
 
@@ -374,6 +346,19 @@ def test_densities_by_class_have_a_line_in_the_colour_of_each_class_that_occurs(
         "contrast",
         "Contrast",
     )
+
+
+def test_density_lines_differ_in_more_than_colour(ax):
+    names = list(FER_CLASSES)
+    plots.densities(light_of([6] * len(names), names), "contrast", "label", ax)
+    assert len({line.get_linestyle() + str(line._unscaled_dash_pattern) for line in ax.lines}) == len(names)
+
+
+def test_a_class_in_one_light_has_no_density(ax):
+    table = light_of([6, 6], ["happy", "sad"])
+    table.loc[table.label == "sad", "contrast"] = 0.5
+    plots.densities(table, "contrast", "label", ax)
+    assert [text.get_text() for text in ax.get_legend().texts] == ["happy"]
 
 
 def test_densities_by_split_have_a_line_for_each_split_that_occurs(ax):

@@ -1,0 +1,54 @@
+"""What the figure of an ensemble says of the gain, on runs where it is real, absent or negative."""
+
+import numpy as np
+import pytest
+
+from fer_utils.analysis.ensemble import score_ensemble, verdict
+
+NAMES = ("happy", "sad")
+LABELS = np.random.default_rng(0).integers(0, 2, 600)
+
+
+def member(right, sure=0.8):
+    """Probabilities of a run that is right where bool [N] says so."""
+    chosen = np.where(right, LABELS, 1 - LABELS)
+    return np.where(np.eye(2)[chosen] == 1, sure, 1 - sure)
+
+
+def independent(n, accuracy=0.8):
+    rng = np.random.default_rng(1)
+    return np.stack([member(rng.random(len(LABELS)) < accuracy) for _ in range(n)])
+
+
+def test_a_gain_is_said_where_errors_differ():
+    text = verdict(score_ensemble(independent(5), LABELS, NAMES))
+    assert text.startswith("5 runs averaged, cross-fitted, against the best alone:\n+")
+    assert text.endswith("evidence of a gain") and "no evidence" not in text
+
+
+def test_no_gain_is_said_where_errors_are_nearly_the_same():
+    right = np.arange(len(LABELS)) % 5 > 0
+    runs = np.stack([member(right ^ (np.arange(len(LABELS)) == k), 0.7 + 0.1 * k) for k in range(3)])
+    text = verdict(score_ensemble(runs, LABELS, NAMES))
+    assert text.endswith("no evidence of a difference") or text.startswith("The best run alone")
+
+
+def test_a_loss_is_said():
+    result = score_ensemble(independent(3), LABELS, NAMES)
+    bad = {"difference": -0.05, "ci_low": -0.07, "ci_high": -0.03, "p": 0.001}
+    assert verdict(result | {"cross_fitted_against_best": bad}).endswith("evidence of a loss")
+
+
+def test_the_best_alone_is_no_ensemble():
+    good, bad = member(np.arange(len(LABELS)) % 10 > 0), member(np.arange(len(LABELS)) % 2 > 0, 0.99)
+    result = score_ensemble(np.stack([good, bad]), LABELS, NAMES)
+    assert result["chosen"] == [0]
+    assert verdict(result) == "The best run alone:\nno other lowers the log loss of the average"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_guessing_runs_gain_nothing_cross_fitted(seed):
+    rng = np.random.default_rng(seed)
+    runs = np.stack([member(rng.random(len(LABELS)) < 0.5, 0.6) for _ in range(8)])
+    text = verdict(score_ensemble(runs, LABELS, NAMES))
+    assert "evidence of a gain" not in text
