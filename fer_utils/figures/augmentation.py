@@ -1,6 +1,6 @@
 """Figures of augmentation: transforms from one end of their range to the other, and what a batch holds.
 
-Faces are float images [N, 1, H, W] with values in 0..1.
+Faces are float images [N, 1 or 3, H, W] with values in 0..1.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from torch.nn import functional as F
 
 from fer_utils.config import AUGMENTATION, Config
 from fer_utils.figures.faces import face_grid, face_rows
-from fer_utils.learning.augment import affine, mix, random_erase, relight
+from fer_utils.learning.augment import affine, mix, random_erase, recolour, relight
 
 
 def at_strength(face: Tensor, name: str, value: float) -> Tensor:
-    """The face [1, 1, H, W] transformed by exactly `value`, without chance; shifts go along the diagonal."""
-    own, zero = torch.full_like(face[..., :1, :1], value), torch.zeros_like(face[..., :1, :1])
+    """The face [1, C, H, W] transformed by exactly `value`, without chance; shifts go along the diagonal."""
+    own, zero = torch.full_like(face[:, :1, :1, :1], value), torch.zeros_like(face[:, :1, :1, :1])
     if name == "brightness":
         return relight(face, zero + 1, own)
     if name == "contrast":
         return relight(face, own + 1, zero)
+    if name in ("hue", "saturation"):
+        return recolour(face, own if name == "hue" else zero, own + 1 if name == "saturation" else zero + 1)
     angle, change, shift, slant = (
         own if name == step else zero for step in ("rotate", "scale", "shift", "shear")
     )
@@ -35,11 +37,12 @@ def ranges(face: Tensor, config: Config, ax: Axes, generator: torch.Generator, c
     """A row for each transform that is on, from one end of its range at this strength to the other. `flip`
     has its two outcomes, `erase` boxes from the smallest to the largest of 200 draws."""
     rows, captions = {}, []
-    for name in (name for name in AUGMENTATION if getattr(config, name)):
+    colours = () if face.shape[1] == 3 else ("hue", "saturation")
+    for name in (name for name in AUGMENTATION if getattr(config, name) and name not in colours):
         strength, label = getattr(config, name), f"{name} {getattr(config, name):g}"
         if name == "flip":
             rows[label] = torch.cat(
-                [face, face.flip(-1), torch.ones_like(face).expand(columns - 2, 1, -1, -1)]
+                [face, face.flip(-1), torch.ones_like(face).expand(columns - 2, -1, -1, -1)]
             )
             captions += ["as it is", "mirrored"] + [""] * (columns - 2)
         elif name == "erase":
@@ -140,7 +143,7 @@ def blends(
     ax: Axes,
     generator: torch.Generator,
 ) -> Axes:
-    """Images [N, 1, H, W], their partners, and their blends by mixup and by cutmix with this alpha, each with
+    """Images [N, C, H, W], their partners, and their blends by mixup and by cutmix with this alpha, each with
     its label or labels."""
     targets = F.one_hot(labels, len(class_names)).float().to(images.device)
     own, state = label_captions(targets, class_names), generator.get_state()

@@ -91,14 +91,19 @@ _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3
 
 def random_color(images: Tensor, hue: float, saturation: float, generator: torch.Generator) -> Tensor:
     """Turn the hues of each image by up to +- `hue` of the colour circle and scale its saturation by
-    1 +- `saturation`, at the same brightness. Grey images stay as they are."""
+    1 +- `saturation`. Grey images stay as they are."""
     if hue == saturation == 0 or images.shape[1] == 1:
         return images
-    angle = _uniform(images, -hue, hue, generator) * (2 * math.pi)
-    factor = 1 + _uniform(images, -saturation, saturation, generator)
+    turn = _uniform(images, -hue, hue, generator)
+    return recolour(images, turn, 1 + _uniform(images, -saturation, saturation, generator))
+
+
+def recolour(images: Tensor, turn: Tensor, factor: Tensor) -> Tensor:
+    """Images [N, 3, H, W] with their hues turned by a share of the colour circle and their saturation scaled,
+    at the same brightness; both [N, 1, 1, 1]."""
     to_yiq = torch.tensor(_YIQ, device=images.device)
     luma, first, second = torch.einsum("ij,njhw->nihw", to_yiq, images).split(1, dim=1)
-    cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
+    cos, sin = (part * factor for part in (torch.cos(2 * math.pi * turn), torch.sin(2 * math.pi * turn)))
     turned = torch.cat([luma, cos * first - sin * second, sin * first + cos * second], dim=1)
     return torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_yiq), turned).clamp_(0, 1)
 
