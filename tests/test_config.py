@@ -243,7 +243,14 @@ def test_what_works_gives_no_warning(values):
 
 
 def test_data_options_carry_what_loading_depends_on():
-    parameters = {"image_size": 64, "n_folds": 5, "fold": 3, "layout": "arrays", "columns": "label=mood"}
+    parameters = {
+        "image_size": 64,
+        "color": "grey",
+        "n_folds": 5,
+        "fold": 3,
+        "layout": "arrays",
+        "columns": "label=mood",
+    }
     parameters |= {"classes": "sad, happy", "splits": "none", "groups": "user", "pool_valid": True}
     parameters |= {"clean": True, "label_fixes": "fixes.csv", "allow_rejected": True}
     assert Config(split_seed=8, seed=1, **parameters).data_options == {"seed": 8, **parameters}

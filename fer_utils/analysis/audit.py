@@ -26,14 +26,15 @@ def picture_table(competition: Competition) -> pd.DataFrame:
     Returns:
         A row per picture: `split`; `row` within the split; `id`; `label`, the class name, missing in test;
         `group`, a number that exact copies share; `brightness` and `contrast`, the mean and the standard
-        deviation of its grey levels (0 to 255); `blank`, whether it shows nothing.
+        deviation of its grey levels (0 to 255); `blank`, whether it shows nothing; with colours `redness`,
+        the mean of red minus green, and `blueness`, of blue minus the mean of these two.
     """
     splits = competition.splits
     sizes = [len(split) for split in splits.values()]
     images = np.concatenate([split.images for split in splits.values()])
     labels = [np.full(len(s), -1) if name == "test" else s.labels for name, s in splits.items()]
     brightness, contrast = light(images)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "split": pd.Categorical(np.repeat(list(splits), sizes), categories=SPLITS),
             "row": np.concatenate([np.arange(size) for size in sizes]),
@@ -45,10 +46,14 @@ def picture_table(competition: Competition) -> pd.DataFrame:
             "blank": contrast < BLANK_CONTRAST,
         }
     )
+    if competition.channels == 3:
+        red, green, blue = images.mean((2, 3), dtype=np.float32).T
+        table["redness"], table["blueness"] = red - green, blue - (red + green) / 2
+    return table
 
 
 def pictures(competition: Competition, rows: pd.DataFrame) -> np.ndarray:
-    """The pictures uint8 [N, 1, H, W] of some rows of the table."""
+    """The pictures uint8 [N, C, H, W] of some rows of the table."""
     places = zip(rows["split"], rows["row"], strict=True)
     chosen = [competition.splits[split].images[row] for split, row in places]
     return np.stack(chosen) if chosen else competition.train.images[:0]
@@ -125,7 +130,8 @@ def audit(
 
 
 def _light_by_class(train: pd.DataFrame) -> list[dict[str, Any]]:
-    """How well the brightness or the contrast of a picture alone separates each class from all others.
+    """How well the brightness, the contrast or the colour of a picture alone separates each class from all
+    others.
 
     Returns:
         A row per class and value of light: `label`, `value`, `n`, `mean` and `others`, the lowest and the
@@ -134,9 +140,10 @@ def _light_by_class(train: pd.DataFrame) -> list[dict[str, Any]]:
     """
     counts = train.label.value_counts(sort=False)
     labels = [name for name, n in counts.items() if min(n, len(train) - n) >= 10]
-    reach = NormalDist().inv_cdf(1 - 0.025 / max(1, 2 * len(labels)))
+    values = [name for name in ("brightness", "contrast", "redness", "blueness") if name in train]
+    reach = NormalDist().inv_cdf(1 - 0.025 / max(1, len(values) * len(labels)))
     rows = []
-    for value in ("brightness", "contrast"):
+    for value in values:
         ranks, means = train[value].rank(), train.groupby("label", observed=True)[value].mean()
         for name in labels:
             n, others = int(counts[name]), len(train) - int(counts[name])

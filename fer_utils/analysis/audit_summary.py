@@ -138,11 +138,12 @@ def _light(report: dict[str, Any]) -> Iterator[str]:
         yield "Whether light tells classes apart is not measurable here: no class has 10 pictures."
     elif apart:
         row, more = apart[0], [f"{row['label']} ({row['value']}, {row['auc']:.2f})" for row in apart[1:]]
+        step = {"redness": "hue", "blueness": "hue"}.get(row["value"], row["value"])
         yield (
             f"The {row['value']} alone separates {row['label']} from the others with an AUC of {_auc(row)}: "
             f"its mean is {row['mean']:.0f}, theirs {row['others'][0]:.0f} to {row['others'][1]:.0f}. "
             f"{'Other classes stand out too: ' + ', '.join(more) + '. ' if more else ''}A model can use that "
-            f"as a shortcut, which fails in other light; more `{row['value']}` in augmentation weakens it."
+            f"as a shortcut, which fails in other light; more `{step}` in augmentation weakens it."
         )
     elif max(abs(bound - 0.5) for row in rows for bound in (row["low"], row["high"])) > 0.15:
         row = max(rows, key=lambda row: row["high"] - row["low"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -85,7 +87,7 @@ def standardised(images: np.ndarray, size: int) -> np.ndarray:
 def unit_vectors(pictures: np.ndarray) -> np.ndarray:
     """Pictures [N, ...] as vectors of length 1 and mean 0, [N, P]: their products are correlations, which do
     not depend on brightness and contrast."""
-    vectors = pictures.reshape(len(pictures), -1)
+    vectors = pictures.reshape(len(pictures), math.prod(pictures.shape[1:]))
     vectors = vectors - vectors.mean(1, keepdims=True)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-6)
 

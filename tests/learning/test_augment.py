@@ -12,9 +12,11 @@ from fer_utils.learning.augment import (
     augment,
     mix,
     random_affine,
+    random_color,
     random_erase,
     random_flip,
     random_light,
+    recolour,
     resize,
     to_float,
     view,
@@ -30,6 +32,8 @@ TRANSFORMS = {
     "shear": lambda images, g: random_affine(images, 0, 0, 0, 20, g),
     "brightness": lambda images, g: random_light(images, 0.2, 0, g),
     "contrast": lambda images, g: random_light(images, 0, 0.4, g),
+    "hue": lambda images, g: random_color(images, 0.3, 0, g),
+    "saturation": lambda images, g: random_color(images, 0, 0.5, g),
     "erase": lambda images, g: random_erase(images, 1, g),
     "all": lambda images, g: augment(images, Config(), g),
 }
@@ -39,9 +43,9 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def noise(n=8, seed=1):
+def noise(n=8, seed=1, channels=3):
     """Different pictures of noise, away from black and white."""
-    return torch.rand(n, 1, SIZE, SIZE, generator=seeded(seed)) * 0.6 + 0.2
+    return torch.rand(n, channels, SIZE, SIZE, generator=seeded(seed)) * 0.6 + 0.2
 
 
 def dots(points, size=SIZE):
@@ -88,9 +92,10 @@ def test_each_strength_alone_changes_the_images(name):
     assert not torch.equal(augment(images, alone, seeded()), images)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_shape_type_range_and_the_input_are_kept(name):
-    images = noise()
+def test_shape_type_range_and_the_input_are_kept(name, channels):
+    images = noise(channels=channels)
     before = images.clone()
     changed = TRANSFORMS[name](images, seeded())
     assert changed.shape == images.shape and changed.dtype == torch.float32
@@ -115,6 +120,30 @@ def test_the_strongest_config_still_gives_pictures():
     strongest = {"rotate": 180, "scale": 0.9, "shift": 0.9, "shear": 60, "brightness": 1, "contrast": 1}
     changed = augment(noise(64), Config(flip=1, erase=1, **strongest), seeded())
     assert changed.isfinite().all() and changed.min() >= 0 and changed.max() <= 1
+
+
+# --- colours ---
+
+
+def test_colours_turn_and_fade_at_the_same_brightness():
+    images = noise() * 0.2 + 0.4  # far from black and white, where values would be cut off
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    changed = random_color(images, 0.5, 0.5, seeded())
+    assert not torch.allclose(changed, images)
+    assert torch.allclose((changed * weights).sum(1), (images * weights).sum(1), atol=1e-3)
+
+
+def test_a_turn_by_a_third_makes_red_green():
+    zero = torch.zeros(1, 1, 1, 1)
+    red = torch.tensor([0.6, 0.4, 0.4]).view(1, 3, 1, 1)
+    assert recolour(red, zero + 1 / 3, zero + 1).argmax() in (1, 2)
+    assert torch.allclose(recolour(red, zero, zero), recolour(red, zero, zero).mean().expand(1, 3, 1, 1))
+    assert torch.allclose(recolour(red, zero, zero + 1), red, atol=1e-4)
+
+
+def test_grey_images_have_no_colours_to_change():
+    images = noise(channels=1)
+    assert random_color(images, 0.5, 1, seeded()) is images
 
 
 # --- flip ---
@@ -338,7 +367,7 @@ def test_resize_leaves_pictures_of_that_size_alone():
 def test_resize_gives_squares_in_range_with_the_mean_kept(size):
     images = noise()
     changed = resize(images, size)
-    assert changed.shape == (8, 1, size, size) and changed.min() >= 0 and changed.max() <= 1
+    assert changed.shape == (8, 3, size, size) and changed.min() >= 0 and changed.max() <= 1
     assert torch.allclose(changed.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=0.02)
 
 

@@ -33,6 +33,17 @@ def run_of(tmp_path, competition, **knobs):
     return fit(Config.from_dict(TINY | {"out": str(tmp_path)} | knobs), competition)
 
 
+def in_colour(competition):
+    """The same pictures, reddish."""
+    splits = {
+        name: dataclasses.replace(
+            split, images=(split.images * np.array([1, 0.7, 0.5]).reshape(1, 3, 1, 1)).astype(np.uint8)
+        )
+        for name, split in competition.splits.items()
+    }
+    return dataclasses.replace(competition, **splits)
+
+
 def outcome(run):
     """All that a run leaves which does not depend on the clock."""
     weights = load_file(run.out / "model.safetensors")
@@ -93,11 +104,12 @@ CHANGED = {
     "warmup": 0.5, "start_size": 16, "label_smoothing": 0.3, "soft_labels": True, "class_weight": 1.0,
     "ema_decay": 0.0, "clip_norm": 0.01, "patience": 1, "precision": "bf16", "flip": 0.0,
     "rotate": 30.0, "scale": 0.3,
-    "shift": 0.2, "shear": 10.0, "brightness": 0.4, "contrast": 0.5, "erase": 0.9, "mixup": 0.4,
+    "shift": 0.2, "shear": 10.0, "brightness": 0.4, "contrast": 0.5, "hue": 0.2, "saturation": 0.5,
+    "erase": 0.9, "mixup": 0.4,
     "cutmix": 0.4, "views": "shift",
 }  # fmt: skip
 ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "image_size"}
-ELSEWHERE |= {"max_hours"}
+ELSEWHERE |= {"max_hours", "color"}
 ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected"}
 ELSEWHERE |= {"classes", "splits", "groups", "pool_valid", "pretrained", "teacher", "teacher_weight"}
 
@@ -113,6 +125,7 @@ def test_every_knob_changes_something(knob, tmp_path):
     votes = 3 * np.eye(4, dtype=np.float32)[train_split.labels] + 1
     train_split = dataclasses.replace(train_split, votes=votes)
     competition = dataclasses.replace(competition, train=train_split)
+    competition = in_colour(competition) if knob in ("hue", "saturation") else competition
     # AdamW needs its own rate; patience acts only when accuracy stands still
     shared = {"learning_rate": 0.02} if knob == "optimizer" else {}
     shared |= {"learning_rate": 1e-7, "ema_decay": 0.0, "epochs": 4} if knob == "patience" else {}
