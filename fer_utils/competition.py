@@ -75,6 +75,7 @@ class SubmissionFormat:
         probability_columns: the column of each class, where the competition takes probabilities instead of
             one label a picture.
         encoding: of the file.
+        ids_from: how the lines of the sample were matched with the test pictures.
     """
 
     template: pd.DataFrame
@@ -86,6 +87,7 @@ class SubmissionFormat:
     source: str = "default"
     probability_columns: tuple[str, ...] = ()
     encoding: str = "utf-8"
+    ids_from: str = ""
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,12 @@ class Config:
     """
 
     # fmt: off
-    # run
+    # set these first
     data: str = _parameter("auto", 'folder, file, archive, "kaggle:competition/NAME", "demo" (drawn faces); "auto": searches')
     out: str = _parameter("outputs/run", "folder of this run; a relative path counts from the repository")
+    epochs: int = _parameter(8, "passes over the training images", 1, 10_000)
     seed: int = _parameter(0, "of the initial weights, the order of the images and the augmentation", 0, 2**31)
+    # machine and time
     device: str = _parameter("auto", '"cuda", "mps", "cpu" or "auto"')
     n_devices: str = _parameter("auto", 'GPUs that train one network together; "auto": one')
     checkpoint_seconds: float = _parameter(60.0, "time between checkpoints within long epochs; 0: after every step", 0, 1e6)
@@ -76,7 +78,6 @@ class Config:
     drop_path: float = _parameter(0.0, "share of images that skip the last residual block (medium, large, timm/NAME)", 0, 0.9)
     pretrained: bool = _parameter(False, "start from published weights (timm/NAME only, needs internet once)")
     # training
-    epochs: int = _parameter(8, "passes over the training images", 1, 10_000)
     batch_size: int = _parameter(128, "images per step", 2, 65_536)
     optimizer: str = _parameter("sgd", "sgd (with Nesterov momentum), adamw, or muon (needs the fewest epochs)", choices=("sgd", "adamw", "muon"))
     learning_rate: float = _parameter(0.1, "the highest of the run; about 0.1 for sgd and muon, 0.002 for adamw", 1e-8, 10)
@@ -180,6 +181,25 @@ class Config:
         there, now = other.to_dict(), self.to_dict()
         names = [name for name in now if name not in MAY_CHANGE and there[name] != now[name]]
         return "; ".join(f"{name}: {there[name]!r} there, {now[name]!r} now" for name in names)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What can hardly work, each with what to type instead; empty for most configs."""
+        lines = []
+        if self.epochs == 1 and 0 < self.start_size < self.image_size:
+            lines.append(
+                f"with epochs 1, start_size {self.start_size} trains on small images only and never on "
+                f"{self.image_size} pixels, on which it is validated: type start_size = 0, or more epochs"
+            )
+        lowest, advice = 0.005, "0.1 (0.002 is for adamw)"
+        if self.optimizer == "adamw":
+            lowest, advice = 3e-4, "0.002"
+        if self.learning_rate < lowest and not self.pretrained:  # fine-tuning takes low rates
+            lines.append(
+                f"learning_rate {self.learning_rate:g} is far too low for {self.optimizer}: "
+                f"type learning_rate = {advice}"
+            )
+        return lines
 
     @property
     def data_options(self) -> dict[str, Any]:

@@ -460,6 +460,18 @@ def npy(root: Path) -> Expected:
     return Expected("arrays", tuple(words.tolist()), (30, None, 3), _default(range(3), words))
 
 
+def hdf5(root: Path) -> Expected:
+    """The HDF5 file that PyTorch recipes for FER2013 make of its CSV: an array for each split and column."""
+    import h5py
+
+    root.mkdir(parents=True, exist_ok=True)
+    with h5py.File(root / "data.h5", "w") as file:
+        for name, n, start in (("Training", 28, 0), ("PublicTest", 7, 100), ("PrivateTest", 7, 200)):
+            file[f"{name}_pixel"] = _stack((r % 7, start + r) for r in range(n))
+            file[f"{name}_label"] = np.arange(n) % 7
+    return Expected("arrays", NUMBERS, (28, 7, 7), _default(range(7), range(7)), test_labels=True)
+
+
 def csc411(root: Path) -> Expected:
     """MATLAB files of the University of Toronto's course: 32 x 32 x N, labels from 1."""
     from scipy.io import savemat
@@ -550,6 +562,7 @@ COMPETITIONS: dict[str, Callable[[Path], Expected]] = {
         parquet_pixels,
         npz,
         npy,
+        hdf5,
         csc411,
         yolo,
         jaffe,

@@ -206,9 +206,9 @@ def test_notebooks_run_and_their_widgets_answer(page, tmp_path):
     for seed, out in enumerate(runs):
         config = Config(**SMALL, data="demo", out=out, seed=seed, epochs=1)
         fit(config, load_competition(config.data, **config.data_options))
-    open_notebook(page, "04_error_analysis", out=runs[0], compare=runs[1], studies=False, n_explained=60)
+    open_notebook(page, "04b_error_details", out=runs[0], compare=runs[1], n_explained=60)
     run_all(page)
-    finish(page, "04_error_analysis")
+    finish(page, "04b_error_details")
     browsers = page.locator(".jp-OutputArea-output .widget-vbox", has=page.locator(".widget-image"))
     assert browsers.count() == 2
     for name, browser, column, value in (

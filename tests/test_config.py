@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import math
+import re
 import typing
 
 import pytest
@@ -204,6 +205,41 @@ def test_parameters_that_do_not_fit_together_are_refused(values, message):
 )
 def test_parameters_that_just_fit_together_are_allowed(values):
     assert Config(**values).changed() == values
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 1, "start_size": 28}, "never on 48 pixels.*type start_size = 0, or more epochs"),
+        (
+            {"learning_rate": 1e-4},
+            r"0.0001 is far too low for sgd: type learning_rate = 0.1 \(0.002 is",
+        ),
+        ({"optimizer": "muon", "learning_rate": 0.002}, "far too low for muon: type learning_rate = 0.1"),
+        ({"optimizer": "adamw", "learning_rate": 1e-5}, "far too low for adamw: type learning_rate = 0.002"),
+    ],
+)
+def test_what_can_hardly_work_is_a_warning_that_says_what_to_type(values, message):
+    """On the demo in three epochs: sgd 11 % at 0.0001 and 64 % at 0.1; muon 29 % at 0.002 and 70 % at 0.1;
+    adamw 18 % at 0.0001 and 62 % at 0.002."""
+    (warning,) = Config(**values).warnings
+    assert re.search(message, warning)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"epochs": 2, "start_size": 28},
+        {"epochs": 1, "start_size": 48},
+        {"learning_rate": 0.01},
+        {"optimizer": "adamw", "learning_rate": 3e-4},
+        {"learning_rate": 1e-4, "pretrained": True},
+        *({"preset": name} for name in PRESETS),
+    ],
+)
+def test_what_works_gives_no_warning(values):
+    assert Config.from_dict(values).warnings == []
 
 
 def test_data_options_carry_what_loading_depends_on():

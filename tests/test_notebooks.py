@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbconvert
 import nbformat
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ DIFFERENT = {
     "02_augmentation": ("out", "seed"),
     "03_training": (),
     "04_error_analysis": ("data", "out", "seed", "device"),
+    "04b_error_details": ("data", "out", "seed", "device"),
     "05_ensemble": ("data", "out", "seed", "device"),
 }
 QUICK = {"width": 0.125, "epochs": 1, "image_size": 32, "views": "plain"}
@@ -77,8 +79,23 @@ def execute(name: str, saved: Path, cwd: Path, /, **parameters):
 
 
 def printed(notebook) -> str:
+    """What was printed, or displayed as text."""
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    return "".join(output.get("text", "") for output in outputs)
+    return "".join(
+        output.get("text", "") + output.get("data", {}).get("text/markdown", "") for output in outputs
+    )
+
+
+def check_outputs_are_for_people(notebook):
+    """No dictionary, no object, no nan and no log among what a notebook shows."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            kinds = ("text/html", "text/markdown", "image/png", "application/vnd.jupyter.widget-view+json")
+            assert output.output_type == "stream" or any(kind in data for kind in kinds), output
+            text = output.get("text", "") + data.get("text/markdown", "") + data.get("text/html", "")
+            text = re.sub(r"<style.*?</style>", "", text, flags=re.S)
+            assert not re.search(r"\bnan\b|<Axes|\{'|epoch +\d+/|\bci_low\b", text, re.I), text
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
@@ -125,20 +142,23 @@ def test_training_parameters_are_the_config():
     """The same names, types, defaults, words and groups, in the same order."""
     source = (REPOSITORY / "fer_utils" / "config.py").read_text(encoding="utf-8")
     table = re.search(r"# fmt: off.*?\n(.*?)    # fmt: on", source, re.S)[1]
-    lines = [f'preset: str = "none"  # {PRESET_WORDS}']
-    for group, name in re.findall(r"^    (# )?(\w+)", table, re.M):
+    lines = []
+    for group, name in re.findall(r"^    (?:# (.*)|(\w+): )", table, re.M):
         if group:
-            lines.append(f"# {name}")
+            lines += ["", f"# {group}"]
         else:
             field = Config.__dataclass_fields__[name]
             default = json.dumps(field.default) if isinstance(field.default, str) else field.default
             lines.append(f"{name}: {field.type} = {default}  # {field.metadata['words']}")
+        if name == "out":
+            lines.append(f'preset: str = "none"  # {PRESET_WORDS}')
     notebook = nbformat.read(REPOSITORY / "notebooks" / "03_training.ipynb", as_version=4)
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    assert cell.source == "\n".join(lines)
+    assert cell.source == "\n".join(lines[1:])
     assert max(map(len, lines)) <= 110  # ruff would break longer ones
     parameters = papermill.inspect_notebook(REPOSITORY / "notebooks" / "03_training.ipynb")
-    assert list(parameters) == ["preset", *Config.__dataclass_fields__]
+    assert list(parameters)[:5] == ["data", "out", "preset", "epochs", "seed"]  # what a person sets first
+    assert sorted(parameters) == sorted(["preset", *Config.__dataclass_fields__])
     assert all(parameter["help"] for parameter in parameters.values())
 
 
@@ -162,11 +182,15 @@ def test_training_by_two_processes_on_a_competition_from_another_directory(
     text = printed(executed)
     assert "training on 2 devices" in text and text.count("epoch   1/1") == 1
     assert json.loads((out / "metrics.json").read_text())["training"]["n_devices"] == 2
-    assert f"submission: {out / 'submission.csv'}" in text and "95 % interval" in text
-    lines = (out / "submission.csv").read_text().splitlines()
-    assert lines[0] == "id,emotion"
-    assert len(lines) == 61
-    assert (out / "figures" / "learning_curves.png").stat().st_size > 10_000
+    assert f"valid submission: {out / 'submission.csv'} (60 pictures)" in text and "95 % interval" in text
+    assert "WARNING: with epochs 1, start_size 28" in text  # a preset, and QUICK
+    top = next(cell for cell in executed.cells if cell.id == "top")  # renewed after the training
+    result, picture = (output.data for output in top.outputs)
+    accuracy = json.loads((out / "metrics.json").read_text())["valid"]["views"]["accuracy"]
+    assert f"Valid accuracy {100 * accuracy:.1f} %" in result["text/markdown"]
+    assert len(picture["image/png"]) > 10_000
+    page = nbconvert.HTMLExporter().from_notebook_node(executed)[0]
+    assert page.index(f"Valid accuracy {100 * accuracy:.1f} %") < page.index('id="Parameters"')
 
 
 @pytest.mark.parametrize(
@@ -202,26 +226,40 @@ def two_runs(competition_folder, tmp_path_factory):
 
 
 def test_error_analysis_of_a_run(two_runs, tmp_path):
-    """With its small trainings as small as can be, and without them; with other seeds to compare with."""
+    """With its small trainings as small as can be, and without them."""
     out, other = str(two_runs / "seed0"), str(two_runs / "seed1")
-    small = {"folds": 2, "study_epochs": 1, "study_width": 0.125}
-    executed = execute("04_error_analysis", tmp_path / "04.ipynb", tmp_path, out=out, compare=other, **small)
+    small = {"folds": 2, "study_epochs": 1, "study_width": 0.125, "study_seeds": 1}
+    executed = execute("04_error_analysis", tmp_path / "04.ipynb", tmp_path, out=out, **small)
     text = printed(executed)
-    assert "exact McNemar p" in text
-    assert text.index("training pictures out of fold") < text.index("weakest class")
+    check_outputs_are_for_people(executed)
+    assert "so none is advised" in text and "With one seed nothing counts as sure" in text
+    assert text.index("so none is advised") < text.index("Weakest class")
     figures = {path.stem for path in (two_runs / "seed0" / "figures").glob("*.png")}
-    assert {"next_steps", "confusion", "calibration", "occlusion", "learning_curve", "faces_confident_errors",
-            "faces_views_disagree"} <= figures  # fmt: skip
-    for package, figure in (("cleanlab", "faces_doubtful_labels"), ("captum", "faces_mean_gradcam")):
-        installed = importlib.util.find_spec(package) is not None
-        assert (figure in figures) == installed
-        assert (f"{package} is not installed" in text) == (not installed)
-    assert (two_runs / "seed0" / "label_fixes.csv").is_file() == (
-        importlib.util.find_spec("cleanlab") is not None
-    )
+    assert {"next_steps", "confusion", "learning_curve", "faces_confident_errors"} <= figures
+    installed = importlib.util.find_spec("cleanlab") is not None
+    assert ("faces_doubtful_labels" in figures) == installed
+    assert ("cleanlab is not installed" in text) == (not installed)
+    assert (two_runs / "seed0" / "label_fixes.csv").is_file() == installed
     bare = execute("04_error_analysis", tmp_path / "bare.ipynb", tmp_path, out=other, studies=False)
-    assert "nothing to compare with" in printed(bare)
+    check_outputs_are_for_people(bare)
+    assert "Nothing was measured, so nothing is advised" in printed(bare)
     assert not (two_runs / "seed1" / "studies").exists()
+
+
+def test_error_details_of_a_run(two_runs, tmp_path):
+    """With another seed to compare with, and without."""
+    out, other = str(two_runs / "seed0"), str(two_runs / "seed1")
+    executed = execute("04b_error_details", tmp_path / "04b.ipynb", tmp_path, out=out, compare=other)
+    text = printed(executed)
+    check_outputs_are_for_people(executed)
+    assert "gained" in text and "exact McNemar p" in text.split("bootstrap interval")[1]
+    figures = {path.stem for path in (two_runs / "seed0" / "figures").glob("*.png")}
+    assert {"faces_confused_pairs", "occlusion", "slices", "calibration", "faces_gained"} <= figures
+    installed = importlib.util.find_spec("captum") is not None
+    assert ("faces_mean_gradcam" in figures) == installed
+    assert ("captum is not installed" in text) == (not installed)
+    bare = execute("04b_error_details", tmp_path / "bare.ipynb", tmp_path, out=other)
+    assert "nothing to compare with" in printed(bare)
 
 
 def test_ensemble_of_two_runs(two_runs, tmp_path):

@@ -1,4 +1,4 @@
-"""A run as one HTML page: results first, then curves, confusion, calibration, errors and the config.
+"""A run or an ensemble as one HTML page: results first, then curves, confusion, calibration, errors, config.
 
 python -m tools.report outputs/demo      writes outputs/demo/report.html
 
@@ -11,7 +11,6 @@ import argparse
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 from jinja2 import Environment, FileSystemLoader
@@ -20,14 +19,18 @@ from fer_utils.command_line import exit_status
 from fer_utils.competition import Competition, DataError
 from fer_utils.files import write_text
 from fer_utils.run.finished_run import Run, load_run
-from tools.report_sections import is_demo, last_part, percent, record_of, sections, together
+from fer_utils.run.results import commonest
+from tools import report_ensemble
+from tools.report_ensemble import NOT_FOUND, Ensemble, load_ensemble
+from tools.report_sections import interval, is_demo, last_part, members_of, percent, record_of, sections
 from tools.run_options import options_parser
 
 
-def write_report(run: Run, competition: Competition | None, path: Path, note: str = "") -> Path:
+def write_report(run: Run | Ensemble, competition: Competition | None, path: Path, note: str = "") -> Path:
     """Write the page of `run` to `path`; it needs no network and holds no script.
 
     Args:
+        run: a finished run, or an ensemble of some.
         competition: the run's data, for the faces; None leaves these out.
         note: why there are no faces.
 
@@ -35,26 +38,33 @@ def write_report(run: Run, competition: Competition | None, path: Path, note: st
         DataError: the saved predictions are damaged, or are not those of the competition.
         OutputError: the page cannot be written.
     """
+    if ensemble := isinstance(run, Ensemble):
+        parts = report_ensemble.facts(run), report_ensemble.sections(run, competition, note)
+    else:
+        parts = _facts(run), sections(run, competition, note)
     templates = Environment(autoescape=True, trim_blocks=True, loader=FileSystemLoader(Path(__file__).parent))
     text = templates.get_template("report.html.jinja").render(
+        kind="ensemble" if ensemble else "run",
         name=run.out.name,
         headline=f"{percent(run.metrics['valid']['views'])} of the validation pictures are named rightly",
         warnings=_warnings(run),
-        facts=_facts(run),
-        sections=sections(run, competition, note),
+        facts=parts[0],
+        sections=parts[1],
     )
     return write_text(path, text)
 
 
-def _interval(scores: dict[str, Any]) -> str:
-    n = together(f"n = {scores['n']:,}")
-    return f"{100 * scores['ci_low']:.1f} to {100 * scores['ci_high']:.1f} {together('(95 %),')} {n}"
-
-
-def _warnings(run: Run) -> list[str]:
-    training, lines = run.metrics["training"], []
+def _warnings(run: Run | Ensemble) -> list[str]:
+    lines, scores = [], run.metrics["valid"]["views"]
     if is_demo(run):
         lines.append("Drawn demo faces, not a competition: no number here says anything of real faces.")
+    name, guess = commonest(scores)
+    if scores["ci_low"] <= guess:
+        lines.append(f"Not shown to be better than always answering {name}: {100 * guess:.1f} %.")
+    lines += dict.fromkeys(f"Warning: {line}." for one in members_of(run) for line in one.config.warnings)
+    if isinstance(run, Ensemble):
+        return lines
+    training = run.metrics["training"]
     if training.get("out_of_time"):
         lines.append(
             f"Stopped by max_hours after {training['epochs']} of {run.config.epochs} epochs: these are the "
@@ -74,10 +84,12 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
     for split in (name for name in ("valid", "test") if name in run.metrics):
         scores = run.metrics[split]
         for what, key in ((f"views: {run.config.views}", "views"), ("plain", "plain")):
-            facts.append((f"{split} accuracy, {what}", percent(scores[key]), _interval(scores[key])))
+            facts.append((f"{split} accuracy, {what}", percent(scores[key]), interval(scores[key])))
         if without := scores["without_copies"]:
             what = f"{split} accuracy without copies of earlier pictures"
-            facts.append((what, percent(without), _interval(without)))
+            facts.append((what, percent(without), interval(without)))
+    name, guess = commonest(run.metrics["valid"]["views"])
+    facts.append((f"always answering {name}", f"{100 * guess:.1f} %", "for comparison"))
     record, duration = record_of(run), timedelta(seconds=round(training["seconds"]))
     size = f"{training['parameters'] / 1e6:.2f} M parameters"
     return [
@@ -102,9 +114,13 @@ def main(arguments: list[str]) -> int:
 
 def report_run(options: argparse.Namespace) -> None:
     """Write the page of a run, without faces where its data is not there."""
-    run, competition, note = load_run(options.run), None, "the page was made with --no-faces."
+    run, note = load_ensemble(options.run) or load_run(options.run), "the page was made without them."
+    competition, members = None, members_of(run)
     try:
-        competition = None if options.no_faces else run.load_data(options.data)
+        if members and not options.no_faces:
+            competition = members[0].load_data(options.data)
+        elif not members:
+            note = NOT_FOUND
     except DataError as error:
         note = "the data was not found, or is not the run's; name its place with --data."
         print(f"no faces on the page: {error}", file=sys.stderr)

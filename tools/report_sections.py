@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,10 +18,11 @@ from fer_utils.figures import plots
 from fer_utils.figures.faces import face_grid
 from fer_utils.learning.metrics import calibration_table, coverage_table, per_class_table
 from fer_utils.run.finished_run import Run
+from fer_utils.run.results import curves_in_words
+from tools.report_figures import LINE, PAPER, WIDTH, figure
 
 N_FACES, COLUMNS = 15, 3
-# In inches: so narrow that the words in a figure are large enough where a phone makes it as narrow as itself.
-WIDTH, DPI = 4.0, 200
+PRIVATE = ("data", "out", "label_fixes")  # paths: only their last part is shown
 LONGEST = 18  # letters of a class name in a figure; under a face there is room for fewer
 LONGEST_UNDER_FACE, FACE_FONT = 14, 9
 
@@ -38,13 +38,10 @@ def sections(run: Run, competition: Competition | None, note: str) -> list[dict[
     Raises:
         DataError: the saved predictions are damaged, or are not those of the competition.
     """
-    with plt.rc_context():
-        plots.set_style()
-        plt.rcParams["text.parse_math"] = False  # a class may have dollar signs in its name
-        return [
-            _classes(run), _curves(run), _confusion(run), _calibration(run),
-            _pairs(run) | _faces(run, competition, note), _config(run),
-        ]  # fmt: skip
+    return [
+        classes(run), _curves(run), confusion(run), calibration(run),
+        pairs(run) | faces(run, competition, note), _config(run),
+    ]  # fmt: skip
 
 
 def record_of(run: Run) -> dict[str, Any]:
@@ -52,9 +49,14 @@ def record_of(run: Run) -> dict[str, Any]:
     return run.folder.record() or {}
 
 
-def is_demo(run: Run) -> bool:
+def members_of(run: Any) -> list[Run]:
+    """The runs of an ensemble, or the run itself."""
+    return getattr(run, "members", [run])
+
+
+def is_demo(run: Any) -> bool:
     """Whether its faces are drawn ones; data "auto" may have fallen back on them."""
-    return "demo" in (run.config.data, record_of(run).get("layout"))
+    return any("demo" in (one.config.data, record_of(one).get("layout")) for one in members_of(run))
 
 
 def percent(scores: Mapping[str, Any]) -> str:
@@ -62,9 +64,20 @@ def percent(scores: Mapping[str, Any]) -> str:
     return f"{100 * scores['accuracy']:.1f} %"
 
 
+def interval(scores: Mapping[str, Any]) -> str:
+    """The interval of the accuracy among scores, and n."""
+    n = together(f"n = {scores['n']:,}")
+    return f"{100 * scores['ci_low']:.1f} to {100 * scores['ci_high']:.1f} {together('(95 %),')} {n}"
+
+
 def last_part(path: str) -> str:
     """The last part of a path: the rest says where it lay on somebody's machine."""
     return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or path
+
+
+def shown_value(name: str, value: Any) -> str:
+    """The value of a knob as text."""
+    return last_part(str(value)) if name in PRIVATE else str(value)
 
 
 def together(text: str) -> str:
@@ -77,28 +90,21 @@ def _short(name: str, longest: int = LONGEST) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
-def _figure(draw: Callable[..., Any], height: float, rows: int = 1, width: float = WIDTH) -> str:
-    """What `draw` draws on its axes, as a PNG in base64."""
-    fig, axs = plt.subplots(rows, figsize=(width, height))
-    fig.get_layout_engine().set(hspace=0.06)
-    draw(axs)
-    return base64.b64encode(plots.png_bytes(fig, DPI)).decode()
-
-
 def _share(value: float, low: float, high: float) -> str:
     if math.isnan(low):
         return "none"
     return f"{together(f'{100 * value:.0f} %')} {together(f'({100 * low:.0f} to {100 * high:.0f})')}"
 
 
-def _classes(run: Run) -> dict[str, Any]:
+def classes(run: Run) -> dict[str, Any]:
     table = per_class_table(run.metrics["valid"]["views"])
     frame = pd.DataFrame({"class": table.index})
     for name in ("recall", "precision"):
         frame[name] = list(map(_share, table[name], table[f"{name}_low"], table[f"{name}_high"]))
-    frame["F1"], frame["n"] = table.f1.map("{:.3f}".format).to_numpy(), table.n.map("{:,}".format).to_numpy()
-    line = "The weakest first, with 95 % intervals. Recall: the share of a class that is found. Precision: "
-    line += "the share of the answers that are right."
+    frame["F1"] = ["none" if n == 0 else f"{f1:.3f}" for f1, n in zip(table.f1, table.n, strict=True)]
+    frame["n"] = table.n.map("{:,}".format).to_numpy()
+    line = "The lowest F1 first, with 95 % intervals. Recall: the share of a class that is found. Precision: "
+    line += "the share of the answers that are right. F1: their harmonic mean."
     return {"title": "By class", "lines": [line], "table": frame}
 
 
@@ -115,16 +121,16 @@ def _curves(run: Run) -> dict[str, Any]:
 
     return {
         "title": "How it learned",
-        "image": _figure(draw, 6.0, rows=2),
+        "image": figure(draw, 6.0, rows=2),
         "alt": f"Loss and accuracy over {len(history)} epochs. At the end the training loss is "
         f"{last.train_loss:.2f} and the validation accuracy {100 * last.valid_accuracy:.1f} %; epoch "
         f"{training['chosen_epoch']} was kept.",
-        "caption": "Loss and accuracy by epoch; the dotted line marks the epoch that was kept. Training is "
-        "measured on augmented pictures, so it may lie below validation.",
+        "caption": "Loss and accuracy by epoch; the dotted line marks the epoch that was kept. "
+        + curves_in_words(run),
     }
 
 
-def _confusion(run: Run) -> dict[str, Any]:
+def confusion(run: Run) -> dict[str, Any]:
     counts, names = np.array(run.metrics["valid"]["views"]["confusion"]), run.class_names
     wrong = counts - np.diag(counts.diagonal())
     true, said = np.unravel_index(wrong.argmax(), wrong.shape)
@@ -136,19 +142,21 @@ def _confusion(run: Run) -> dict[str, Any]:
     width = max(WIDTH, 0.4 + 0.42 * len(short) + 0.085 * max(map(len, short)))  # room in every cell
 
     def draw(ax: Axes) -> None:
-        plots.confusion_matrix(counts, short, ax)
+        paper = plt.rcParams["figure.facecolor"]
+        dark = sns.blend_palette([PAPER, LINE, "#8ec1ee"], as_cmap=True)
+        plots.confusion_matrix(counts, short, ax, "Blues" if paper == "white" else dark)
         plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
 
     return {
         "title": "What is taken for what",
-        "image": _figure(draw, width + 0.2, width=width),
+        "image": figure(draw, width + 0.2, width=width),
         "alt": alt,
         "caption": "Of the pictures of each true class (row), the share that is answered with each class "
         "(column), with counts below.",
     }
 
 
-def _calibration(run: Run) -> dict[str, Any]:
+def calibration(run: Run) -> dict[str, Any]:
     probs, labels = run.saved_probs("valid"), run.saved("valid", "labels")
     coverage = coverage_table(probs, labels)
     half = coverage.iloc[0]
@@ -160,7 +168,7 @@ def _calibration(run: Run) -> dict[str, Any]:
 
     return {
         "title": "How sure it is",
-        "image": _figure(draw, 6.8, rows=2),
+        "image": figure(draw, 6.8, rows=2),
         "alt": f"Accuracy against confidence, which are {error:.1f} points apart on average; and accuracy "
         f"where only the surest answers are kept, {percent(half)} for the surer half.",
         "caption": "Above: accuracy against confidence; on the dotted line, 80 % sure means right in 80 %. "
@@ -169,7 +177,7 @@ def _calibration(run: Run) -> dict[str, Any]:
     }
 
 
-def _pairs(run: Run) -> dict[str, Any]:
+def pairs(run: Run) -> dict[str, Any]:
     """From the confusion counts, so that it is there without the data too."""
     counts, names = np.array(run.metrics["valid"]["views"]["confusion"]), np.array(run.class_names)
     true, said = np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
@@ -177,16 +185,19 @@ def _pairs(run: Run) -> dict[str, Any]:
     if (true == said).all():
         return section | {"lines": ["It makes no error on the validation split."]}
     answers = pd.DataFrame({"true": names[true], "predicted": names[said], "correct": true == said})
-    pairs = confused_pairs(answers).head(5)
-    pairs["share"] = [together(f"{100 * share:.0f} %") for share in pairs.share]
+    table = confused_pairs(answers).head(5)
+    table["share"] = [together(f"{100 * share:.0f} %") for share in table.share]
+    table.loc[2 * table.mostly_errors == table.errors, "mostly"] = "both ways alike"
     return section | {
-        "lines": ["The pairs of classes that are taken for each other most, both ways together."],
-        "table": pairs[["pair", "errors", "share", "mostly"]],
+        "lines": [
+            "The pairs of classes with most errors, both ways together, with their share of all errors."
+        ],
+        "table": table[["pair", "errors", "share", "mostly"]],
         "words": True,
     }
 
 
-def _faces(run: Run, competition: Competition | None, note: str) -> dict[str, Any]:
+def faces(run: Run, competition: Competition | None, note: str) -> dict[str, Any]:
     """The figure of the most confident errors, or why there is none."""
     if competition is None:
         return {"after": f"The faces are left out: {note}"}
@@ -199,15 +210,15 @@ def _faces(run: Run, competition: Competition | None, note: str) -> dict[str, An
         f"{100 * row.confidence:.0f} %"
         for row in worst.itertuples()
     ]
-    faces = competition.valid.images[worst.index]
+    images = competition.valid.images[worst.index]
     licence = " These are faces of the competition's data: mind its licence before you share this page."
 
     def draw(ax: Axes) -> None:
-        face_grid(faces, ax, COLUMNS, captions)
+        face_grid(images, ax, COLUMNS, captions)
         plt.setp(ax.texts, fontsize=FACE_FONT)
 
     return {
-        "image": _figure(draw, 1.5 * -(-len(worst) // COLUMNS) * WIDTH / COLUMNS),
+        "image": figure(draw, 1.5 * -(-len(worst) // COLUMNS) * WIDTH / COLUMNS),
         "alt": f"{len(worst)} faces that are answered wrongly with most confidence; the first is "
         f"{worst.true.iloc[0]}, said to be {worst.predicted.iloc[0]}.",
         "caption": "The most confident errors: the label, the answer and its confidence. Look for wrong "
@@ -217,8 +228,7 @@ def _faces(run: Run, competition: Competition | None, note: str) -> dict[str, An
 
 def _config(run: Run) -> dict[str, Any]:
     def table(values: dict[str, Any], kind: str = "knob") -> pd.DataFrame:
-        private = ("data", "out", "label_fixes")
-        texts = {name: last_part(str(v)) if name in private else str(v) for name, v in values.items()}
+        texts = {name: shown_value(name, value) for name, value in values.items()}
         return pd.DataFrame({kind: texts.keys(), "value": texts.values()})
 
     return {

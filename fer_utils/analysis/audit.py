@@ -88,8 +88,8 @@ def audit(
 
     Args:
         table: `picture_table(competition)`.
-        near: `near_copies.near_report`, to be included.
-        drift: `near_copies.split_drift`, to be included.
+        near: `picture_checks.near_report`, to be included.
+        drift: `picture_checks.split_drift`, to be included.
     """
     duplicates, by_split = duplicate_groups(table), table.groupby("split", observed=True)
     counts = table.groupby(["split", "label"], observed=False).size()

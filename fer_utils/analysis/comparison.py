@@ -73,16 +73,12 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
         accuracies = 100 * right[k].mean(), 100 * old_right[k].mean()
         tests.append((run.out.name, other.out.name, *accuracies, test["gained"], test["lost"], test["p"]))
     columns = ["run", "against", "accuracy", "accuracy of the other", "gained", "lost", "p"]
-    rng, n, samples = np.random.default_rng(0), len(labels), []
-    for _ in range(2000):
-        rows = rng.integers(n, size=n)
-        means = [part[rng.integers(len(part), size=len(part))][:, rows].mean() for part in (right, old_right)]
-        samples.append(means[0] - means[1])
-    low, high = np.quantile(samples, [0.025, 0.975])
+    samples = resampled_accuracies([right, old_right])
+    low, high = np.quantile(samples[:, 0] - samples[:, 1], [0.025, 0.975])
     margin = right.mean(0) - old_right.mean(0)
     order = np.argsort(-np.abs(margin), kind="stable")
     result = {
-        "n": n,
+        "n": len(labels),
         "seeds": (len(new), len(old)),
         "difference": float(right.mean() - old_right.mean()),
         "ci_low": float(low),
@@ -92,6 +88,16 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
         "lost": order[margin[order] < 0],
     }
     return result | {"verdict": _verdict(result)}
+
+
+def resampled_accuracies(recipes: Sequence[np.ndarray]) -> np.ndarray:
+    """Accuracies float64 [2000, len(recipes)] in bootstrap samples (Efron 1979) of the pictures, the same for
+    all recipes, and of the seeds of each; from the correct predictions bool [R, N] of its R seeds."""
+    rng, n, samples = np.random.default_rng(0), recipes[0].shape[1], []
+    for _ in range(2000):
+        rows = rng.integers(n, size=n)
+        samples.append([part[rng.integers(len(part), size=len(part))][:, rows].mean() for part in recipes])
+    return np.array(samples)
 
 
 def outcomes(result: dict[str, Any], correct: np.ndarray) -> np.ndarray:

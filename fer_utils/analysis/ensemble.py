@@ -14,7 +14,6 @@ import yaml
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
-from fer_utils.data.submission import write_submission
 from fer_utils.files import REPOSITORY
 from fer_utils.learning.metrics import calibrated_log_loss, describe_gain, evaluate, paired_test
 from fer_utils.run.finished_run import Run, load_run
@@ -33,7 +32,8 @@ def load_runs(patterns: str, at_least: int = 0) -> list[Run]:
     for pattern in (part.strip() for part in patterns.split(",")):
         if pattern in ("", "none"):
             continue
-        if not any(mark in pattern for mark in "*?["):
+        is_folder = Path(pattern).is_dir() or (REPOSITORY / pattern).is_dir()  # seed[1] may be one
+        if is_folder or not any(mark in pattern for mark in "*?["):
             folders.append(Path(pattern))
             continue
         matches = map(Path, sorted(glob.glob(pattern) or glob.glob(str(REPOSITORY / pattern))))
@@ -122,12 +122,13 @@ def save_ensemble(runs: Sequence[Run], competition: Competition, out: Path, scor
     folder = RunFolder(out)
     if folder.record() is not None:
         raise DataError(f"{out} holds a run: choose another out for the ensemble")
+    probs = {}
     for name, split in competition.splits.items():
         if name != "train":
-            probs = np.mean([run.saved_probs(name) for run in runs], axis=0)
-            folder.write_predictions(name, {"ids": split.ids.astype(np.str_), "probs_views": probs})
+            probs[name] = np.mean([run.saved_probs(name) for run in runs], axis=0)
+            folder.write_predictions(name, {"ids": split.ids.astype(np.str_), "probs_views": probs[name]})
     if competition.test is not None:
-        write_submission(competition, probs, folder.path / "submission.csv")
+        folder.write_submission(competition, probs["valid"], probs["test"])
     folder.write_metrics({"members": [run.out.name for run in runs], **scores})
 
 

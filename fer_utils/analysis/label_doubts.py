@@ -1,4 +1,4 @@
-"""Doubtful labels: found by confident learning and written to a file for review; their estimated share."""
+"""Doubtful labels: found by confident learning and written to a file for review; a bound on their share."""
 
 from __future__ import annotations
 
@@ -61,30 +61,6 @@ def doubtful_labels(probs: np.ndarray, labels: np.ndarray, class_names: tuple[st
     return found.assign(clear=found.suggested_probability - found.given_probability >= CLEAR)
 
 
-def noise_table(probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> pd.DataFrame:
-    """Per class, the share of its labels that the confident joint estimates to be wrong, and their most
-    probable true class.
-
-    Confident errors of the networks count as wrong labels, so weak networks overestimate the shares; errors
-    shared with the annotators go undetected. `copy_conflicts` needs no network.
-
-    Args:
-        probs: [N, C], of networks that were not trained on these pictures.
-        labels: int64 [N].
-
-    Returns:
-        A row per class that occurs: `n`, `wrong` (share), `mostly` (the commonest other class).
-    """
-    from cleanlab.count import compute_confident_joint
-
-    joint, names = compute_confident_joint(labels, probs), np.array(class_names)
-    others = joint * (1 - np.eye(len(names)))
-    wrong = others.sum(1) / joint.sum(1).clip(min=1)
-    mostly = np.where(others.sum(1) > 0, names[others.argmax(1)], "-")
-    n = np.bincount(labels, minlength=len(names))
-    return pd.DataFrame({"n": n, "wrong": wrong, "mostly": mostly}, index=names)[n > 0]
-
-
 def copy_conflicts(competition: Competition) -> dict[str, float]:
     """How often two labels of one photograph differ, and the share of wrong labels that follows.
 
@@ -118,12 +94,30 @@ def copy_conflicts(competition: Competition) -> dict[str, float]:
 def describe_conflicts(conflicts: dict[str, Any]) -> str:
     """The outcome of `copy_conflicts` in words."""
     if not conflicts["pairs"]:
-        return "no near copies with two labels, so no estimate of wrong labels without a network"
+        return "Share of wrong labels: not measurable here, no photograph is there twice with two labels."
     share = conflicts["differing"] / conflicts["pairs"]
     return (
         f"{conflicts['differing']:,} of {conflicts['pairs']:,} pairs of near copies have two labels that "
-        f"differ ({100 * share:.1f} %): at least about {100 * conflicts['wrong']:.1f} % of labels are wrong "
-        f"(95 % interval {100 * conflicts['low']:.1f} to {100 * conflicts['high']:.1f})"
+        f"differ ({100 * share:.1f} %). So at least about {100 * conflicts['wrong']:.1f} % of all labels are "
+        f"wrong (95 % interval {100 * conflicts['low']:.1f} to {100 * conflicts['high']:.1f}); more, if "
+        "copies were labelled together."
+    )
+
+
+def describe_wrong_labels(competition: Competition, doubts: pd.DataFrame | None, seed: int = 0) -> str:
+    """How many labels are wrong, without a network, in words: by `copy_conflicts`; on the demo data, how many
+    of the doubts are really wrong, by `demo_quality`."""
+    if not competition.is_demo:
+        return describe_conflicts(copy_conflicts(competition))
+    if doubts is None or doubts.empty:
+        return "On the demo data the wrong labels are known, but there are no doubts to compare with them."
+    rows = [
+        f"{row.hits:,.0f} of {'all ' if n == len(doubts) else 'the first '}{n:,} "
+        f"({100 * row.precision:.0f} %, 95 % interval {100 * row.ci_low:.0f} to {100 * row.ci_high:.0f})"
+        for n, row in demo_quality(doubts, competition, seed).set_index("looked at").iterrows()
+    ]
+    return (
+        f"Doubts that are really wrong labels: {'; '.join(rows)}. So review from the top, and stop in time."
     )
 
 

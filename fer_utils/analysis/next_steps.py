@@ -1,149 +1,167 @@
-"""What to do next: possible changes, ranked by their estimated gain in accuracy.
+"""What possible changes gain in accuracy, and whether more pictures would help.
 
-Most gains are measured between two small trainings that differ in one thing (`small_trainings.variant_runs`);
-they may differ for a large network that is trained for long.
+Gains are measured between small trainings that differ in one thing (`small_trainings.variant_runs`); they may
+differ for a large network that is trained for long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from fer_utils.analysis.predictions import hardest_class
-from fer_utils.config import AUGMENTATION, Config
-from fer_utils.learning.metrics import calibration_report, holm, paired_test
+from fer_utils.analysis.comparison import resampled_accuracies
+from fer_utils.learning.metrics import holm
 from fer_utils.run.finished_run import Run
 
+CHANGES = {
+    "longer": "twice the epochs",
+    "augmented": "stronger augmentation",
+    "average": "averaging seeds",
+    "fixed": "correcting the clearly doubtful labels",
+    "half": "twice the pictures (estimated)",
+}
+Variants = Mapping[str, Sequence[Run]]
 
-def changes_table(
-    run: Run, labels: np.ndarray, slices: pd.DataFrame, variants: Mapping[str, Run] | None = None
-) -> pd.DataFrame:
-    """Possible changes: those measured, the highest gain first; then upper bounds; then those not measured.
+
+def changes_table(run: Run, labels: np.ndarray, variants: Variants | None) -> pd.DataFrame:
+    """What each of `CHANGES` gains in the small trainings: the highest gain first, then those not measured.
 
     Args:
         labels: int64 [N], of the validation split.
-        slices: `slices.score_slices` of the run.
-        variants: from `small_trainings.variant_runs`; without them only the run itself is examined.
+        variants: from `small_trainings.variant_runs`.
 
     Returns:
-        A row per change: `gain` in points of validation accuracy with its 95 % interval `low` and `high` over
-        pictures (nan where unknown); `significant`, whether p, corrected for the number of changes measured
-        (Holm 1979), is below 0.05; `basis`. The variation between seeds is in neither.
+        A row per change: its `name` and `change`, in words; `gain` in points of validation accuracy with its
+        95 % interval `low` and `high` over pictures and seeds, nan where not measured; `significant`, whether
+        p, corrected for the number of changes (Holm 1979), is below 0.05, never with a single seed; `why`
+        it is not measured.
     """
-    has_it = all(getattr(run.config, name) >= getattr(Config(), name) for name in AUGMENTATION)
-    default_strengths = "default strengths instead of light ones" + "; this run has them already" * has_it
-    doubling = "estimated: the error falls by the same factor as from half to all"
-    changes = [
-        ("correct the doubtful labels", "fixed", "trained on the clear suggestions"),
-        ("stronger augmentation", "augmented", default_strengths),
-        ("longer training", "longer", f"twice the epochs; this run had {run.config.epochs}"),
-        ("average two seeds", "seed", "against one of them"),
-        ("twice the pictures", "half", doubling),
-        # Without that half, the class is also rarer in training than in validation.
-        (f"more of {run.class_names[hardest_class(run)]}", "rarer", "at most: the loss without half of it"),
-    ]
     variants = variants or {}
-    measured, bounds, unmeasured = [], [], []
-    for change, name, basis in changes:
-        row = {"change": change, "significant": False}
-        if name in variants:
-            row |= _gain_of(name, variants, labels) | {"basis": f"{basis}; on {_describe_network(variants)}"}
-            (bounds if name == "rarer" else measured).append(row)
-        else:
-            reason = "see the small trainings" if variants else "switch studies on"
-            unmeasured.append(row | {"basis": f"not measured: {reason}"})
+    right = {name: _correct(runs, labels) for name, runs in variants.items()}
+    measured, missing = [], []
+    for name, change in CHANGES.items():
+        row = {"name": name, "change": change, "significant": False, "why": _why_not(name, run, right)}
+        (missing if row["why"] else measured).append(
+            row | ({} if row["why"] else _gain(name, variants, labels))
+        )
+    seeds = len(right.get("base", ()))
     for row, p in zip(measured, holm(np.array([row["p"] for row in measured])), strict=True):
-        row["significant"] = bool(p < 0.05)
+        row["significant"] = bool(p < 0.05 and seeds > 1)
     measured.sort(key=lambda row: -row["gain"])
-    bounds += [_weak_slices(slices, len(labels)), _calibration(run, labels)]
-    columns = ["change", "gain", "low", "high", "significant", "basis"]
-    return pd.DataFrame([*measured, *bounds, *unmeasured], columns=columns)
+    columns = ["name", "change", "gain", "low", "high", "significant", "why"]
+    return pd.DataFrame([*measured, *missing], columns=columns)
 
 
-def _gain_of(name: str, variants: Mapping[str, Run], labels: np.ndarray) -> dict[str, float]:
-    """The gain of a change in points, measured with the variant `name`, with its interval and p."""
-    new, old = variants[name].saved_probs(), variants["base"].saved_probs()
-    if name == "half":
-        test = next_doubling(new.argmax(1) == labels, old.argmax(1) == labels)
-    else:
-        if name == "seed":
-            new = (new + old) / 2
-        elif name == "rarer":
-            new, old = old, new
-        test = paired_test(new.argmax(1), old.argmax(1), labels)
-    points = {"gain": "difference", "low": "ci_low", "high": "ci_high"}
-    return {key: 100 * test[value] for key, value in points.items()} | {"p": test["p"]}
+def _correct(runs: Sequence[Run], labels: np.ndarray) -> np.ndarray:
+    return np.stack([run.saved_probs().argmax(1) == labels for run in runs])
 
 
-def _describe_network(variants: Mapping[str, Run]) -> str:
-    training = variants["base"].metrics["training"]
-    return f"a network of {training['parameters'] / 1e6:.2f} M parameters, {training['epochs']} epochs"
+def _why_not(name: str, run: Run, right: Mapping[str, np.ndarray]) -> str:
+    """Why a change has no gain; empty if it has one."""
+    if not right:
+        return "not measured (studies is off)"
+    if name == "average":
+        return "" if len(right["base"]) > 1 else "not measured: needs two seeds"
+    if name == "fixed" and run.config.label_fixes != "none":
+        return "this run has label_fixes"
+    if name not in right:
+        return "not measured"
+    if name == "half" and not error_falls(right["half"], right["base"]):
+        return "not measurable here: the error does not fall"
+    return ""
 
 
-def next_doubling(half: np.ndarray, whole: np.ndarray) -> dict[str, float]:
-    """The gain of twice the pictures, if the error falls by the same factor as from half of them to all.
-
-    (Error falls as a power of the number of pictures, Hestness et al. 2017: by the same factor each time.)
+def error_falls(half: np.ndarray, whole: np.ndarray) -> bool:
+    """Whether all of the pictures give a measurably lower error than half of them. If not, nothing can be
+    said of twice as many.
 
     Args:
-        half, whole: bool [N], the correct predictions after training on half and on all of the pictures.
-
-    Returns:
-        `difference` in accuracy, its interval `ci_low`, `ci_high` and `p` (two-sided) from a bootstrap over
-        pictures.
+        half, whole: bool [R, N], the correct predictions of R seeds each.
     """
-
-    def gain(rows: np.ndarray) -> float:
-        before, now = 1 - half[rows].mean(), 1 - whole[rows].mean()
-        return now * (1 - now / before) if before > 0 else 0.0
-
-    rng, n = np.random.default_rng(0), len(half)
-    samples = np.array([gain(rng.integers(n, size=n)) for _ in range(2000)])
-    low, high = np.quantile(samples, [0.025, 0.975])
-    p = min(1.0, 2 * (1 + min((samples <= 0).sum(), (samples >= 0).sum())) / (1 + len(samples)))
-    return {"difference": gain(np.arange(n)), "ci_low": float(low), "ci_high": float(high), "p": float(p)}
+    if min(len(half), len(whole)) < 2:
+        return False  # two single trainings differ by chance
+    samples = resampled_accuracies([half, whole])
+    return bool(np.quantile(samples[:, 1] - samples[:, 0], 0.025) > 0)
 
 
-def learning_curve_table(variants: Mapping[str, Run], labels: np.ndarray, n_train: int) -> pd.DataFrame:
-    """The learning curve of the small network: `n` training pictures, `accuracy` with its 95 % interval `low`
-    and `high`; the last row, twice the pictures, is estimated by `next_doubling`."""
-    rows = []
-    for name, share in (("quarter", 4), ("half", 2), ("base", 1)):
-        scores = variants[name].metrics["valid"]["views"]
-        rows.append((n_train // share, *(scores[key] for key in ("accuracy", "ci_low", "ci_high"))))
-    gain, now = _gain_of("half", variants, labels), rows[-1][1]
-    rows.append((2 * n_train, *(now + gain[key] / 100 for key in ("gain", "low", "high"))))
-    return pd.DataFrame(rows, columns=["n", "accuracy", "low", "high"])
+def next_doubling(half: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """The gain in accuracy of twice the pictures, from the accuracies after training on half and on all of
+    them, if the error falls by the same factor again (Hestness et al. 2017: it falls as a power of their
+    number)."""
+    before, now = 1 - half, 1 - whole
+    return now * (1 - now / np.maximum(before, 1e-12))
 
 
-def _bound(change: str, basis: str, points: float = 0.0, reach: float = 0.0) -> dict[str, Any]:
-    low, high = points - reach, points + reach
-    return {"change": change, "gain": points, "low": low, "high": high, "significant": False, "basis": basis}
+def _gain(name: str, variants: Variants, labels: np.ndarray) -> dict[str, float]:
+    """The gain of a change in points, with its interval and p, from a bootstrap over pictures and seeds."""
+    base = _correct(variants["base"], labels)
+    if name == "average":  # against these seeds themselves: only the pictures are resampled
+        probs = np.mean([run.saved_probs() for run in variants["base"]], axis=0)
+        new, base = (probs.argmax(1) == labels)[None], base.mean(0, keepdims=True)
+    else:
+        new = _correct(variants[name], labels)
+    samples, point = resampled_accuracies([new, base]).T, (new.mean(), base.mean())
+    if name == "half":
+        gains, gain = next_doubling(*samples), next_doubling(*point)
+    else:
+        gains, gain = samples[0] - samples[1], point[0] - point[1]
+    low, high = np.quantile(gains, [0.025, 0.975])
+    p = min(1.0, 2 * (1 + min((gains <= 0).sum(), (gains >= 0).sum())) / (1 + len(gains)))
+    return {"gain": 100 * gain, "low": 100 * low, "high": 100 * high, "p": p}
 
 
-def _calibration(run: Run, labels: np.ndarray) -> dict[str, Any]:
-    report = calibration_report(run.saved_probs(), labels)
-    errors, losses = (list(report[name]) for name in ("calibration_error", "log_loss"))
-    basis = (
-        f"changes no prediction; calibration error {100 * errors[0]:.1f} to {100 * errors[1]:.1f} points, "
-        f"log loss {losses[0]:.3f} to {losses[1]:.3f}, cross-fitted on this run"
+def describe_changes(changes: pd.DataFrame, variants: Variants | None) -> str:
+    """What helps, what harms and how this was measured, in words."""
+    if changes.gain.isna().all():
+        return "Not measurable here: no change was measured."
+    sure = changes[changes.significant]
+    helps, harms = (list(sure.change[side]) for side in (sure.gain > 0, sure.gain < 0))
+    seeds = len(variants["base"])
+    text = f"**Helps: {', '.join(helps) or 'nothing, measurably'}. "
+    text += f"Harms: {', '.join(harms) or 'nothing, measurably'}.** Measured on {describe_network(variants)}."
+    return (
+        text if seeds > 1 else f"{text} With one seed nothing counts as sure: set study_seeds to 2 or more."
     )
-    return _bound("calibrate", basis)
 
 
-def _weak_slices(slices: pd.DataFrame, n: int) -> dict[str, Any]:
-    """An upper bound: the gain if the slices of one property with significantly low accuracy reached the
-    accuracy of their classes."""
-    weak = slices[(slices.what != "copy in train") & (slices.p_corrected < 0.05) & (slices.gap < 0)]
-    if weak.empty:
-        return _bound("help where pictures look unusual", "no property has a significant slice on this run")
-    share = 100 * weak.n / n
-    weak = weak.assign(points=-weak.gap * share, variance=((weak.high - weak.low) / 2 * share) ** 2)
-    name = weak.groupby("what").points.sum().idxmax()
-    rows = weak[weak.what == name]
-    basis = f"at most: if {name} {', '.join(rows.which)} had the accuracy of their classes; on this run"
-    change = f"imitate {name} in augmentation"
-    return _bound(change, basis, float(rows.points.sum()), float(np.sqrt(rows.variance.sum())))
+def describe_network(variants: Variants) -> str:
+    """The network of the small trainings."""
+    training, seeds = variants["base"][0].metrics["training"], len(variants["base"])
+    return (
+        f"a small network ({training['parameters'] / 1e6:.2f} M parameters, {training['epochs']} epochs, "
+        f"{seeds} seed{'s' * (seeds > 1)} of each training)"
+    )
+
+
+def learning_curve_table(variants: Variants, labels: np.ndarray, n_train: int) -> pd.DataFrame:
+    """The learning curve of the small network: `n` training pictures, mean `accuracy` over seeds with its
+    95 % interval `low` and `high` over pictures and seeds. Where the error falls, a last row, `estimated`,
+    for twice the pictures, by `next_doubling`."""
+    right = {name: _correct(variants[name], labels) for name in ("quarter", "half", "base")}
+    rows = []
+    for (name, part), share in zip(right.items(), (4, 2, 1), strict=True):
+        low, high = np.quantile(resampled_accuracies([part])[:, 0], [0.025, 0.975])
+        rows.append((n_train // share, right[name].mean(), low, high, False))
+    if error_falls(right["half"], right["base"]):
+        gain, now = _gain("half", variants, labels), rows[-1][1]
+        rows.append((2 * n_train, *(now + gain[key] / 100 for key in ("gain", "low", "high")), True))
+    return pd.DataFrame(rows, columns=["n", "accuracy", "low", "high", "estimated"])
+
+
+def describe_learning_curve(curve: pd.DataFrame) -> str:
+    """Whether more pictures would help, in words."""
+    now, last = curve[~curve.estimated].iloc[-1], curve.iloc[-1]
+    if not last.estimated:
+        half = curve.iloc[-2]
+        return (
+            f"**Not measurable here.** The error does not fall measurably from half of the pictures "
+            f"({100 * half.accuracy:.1f} %) to all ({100 * now.accuracy:.1f} %), so nothing can be said of "
+            "twice as many. More seeds (`study_seeds`) may tell."
+        )
+    gain, low, high = (100 * (last[key] - now.accuracy) for key in ("accuracy", "low", "high"))
+    return (
+        f"**Twice the pictures would gain about {gain:.1f} points ({low:.1f} to {high:.1f}),** if "
+        "the error falls by the same factor again."
+    )

@@ -54,29 +54,38 @@ def confused_pairs(table: pd.DataFrame) -> pd.DataFrame:
     return pairs[["pair", "errors", "share", "mostly", "mostly_errors"]]
 
 
-def hardest_class(run: Run) -> int:
-    """The class with most errors on validation, with views."""
-    confusion = np.array(run.metrics["valid"]["views"]["confusion"])
-    return int((confusion.sum(1) - confusion.diagonal()).argmax())
-
-
-def headlines(run: Run, table: pd.DataFrame) -> list[str]:
-    """The main results of a run in five lines, from its `prediction_table`."""
+def headlines(run: Run, table: pd.DataFrame) -> str:
+    """The main results of a run, from its `prediction_table`, as a list in Markdown."""
     scores, errors = run.metrics["valid"]["views"], table[~table.correct]
-    weakest = per_class_table(scores).iloc[0]
+    classes = per_class_table(scores)
+    weakest = classes.iloc[0]
     lines = [
-        f"valid accuracy: {describe(scores)}",
-        f"weakest class: {weakest.name}, recall {100 * weakest.recall:.0f} % of n = {weakest.n:,.0f}",
+        f"**{describe(scores)} of the validation pictures are right.**",
+        f"Weakest class (lowest F1): {weakest.name}; {100 * weakest.recall:.0f} % of its "
+        f"{weakest.n:,.0f} pictures are found.",
     ]
+    if len(never := classes[(classes.n_predicted == 0) & (classes.n > 0)]):
+        lines.append(f"Never predicted: {', '.join(never.index)}.")
     if len(errors):
-        pair = confused_pairs(table).iloc[0]
-        confident = int((errors.confidence > 0.8).sum())
+        pair, confident = confused_pairs(table).iloc[0], int((errors.confidence > 0.8).sum())
         lines += [
-            f"most confused pair: {pair.pair}, {100 * pair.share:.0f} % of all {len(errors):,} errors, "
-            f"mostly {pair.mostly}",
-            f"confident errors: {confident:,} of {len(errors):,} had confidence above 0.8; "
-            "look for wrong labels there first",
+            f"Most confused: {pair.pair}, {100 * pair.share:.0f} % of the {len(errors):,} errors, mostly "
+            f"{pair.mostly}.",
+            f"Errors with more than 80 % certainty: {confident:,}."
+            + " Look for wrong labels among them first." * (confident > 0),
         ]
     gap = 100 * (table.confidence.mean() - scores["accuracy"])
-    side = "above" if gap > 0 else "below"
-    return [*lines, f"confidence: {abs(gap):.1f} points {side} accuracy on average"]
+    side = "higher" if gap > 0 else "lower"
+    lines.append(f"Its certainty is {abs(gap):.1f} points {side} than its accuracy, on average.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def describe_calibration(report: pd.DataFrame) -> str:
+    """Whether calibration helps, from `metrics.calibration_report`, in words."""
+    before, after = (100 * report.calibration_error[name] for name in ("as it is", "calibrated"))
+    verdict = "One temperature makes it better" if after < before else "One temperature does not help here"
+    return (
+        f"**{verdict}:** certainty and accuracy differ by {before:.1f} points on average, and by {after:.1f} "
+        f"at a temperature of {report.temperature['calibrated']:.2f}; log loss "
+        f"{report.log_loss['as it is']:.3f} and {report.log_loss['calibrated']:.3f}. No answer changes."
+    )

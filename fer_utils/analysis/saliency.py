@@ -17,7 +17,7 @@ from torch.optim.swa_utils import update_bn
 
 from fer_utils.competition import DataError
 from fer_utils.learning.augment import to_float
-from fer_utils.learning.metrics import paired_test
+from fer_utils.learning.metrics import holm, paired_test
 from fer_utils.progress import bar
 from fer_utils.run.finished_run import Run
 
@@ -132,14 +132,30 @@ def sanity_check(
 
 
 def describe_sanity(check: dict[str, float]) -> str:
-    """The outcome of `sanity_check` in words."""
-    verdict = "passed, the maps depend on the weights"
-    if not check["shuffled"] < 0.5:
-        verdict = "FAILED, do not interpret the maps"
-    return (
-        f"sanity check {verdict}: rank correlation {check['shuffled']:.2f} with the maps of shuffled "
-        f"weights, {check['others']:.2f} with the map of another picture (n = {check['n']})"
+    """What the maps may be used for, by `sanity_check`, in words."""
+    shuffled, others = check["shuffled"], check["others"]
+    numbers = (
+        f"(mean rank correlation {shuffled:.2f} with the map of shuffled weights, {others:.2f} with the map "
+        f"of another picture; {check['n']} pictures)"
     )
+    if np.isnan(shuffled) or np.isnan(others):
+        return "**Not measurable here:** too few pictures have a map that is not empty."
+    if shuffled >= 0.5:
+        return f"**Do not read these maps:** they hardly depend on the weights {numbers}."
+    if others >= 0.5:
+        return (
+            "**The maps depend on the weights, but they are much alike for all pictures:** they show where "
+            f"the network looks in general, not why it errs on one picture {numbers}."
+        )
+    return f"**The maps depend on the weights and on the picture** {numbers}."
+
+
+def checked_maps(run: Run, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray | None, str]:
+    """The maps of `grad_cam`, and in words what they may be used for; None and why, if none are."""
+    if problem := grad_cam_problem(run):
+        return None, problem
+    maps = grad_cam(run.model, images, classes)
+    return maps, describe_sanity(sanity_check(run.model, images, classes, maps))
 
 
 def face_regions(images: np.ndarray) -> dict[str, tuple[slice, slice]]:
@@ -200,3 +216,16 @@ def occlusion_table(
     columns = ["lost", "low", "high", "p", "n", "area"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     return table.sort_values("lost", ascending=False)
+
+
+def describe_occlusion(table: pd.DataFrame) -> str:
+    """Which hidden parts cost accuracy, from `occlusion_table`, in words (p by Holm's correction)."""
+    sure = holm(table.p.to_numpy()) < 0.05
+    costs, helps = table[sure & (table.lost > 0)], table[sure & (table.lost < 0)]
+    lost = [f"{row.Index} {row.lost:.1f} ({row.low:.1f} to {row.high:.1f})" for row in costs.itertuples()]
+    text = f"**Points of accuracy lost without a part: {', '.join(lost) or 'none, measurably'}.**"
+    if len(helps):
+        text += f" It is more often right without: {', '.join(helps.index)}."
+    if len(rest := table.index[~sure]):
+        text += f" No measurable difference: {', '.join(rest)}."
+    return text

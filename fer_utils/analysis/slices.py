@@ -6,17 +6,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from fer_utils.analysis.near_copies import unit_vectors
 from fer_utils.data.images import light
-from fer_utils.learning.augment import to_float, view
+from fer_utils.learning.augment import view
 from fer_utils.learning.metrics import holm
-from fer_utils.progress import bar
 
 ATTRIBUTES = ("brightness", "contrast", "sharpness", "face size", "asymmetry")
 # Smaller slices are left out: at 15 hits of 30 the 95 % interval is 34 points wide (Wilson).
 FEWEST = 30
+COPY = "copy in training"
 
 
 def attribute_table(images: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
@@ -61,45 +60,6 @@ def _mirror_correlation(grey: np.ndarray) -> np.ndarray:
     return best
 
 
-def last_features(model: nn.Module, images: np.ndarray, batch_size: int = 512) -> np.ndarray:
-    """The inputs of the last linear layer for uint8 [N, 1, H, W]: float32 [N, F]."""
-    layer = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    kept: list[Tensor] = []
-    device = next(model.parameters()).device
-
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        kept.append(inputs[0].flatten(1).cpu())
-
-    with layer.register_forward_pre_hook(keep), torch.no_grad():
-        for batch in bar(torch.tensor(images).split(batch_size), "last layer"):
-            model.eval()(to_float(batch.to(device)))
-    return torch.cat(kept).numpy()
-
-
-def clusters_of(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Groups of pictures that lie together in features [N, F]: int64 [N], by k-means on the first 30
-    principal components, one for every 150 pictures, 2 to 12 in all."""
-    from sklearn.cluster import KMeans
-
-    n_clusters = int(np.clip(len(features) // 150, 2, 12))
-    return KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(_components(features, seed))
-
-
-def plane_of(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """A map of features [N, F]: float32 [N, 2], t-SNE (van der Maaten and Hinton 2008) of the first 30
-    principal components. It takes some 17 ms a picture on two busy cores."""
-    from sklearn.manifold import TSNE
-
-    tsne = TSNE(perplexity=min(30, (len(features) - 1) / 3), init="pca", random_state=seed)
-    return tsne.fit_transform(_components(features, seed))
-
-
-def _components(features: np.ndarray, seed: int) -> np.ndarray:
-    from sklearn.decomposition import PCA
-
-    return PCA(min(30, *features.shape), random_state=seed).fit_transform(features)
-
-
 def slice_masks(attributes: pd.DataFrame, has_copy: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
     """The slices to test, (what, which) -> bool [N]: fifths of each attribute, and pictures with (`has_copy`)
     and without a copy in the training split."""
@@ -110,7 +70,7 @@ def slice_masks(attributes: pd.DataFrame, has_copy: np.ndarray) -> dict[tuple[st
             place = {0: "lowest", len(fifths.cat.categories) - 1: "highest"}.get(k, "from")
             which = f"{place} {max(interval.left, attributes[name].min()):.3g} to {interval.right:.3g}"
             masks[name, which] = (fifths == interval).to_numpy()
-    masks |= {("copy in train", "yes"): has_copy, ("copy in train", "no"): ~has_copy}
+    masks |= {(COPY, "yes"): has_copy, (COPY, "no"): ~has_copy}
     return {key: mask for key, mask in masks.items() if mask.sum() >= FEWEST}
 
 
@@ -151,6 +111,26 @@ def score_slices(
     return table.assign(p_corrected=holm(table.p.to_numpy())).sort_values("gap", ignore_index=True)
 
 
+def describe_slices(table: pd.DataFrame, n: int) -> str:
+    """Where a run is worse than its classes explain, from `score_slices` of `n` pictures, in words."""
+    if table.empty:
+        return f"Not measurable here: no slice has {FEWEST} pictures."
+    sure = table[table.p_corrected < 0.05]
+    worse, better = sure[sure.gap < 0], sure[sure.gap > 0]
+    noun = "combinations" if (table.what == "combination").all() else "slices"
+    text = f"**{len(table)} {noun} tested, {len(worse)} measurably worse and {len(better)} measurably better"
+    text += " than their classes.**"
+    for row in worse[worse.what != COPY].itertuples():
+        text += f" {row.what.capitalize()} {row.which}: {-100 * row.gap:.1f} points worse; without that gap "
+        text += f"the run would gain at most about {-100 * row.gap * row.n / n:.1f} points."
+    for row in better[(better.what == COPY) & (better.which == "yes")].itertuples():
+        text += (
+            f" On the {row.n:,} pictures with a copy in training it is {100 * row.gap:.1f} points better: "
+        )
+        text += "it has seen them."
+    return text
+
+
 def found_slices(
     attributes: pd.DataFrame, correct: np.ndarray, labels: np.ndarray, seed: int = 0
 ) -> pd.DataFrame:
@@ -179,5 +159,5 @@ def found_slices(
             sign = "<=" if example[feature] <= threshold else ">"
             conditions.append(f"{attributes.columns[feature]} {sign} {threshold:.2f}")
         if conditions and mask.sum() >= FEWEST:
-            masks["found", " and ".join(conditions)] = mask
+            masks["combination", " and ".join(conditions)] = mask
     return score_slices(masks, correct[~half], labels[~half])

@@ -6,21 +6,20 @@ Each is an ordinary run in its own folder: an interrupted one resumes, and a fin
 from __future__ import annotations
 
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fer_utils.analysis.label_doubts import cleanlab_is_installed, doubtful_labels, write_suggestions
-from fer_utils.analysis.predictions import hardest_class
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import AUGMENTATION, DATA_PARAMETERS, Config
 from fer_utils.data.corrections import apply_fixes
 from fer_utils.data.splits import split_folds
 from fer_utils.data.submission import default_format
 from fer_utils.files import resolve_out
-from fer_utils.learning.metrics import accuracy_of, describe
+from fer_utils.learning.metrics import accuracy_of
 from fer_utils.progress import bar
 from fer_utils.run.finished_run import Run
 from fer_utils.run.train import fit
@@ -67,8 +66,8 @@ def out_of_fold_probs(config: Config, competition: Competition, n_folds: int) ->
 
 
 def variant_runs(
-    config: Config, competition: Competition, hardest: int, fixes: str | Path | None
-) -> dict[str, Run]:
+    config: Config, competition: Competition, fixes: str | Path | None, n_seeds: int = 1
+) -> dict[str, list[Run]]:
     """Trainings of one small network that differ in one thing each, to measure the gain of that change.
 
     Parts of the training pictures are nested and stratified by class. Their trainings have as many steps as
@@ -77,77 +76,103 @@ def variant_runs(
 
     Args:
         config: of the networks; each is trained in a folder of its own name in `out`.
-        hardest: the class of which "rarer" leaves out a half.
         fixes: a CSV for `label_fixes`, to measure its effect; None without.
+        n_seeds: trainings of each, with consecutive seeds. The difference of two single trainings is mostly
+            chance.
 
     Returns:
-        name -> run: "base"; "quarter" and "half" of the pictures; "rarer"; "longer", twice the epochs;
-        "augmented", with the default strengths of `Config`; "seed", another one; "fixed", with the fixes (if
-        they cannot be used, the reason is printed).
+        name -> a run for each seed: "base"; "quarter" and "half" of the pictures; "longer", twice the epochs;
+        "augmented", with the default strengths of `Config`; "fixed", with the fixes (if they cannot be used,
+        the reason is printed).
     """
     # Test labels are not used, even if the data has them.
     test = None if competition.test is None else competition.test.without_labels()
     competition, train = replace(competition, test=test), competition.train
     folds, defaults = split_folds(train, 4, config.split_seed), Config()
-    rarer = train.take((train.labels != hardest) | (folds < 2))
     variants = {
         "base": (config, train),
         "quarter": (replace(config, epochs=4 * config.epochs), train.take(folds < 1)),
         "half": (replace(config, epochs=2 * config.epochs), train.take(folds < 2)),
-        "rarer": (replace(config, epochs=round(config.epochs * len(train) / len(rarer))), rarer),
         "longer": (replace(config, epochs=2 * config.epochs), train),
         "augmented": (replace(config, **{name: getattr(defaults, name) for name in AUGMENTATION}), train),
-        "seed": (replace(config, seed=config.seed + 1), train),
     }
     if fixes is not None:
         try:
             variants["fixed"] = (config, apply_fixes(competition, fixes)[0])
         except DataError as error:
             print(f"the fixes are not measured: {error}")
-    runs = {}
-    for name, (variant, split) in bar(variants.items(), "small trainings"):
+    runs: dict[str, list[Run]] = {name: [] for name in variants}
+    for k, name in bar([(k, name) for k in range(n_seeds) for name in variants], "small trainings"):
+        variant, split = variants[name]
         part = replace(competition, train=split)
-        # With other fixes, or another hardest class, it is another run.
-        folder = f"{name}-{part.fingerprint[:8]}" if name in ("fixed", "rarer") else name
-        runs[name] = _fit(replace(variant, out=f"{config.out}/{folder}"), part)
+        folder = f"{name}-{part.fingerprint[:8]}" if name == "fixed" else name  # other fixes: another run
+        folder = f"{config.out}/{folder}" + f"-seed{config.seed + k}" * (k > 0)
+        runs[name].append(_fit(replace(variant, out=folder, seed=config.seed + k), part))
     return runs
 
 
 def _fit(config: Config, competition: Competition) -> Run:
-    """Train, and print one line; the lines of the training go to a log file beside the folder."""
+    """Train; the lines of the training go to a log file beside the folder."""
     log = resolve_out(config.out).with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as lines, redirect_stdout(lines):
-        run = fit(config, competition)
-    print(f"{run.out.name:12} {describe(run.metrics['valid']['views'])}", flush=True)
-    return run
+        return fit(config, competition)
+
+
+@dataclass(frozen=True)
+class SmallTrainings:
+    """What the small trainings found.
+
+    Attributes:
+        judges: `accuracy_of` the networks out of fold, on the training pictures.
+        doubts: the `doubtful_labels` of the training split; None without cleanlab.
+        variants: from `variant_runs`.
+        note: what became of label_fixes.csv; empty if it was not to be written.
+    """
+
+    judges: dict[str, float]
+    doubts: pd.DataFrame | None
+    variants: dict[str, list[Run]]
+    note: str
+
+    def describe_doubts(self) -> str:
+        """How many labels are doubtful, and how much the networks that judge them can be trusted."""
+        if self.doubts is None:
+            return "Not measurable here: cleanlab is not installed (`pip install cleanlab`)."
+        n, share = self.judges["n"], 100 * self.judges["accuracy"]
+        if self.doubts.empty:
+            return f"None of {n:,} training labels is doubtful; the networks agree with {share:.0f} %."
+        clear = int(self.doubts.clear.sum())
+        return (
+            f"**{len(self.doubts):,} of {n:,} training labels are doubtful, {clear:,} of them clearly.** The "
+            f"networks that judge them agree with {share:.0f} % of all labels; the weaker they are, the more "
+            "of their doubts are their own errors."
+        )
 
 
 def small_trainings(
-    run: Run, competition: Competition, n_folds: int, epochs: int, width: float
-) -> tuple[pd.DataFrame | None, dict[str, Run]]:
-    """Do all small trainings for the data of `run`: about 12 times the time of one, in `run.out`/studies.
+    run: Run, competition: Competition, n_folds: int, epochs: int, width: float, n_seeds: int = 1
+) -> SmallTrainings:
+    """Do all small trainings for the data of `run`, in `run.out`/studies.
 
-    Suggestions for doubtful labels are written to label_fixes.csv in `run.out`, unless the run was trained
-    with fixes already. The networks out of fold are trained a quarter longer than the others, since better
-    networks raise fewer false alarms.
+    Together they take about 3 + 7 `n_seeds` times as long as one. Suggestions for doubtful labels are written
+    to label_fixes.csv in `run.out`, unless the run was trained with fixes already. The networks out of fold
+    are trained a quarter longer than the others, since better networks raise fewer false alarms.
 
     Args:
         n_folds: of `out_of_fold_probs`.
         epochs, width: of `study_config`.
-
-    Returns:
-        The `doubtful_labels` of the training split (None without cleanlab), and the `variant_runs`.
+        n_seeds: of `variant_runs`.
     """
     folder = run.out / "studies" / f"width{width:g}-epochs{epochs}"
     labels = competition.train.labels
     config = study_config(run.config, folder, len(labels), epochs, width)
     probs = out_of_fold_probs(replace(config, epochs=round(1.25 * epochs)), competition, n_folds)
-    print(f"training pictures out of fold: {describe(accuracy_of(probs.argmax(1) == labels))}")
-    doubts = fixes = None
+    doubts, fixes, note = None, None, ""
     if cleanlab_is_installed():
         doubts = doubtful_labels(probs, labels, competition.class_names)
         if run.config.label_fixes == "none":
             fixes = run.out / "label_fixes.csv"
-            print(write_suggestions(fixes, doubts, competition.train))
-    return doubts, variant_runs(config, competition, hardest_class(run), fixes)
+            note = write_suggestions(fixes, doubts, competition.train)
+    variants = variant_runs(config, competition, fixes, n_seeds)
+    return SmallTrainings(accuracy_of(probs.argmax(1) == labels), doubts, variants, note)

@@ -54,7 +54,7 @@ def json_frame(path: Path) -> pd.DataFrame:
             content = [{"image": name, **record} for name, record in records.items()]
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
         raise DataError(f"{path} is no table: write a list of records, or one record per line")
-    return pd.DataFrame(content).fillna("").map(as_text)
+    return pd.json_normalize(content).fillna("").map(as_text)
 
 
 def _coco(content: dict) -> pd.DataFrame:

@@ -46,7 +46,9 @@ _KEYS: tuple[Callable[[str], str | int | None], ...] = (
     image_stem,
     lambda name: image_stem(name).removesuffix("_aligned"),  # RAF-DB lists the images before alignment
     lambda name: as_int(image_stem(name)),  # 7 for 00007.jpg
+    lambda name: as_int(re.sub(r"^[^\W\d]+[_-]?(?=\d+$)", "", image_stem(name))),  # 7 for img_00007.jpg
 )
+BY_NUMBER = 4  # from here on names are compared as numbers, which row numbers are too
 
 
 def plain_path(name: str) -> str:

@@ -50,10 +50,12 @@ def read_format(
     id_position = _id_position(columns, {position, *probabilities})
     wanted = None if id_position is None else template.iloc[:, id_position].str.strip().tolist()
     name = None if id_position is None else columns[id_position]
+    rows, ids_from = _match_rows(table, name, wanted, len(template), ids, by_row)
     return SubmissionFormat(
         template=template,
         label_column=template.columns[position],
-        rows=_match_rows(table, name, wanted, len(template), ids, by_row),
+        rows=rows,
+        ids_from=ids_from,
         label_values=() if probabilities else _label_values(table, template.iloc[:, position], coding),
         header=table.header,
         separator=" " if table.separator == r"\s+" else table.separator,
@@ -124,29 +126,32 @@ def _match_rows(
     n_lines: int,
     ids: Mapping[str, Sequence[str]],
     by_row: bool,
-) -> np.ndarray:
-    """The test row of each line of the sample: by a column of its name, by equal values, by the file that an
-    id means, and by position where nothing else names a picture."""
+) -> tuple[np.ndarray, str]:
+    """The test row of each line of the sample, and why: by a column of its name, by equal values, by the file
+    that an id means, and by position where nothing else names a picture."""
     n = len(next(iter(ids.values())))
     if wanted is None:
         if n_lines != n:
             raise DataError(
                 f"{table.path.name} has {n_lines:,} lines without ids, but there are {n:,} test pictures"
             )
-        return np.arange(n)
+        order = "file names" if "their files" in ids else "rows"
+        return np.arange(n), f"none, so predictions are in the order of the {order}"
     if len(twice := np.flatnonzero(pd.Series(wanted).duplicated())):
         raise DataError(f"{table.place(twice[0])}: id {wanted[twice[0]]!r} appears twice")
     ordered = [name] if name in ids else list(ids)  # a column of that name is the only one meant
     exact = {column: {id_: row for row, id_ in enumerate(ids[column])} for column in ordered}
     for column in ordered:
         if exact[column].keys() >= set(wanted):
-            return np.array([exact[column][id_] for id_ in wanted])
+            return np.array([exact[column][id_] for id_ in wanted]), f"equal to {_quoted(column)}"
     found = [(column, References(list(exact[column])).resolve(wanted)) for column in ordered]
     for column, result in found:
         if None not in result.files:
-            return np.array([exact[column][id_] for id_ in result.files])
+            rows = np.array([exact[column][id_] for id_ in result.files])
+            same = f"{wanted[0]} is {ids[column][rows[0]]}"
+            return rows, f"{_quoted(column)}, written in another way ({same})"
     if by_row and [as_int(id_) for id_ in wanted] in (list(range(n)), list(range(1, n + 1))):
-        return np.arange(n)
+        return np.arange(n), "row numbers in the order of the test table, as no column fits"
     column, result = max(found, key=lambda pair: pair[1].n)
     row = result.files.index(None)
     raise DataError(
@@ -155,6 +160,10 @@ def _match_rows(
         f"{len(wanted):,} such rows); test ids ({column}) are {', '.join(map(str, ids[column][:3]))}, ... "
         "columns='id=...' names the column of the ids"
     )
+
+
+def _quoted(column: str) -> str:
+    return column if column.startswith("their ") else f"the column {column!r}"
 
 
 def _label_values(table: Table, cells: pd.Series, coding: Coding) -> tuple[str, ...]:

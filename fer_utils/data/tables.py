@@ -30,7 +30,7 @@ from fer_utils.data.text_form import HEAD_ROWS, find_form
 from fer_utils.data.words import normal, pattern
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".lst", ".csv.gz", ".tsv.gz")
-JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", ".manifest")
 EXCEL_SUFFIXES = (".xlsx", ".xls")
 ARROW_SUFFIXES = (".parquet", ".arrow")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, *EXCEL_SUFFIXES, *ARROW_SUFFIXES)
@@ -71,15 +71,18 @@ class Table:
         """The positions of the pixels: one column of strings or lists, or a column for each pixel."""
         if self.chosen_pixels and self.chosen_pixels in self.columns:
             return (self.columns.index(self.chosen_pixels),)
-        for position in range(len(self.columns)):
-            counts = Counter(count_pixels(cell) for cell in self.head.get(position, ()))
+        cells = self.head.to_numpy(object)
+        for position, column in zip(self.head.columns, cells.T.tolist(), strict=True):
+            counts = Counter(map(count_pixels, column))
             del counts[0]
             if counts and is_picture(counts.most_common(1)[0][0]) and 2 * counts.total() > len(self.head):
                 return (position,)
         if len(self.columns) < SMALLEST_SIDE**2:
             named = [i for i, column in enumerate(self.columns) if column in ("pixels", "pixel")]
             return tuple(named[:1])  # without a picture in it, which is reported
-        numeric = [i for i in range(len(self.columns)) if self._is_grey(i)]
+        numbers = pd.to_numeric(cells.ravel(), errors="coerce").reshape(cells.shape)
+        grey = ((numbers >= 0) & (numbers <= 255)).sum(0) > 0.8 * len(cells)
+        numeric = self.head.columns[grey].tolist()
         groups = Counter(pattern(self.columns[i]) for i in numeric)
         alike, _ = groups.most_common(1)[0] if groups else ("", 0)
         same = [i for i in numeric if pattern(self.columns[i]) == alike]
@@ -89,12 +92,6 @@ class Table:
     def encoded(self) -> int | None:
         """The position of encoded images, as parquet files hold them; None without any."""
         return picture_column(self.path) if self.path.suffix.lower() in ARROW_SUFFIXES else None
-
-    def _is_grey(self, position: int) -> bool:
-        """Whether nearly all cells of a column are numbers that a pixel can have."""
-        cells = self.head.get(position, pd.Series(dtype=str))
-        numbers = pd.to_numeric(cells, errors="coerce")
-        return len(cells) > 0 and float(((numbers >= 0) & (numbers <= 255)).mean()) > 0.8
 
     @cached_property
     def _content(self) -> tuple[pd.DataFrame, np.ndarray | None, dict[int, str]]:

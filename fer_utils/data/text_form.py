@@ -59,7 +59,8 @@ def find_form(path: Path, chosen: set[str]) -> TextForm:
     try:
         options |= {"names": range(len(names)), "index_col": False, "on_bad_lines": "skip"}
         head = pd.read_csv(path, nrows=HEAD_ROWS, skiprows=1, **options).fillna("")
-        head = head.apply(lambda column: column.str.strip())
+        cells = [[cell.strip() for cell in row] for row in head.to_numpy().tolist()]
+        head = pd.DataFrame(cells, columns=head.columns, dtype=object)
     except (pd.errors.EmptyDataError, pd.errors.ParserError):  # reported when all rows are read
         head = pd.DataFrame(columns=range(len(names)))
     header = bool(chosen & set(map(normal, names))) or _is_header(names, head)
@@ -121,11 +122,11 @@ def _is_header(names: list[str], head: pd.DataFrame) -> bool:
         return False
     if head.empty:
         return not any(canonical(name) for name in names) or len(names) > 2
-    columns = [head[column] for column in head]
+    columns = head.to_numpy(object).T.tolist()
     below = [set(map(_kind, column)) for column in columns]
     for name, column, kinds in zip(names, columns, below, strict=True):  # a value is no name
         is_word = re.search(r"[^\W\d]", name)
-        if (is_word and name in set(column)) or (canonical(name) and _kind(name) in kinds):
+        if (is_word and name in column) or (canonical(name) and _kind(name) in kinds):
             return False
     for name, column, kinds in zip(names, columns, below, strict=True):
         if len(kinds) <= max(3, len(head) / 5) and _kind(name) not in kinds:

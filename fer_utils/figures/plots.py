@@ -62,15 +62,15 @@ def learning_curves(
     return axs
 
 
-def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax: Axes) -> Axes:
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax: Axes, cmap: Any = "Blues") -> Axes:
     """The share of each true class (row) that is predicted as each class, with counts below the shares."""
     counts = np.asarray(counts)
     shares = 100 * counts / counts.sum(1, keepdims=True).clip(min=1)
     text = [f"{share:.0f} %\n{count:,}" for share, count in zip(shares.flat, counts.flat, strict=True)]
     sns.heatmap(
-        shares, annot=np.reshape(text, counts.shape), fmt="", cmap="Blues", vmin=0, vmax=100, square=True,
+        shares, annot=np.reshape(text, counts.shape), fmt="", cmap=cmap, vmin=0, vmax=100, square=True,
         cbar=False, xticklabels=class_names, yticklabels=class_names, annot_kws={"fontsize": 8}, linewidths=1,
-        ax=ax,
+        linecolor=ax.get_facecolor(), ax=ax,
     )  # fmt: skip
     ax.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
     ax.tick_params(axis="x", rotation=40)
@@ -142,12 +142,19 @@ def densities(table: pd.DataFrame, name: str, by: str, ax: Axes) -> Axes:
     return ax
 
 
-def predicted_shares(preds: np.ndarray, class_names: Sequence[str], ax: Axes) -> Axes:
-    """How often each class is predicted, from class indices [N]."""
-    shares = 100 * np.bincount(preds, minlength=len(class_names)) / len(preds)
-    bars = ax.bar(class_names, shares, color=class_colors(class_names))
-    ax.bar_label(bars, [f"{share:.1f}" for share in shares], fontsize=9)
-    ax.set(ylabel="share of the test split (%)", title="Predictions in the submission")
+def predicted_shares(
+    preds: np.ndarray, train_labels: np.ndarray, class_names: Sequence[str], ax: Axes
+) -> Axes:
+    """How often each class is predicted, from class indices [N], beside its share of the training labels."""
+    places, filled = np.arange(len(class_names)), {"color": class_colors(class_names)}
+    outlined = {"facecolor": "none", "edgecolor": DARK, "label": "in training"}
+    for classes, offset, look in ((preds, -0.2, filled), (train_labels, 0.2, outlined)):
+        shares = 100 * np.bincount(classes, minlength=len(class_names)) / len(classes)
+        bars = ax.bar(places + offset, shares, 0.38, **look)
+        ax.bar_label(bars, [f"{share:.1f}" for share in shares], fontsize=8)
+    ax.set(ylabel="share (%)", title="Predictions in the submission")
+    ax.set_xticks(places, class_names)
+    ax.legend(frameon=False)
     ax.grid(axis="x", visible=False)
     return ax
 

@@ -7,41 +7,37 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 
 from fer_utils.figures.faces import class_means, face_grid
 from fer_utils.figures.plots import dots_with_intervals
-from fer_utils.figures.style import BLUE, DARK, GREY, RED, YELLOW, class_colors, label_rows
+from fer_utils.figures.style import BLUE, DARK, GREY, RED, YELLOW, label_rows
+
+
+def error_rows(images: np.ndarray, errors: pd.DataFrame, axs: Sequence[Axes], seed: int = 0) -> None:
+    """A row of random faces for each of the most frequent kinds of error, one kind on each of `axs`, with the
+    certainty of the answer under each face; `errors` are rows of `predictions.prediction_table`."""
+    kinds = errors.true + " taken for " + errors.predicted
+    commonest = kinds.value_counts().index[: len(axs)]
+    for ax in axs[len(commonest) :]:
+        ax.set_axis_off()
+    if errors.empty:
+        axs[0].set_title("There are no errors")
+    for ax, kind in zip(axs, commonest, strict=False):
+        rows = errors[kinds == kind].sample(frac=1, random_state=seed)[:12]
+        face_grid(images[rows.index], ax, 12, [f"{sure:.0%}" for sure in rows.confidence])
+        ax.set_title(f"{kind}: {(kinds == kind).sum():,} errors")
 
 
 def intervals(
     names: Sequence[str], table: pd.DataFrame, ax: Axes, value: str, significant: np.ndarray
 ) -> Axes:
     """A dot with its interval (columns `low` and `high`) for each row, the first on top; `significant` ones,
-    bool [N], are coloured by their sign."""
+    bool [N], are coloured by their sign. A row without a value has no dot."""
     colors = np.where(significant, np.where(table[value] > 0, BLUE, RED), GREY)
     ax.axvline(0, color=DARK, lw=1, ls=":")
     dots_with_intervals(ax, table[value], table.low, table.high, colors)
     return label_rows(ax, names)
-
-
-def face_map(plane: np.ndarray, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], ax: Axes,
-             clusters: np.ndarray) -> Axes:  # fmt: skip
-    """Images as dots in the plane [N, 2], coloured by class, with the most central face of each cluster."""
-    for k, (name, color) in enumerate(zip(class_names, class_colors(class_names), strict=True)):
-        ax.scatter(*plane[labels == k].T, 5, color=color, label=name, alpha=0.7, lw=0)
-    for cluster in np.unique(clusters):
-        members = np.flatnonzero(clusters == cluster)
-        middle = np.median(plane[members], axis=0)
-        nearest = members[((plane[members] - middle) ** 2).sum(1).argmin()]
-        face = OffsetImage(images[nearest, 0], zoom=34 / images.shape[-1], cmap="gray", clim=(0, 255))
-        ax.add_artist(AnnotationBbox(face, middle, pad=0.1, bboxprops={"lw": 0.5}))
-        label = {"ha": "center", "fontsize": 8, "bbox": {"facecolor": "white", "lw": 0, "pad": 0.5}}
-        ax.annotate(str(cluster), middle, (0, 19), textcoords="offset points", zorder=9, **label)
-    ax.set(xticks=[], yticks=[], title="Last layer, by t-SNE")
-    ax.legend(frameon=False, markerscale=3, loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
 
 
 def region_boxes(mean_face: np.ndarray, regions: Mapping[str, tuple[slice, slice]], ax: Axes) -> Axes:
@@ -61,11 +57,15 @@ def region_boxes(mean_face: np.ndarray, regions: Mapping[str, tuple[slice, slice
 def mean_maps(
     images: np.ndarray, maps: np.ndarray, labels: np.ndarray, class_names: Sequence[str], ax: Axes
 ) -> Axes:
-    """The mean map [N, H, W] of each class over its mean face."""
+    """The mean map [N, H, W] of each class over its mean face; the title names the classes without any."""
     present, counts = np.unique(labels, return_counts=True)
     faces, heat = (class_means(values, labels, class_names)[present] for values in (images, maps))
     captions = [f"{class_names[k]}\nn = {n:,}" for k, n in zip(present, counts, strict=True)]
-    return face_grid(faces.astype(np.uint8), ax, max(1, len(present)), captions, maps=heat)
+    face_grid(faces.astype(np.uint8), ax, max(1, len(present)), captions, maps=heat)
+    absent = [name for k, name in enumerate(class_names) if k not in present]
+    title = "Mean map of the correct predictions"
+    ax.set_title(title + f"; none is correct for {', '.join(absent)}" * bool(absent))
+    return ax
 
 
 def loss_bars(table: pd.DataFrame, ax: Axes) -> Axes:
@@ -77,22 +77,38 @@ def loss_bars(table: pd.DataFrame, ax: Axes) -> Axes:
     return label_rows(ax, table.index)
 
 
+def gains(changes: pd.DataFrame, ax: Axes) -> Axes:
+    """What each change gains, from `next_steps.changes_table`; where it was not measured, why."""
+    intervals(changes.change, changes, ax, "gain", changes.significant.to_numpy(bool))
+    for row, why in enumerate(changes.why):
+        ax.text(0, row, f" {why}", va="center", fontsize=9, color=DARK, style="italic")
+    if changes.gain.isna().all():
+        ax.set(xticks=[], xlim=(-1, 1))
+    ax.set(
+        xlabel="points of accuracy, 95 % interval", title="Gain: blue helps, red harms, grey may be nothing"
+    )
+    return ax
+
+
 def learning_curve(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Accuracy by the number of training images, from `next_steps.learning_curve_table`; its last row is an
-    estimate."""
+    """Accuracy by the number of training images, from `next_steps.learning_curve_table`."""
     points = 100 * table[["accuracy", "low", "high"]]
-    errors = np.stack([points.accuracy - points.low, points.high - points.accuracy])
+    errors = np.stack([points.accuracy - points.low, points.high - points.accuracy]).clip(min=0)
     for rows, style, color, label in (
-        (slice(0, -1), "o-", BLUE, "measured"),
-        (slice(-1, None), "o", RED, "twice the images, estimated"),
+        (~table.estimated.to_numpy(bool), "o-", BLUE, "measured"),
+        (table.estimated.to_numpy(bool), "o", RED, "twice the images, estimated"),
     ):
-        ax.errorbar(table.n[rows], points.accuracy[rows], errors[:, rows], fmt=style, color=color, capsize=3,
-                    label=label)  # fmt: skip
-    ax.plot(table.n[-2:], points.accuracy[-2:], ls=":", color=RED)
+        if rows.any():
+            ax.errorbar(
+                table.n[rows], points.accuracy[rows], errors[:, rows], fmt=style, color=color, capsize=3,
+                label=label,
+            )  # fmt: skip
+    if table.estimated.any():
+        ax.plot(table.n[-2:], points.accuracy[-2:], ls=":", color=RED)
+        ax.legend(frameon=False, loc="lower right")
     ax.set_xscale("log", base=2)
     ax.set_xticks(table.n, [f"{n:,}" for n in table.n])
     ax.set(xlabel="training images", ylabel="valid accuracy (%)", title="Learning curve")
-    ax.legend(frameon=False, loc="lower right")
     return ax
 
 

@@ -190,11 +190,12 @@ def describe_gain(test: dict[str, float]) -> str:
 
 def per_class_table(scores: dict[str, Any]) -> pd.DataFrame:
     """The per-class scores of `evaluate` with 95 % intervals of precision and recall; the weakest F1 first,
-    absent classes last."""
+    absent classes last. A class that is never predicted has no precision (nan)."""
     table = pd.DataFrame(scores["per_class"]).T.astype({"n": int})
     confusion = np.array(scores["confusion"])
     for name, totals in (("recall", confusion.sum(1)), ("precision", confusion.sum(0))):
         bounds = [wilson_interval(hits, n) for hits, n in zip(confusion.diagonal(), totals, strict=True)]
         table[f"{name}_low"], table[f"{name}_high"] = zip(*bounds, strict=True)
     table["n_predicted"] = confusion.sum(0)
+    table["precision"] = table.precision.where(table.n_predicted > 0)
     return table.sort_values("f1").sort_values("n", key=lambda n: n == 0, kind="stable")

@@ -115,6 +115,8 @@ def load_run(out: str | Path) -> Run:
     folder = RunFolder(find_path(out).absolute())
     if missing := ", ".join(folder.missing()):
         advice = "Start the same training again: it resumes from its last checkpoint"
+        if folder.has_results and "members" in folder.metrics():
+            advice = "It is an ensemble: name one of its members"
         raise DataError(f"{folder}: not a finished run, {missing} is missing. {advice}")
     record, metrics = folder.record(), folder.metrics()
     if record is None:

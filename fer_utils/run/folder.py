@@ -18,6 +18,7 @@ from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.submission import write_submission
 from fer_utils.files import atomic_write, resolve_out, write_json
+from fer_utils.learning.metrics import at_temperature, fit_temperature
 from fer_utils.run.checkpoint import CheckpointFile
 
 # A run is complete when all of these are in its folder; metrics.json is written last.
@@ -121,8 +122,20 @@ class RunFolder:
         for split, arrays in predictions.items():
             self.write_predictions(split, arrays)
         if "test" in predictions:
-            write_submission(competition, predictions["test"]["probs_views"], self.submission)
+            self.write_submission(
+                competition, *(predictions[name]["probs_views"] for name in ("valid", "test"))
+            )
         self.write_metrics(metrics)
+
+    def write_submission(self, competition: Competition, valid: np.ndarray, test: np.ndarray) -> None:
+        """Write the submission from probabilities [N, C] of the validation and the test split.
+
+        Where the competition takes probabilities, they are calibrated first: a temperature fitted to the
+        validation split (Guo et al. 2017).
+        """
+        if competition.submission.probability_columns:
+            test = at_temperature(test, fit_temperature(valid, competition.valid.labels))
+        write_submission(competition, test, self.submission)
 
     def history(self) -> pd.DataFrame:
         """The rows of history.csv."""

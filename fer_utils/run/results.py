@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fer_utils.competition import Competition, copies_of
-from fer_utils.learning.metrics import describe, evaluate, paired_test
+from fer_utils.learning.metrics import describe, evaluate, holm, paired_test
 from fer_utils.learning.models import model_cost
 from fer_utils.learning.predict import view_probs
 from fer_utils.learning.training_loop import Learner
@@ -69,6 +69,62 @@ def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: s
         "views_against_plain": paired_test(views.argmax(1), plain.argmax(1), labels),
         "without_copies": evaluate(views[new], labels[new], competition.class_names) if new.any() else None,
     }
+
+
+def commonest(scores: dict[str, Any]) -> tuple[str, float]:
+    """The most frequent class of `evaluate`'s labels, and the accuracy of always answering it."""
+    counts = {name: of_class["n"] for name, of_class in scores["per_class"].items()}
+    name = max(counts, key=counts.get)
+    return name, counts[name] / scores["n"]
+
+
+def headline(run: Run, competition: Competition) -> str:
+    """The result in short lines of Markdown: accuracy, what guessing reaches, and what makes it worthless."""
+    scores = run.metrics["valid"]["views"]
+    name, guess = commonest(scores)
+    guessing = f"always answering {name} reaches {100 * guess:.1f} %"
+    lines = [f"**Valid accuracy {describe(scores)}**, seed {run.config.seed}; {guessing}."]
+    if scores["ci_low"] <= guess:
+        causes = run.config.warnings or ["train longer (epochs), or look at the labels with `01_eda`"]
+        lines.append(f"**Not shown to be better than guessing**: {'; '.join(causes)}.")
+    if competition.is_demo:
+        lines.append("Drawn demo faces: no number here says anything of real ones.")
+    return "\n\n".join(lines)
+
+
+def curves_in_words(run: Run) -> str:
+    """Whether the loss fell, which epoch was best, and whether the run overfits."""
+    history, scores = run.history, run.metrics["valid"]["plain"]
+    last, chosen = len(history), run.metrics["training"]["chosen_epoch"]
+    loss, noise = history.train_loss.to_numpy(), 50 * (scores["ci_high"] - scores["ci_low"])
+    gap = 100 * (history.train_accuracy.iloc[chosen - 1] - scores["accuracy"])
+    best = f"No epoch after epoch {chosen} was better on the validation split."
+    if last > 1 and loss[-1] >= loss[0]:
+        best = "The training loss did not fall: try another learning_rate."
+    elif chosen == last:
+        best = f"The last epoch was the best: try epochs = {2 * last}."
+    reading = (
+        "it overfits: try more augmentation or a smaller network" if gap > noise else "no sign of overfitting"
+    )
+    return (
+        f"{best}\nIn epoch {chosen} accuracy on augmented training pictures is {abs(gap):.1f} points "
+        f"{'above' if gap > 0 else 'below'} validation accuracy (± {noise:.1f}): {reading}."
+    )
+
+
+def shares_in_words(preds: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> str:
+    """Which classes have another share of the predictions than of the training labels, beyond chance."""
+    from scipy.stats import fisher_exact
+
+    n, m = len(preds), len(labels)
+    pairs = [((preds == k).sum(), (labels == k).sum()) for k in range(len(class_names))]
+    p = holm(np.array([fisher_exact([(a, n - a), (b, m - b)])[1] for a, b in pairs]))
+    differing = ", ".join(
+        f"{class_names[k]} {100 * a / n:.1f} % (training {100 * b / m:.1f} %)"
+        for k, (a, b) in enumerate(pairs)
+        if p[k] < 0.05
+    )
+    return f"Shares that differ from training beyond chance (n = {n:,}): {differing or 'none'}."
 
 
 def print_results(run: Run) -> None:

@@ -11,6 +11,19 @@ from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config
 from fer_utils.run.finished_run import Run, load_run
 
+MANY_CLASSES = 12  # data sets of expressions have 5 to 11
+
+
+def warnings_for(config: Config, competition: Competition) -> list[str]:
+    """What can hardly work with this config on these data, each with what to type instead."""
+    lines = list(config.warnings)
+    if (n := len(competition.class_names)) > MANY_CLASSES:
+        lines.append(
+            f"{n} classes are many for expressions ({', '.join(competition.class_names[:3])}, ...): if they "
+            'are something else, name the right column: columns = "label=NAME"'
+        )
+    return lines
+
 
 def check_targets(config: Config, competition: Competition) -> None:
     """Check before any work that there is something to learn from and to validate on.

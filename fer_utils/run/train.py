@@ -18,7 +18,8 @@ import sys
 import time
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from io import StringIO
 
 import torch
 
@@ -52,7 +53,7 @@ from fer_utils.run.repeat import (
     warn_of_another_machine,
 )
 from fer_utils.run.results import print_results, write_results
-from fer_utils.run.targets import check_targets, training_targets
+from fer_utils.run.targets import check_targets, training_targets, warnings_for
 
 # In a team a checkpoint within an epoch makes all processes wait: it is considered only every so many steps.
 TEAM_STEPS = 20
@@ -80,6 +81,8 @@ def fit(config: Config, competition: Competition) -> Run:
         return load_run(folder.path)
     device = own_device(config.device)
     team = join_team(device)
+    for warning in warnings_for(config, competition) if team.leads else ():
+        print(f"WARNING: {warning}", flush=True)
     if config.n_devices not in ("auto", str(team.size)):
         raise ConfigError(
             f"n_devices is {config.n_devices}, but fit trains on {team.size}: use launch(config, "
@@ -225,7 +228,8 @@ def _tell_out_of_time(learner: Learner) -> None:
 def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:
     """A small run on drawn faces, trained in less than a minute, so that a notebook has something to show."""
     config = Config(data="demo", out=out, seed=seed, device=device, width=0.25, epochs=4, batch_size=48)
-    return fit(config, _demo_data(**config.data_options))
+    with redirect_stdout(StringIO()):  # the notebooks that need it are about something else
+        return fit(config, _demo_data(**config.data_options))
 
 
 @functools.cache

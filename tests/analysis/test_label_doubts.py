@@ -38,25 +38,9 @@ def test_wrong_labels_are_found_and_ranked():
     assert found.clear.equals(margin >= doubts.CLEAR) and 0 < found.clear.sum() < len(found)
 
 
-def test_the_noise_of_a_good_network_is_that_of_the_labels():
-    probs, labels, _, is_wrong = noisy_case(n=6000, skill=6.0)
-    table = doubts.noise_table(probs, labels, NAMES)
-    assert table.n.sum() == 6000
-    assert (table.wrong * table.n).sum() / 6000 == pytest.approx(is_wrong.mean(), abs=0.01)
-    assert table.mostly.to_dict() == {"angry": "sad", "happy": "angry", "sad": "happy"}
-
-
-def test_a_weak_network_only_raises_the_bound():
-    probs, labels, _, is_wrong = noisy_case(n=3000, skill=1.5)
-    table = doubts.noise_table(probs, labels, NAMES)
-    assert np.average(table.wrong, weights=table.n) > is_wrong.mean()
-
-
-def test_classes_without_pictures_are_left_out():
+def test_classes_without_pictures_are_no_problem():
     probs, labels, _, _ = noisy_case()
     wide = np.column_stack([probs[:, 0], np.full(len(probs), 1e-3), probs[:, 1:]])
-    table = doubts.noise_table(wide, np.array([0, 2, 3])[labels], ("angry", "fear", "happy", "sad"))
-    assert table.index.tolist() == ["angry", "happy", "sad"]
     assert len(doubts.doubtful_labels(wide, np.array([0, 2, 3])[labels], ("a", "f", "h", "s")))
 
 
@@ -87,8 +71,10 @@ def test_conflicts_of_near_copies_are_counted_by_pair():
     assert (found["pairs"], found["differing"]) == (20, 8)
     assert (1 - found["wrong"]) ** 2 == pytest.approx(1 - 8 / 20)
     assert found["low"] < found["wrong"] < found["high"]
-    assert "8 of 20 pairs" in doubts.describe_conflicts(found)
-    assert "no near copies" in doubts.describe_conflicts({"pairs": 0})
+    text = doubts.describe_conflicts(found)
+    assert "8 of 20 pairs" in text and "at least about 22.5 % of all labels are wrong (95 % interval" in text
+    text = doubts.describe_conflicts({"pairs": 0})
+    assert "not measurable here" in text and "%" not in text
 
 
 def test_the_finding_is_judged_by_what_the_demo_drew():
@@ -107,6 +93,14 @@ def test_the_finding_is_judged_by_what_the_demo_drew():
     assert quality.precision.tolist() == [1, 1, 0.5]
     assert (quality.ci_low < quality.precision).all() and (quality.precision <= quality.ci_high).all()
     assert quality.recall.tolist() == pytest.approx([50 / len(wrong), 1, 1])
+    demo = dataclasses.replace(demo, is_demo=True)
+    text = doubts.describe_wrong_labels(demo, found)
+    assert text.startswith(
+        "Doubts that are really wrong labels: 50 of the first 50 (100 %, 95 % interval 93 to 100)"
+    )
+    assert f"{len(wrong)} of all {2 * len(wrong)} (50 %" in text
+    for nothing in (None, found[:0]):
+        assert "no doubts to compare" in doubts.describe_wrong_labels(demo, nothing)
 
 
 def test_one_class_gives_no_doubts():

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fer_utils.analysis.comparison import check_same_pictures
@@ -14,7 +16,12 @@ from fer_utils.analysis.ensemble import (
     save_ensemble,
     score_ensemble,
 )
-from fer_utils.analysis.predictions import confused_pairs, headlines, prediction_table
+from fer_utils.analysis.predictions import (
+    confused_pairs,
+    describe_calibration,
+    headlines,
+    prediction_table,
+)
 from fer_utils.competition import DataError
 from fer_utils.config import Config
 from fer_utils.data.submission import validate_submission
@@ -125,7 +132,51 @@ def test_a_class_that_validation_lacks_is_not_the_weakest(runs, tiny):
     scores = evaluate(np.eye(4)[[0, 1, 1, 3]], np.array([0, 1, 3, 3]), tiny.class_names)  # nothing of class 2
     run = dataclasses.replace(runs[0], metrics={"valid": {"views": scores}})
     table = prediction_table(runs[0], tiny)
-    assert headlines(run, table)[1].startswith("weakest class: " + tiny.class_names[1])
+    text = headlines(run, table)
+    assert f"Weakest class (lowest F1): {tiny.class_names[1]}; 100 % of its 1 pictures" in text
+    assert "Never predicted" not in text
+
+
+def answers(run, tiny, preds, labels, certainty):
+    """A run and its prediction table, with these answers."""
+    probs = np.full((len(preds), 4), (1 - certainty) / 3)
+    probs[np.arange(len(preds)), preds] = certainty
+    run = dataclasses.replace(run, metrics={"valid": {"views": evaluate(probs, labels, tiny.class_names)}})
+    names = np.array(tiny.class_names)
+    table = pd.DataFrame({"true": names[labels], "predicted": names[preds], "correct": preds == labels})
+    return run, table.assign(confidence=certainty)
+
+
+def test_headlines_say_what_is_there(runs, tiny):
+    labels, preds = np.arange(20) % 4, np.where(np.arange(20) % 4 == 2, 3, np.arange(20) % 4)
+    text = headlines(*answers(runs[0], tiny, preds, labels, 0.9))
+    assert "75.0 %" in text and "Never predicted: sad." in text
+    assert "Most confused: neutral / sad, 100 % of the 5 errors, mostly sad taken for neutral." in text
+    assert "Errors with more than 80 % certainty: 5. Look for wrong labels among them first." in text
+    assert "certainty is 15.0 points higher than its accuracy" in text
+    unsure = headlines(*answers(runs[0], tiny, preds, labels, 0.5))
+    assert "Errors with more than 80 % certainty: 0." in unsure and "Look for" not in unsure
+    assert "certainty is 25.0 points lower" in unsure
+    right = headlines(*answers(runs[0], tiny, labels, labels, 0.9))
+    assert "Most confused" not in right and "Errors" not in right and "Never" not in right
+
+
+def test_headlines_of_one_class(runs, tiny):
+    text = headlines(*answers(runs[0], tiny, np.zeros(20, int), np.zeros(20, int), 0.9))
+    assert "100.0 %" in text and "nan" not in text and "Never" not in text
+
+
+def test_calibration_is_praised_only_where_it_helps():
+    def sentence(before, after):
+        rows = {"calibration_error": [before, after], "log_loss": [0.9, 0.8], "temperature": [1.0, 0.84]}
+        return describe_calibration(pd.DataFrame(rows, ["as it is", "calibrated"]))
+
+    good, bad = sentence(0.048, 0.025), sentence(0.02, 0.03)
+    assert (
+        good.startswith("**One temperature makes it better:**")
+        and "4.8 points on average, and by 2.5" in good
+    )
+    assert bad.startswith("**One temperature does not help here:**")
 
 
 def test_one_run_is_no_ensemble(runs):
@@ -133,10 +184,12 @@ def test_one_run_is_no_ensemble(runs):
         load_runs(f"{runs[0].out}, {runs[0].out}", at_least=2)
 
 
-def test_a_pattern_that_matches_nothing_is_an_error(runs):
+def test_a_pattern_that_matches_nothing_is_an_error(runs, tmp_path):
     assert load_runs("none") == load_runs("") == []
     both = load_runs(f"{runs[0].out}, none, {runs[0].out.parent}/seed[01]")
     assert [run.out for run in both] == [runs[0].out, runs[1].out]
+    odd = shutil.copytree(runs[0].out, tmp_path / "seed[1]")
+    assert [run.out for run in load_runs(str(odd))] == [odd]
     with pytest.raises(DataError, match="matches no finished run"):
         load_runs(str(runs[0].out.parent / "sead*"))
 

@@ -4,6 +4,7 @@ import dataclasses
 from importlib.util import find_spec
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import tiny_competition
@@ -66,9 +67,30 @@ def test_shuffled_weights_change_the_maps(run, valid):
     check = saliency.sanity_check(run.model, valid.images, valid.labels, maps)
     assert check["n"] > 5
     assert check["shuffled"] < 0.5
-    assert "passed" in saliency.describe_sanity(check)
-    assert "FAILED" in saliency.describe_sanity(check | {"shuffled": 0.9})
-    assert "FAILED" in saliency.describe_sanity(check | {"shuffled": float("nan")})
+
+
+def test_maps_are_trusted_as_far_as_they_were_checked():
+    good = {"shuffled": -0.07, "others": 0.2, "n": 593}
+    assert saliency.describe_sanity(good).startswith("**The maps depend on the weights and on the picture**")
+    alike = saliency.describe_sanity(good | {"others": 0.73})
+    assert "much alike for all pictures" in alike and "not why it errs on one picture" in alike
+    assert saliency.describe_sanity(good | {"shuffled": 0.9}).startswith("**Do not read these maps:**")
+    for name in ("shuffled", "others"):
+        assert saliency.describe_sanity(good | {name: np.nan}).startswith("**Not measurable here:**")
+    assert "passed" not in "".join([alike, saliency.describe_sanity(good)])
+
+
+def test_the_sentence_on_hidden_parts_names_what_is_measurable():
+    columns = ["lost", "low", "high", "p"]
+    rows = [(19.3, 14.8, 23.9, 1e-9), (1.7, -0.6, 4.0, 0.2), (-5.0, -8.0, -2.0, 1e-3)]
+    table = pd.DataFrame(rows, ["mouth", "chin", "nose"], columns)
+    text = saliency.describe_occlusion(table)
+    assert text.startswith("**Points of accuracy lost without a part: mouth 19.3 (14.8 to 23.9).**")
+    assert "more often right without: nose." in text and "No measurable difference: chin." in text
+    nothing = saliency.describe_occlusion(table.assign(p=0.5))
+    assert (
+        "lost without a part: none, measurably.**" in nothing and "chin" in nothing.split("No measurable")[1]
+    )
 
 
 def test_shuffling_leaves_the_network_itself_alone(run, valid):

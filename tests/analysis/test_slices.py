@@ -8,7 +8,6 @@ import torch
 from fer_utils.analysis import slices
 from fer_utils.demo.dataset import make_demo
 from fer_utils.learning.augment import view
-from fer_utils.learning.models import create_model
 
 
 @pytest.fixture(scope="module")
@@ -99,24 +98,29 @@ def test_combinations_are_found_in_one_half_and_tested_on_the_other():
 def test_small_slices_are_left_out():
     attributes, _, _, _ = planted(100)
     known = np.arange(100) < 10
-    assert set(slices.slice_masks(attributes, known)) == {("copy in train", "no")}
+    assert set(slices.slice_masks(attributes, known)) == {("copy in training", "no")}
 
 
-def test_features_are_what_the_last_layer_is_given(faces):
-    model = create_model("small", 5, width=0.125).eval()
-    features = slices.last_features(model, faces[:40], batch_size=16)
-    with torch.no_grad():
-        logits = model.classifier(torch.tensor(features))
-        assert torch.allclose(logits, model(torch.tensor(faces[:40]).float() / 255), atol=1e-4)
+def test_the_sentence_names_planted_failures_only():
+    attributes, labels, correct, rng = planted()
+    masks = slices.slice_masks(attributes, rng.random(3000) < 0.1)
+    text = slices.describe_slices(slices.score_slices(masks, correct, labels), 3000)
+    assert "**27 slices tested, 1 measurably worse and " in text
+    assert "Brightness lowest" in text and "points worse; without that gap the run would gain at most" in text
+    chance = np.random.default_rng(1).random(3000) < 0.7
+    text = slices.describe_slices(slices.score_slices(masks, chance, labels), 3000)
+    assert text == "**27 slices tested, 0 measurably worse and 0 measurably better than their classes.**"
+    nothing = slices.score_slices({}, correct, labels)
+    assert slices.describe_slices(nothing, 3000) == "Not measurable here: no slice has 30 pictures."
 
 
-def test_clusters_and_the_plane_keep_groups_apart():
-    rng = np.random.default_rng(0)
-    group = np.repeat([0, 1], 160)
-    features = (rng.normal(size=(320, 8)) + 20 * group[:, None]).astype(np.float32)
-    clusters = slices.clusters_of(features)
-    assert len(np.unique(clusters)) == 2
-    assert (clusters == group).all() or (clusters == 1 - group).all()
-    plane = slices.plane_of(features[::4])
-    assert plane.shape == (80, 2)
-    assert np.linalg.norm(plane[group[::4] == 0].mean(0) - plane[group[::4] == 1].mean(0)) > 5
+def test_copies_are_no_advice_but_a_warning():
+    """What was learned by heart is right more often; the rest is not to be mended by augmentation."""
+    labels, has_copy = np.arange(2000) % 2, np.arange(2000) < 500
+    correct = np.random.default_rng(0).random(2000) < np.where(has_copy, 0.95, 0.6)
+    masks = {(slices.COPY, "yes"): has_copy, (slices.COPY, "no"): ~has_copy}
+    text = slices.describe_slices(slices.score_slices(masks, correct, labels), 2000)
+    assert "On the 500 pictures with a copy in training it is" in text and "it has seen them." in text
+    assert "would gain" not in text
+    fewer = np.random.default_rng(0).random(2000) < np.where(has_copy, 0.5, 0.8)
+    assert "seen" not in slices.describe_slices(slices.score_slices(masks, fewer, labels), 2000)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from competitions import pixels, save, write
+from competitions import levels, pixels, save, write
 
 from fer_utils.competition import DataError
 from fer_utils.data.load import load_competition
@@ -152,10 +152,69 @@ def test_labels_in_a_table_of_their_own(tmp_path):
 
 @pytest.mark.parametrize("words", [("ANGRY", "HAPPY", "SAD"), ("alert", "drowsy", "yawning")])
 def test_the_first_row_of_a_short_list_is_no_header(tmp_path, words):
-    """Ids of letters and numbers differ in form from row to row, as names of columns do from what they hold."""
+    """Ids of letters and numbers differ in form from row to row, as the name of a column does from cells."""
     stems = ["d88aa7", "9224a7", "2ccfa7", "2447a7", "6225a7", "1bbfa7", "5115a7"]
     for k, stem in enumerate(stems):
         save(tmp_path / f"images/{stem}.png", k % 3, k)
     write(tmp_path / "list.txt", [f'"{stem}" "{words[k % 3]}"' for k, stem in enumerate(stems)])
     competition = load_competition(tmp_path, n_folds=2)
     assert len(competition.train) + len(competition.valid) == 7
+
+
+def test_other_words_for_a_class_in_the_validation_folder(tmp_path):
+    for split, words in (("train", ("angry", "happy", "sad")), ("valid", ("Anger", "happiness", "sad"))):
+        for k in range(30):
+            save(tmp_path / split / words[k % 3] / f"{split}{k}.png", k % 3, k)
+    competition = load_competition(tmp_path)
+    assert competition.class_names == ("angry", "happy", "sad")
+    assert np.bincount(competition.valid.labels).tolist() == [10, 10, 10]
+
+
+def test_the_summary_says_how_answers_find_their_pictures(tmp_path):
+    order = np.random.default_rng(0).permutation(20)
+    write(
+        tmp_path / "train.csv", ["label,pixels", *(f"{WORDS[k % 3]},{pixels(k % 3, k)}" for k in range(60))]
+    )
+    write(tmp_path / "test.csv", ["face,pixels", *(f"f{i},{pixels(i % 3, 100 + i)}" for i in order)])
+    write(tmp_path / "sample_submission.csv", ["Id,label", *(f"f{i},sad" for i in range(20))])
+    assert "ids of sample_submission.csv: equal to the column 'face'" in load_competition(tmp_path).summary()
+    write(tmp_path / "sample_submission.csv", ["label", *["sad"] * 20])
+    assert "none, so predictions are in the order of the rows" in load_competition(tmp_path).summary()
+
+
+@pytest.mark.parametrize("form", ["voc", "labelme"])
+def test_labels_in_a_file_for_each_picture(tmp_path, form):
+    """The largest box counts; a damaged file leaves its picture without a label, and that is said."""
+    for k in range(200):
+        save(tmp_path / f"JPEGImages/{k:03}.png", k % 3, k)
+        boxes = {"fear": (1, 2, 5, 9), WORDS[k % 3]: (0, 0, 40, 40)}
+        if form == "voc":
+            corners = "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>"
+            objects = (
+                f"<object><name>{w}</name><bndbox>{corners.format(*b)}</bndbox></object>"
+                for w, b in boxes.items()
+            )
+            write(tmp_path / f"Annotations/{k:03}.xml", ["<annotation>", *objects, "</annotation>"])
+        else:
+            shapes = [{"label": w, "points": [b[:2], b[2:]]} for w, b in boxes.items()]
+            write(tmp_path / f"JPEGImages/{k:03}.json", [json.dumps({"version": "5.2", "shapes": shapes})])
+    write(next(tmp_path.rglob("007.[xj][ms]*")), ["<annotation>{"])
+    competition = load_competition(tmp_path)
+    assert competition.class_names == ("fear", "happy", "sad")
+    assert "1 pictures, no label file that can be read (such as JPEGImages/007.png)" in competition.summary()
+    truth = np.array(["happy", "sad", "fear"])[levels(competition.train.images)]
+    assert (np.array(competition.class_names)[competition.train.labels] == truth).all()
+
+
+def test_nested_records_of_a_manifest(tmp_path):
+    names = pictures(tmp_path, 30)
+    records = [
+        {
+            "source-ref": f"s3://bucket/images/{n}",
+            "emotion": k % 3,
+            "emotion-metadata": {"class-name": WORDS[k % 3]},
+        }
+        for k, n in enumerate(names)
+    ]
+    write(tmp_path / "output.manifest", [json.dumps(record) for record in records])
+    assert load_competition(tmp_path).class_names == ("fear", "happy", "sad")

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from competitions import COMPETITIONS, face, flat_test, levels, msambare, pixels, save, write
@@ -64,8 +65,8 @@ def load_or_refuse(path: Path, **options) -> None:
 MUTATED = (
     "fer2013_csv", "icml_competition", "two_pixel_sizes_three_classes", "column_per_pixel_without_header",
     "fer_plus_beside_fer2013", "fer_plus_folders", "raf_original", "skillbox", "json_lines",
-    "json_dictionary", "hugging_face_parquet", "parquet_pixels", "npz", "npy", "csc411", "yolo", "jaffe",
-    "flat_test",
+    "json_dictionary", "hugging_face_parquet", "parquet_pixels", "npz", "npy", "hdf5", "csc411", "yolo",
+    "jaffe", "flat_test",
 )  # fmt: skip
 
 
@@ -399,6 +400,26 @@ def test_an_array_that_promises_more_than_it_holds(tmp_path):
         DataError, match="train_images.npy promises 18,432 bytes and holds fewer: it is cut off"
     ):
         load_competition(tmp_path)
+
+
+def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "data.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(2000))
+    with pytest.raises(DataError, match="data.h5 cannot be read as arrays"):
+        load_competition(tmp_path)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(DataError, match="data.h5 needs h5py to be read: python -m pip install h5py"):
+        load_competition(tmp_path)
+
+
+def test_text_in_hdf5_and_arrays_in_groups(tmp_path):
+    with h5py.File(tmp_path / "faces.hdf5", "w") as file:
+        file["train/images"] = np.stack([face(n % 2, n) for n in range(40)])
+        file["train/labels"] = [("sad", "happy")[n % 2] for n in range(40)]
+        file["test/images"] = np.stack([face(0, 100 + n) for n in range(5)])
+        file["linked"] = h5py.ExternalLink("elsewhere.h5", "/images")
+    competition = load_competition(tmp_path)
+    assert competition.class_names == ("happy", "sad") and len(competition.test) == 5
+    assert (levels(competition.train.images) == 1 - competition.train.labels).all()
 
 
 def test_an_npz_bomb_is_refused_before_it_is_unpacked(tmp_path):

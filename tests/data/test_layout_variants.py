@@ -320,7 +320,7 @@ def test_a_sample_of_words_alone(tmp_path):
     write(tmp_path / "sample_submission.csv", ["sad"] * 12)
     competition = load_competition(tmp_path)
     assert len(answers(competition, tmp_path)) == 12
-    assert any("predictions are in the order of the file names" in note for note in competition.notes)
+    assert any("in the order of the file names" in note for note in competition.notes)
 
 
 def test_answers_counted_from_0_for_labels_counted_from_1(tmp_path):

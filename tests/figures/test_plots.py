@@ -303,6 +303,16 @@ def test_recall_bars_bear_a_class_without_pictures(ax):
     assert any("n = 0" in text for text in texts(ax))
 
 
+def test_predicted_shares_stand_beside_those_of_training(ax):
+    names = ("sad", "happy", "fear")
+    plots.predicted_shares(np.array([0, 0, 0, 1]), np.array([0, 1, 2, 2]), names, ax)
+    assert [bar.get_height() for bar in ax.patches] == [75, 25, 0, 25, 25, 50]  # fear is never predicted
+    predicted, training = ax.patches[:3], ax.patches[3:]
+    assert [bar.get_facecolor()[3] for bar in (predicted[0], training[0])] == [1, 0]  # filled, outlined
+    assert all(a.get_x() < b.get_x() for a, b in zip(predicted, training, strict=True))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["in training"]
+
+
 def test_reliability_draws_accuracy_over_confidence_with_dots_sized_by_n(ax):
     table = pd.DataFrame({"confidence": [0.3, 0.8], "accuracy": [0.2, 0.9], "n": [10, 30]})
     plots.reliability(table, ax, label="plain")

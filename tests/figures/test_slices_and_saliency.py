@@ -12,6 +12,7 @@ import pytest
 from fer_utils.figures import plots as metric_plots
 from fer_utils.figures import slices_and_saliency as plots
 from fer_utils.figures import style
+from fer_utils.figures.tables import readable
 from fer_utils.learning.metrics import coverage_table, evaluate, per_class_table
 
 NAMES = ("angry", "happy", "sad")
@@ -31,6 +32,10 @@ def case(n=90, seed=0):
     return probs, labels, rng.integers(0, 255, (n, 1, 16, 16), dtype=np.uint8)
 
 
+def title(ax):
+    return ax.get_title(loc="left") + ax.get_title()
+
+
 def test_intervals_are_coloured_only_where_they_are_sure(ax):
     table = pd.DataFrame(
         {"gain": [2.0, 0.5, -3.0, np.nan], "low": [1, -1, -4, np.nan], "high": [3, 2, -2, np.nan]}
@@ -40,6 +45,7 @@ def test_intervals_are_coloured_only_where_they_are_sure(ax):
     dots = ax.collections[-1]
     colors = [matplotlib.colors.to_hex(color) for color in dots.get_facecolors()]
     assert colors[:3] == [style.BLUE, style.GREY, style.RED]
+    assert np.isnan(dots.get_offsets()[3, 0]) or np.ma.getmaskarray(dots.get_offsets())[3, 0]  # no dot
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "c", "d"]
     assert ax.yaxis_inverted()
 
@@ -72,14 +78,6 @@ def test_coverage_ends_at_the_accuracy_of_all(ax):
     assert ax.lines[0].get_ydata()[-1] == pytest.approx(100 * (probs.argmax(1) == labels).mean())
 
 
-def test_the_map_shows_every_picture_and_a_face_for_each_cluster(ax):
-    _, labels, images = case()
-    plane = np.random.default_rng(1).normal(size=(90, 2))
-    plots.face_map(plane, images, labels, NAMES, ax, clusters=np.arange(90) % 4)
-    assert sum(len(dots.get_offsets()) for dots in ax.collections) == 90
-    assert len(ax.artists) == 4
-
-
 def test_boxes_lie_where_the_regions_are(ax):
     regions = {"eyes": (slice(4, 6), slice(2, 14)), "mouth": (slice(10, 13), slice(5, 11))}
     plots.region_boxes(np.zeros((16, 16)), regions, ax)
@@ -88,11 +86,15 @@ def test_boxes_lie_where_the_regions_are(ax):
     assert [text.get_text() for text in ax.texts] == ["eyes", "mouth"]
 
 
-def test_mean_maps_leave_out_absent_classes(ax):
+def test_mean_maps_name_the_classes_that_they_lack(ax):
     _, labels, images = case()
     present = labels != 1
     plots.mean_maps(images[present], np.ones((60, 16, 16)), labels[present], NAMES, ax)
     assert [text.get_text() for text in ax.texts] == ["angry\nn = 30", "sad\nn = 30"]
+    assert title(ax) == "Mean map of the correct predictions; none is correct for happy"
+    plt.figure()
+    plots.mean_maps(images, np.ones((90, 16, 16)), labels, NAMES, plt.gca())
+    assert title(plt.gca()) == "Mean map of the correct predictions"
 
 
 def test_lost_points_are_bars_with_their_interval(ax):
@@ -101,15 +103,7 @@ def test_lost_points_are_bars_with_their_interval(ax):
     )
     plots.loss_bars(table, ax)
     assert [bar.get_width() for bar in ax.patches] == [9, 1]
-    assert "n = 300" in ax.get_title(loc="left") + ax.get_title()
-
-
-def test_the_curve_goes_on_to_twice_the_pictures(ax):
-    accuracy = np.array([0.4, 0.5, 0.6, 0.65])
-    table = {"n": [25, 50, 100, 200], "accuracy": accuracy, "low": accuracy - 0.02, "high": accuracy + 0.02}
-    plots.learning_curve(pd.DataFrame(table), ax)
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["25", "50", "100", "200"]
-    assert any(line.get_xydata().tolist() == [[100, 60], [200, 65]] for line in ax.lines)
+    assert "n = 300" in title(ax)
 
 
 def test_slices_are_named_with_their_number(ax):
@@ -130,4 +124,34 @@ def test_slices_are_named_with_their_number(ax):
 def test_mean_maps_of_nothing_are_an_empty_figure(ax):
     _, labels, images = case()
     plots.mean_maps(images[:0], np.ones((0, 16, 16)), labels[:0], NAMES, ax)
-    assert not ax.texts
+    assert not ax.texts and title(ax).endswith("none is correct for angry, happy, sad")
+
+
+def errors_of(true, predicted, sure):
+    return pd.DataFrame({"true": true, "predicted": predicted, "confidence": sure})
+
+
+def test_each_kind_of_error_is_a_row_of_faces_with_their_certainty():
+    _, _, images = case()
+    errors = errors_of(["sad", "sad", "happy"], ["angry", "angry", "sad"], [0.9, 0.42, 0.5])
+    axs = plt.figure().subplots(3)
+    plots.error_rows(images, errors, axs)
+    assert (
+        title(axs[0]) == "sad taken for angry: 2 errors" and title(axs[1]) == "happy taken for sad: 1 errors"
+    )
+    assert sorted(text.get_text() for text in axs[0].texts) == ["42%", "90%"]
+    assert not axs[2].axison
+    plots.error_rows(images, errors[:0], axs := plt.figure().subplots(3))
+    assert title(axs[0]) == "There are no errors" and not any(ax.images for ax in axs)
+    plt.close("all")
+
+
+def test_tables_have_words_and_units_and_no_nan():
+    table = pd.DataFrame(
+        {"n": [1234, 5], "share": [0.1234, np.nan], "gap": [-0.02, 0.0], "p": [0.000123, 0.5]}
+    )
+    words = {"n": "pictures", "share": "of all, %", "gap": "points", "p": "p"}
+    html = readable(table.assign(hidden=1), words).to_html()
+    cells = [cell.split(">")[-1] for cell in html.split("</td>")[:-1]]
+    assert cells == ["1,234", "12.3", "-2.0", "0.00012", "5", "none", "+0.0", "0.5"]
+    assert "nan" not in html.lower() and "hidden" not in html

@@ -211,6 +211,13 @@ def test_per_class_table_puts_the_weakest_first_with_intervals_of_recall():
         assert (table.recall_low[name], table.recall_high[name]) == wilson_interval(hits, n)
 
 
+def test_a_class_that_is_never_predicted_has_no_precision():
+    """It is not 0 %: nothing was predicted that could be wrong."""
+    table = per_class_table(evaluate(probs_of(np.array([0, 0, 0])), np.array([0, 0, 2]), NAMES))
+    assert math.isnan(table.precision["sad"]) and table.recall["sad"] == 0
+    assert table.precision["angry"] == pytest.approx(2 / 3)
+
+
 def test_per_class_table_of_a_split_without_one_class():
     labels = np.array([0, 0, 2])
     table = per_class_table(evaluate(probs_of(labels), labels, NAMES))

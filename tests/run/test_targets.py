@@ -11,7 +11,7 @@ from conftest import tiny_competition
 
 from fer_utils.competition import DataError
 from fer_utils.config import Config
-from fer_utils.run.targets import training_targets
+from fer_utils.run.targets import training_targets, warnings_for
 from fer_utils.run.train import fit
 
 TINY = {"image_size": 20, "width": 0.125, "epochs": 2, "batch_size": 16, "precision": "fp32", "device": "cpu"}
@@ -80,3 +80,13 @@ def test_a_teacher_that_was_stopped_is_refused(tiny, teachers, tmp_path):
     (tmp_path / "teacher" / "checkpoint.pt").write_bytes(b"")
     with pytest.raises(DataError, match="stopped by max_hours"):
         fit(config_of(tmp_path / "run", teacher=str(tmp_path / "teacher")), tiny)
+
+
+def test_more_classes_than_expressions_are_a_warning_that_names_the_parameter():
+    def classes(n):
+        return dataclasses.replace(tiny_competition(), class_names=tuple(f"user{k}" for k in range(n)))
+
+    assert warnings_for(Config(), classes(12)) == []
+    (warning,) = warnings_for(Config(), classes(13))
+    assert "13 classes" in warning and 'columns = "label=NAME"' in warning
+    assert len(warnings_for(Config(learning_rate=1e-4), classes(13))) == 2

@@ -1,16 +1,23 @@
-"""The HTML page of a run: complete, true to metrics.json, closed to the network, described in words."""
+"""The HTML page of a run or an ensemble: complete, true to metrics.json, closed to the network, in words."""
 
 import base64
 import dataclasses
+import io
 import json
+import shutil
 from html.parser import HTMLParser
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
-from fer_utils import Config, fit, load_competition
+from fer_utils import Config, DataError, fit, load_competition, load_run
+from fer_utils.analysis.ensemble import save_ensemble, score_ensemble
 from fer_utils.learning.metrics import evaluate
 from tools.report import main, write_report
+from tools.report_ensemble import facts, load_ensemble
+from tools.report_figures import LEAST_CONTRAST, PAPER, contrast, figure, readable
 
 
 class Page(HTMLParser):
@@ -85,16 +92,53 @@ def test_every_figure_is_within_and_described_in_words(page):
         assert image["src"].startswith("data:image/png;base64,")
         assert base64.b64decode(image["src"].split(",")[1]).startswith(b"\x89PNG")
         assert len(image["alt"]) > 40 and image["alt"].endswith(".")
+    dark = page.all("source")
+    assert [source["media"] for source in dark] == ["screen and (prefers-color-scheme: dark)"] * 4
+    for source, image in zip(dark, images, strict=True):
+        papers = [corner(picture) for picture in (source["srcset"], image["src"])]
+        assert papers == [(20, 24, 29), (255, 255, 255)]  # that of the page
     assert any("Confusion matrix: most often" in image["alt"] for image in images)
+
+
+def corner(source):
+    """The colour of a picture's corner."""
+    return Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB").getpixel((0, 0))
+
+
+def test_lines_of_any_colour_are_seen_on_dark_paper():
+    assert contrast("white", "black") == pytest.approx(21)
+    for color in ("black", "#1b1b1b", "#0072b2", "#444444", (0.2, 0, 0, 0.5)):
+        assert contrast(readable(color)[:3], PAPER) >= LEAST_CONTRAST
+    assert readable("#ffd000") == (1, pytest.approx(208 / 255), 0, 1)  # light enough as it is
+    assert readable((0.2, 0, 0, 0.5))[3] == 0.5
+
+    drawn = []
+
+    def draw(ax):
+        ax.plot([0, 1], color="black", label="line")
+        ax.scatter([0, 1], [0, 1], color="black")
+        ax.legend()
+        drawn.append(ax)
+
+    assert figure(draw, 2.0)["width"] == 4
+    light, dark = drawn
+    assert light.lines[0].get_color() == "black" and plt.rcParams["figure.facecolor"] != PAPER
+    for color in (
+        dark.lines[0].get_color(),
+        dark.collections[0].get_facecolor()[0],
+        dark.get_legend().get_lines()[0].get_color(),
+        dark.xaxis.label.get_color(),
+    ):
+        assert contrast(color, PAPER) >= LEAST_CONTRAST
 
 
 def test_it_loads_and_runs_nothing(page):
     assert not {"script", "link", "iframe", "object", "form"} & {tag for tag, _ in page.tags}
     for tag, attributes in page.tags:
         assert not {name for name in attributes if name.startswith("on")}
-        assert all(attributes[name].startswith("data:") for name in ("src", "href") if name in attributes), (
-            tag
-        )
+        assert all(
+            attributes[name].startswith("data:") for name in ("src", "srcset", "href") if name in attributes
+        ), tag
     policy = next(meta for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
     assert policy["content"].startswith("default-src 'none'")
     assert "@import" not in page.text and "url(" not in page.text
@@ -150,6 +194,24 @@ def test_confused_pairs_need_no_faces(run, tmp_path):
     )
 
 
+def test_a_pair_that_is_confused_both_ways_alike_says_so(run, tmp_path):
+    confusion = 3 * np.eye(4, dtype=int)
+    confusion[1, 3] = confusion[3, 1] = 2
+    page = Page(write_report(with_views(run, confusion=confusion.tolist()), None, tmp_path / "report.html"))
+    assert "/ neutral 4 100 % both ways alike" in page.said
+
+
+def test_a_run_as_good_as_guessing_or_that_could_not_learn_says_so_loudly(run, page, tmp_path):
+    assert "always answering angry 25.0 %" in page.said  # 5 of 20
+    better = with_views(run, accuracy=0.9, ci_low=0.7)
+    assert "Not shown" not in Page(write_report(better, None, tmp_path / "better.html")).said
+    guess = with_views(run, accuracy=0.25, ci_low=0.1)
+    guess = dataclasses.replace(guess, config=dataclasses.replace(run.config, learning_rate=1e-4))
+    said = Page(write_report(guess, None, tmp_path / "guess.html")).said
+    assert "Not shown to be better than always answering angry: 25.0 %." in said
+    assert "Warning: learning_rate 0.0001 is far too low for sgd" in said
+
+
 def test_the_test_split_is_told_where_its_labels_are_known(run, page, tmp_path):
     assert "test accuracy" not in page.said
     scores = {key: run.metrics["valid"][key] | {"accuracy": 0.321} for key in ("views", "plain")}
@@ -159,7 +221,8 @@ def test_the_test_split_is_told_where_its_labels_are_known(run, page, tmp_path):
 
 @pytest.mark.parametrize("data, layout", [("demo", "tiny"), ("auto", "demo")])
 def test_demo_and_time_limit_are_said_loudly(run, competition, tmp_path, data, layout):
-    stopped = with_metrics(run, tmp_path / "run", data, layout, out_of_time=True, epochs=1)
+    better = with_views(run, accuracy=0.9, ci_low=0.7)
+    stopped = with_metrics(better, tmp_path / "run", data, layout, out_of_time=True, epochs=1)
     page = Page(write_report(stopped, competition, tmp_path / "report.html"))
     assert "Drawn demo faces, not a competition" in page.said
     assert "The most confident errors" in page.said and "licence" not in page.said
@@ -167,7 +230,9 @@ def test_demo_and_time_limit_are_said_loudly(run, competition, tmp_path, data, l
     assert len([tag for tag in page.all("p") if tag.get("class") == "loud"]) == 2
 
 
-def test_a_run_that_lost_patience_says_so_and_a_whole_one_is_not_loud(run, page, tmp_path):
+def test_a_run_that_lost_patience_says_so_and_a_whole_one_is_not_loud(run, tmp_path):
+    run = with_views(run, accuracy=0.9, ci_low=0.7)
+    page = Page(write_report(run, None, tmp_path / "whole.html"))
     early = Page(write_report(with_metrics(run, tmp_path / "run", epochs=1), None, tmp_path / "report.html"))
     assert "Stopped early after 1 of 2 epochs" in early.said
     assert not [tag for tag in page.all("p") if tag.get("class") == "loud"]
@@ -178,7 +243,7 @@ def test_names_that_are_no_formulas_and_classes_that_never_occur(run, tmp_path):
     views = evaluate(np.eye(4)[[0, 1, 2, 2]], np.array([0, 1, 2, 0]), names)
     odd = dataclasses.replace(with_views(run, **views), class_names=names)
     said = Page(write_report(odd, None, tmp_path / "report.html")).said
-    assert "never none none 0.000 0" in said and "nan" not in said.split()
+    assert "never none none none 0" in said and "nan" not in said.split()
     assert "x$\\frac$y" in said and "a" * 60 in said
 
 
@@ -216,3 +281,129 @@ def test_the_command_writes_beside_the_run_or_names_what_is_wrong(tiny_folder, t
     assert main([str(tmp_path / "run")]) == 1
     assert "not a finished run, metrics.json is missing" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "config.json").read_text())
+
+
+# --- an ensemble ---
+
+
+@pytest.fixture(scope="module")
+def ensemble(competition, tmp_path_factory):
+    """Of two runs that lie beside it, chosen from three."""
+    folder = tmp_path_factory.mktemp("ensemble")
+    knobs = {
+        "image_size": 20,
+        "width": 0.125,
+        "precision": "fp32",
+        "device": "cpu",
+        "data": "/home/ada/faces",
+    }
+    runs = [
+        fit(Config(out=str(folder / f"seed{seed}"), seed=seed, epochs=seed + 1, **knobs), competition)
+        for seed in range(3)
+    ]
+    rng, labels = np.random.default_rng(0), competition.valid.labels
+    for run in runs:  # so short a training tells nothing: answers of which a half are right
+        probs = rng.dirichlet(np.ones(4), 20) + 0.3 * np.eye(4)[labels]
+        probs = (probs / probs.sum(1, keepdims=True)).astype(np.float32)
+        np.savez(
+            run.out / "valid.npz", ids=competition.valid.ids, probs=probs, probs_views=probs, labels=labels
+        )
+    members = np.stack([run.saved_probs() for run in runs])
+    scores = score_ensemble(members, competition.valid.labels, competition.class_names)
+    scores["chosen"] = [2, 0]
+    scores["ensemble"] = evaluate(members[[2, 0]].mean(0), competition.valid.labels, competition.class_names)
+    save_ensemble([runs[2], runs[0]], competition, folder / "both", scores)
+    return load_ensemble(folder / "both")
+
+
+def test_an_ensemble_has_a_page_of_its_own(ensemble, competition, tmp_path):
+    page = Page(write_report(ensemble, competition, tmp_path / "report.html"))
+    said = page.said[page.said.index("Report of the ensemble both") :]
+    order = [said.index(word) for word in (
+        "of the validation pictures are named rightly", "best member",
+        "gain over the best member", "Members", "What averaging gained", "How much they agree", "By class",
+        "What is taken for what", "How sure it is", "Where it errs", "How it was made",
+    )]  # fmt: skip
+    assert order == sorted(order) and order[0] < 60
+    assert "members 2 of 3 candidates" in page.said
+    assert "Left out: 1, since they did not lower the log loss" in page.said
+    scores = ensemble.scores["scores"]
+    assert f"seed2 small 2 {100 * scores[2]['accuracy']:.1f} % {scores[2]['log_loss']:.3f}" in page.said
+    assert "epochs 3, 1" in page.said and "seed 2, 0" in page.said  # what differs, in their order
+    assert "ada" not in page.said.split() and len(page.all("img")) == 4 == len(page.all("source"))
+
+
+def test_the_gain_and_the_agreement_are_those_of_the_members(ensemble, competition, tmp_path):
+    gain = ensemble.scores["against_best"]
+    for change, words in (
+        ({"difference": 0.1, "ci_low": 0.02, "p": 0.01}, "evidence of a gain"),
+        ({"difference": -0.1, "ci_low": -0.2, "p": 0.01}, "evidence of a loss"),
+        ({"difference": 0.1, "ci_low": -0.02, "p": 0.3}, "no evidence of a difference"),
+    ):
+        other = dataclasses.replace(ensemble, scores={**ensemble.scores, "against_best": {**gain, **change}})
+        (value, more) = next(fact[1:] for fact in facts(other) if fact[0] == "gain over the best member")
+        assert value == f"{100 * change['difference']:+.1f} points"
+        assert more.startswith(f"{100 * change['ci_low']:+.1f} to ") and more.endswith(f": {words}")
+    said = Page(write_report(ensemble, None, tmp_path / "report.html")).said
+    answers = [run.saved_probs().argmax(1) for run in ensemble.members]
+    right = np.array(answers) == competition.valid.labels
+    every, none = 100 * right.all(0).mean(), 100 * (~right).all(0).mean()
+    assert f"All members are right on {every:.1f} % of the pictures, all are wrong on {none:.1f} %" in said
+    assert 0 < none < every < 100
+    assert f"seed0 {100 * (answers[0] == answers[1]).mean():.1f} 100.0" in said
+
+
+def test_an_ensemble_without_its_members_says_what_is_not_measurable(ensemble, tmp_path):
+    shutil.copytree(ensemble.out, tmp_path / "both")
+    alone = load_ensemble(tmp_path / "both")
+    assert alone.members == []
+    page = Page(write_report(alone, None, tmp_path / "report.html", "nobody knows them."))
+    assert "Agreement: not measurable here" in page.said and "How sure it is" not in page.said
+    assert page.said.index("By class") < page.said.index("Where it errs")
+    # Others of the same names are no members.
+    for name in ensemble.names:
+        shutil.copytree(ensemble.out.parent / "seed1", tmp_path / name)
+    assert load_ensemble(tmp_path / "both").members == []
+    assert main([str(tmp_path / "both")]) == 0
+
+
+def test_one_member_has_nobody_to_agree_with(ensemble, tmp_path):
+    scores = {**ensemble.scores, "members": ["seed2"], "chosen": [2], "scores": ensemble.scores["scores"][:3]}
+    one = dataclasses.replace(ensemble, scores=scores, members=ensemble.members[:1])
+    assert "nobody to agree with" in Page(write_report(one, None, tmp_path / "report.html")).said
+
+
+def test_a_run_is_no_ensemble_and_an_ensemble_no_run(run, ensemble):
+    assert load_ensemble(run.out) is None and load_ensemble(ensemble.out.parent / "seed0") is None
+    with pytest.raises(DataError, match="is an ensemble: name one of its members"):
+        load_run(ensemble.out)
+
+
+# --- in a browser ---
+
+PLACES = """() => [...document.querySelectorAll("section, img")].map(
+    e => [e.tagName, e.getBoundingClientRect().left, e.getBoundingClientRect().width])"""
+
+
+@pytest.mark.parametrize("width, columns", [(390, 1), (768, 2), (1440, 3)])
+def test_it_fits_a_phone_a_tablet_and_a_desk(page, tmp_path, width, columns):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (Kaggle)")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium here")
+    (tmp_path / "report.html").write_text(page.text, encoding="utf-8")
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        shown = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark")
+        shown.goto(f"file://{tmp_path}/report.html")
+        places = shown.evaluate(PLACES)
+        assert shown.evaluate("document.documentElement.scrollWidth") == width
+        dark = shown.evaluate("[...document.images].map(image => image.currentSrc)")
+        pages = shown.pdf(format="A4")
+        browser.close()
+    assert len({round(left) for name, left, _ in places if name == "SECTION"}) == columns
+    # Words of 12 points in a figure of 4 inches: at most the 16 pixels of the page's own text.
+    widest = max(size for name, _, size in places if name == "IMG")
+    assert 12 * widest / (4 * 72) <= 16.1
+    assert all(corner(source) == (20, 24, 29) for source in dark)
+    assert 2 <= pages.count(b"/Type /Page\n") + pages.count(b"/Type/Page\n") <= 4

@@ -1,35 +1,30 @@
-"""Arrays: .npy, .npz, MATLAB's .mat and IDX (MNIST's form), recognised by their shapes and names. Nothing is
-unpickled, and the size that a header states is checked before memory is allocated."""
+"""Pictures in arrays, with their labels, recognised by their shapes and names."""
 
 from __future__ import annotations
 
 import functools
-import gzip
 import math
 import re
 import sys
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.files.archives import check_growth
 from fer_utils.data.files.tree import Tree, folder_split
 from fer_utils.data.images import MID_GREY, to_grey
+from fer_utils.data.layouts.array_files import form_of, headers, read_array
 from fer_utils.data.layouts.pictures import Block, Pictures, reader, stacked
 from fer_utils.data.pixel_strings import is_picture
 from fer_utils.data.tables import read_as_written
 from fer_utils.data.words import split_of
 
 LAYOUT = "arrays"
-LOOKS_FOR = {LAYOUT: ".npy, .npz, .mat or IDX files with pictures and labels: x_train.npy and y_train.npy"}
-_IDX = re.compile(r"ubyte(\.gz)?$")
+LOOKS_FOR = {
+    LAYOUT: ".npy, .npz, .mat, HDF5 or IDX files with pictures and labels: x_train.npy and y_train.npy"
+}
 _LABEL_WORDS = {"y", "label", "labels", "emotion", "emotions", "target", "targets", "class", "classes"}
 MAX_ARRAYS = 500  # some data sets hold an array per picture
 
@@ -56,10 +51,6 @@ class Array:
         return f"{self.name}[{self.key}]" if self.key else self.name
 
     @property
-    def form(self) -> str:  # .npy, .npz, .mat or .idx
-        return ".idx" if _IDX.search(self.path.name.lower()) else self.path.suffix.lower()
-
-    @property
     def words(self) -> set[str]:
         """The words of its name, in lower case; those of its file if the array has no name."""
         return _words(self.key or self.path.stem)
@@ -83,7 +74,7 @@ class Array:
         """Its axes in order, such as NHW; None if these are no images."""
         if self.kind not in "uif":
             return None
-        usual = -1 if self.form == ".mat" else 0  # MATLAB counts images along the last axis
+        usual = -1 if form_of(self.path) == ".mat" else 0  # MATLAB counts images along the last axis
         for form in sorted(_AXES.get(len(self.shape), ()), key=lambda form: form[usual] != "N"):
             size = dict(zip(form, self.shape, strict=True))
             if "F" in size:
@@ -110,20 +101,7 @@ class Array:
 
     def read(self) -> np.ndarray:
         """Its values; only numbers and text."""
-        with _array_errors(self.path):
-            if self.form == ".mat":
-                from scipy.io import loadmat  # here, since scipy takes long to import
-
-                return loadmat(self.path, variable_names=[self.key])[self.key]
-            if self.form == ".idx":
-                with _open_idx(self.path) as file:
-                    file.seek(4 + 4 * len(self.shape))
-                    return np.frombuffer(file.read(), np.uint8).reshape(self.shape)
-            loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
-            if self.form == ".npy":
-                return loaded
-            with loaded:
-                return loaded[self.key]
+        return read_array(self.path, self.key)
 
 
 def propose(tree: Tree) -> list[Pictures]:
@@ -169,89 +147,17 @@ def _words(name: str) -> set[str]:
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", _spaced(name))}
 
 
-@contextmanager
-def _array_errors(path: Path) -> Iterator[None]:
-    """Turn errors of numpy's and scipy's readers into a DataError that names the file."""
-    try:
-        yield
-    except DataError:
-        raise
-    except NotImplementedError as error:  # scipy's error for MATLAB 7.3
-        raise DataError(f"{path}: this version of .mat is not read: save it with save(..., '-v7')") from error
-    except Exception as error:  # a broken file makes them fail anywhere
-        raise DataError(f"{path} cannot be read as arrays: {error}") from error
-
-
 def _find_arrays(tree: Tree) -> list[Array]:
     """All arrays in the files of a tree, by name; a file that is broken, cut off or holds pickled Python
     objects is left out and reported in `tree.unreadable`."""
     found = []
-    own = [n for n in tree.files if n.lower().endswith((".npy", ".npz", ".mat")) or _IDX.search(n.lower())]
-    for name in sorted(own)[:MAX_ARRAYS]:
+    for name in sorted(name for name in tree.files if form_of(name))[:MAX_ARRAYS]:
         path = tree.files[name]
         try:
-            with _array_errors(path):
-                found += [Array(name, path, *header) for header in _headers(path)]
+            found += [Array(name, path, *header) for header in headers(path)]
         except DataError as error:
             tree.unreadable[name] = str(error).replace(str(path), name)
     return found
-
-
-def _headers(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """The key, shape and kind of every array in a file."""
-    size, form = path.stat().st_size, path.suffix.lower()
-    if _IDX.search(path.name.lower()):
-        yield "", _idx_shape(path), "u"
-    elif form == ".npy":
-        with open(path, "rb") as file:
-            yield "", *_npy_header(file, path, "", size)
-    elif form == ".npz":
-        with zipfile.ZipFile(path) as archive:
-            check_growth(path, sum(member.file_size for member in archive.infolist()), size)
-            for member in archive.infolist():
-                if member.filename.endswith(".npy"):
-                    with archive.open(member) as file:
-                        key = member.filename.removesuffix(".npy")
-                        yield key, *_npy_header(file, path, f" ({key})", member.file_size)
-    else:
-        from scipy.io import whosmat  # here, since scipy takes long to import
-
-        kinds = {"char": "U", "logical": "b", "single": "f", "double": "f"}
-        listed = [(key, shape, kind) for key, shape, kind in whosmat(path) if shape]
-        # At most eight bytes for each number.
-        check_growth(path, sum(8 * int(np.prod(shape, dtype=object)) for _, shape, _ in listed), size)
-        for key, shape, kind in listed:
-            yield key, shape, kinds.get(kind, "i" if "int" in kind else "O")
-
-
-def _open_idx(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
-
-
-def _idx_shape(path: Path) -> tuple[int, ...]:
-    """The shape of an IDX file of bytes (LeCun et al. 1998), whose size has to fit it."""
-    with _open_idx(path) as file:
-        zeros, kind, dimensions = file.read(2), *file.read(2)
-        if zeros != b"\0\0" or kind != 8 or not 1 <= dimensions <= 4:
-            raise DataError(f"{path} is no IDX file of bytes")
-        shape = tuple(np.frombuffer(file.read(4 * dimensions), ">u4").tolist())
-    check_growth(path, math.prod(shape), path.stat().st_size)
-    return shape
-
-
-def _npy_header(file: BinaryIO, path: Path, where: str, size: int) -> tuple[tuple[int, ...], str]:
-    npy = np.lib.format
-    first = npy.read_magic(file) == (1, 0)
-    shape, _, dtype = npy.read_array_header_1_0(file) if first else npy.read_array_header_2_0(file)
-    if dtype.hasobject:
-        raise DataError(
-            f"{path}{where} holds pickled Python objects, which could run any code and are never loaded: "
-            "save plain arrays of numbers or text"
-        )
-    promised = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if promised > size - file.tell():
-        raise DataError(f"{path}{where} promises {promised:,} bytes and holds fewer: it is cut off")
-    return shape, dtype.kind
 
 
 def _find_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | None]]]:

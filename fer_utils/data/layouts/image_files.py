@@ -13,16 +13,16 @@ from fer_utils.competition import DataError
 from fer_utils.data.column_names import ABOUT, COLUMNS, rank
 from fer_utils.data.files.tree import Tree, below_split, folder_split, stem
 from fer_utils.data.images import read_files
-from fer_utils.data.layouts.label_files import READERS
+from fer_utils.data.layouts.label_files import READERS, file_label
 from fer_utils.data.layouts.pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Decoded, Pictures, stacked
-from fer_utils.data.references import References, Resolved
+from fer_utils.data.references import BY_NUMBER, References, Resolved
 from fer_utils.data.tables import Table
 from fer_utils.data.words import PREDICTED, SPLITS, STRAY_SHARE, canonical, split_of, split_words
 
 LOOKS_FOR = {
     LISTS: "a table with an image and a label column (or votes), and its images",
     FOLDERS: "train/<class>/ with pictures, at least two classes",
-    LABEL_FILES: "a file of labels per picture: labels/1.txt (YOLO's, by the largest box), 1.cls, 1_exp.npy",
+    LABEL_FILES: "a file per picture: YOLO's labels/1.txt, VOC's 1.xml, labelme's 1.json, 1.cls, 1_exp.npy",
     NAMES: "pictures named happy_01.png, or by the codes of JAFFE, KDEF",
 }
 MOST_LEVELS = 6  # of folders that are looked at
@@ -190,8 +190,12 @@ def _as_list(tree: Tree, table: Table, references: References) -> tuple[Table, s
         n_named = len(cells) - cells.count("")
         result = references.resolve(cells, _hints(table, column))
         if result.ambiguous and result.n < n_named:  # the same names in train/ and in test/
-            in_one = [references.resolve(cells, lambda _, split=split: {split}) for split in SPLITS]
-            whole = [found for found in in_one if found.n == n_named]
+            in_one = {split: references.resolve(cells, lambda _, split=split: {split}) for split in SPLITS}
+            whole = [
+                found
+                for split, found in in_one.items()
+                if found.n == n_named and set(map(folder_split, filter(None, found.files))) == {split}
+            ]
             result = whole[0] if len(whole) == 1 else result
         repeated = result.n - len(set(result.files) - {None})
         if result.n < max(1, n_named / 2) or (result.leniency > 1 and repeated > 1):
@@ -201,7 +205,7 @@ def _as_list(tree: Tree, table: Table, references: References) -> tuple[Table, s
                     "different folders"
                 )
             continue
-        better = (result.n, -result.leniency, -rank("image", column))
+        better = (result.leniency < BY_NUMBER, result.n, -result.leniency, -rank("image", column))
         if better == key and result.files != best[2].files:
             raise DataError(
                 f"{table.name}: the columns {best[1]!r} and {column!r} both name pictures that are there. "
@@ -290,10 +294,10 @@ def _own_columns(tree: Tree, files: list[str | None]) -> list[tuple[str, str, li
     labels = [file and name_label(file) for file in files]
     if sum(label is not None for label in labels) * 2 > len(labels):
         columns.append(("file name", NAMES, labels))
-    for name, reader in READERS.items():
-        labels = [reader(tree, file) if file else None for file in files]
+    for suffix in READERS:
+        labels = [file_label(tree, file, suffix) if file else None for file in files]
         if sum(label is not None for label in labels) * 2 > len(labels):
-            columns.append((name, LABEL_FILES, labels))
+            columns.append((f"label file {suffix}", LABEL_FILES, labels))
     return columns
 
 

@@ -1,26 +1,32 @@
-"""The label of an image in a file of its own: YOLO's text, webdataset's .cls, AffectNet's annotations."""
+"""The label of an image in a file of its own, beside it or in a folder of labels or annotations."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree import ElementTree
+
 import numpy as np
 
-from fer_utils.competition import DataError
 from fer_utils.data.files.tree import Tree, stem
 
-
-def _beside(name: str, *, suffix: str, folder: str = "") -> str:
-    """The path of a file that belongs to an image: train/labels/a.txt for train/images/a.png."""
-    folders = name.split("/")[:-1]
-    if folder and folders[-1:] == ["images"]:
-        folders[-1] = folder
-    return "/".join([*folders, stem(name) + suffix])
+_FOLDERS = ("labels", "annotations", "Annotations")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def box_label(tree: Tree, name: str) -> str | None:
+def _file(tree: Tree, name: str, suffix: str) -> Path | None:
+    """The file for an image: train/images/a.txt or train/labels/a.txt for train/images/a.png."""
+    *folders, _ = name.split("/")
+    places = [folders, *([*folders[:-1], folder] for folder in _FOLDERS)]
+    names = ("/".join([*place, stem(name) + suffix]) for place in places)
+    return next((tree.files[name] for name in names if name in tree.files), None)
+
+
+def box_label(path: Path) -> str | None:
     """The class of the largest box in YOLO's text file (`class x y width height` a line)."""
-    text = _beside(name, suffix=".txt", folder="labels")
     boxes = []
-    for line in tree.files[text].read_text("utf-8", "replace").splitlines() if text in tree.files else ():
+    for line in path.read_text("utf-8", "replace").splitlines():
         words = line.split()
         try:
             boxes.append((float(words[3]) * float(words[4]), str(int(words[0]))))
@@ -29,27 +35,54 @@ def box_label(tree: Tree, name: str) -> str | None:
     return max(boxes)[1] if boxes else None
 
 
-def text_label(tree: Tree, name: str) -> str | None:
-    """The class in a small text file beside the picture, as in webdataset's shards."""
-    text = _beside(name, suffix=".cls")
-    return tree.files[text].read_text("utf-8", "replace").strip()[:100] if text in tree.files else None
+def _largest(outlines: Iterable[tuple[list[float], str]]) -> str | None:
+    """The label of the largest of outlines x, y, x, y, ..."""
+    found = [((max(o[::2]) - min(o[::2])) * (max(o[1::2]) - min(o[1::2])), label) for o, label in outlines]
+    return max(found)[1].strip() if found else None
 
 
-def annotation(tree: Tree, name: str) -> str | None:
-    """The expression in AffectNet's annotation file, annotations/0_exp.npy (Mollahosseini et al. 2017)."""
-    path = tree.files.get(_beside(name, suffix="_exp.npy", folder="annotations"))
-    if path is None:
-        return None
-    try:
-        value = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a label: {error}") from error
+def xml_label(path: Path) -> str | None:
+    """The object with the largest box in Pascal VOC's annotation (Everingham et al. 2010)."""
+    objects = ElementTree.parse(path).getroot().findall("object")
+    return _largest(
+        ([float(o.findtext(f"bndbox/{c}")) for c in _CORNERS], o.findtext("name")) for o in objects
+    )
+
+
+def json_label(path: Path) -> str | None:
+    """The largest shape in labelme's annotation."""
+    content = json.loads(path.read_bytes())
+    shapes = content.get("shapes", []) if isinstance(content, dict) else []
+    return _largest(([float(x) for point in s["points"] for x in point], s["label"]) for s in shapes)
+
+
+def text_label(path: Path) -> str | None:
+    """The class in a small text file, as in webdataset's shards."""
+    return path.read_text("utf-8", "replace").strip()[:100]
+
+
+def annotation(path: Path) -> str | None:
+    """The expression in AffectNet's annotations/0_exp.npy (Mollahosseini et al. 2017)."""
+    value = np.load(path, allow_pickle=False)
     return str(value.reshape(-1)[0]) if value.size else None
 
 
-# By the name of the column that they fill. The picture is used whole, whatever the boxes.
+# By the end of the file's name. The picture is used whole, whatever the boxes.
 READERS = {
-    "label file of the largest box": box_label,
-    "label file .cls": text_label,
-    "label file .npy": annotation,
+    ".txt": box_label,
+    ".xml": xml_label,
+    ".json": json_label,
+    ".cls": text_label,
+    "_exp.npy": annotation,
 }
+
+
+def file_label(tree: Tree, name: str, suffix: str) -> str | None:
+    """The label of an image in its own file with this end; None if there is none, or the file holds something
+    else: then the picture is listed as one without a label."""
+    if (path := _file(tree, name, suffix)) is None:
+        return None
+    try:
+        return READERS[suffix](path)
+    except (ElementTree.ParseError, OSError, ValueError, TypeError, LookupError, AttributeError):
+        return None

@@ -17,15 +17,8 @@ LAYOUTS = {name: text for module in RECOGNISERS for name, text in module.LOOKS_F
 # Forms that are not read, and what to do about them.
 _FOREIGN = {
     (".rar", ".7z"): "an archive that this project does not unpack: extract it first",
-    (
-        ".z01",
-        ".z02",
-    ): "one part of an archive in several volumes: join and unpack them first (zip -s 0, or 7z x)",
-    (
-        ".pkl",
-        ".pickle",
-    ): "a pickle, which could run any code and is never loaded: save plain arrays or a table",
-    (".h5", ".hdf5"): "an HDF5 file, which is not read: save its arrays as .npz",
+    (".z01", ".z02"): "one part of an archive in several volumes: join them first (zip -s 0, or 7z x)",
+    (".pkl", ".pickle"): "a pickle, which could run any code and is never loaded: save arrays or a table",
     (".tfrecord", ".tfrecords"): "a TFRecord, which is not read: save its pictures as files",
     (".lmdb", ".mdb"): "an LMDB database, which is not read: save its pictures as files",
     (".mp4", ".avi"): "a video: save its frames as files",

@@ -99,12 +99,12 @@ def find_form_of_predictions(
     if pictures.files and all(pictures.files[row] for row in rows):
         columns["their files"] = [pictures.files[row] for row in rows]
     columns |= {c: pictures.rows[c].iloc[list(rows)].tolist() for c in others}
-    by_row = not pictures.files
-    if by_row and others and columns["their ids"] == [str(row) for row in range(len(rows))]:
+    in_order = len({pictures.parts[row] for row in rows} - {""}) == 1  # of a table that lists all of them
+    by_row = not pictures.files or in_order
+    if not pictures.files and others and columns["their ids"] == [str(row) for row in range(len(rows))]:
         columns = {c: columns[c] for c in others}  # a row number is no id where a column is one
     form = read_format(sample, columns, coding, by_row and not others)
-    if pictures.files and len(form.template.columns) == 1:
-        notes.append(f"{sample.name} names no pictures: predictions are in the order of the file names")
+    notes.append(f"ids of {sample.name}: {form.ids_from}")
     if not form.probability_columns:
         pairs = zip(coding.class_names, form.label_values, strict=True)
         text = ", ".join(value if value == name else f"{name} = {value}" for name, value in pairs)

@@ -13,7 +13,7 @@ import numpy as np
 from fer_utils.competition import DataError, Rejected, SubmissionFormat
 from fer_utils.data.column_names import BOXES
 from fer_utils.data.files.tree import folder_split
-from fer_utils.data.layouts.pictures import LISTS, Pictures
+from fer_utils.data.layouts.pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Pictures
 from fer_utils.data.references import References, image_stem
 from fer_utils.data.roles.class_names import FER, RAF, Coding, find_coding
 from fer_utils.data.roles.divisions import Division, find_division, hide_labels
@@ -28,6 +28,12 @@ from fer_utils.data.words import STRAY_SHARE, as_int, canonical, vote_label
 
 MOST_TIES = 0.05  # of the pictures that several people labelled
 REPEAT = "listed before"
+_UNLABELLED = {
+    LISTS: "in no list",
+    FOLDERS: "in no class folder",
+    NAMES: "no expression in their names",
+    LABEL_FILES: "no label file that can be read",
+}
 _RAF_NAME = re.compile(r"(train|test)_\d+_aligned")
 
 
@@ -219,7 +225,7 @@ def _divide(pictures: Pictures, division: Division, labels: Labels) -> dict[str,
         if split == "test" or not is_hidden(labels.values[row]):
             rows[split].append(row)
         elif pictures.files and not (is_list and pictures.parts[row]):
-            division.left_out[row] = "in no list" if is_list else "in no class folder"
+            division.left_out[row] = _UNLABELLED.get(labels.layout, "no label")
         elif labels.votes is not None:
             division.left_out[row] = "most votes say no face or unknown, or they tie"
         else:
@@ -259,9 +265,13 @@ def _coding(
     Raises:
         DataError: two files, or a file and a column, name the classes differently.
     """
-    values = [
-        v for split in ("train", "valid") for row in rows[split] if not is_hidden(v := labels.values[row])
-    ]
+    values, valid = (
+        [v for row in rows[split] if not is_hidden(v := labels.values[row])] for split in ("train", "valid")
+    )
+    words = set(values)
+    known = set(map(canonical, words)) - {None}
+    # anger/ in the validation folder is the angry/ of the training folder.
+    values += [v for v in valid if v in words or canonical(v) not in known]
     plain = find_coding(values)
     codes = list(plain.numbers) if plain.numbers and as_int(str(plain.label_values[0])) is not None else None
     if said.classes != "auto":

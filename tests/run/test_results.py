@@ -1,0 +1,86 @@
+"""Sentences on a finished run: each is tried on data where its opposite holds."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_utils.config import Config
+from fer_utils.learning.metrics import evaluate
+from fer_utils.run.results import curves_in_words, headline, shares_in_words
+
+
+def finished(labels, preds, config=None, losses=(2.0, 1.0), train_accuracy=0.5, chosen=None):
+    """What the sentences read of a run that answers `labels` with `preds`."""
+    scores = evaluate(np.eye(4)[preds], np.array(labels), ("angry", "happy", "sad", "neutral"))
+    epochs = np.arange(1, len(losses) + 1)
+    history = pd.DataFrame({"epoch": epochs, "train_loss": losses, "train_accuracy": train_accuracy})
+    metrics = {
+        "valid": {"plain": scores, "views": scores},
+        "training": {"chosen_epoch": chosen or len(losses)},
+    }
+    return SimpleNamespace(metrics=metrics, history=history, config=config or Config())
+
+
+def of(competition, labels, **changed):
+    valid = dataclasses.replace(
+        competition.valid,
+        images=np.zeros((len(labels), 1, 20, 20), np.uint8),
+        labels=np.array(labels),
+        ids=np.arange(len(labels)).astype(str),
+    )
+    return dataclasses.replace(competition, valid=valid, **changed)
+
+
+LABELS = [0] * 50 + [1] * 150 + [2] * 100
+
+
+def test_the_headline_names_accuracy_interval_and_the_commonest_class(tiny):
+    said = headline(finished(LABELS, LABELS), of(tiny, LABELS))
+    assert "Valid accuracy 100.0 % (95 % interval 98.7 to 100.0, n = 300)" in said
+    assert "seed 0; always answering happy reaches 50.0 %" in said
+    assert "Not shown" not in said and "Drawn" not in said
+    assert "Drawn demo faces" in headline(finished(LABELS, LABELS), of(tiny, LABELS, is_demo=True))
+
+
+@pytest.mark.parametrize("hits", [150, 155])  # as good as guessing, and better by less than chance explains
+def test_what_is_not_better_than_guessing_says_so_with_the_likely_cause(tiny, hits):
+    preds = LABELS[:hits] + [3] * (300 - hits)
+    said = headline(finished(LABELS, preds), of(tiny, LABELS))
+    assert "Not shown to be better than guessing" in said and "train longer" in said
+    small = Config(epochs=1, start_size=28)
+    said = headline(finished(LABELS, preds, small), of(tiny, LABELS))
+    assert "type start_size = 0" in said and "labels" not in said
+
+
+def test_curves_that_fall_or_do_not_and_runs_that_overfit_or_do_not():
+    half = LABELS[:150] + [3] * 150  # 50 %, 95 % interval ± 5.6
+    said = curves_in_words(finished(LABELS, half))
+    assert "The last epoch was the best: try epochs = 4." in said
+    assert "0.0 points below validation accuracy (± 5.6): no sign of overfitting." in said
+    said = curves_in_words(finished(LABELS, half, losses=(2, 1, 1), train_accuracy=0.7, chosen=2))
+    assert "No epoch after epoch 2 was better" in said
+    assert "In epoch 2 accuracy on augmented training pictures is 20.0 points above" in said
+    assert "it overfits: try more augmentation" in said
+    assert "no sign of overfitting" in curves_in_words(
+        finished(LABELS, half, train_accuracy=0.54)
+    )  # within the noise
+    for losses in ((1.0, 1.0), (1.0, 2.0)):
+        said = curves_in_words(finished(LABELS, half, losses=losses))
+        assert "did not fall: try another learning_rate" in said and "try epochs" not in said
+    assert "try epochs = 2" in curves_in_words(finished(LABELS, half, losses=(1.0,)))
+
+
+def test_class_shares_of_a_submission_differ_beyond_chance_or_not():
+    names, rng = ("angry", "happy", "sad"), np.random.default_rng(0)
+    train = rng.choice(3, 3000, p=(0.5, 0.48, 0.02))
+    same = rng.choice(3, 500, p=(0.5, 0.48, 0.02))
+    assert shares_in_words(same, train, names) == (
+        "Shares that differ from training beyond chance (n = 500): none."
+    )
+    never = np.where(same == 2, 0, same)  # a class that is never predicted
+    assert "sad 0.0 % (training " in shares_in_words(never, train, names)
+    assert shares_in_words(never[:20], train, names).endswith("none.")  # too few to tell
+    assert "angry 100.0 %" in shares_in_words(np.zeros(500, int), train, names)
