@@ -230,9 +230,6 @@ class Config:
         """The arguments of `create_model`, except the name and the number of classes."""
         return {name: getattr(self, name) for name in NETWORK_PARAMETERS}
 
-    def __str__(self) -> str:
-        return "\n".join(f"{name:16}{value!r}" for name, value in self.to_dict().items())
-
 
 def check_names(given: Iterable[str], known: list[str]) -> None:
     """Raise a ConfigError for an unknown name, which suggests the nearest known one."""

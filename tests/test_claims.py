@@ -43,9 +43,7 @@ def calls(path) -> set[str]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_figure_of_a_notebook_has_its_claim_and_test(path):
-    rows = SECTIONS.get(path.stem, [])
-    if not rows:
-        pytest.skip("its section is not written yet")
+    (rows,) = (rows for title, rows in SECTIONS.items() if title[:2] == path.stem[:2])  # 04b stands with 04
     named = set(re.findall(r"`(\w+)`", " ".join(first for first, _, _ in rows)))
     assert calls(path) & figure_functions() <= named
 

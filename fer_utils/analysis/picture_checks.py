@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fer_utils.analysis.audit import auc_error
 from fer_utils.analysis.near_copies import standardised
 from fer_utils.competition import Competition
 
@@ -89,13 +90,6 @@ def split_drift(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
         folds = StratifiedKFold(5, shuffle=True, random_state=0)
         scores = cross_val_predict(model, features[chosen], is_there, cv=folds, method="decision_function")
         auc = float(roc_auc_score(is_there, scores))
-        reach = 1.96 * _auc_error(auc, n, m)
+        reach = 1.96 * auc_error(auc, n, m)
         rows.append((f"{here}, {there}", f"{n:,}, {m:,}", auc, max(0.0, auc - reach), min(1.0, auc + reach)))
     return pd.DataFrame(rows, columns=["splits", "n", "auc", "low", "high"]).set_index("splits")
-
-
-def _auc_error(auc: float, n: int, m: int) -> float:
-    """The standard error of an area under the curve of n and m cases (Hanley and McNeil 1982)."""
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = auc * (1 - auc) + (m - 1) * (q1 - auc**2) + (n - 1) * (q2 - auc**2)
-    return float(np.sqrt(max(variance, 0) / (n * m)))
