@@ -18,6 +18,7 @@ from torch.optim.swa_utils import update_bn
 from fer_utils.competition import DataError
 from fer_utils.learning.augment import to_float
 from fer_utils.learning.metrics import holm, paired_test
+from fer_utils.learning.models import blank_images
 from fer_utils.progress import bar
 from fer_utils.run.finished_run import Run
 
@@ -58,9 +59,8 @@ def last_maps(model: nn.Module, image_size: int) -> nn.Module:
         if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] >= 3:
             found.append(module)
 
-    device = next(model.parameters()).device
     with register_module_forward_hook(remember), torch.no_grad():
-        model(torch.zeros(1, 1, image_size, image_size, device=device))
+        model(blank_images(model, 1, image_size))
     if not found:
         raise DataError("Grad-CAM needs a network with feature maps of at least 3 x 3 positions")
     return found[-1]

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from fer_utils.config import ConfigError
 from fer_utils.files import REPOSITORY
+from fer_utils.learning.models import blank_images
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "timm")
 
@@ -72,7 +73,7 @@ def choose_precision(name: str, model: nn.Module, image_size: int) -> torch.dtyp
 def _step_seconds(model: nn.Module, image_size: int) -> dict[torch.dtype, float]:
     """Best of four times of a training step on the CPU, by type, measured alternately."""
     model = copy.deepcopy(model).train()
-    images = torch.zeros(32, 1, image_size, image_size).contiguous(memory_format=torch.channels_last)
+    images = blank_images(model, 32, image_size).contiguous(memory_format=torch.channels_last)
     best: dict[torch.dtype, float] = {}
     for dtype in (torch.float32, torch.bfloat16) * 4:
         start = time.perf_counter()

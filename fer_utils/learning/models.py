@@ -199,16 +199,20 @@ def create_model(
     return model
 
 
+def blank_images(model: nn.Module, n: int, image_size: int) -> Tensor:
+    """Black images [n, C, image_size, image_size] as this network takes them, on its device."""
+    first = next(module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
+    channels = first.in_channels if isinstance(first, nn.Conv2d) else 1
+    return torch.zeros(n, channels, image_size, image_size, device=next(model.parameters()).device)
+
+
 def model_cost(model: nn.Module, image_size: int) -> tuple[int, int]:
     """Parameters, and multiply-accumulate operations for one image of `image_size` pixels."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    first = next(module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
-    channels = first.in_channels if isinstance(first, nn.Conv2d) else 1
-    device = next(model.parameters()).device
     was_training = model.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(torch.zeros(1, channels, image_size, image_size, device=device))
+        model.eval()(blank_images(model, 1, image_size))
     model.train(was_training)
     return sum(weights.numel() for weights in model.parameters()), counter.get_total_flops() // 2
 
