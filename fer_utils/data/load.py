@@ -55,10 +55,10 @@ def load_competition(
 
     Args:
         data: a folder, file, zip or tar; "kaggle:competition/<slug>" or "kaggle:dataset/<owner>/<slug>" to
-            download; "demo" for drawn faces; "auto" to search the FER_DATA environment variable,
-            /kaggle/input and data/ in the repository, and to use the demo if nothing is found.
+            download; "demo" for drawn faces; "auto" to search FER_DATA (an environment variable),
+            /kaggle/input and data/ in the repository, else the demo.
         image_size: side of the square images; others are resized.
-        color: "grey", "rgb", or "auto": rgb where more than 5 % of the pictures have colours.
+        color: "grey", "rgb", or "auto": rgb where more than one picture in twenty has colours.
         seed, n_folds, fold: which images become the validation split, if the data has none or with
             `pool_valid`, which adds that of the data to the training images first (not for the demo).
         layout: one of `registry.LAYOUTS`, if several fit.
@@ -89,11 +89,11 @@ def load_competition(
     if str(data).startswith("kaggle:"):
         data = download(str(data))
     path = find_path(data)
-    options = {"size": image_size, "color": color, "said": repr(said), "allow_rejected": allow_rejected}
-    cache = Cache(path, around(path), options)
+    options = (said, image_size, color, allow_rejected)
+    cache = Cache(path, around(path), {"options": repr(options)})
     reading = cache.load()
     if reading is None:
-        reading = _read(path, said, image_size, color, allow_rejected)
+        reading = _read(path, *options)
         cache.save(reading)
     return _corrected(_split(reading, path, (n_folds, fold, seed), pool_valid), label_fixes, clean)
 
