@@ -111,21 +111,26 @@ class References:
         self, name: str, candidates: Sequence[str], hints: Callable[[int], set[str]] | None, row: int
     ) -> str | None:
         """The candidate with the longest common end; of several the one that the hints name, else the one
-        that lies highest (a data set that holds itself once more further down)."""
+        that lies highest (a data set that holds itself once more further down), if all are of one split."""
         if len(candidates) == 1:
-            said, own = (
-                next(filter(None, map(split_of, n.split("/")[-2::-1])), None) for n in (name, candidates[0])
-            )
+            said, own = _split(name), _split(candidates[0])
             return candidates[0] if said in (None, own) or own is None else None
         folders = name.lower().split("/")[-2::-1]
         rankings = [lambda parts: _common(folders, parts), lambda parts: -len(parts)]
         if words := hints and hints(row):
             rankings.insert(1, lambda parts: sum(p in words or split_of(p) in words for p in parts))
         for ranking in rankings:
+            if ranking is rankings[-1] and len(set(map(_split, candidates))) > 1:
+                return None
             ranks = [ranking(self._plain[file].lower().split("/")[-2::-1]) for file in candidates]
             best = max(ranks)
             candidates = [file for file, r in zip(candidates, ranks, strict=True) if r == best]
         return candidates[0] if len(candidates) == 1 else None
+
+
+def _split(path: str) -> str | None:
+    """The split that the innermost folder with such a name means."""
+    return next(filter(None, map(split_of, path.split("/")[-2::-1])), None)
 
 
 def _common(one: list[str], other: list[str]) -> int:

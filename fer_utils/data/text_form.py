@@ -128,6 +128,8 @@ def _is_header(names: list[str], head: pd.DataFrame) -> bool:
         is_word = re.search(r"[^\W\d]", name)
         if (is_word and name in column) or (canonical(name) and _kind(name) in kinds):
             return False
+        if kinds == {_kind(name)} and "#" in _kind(name):  # Face15 above Face10, Face35, ...
+            return False
     for name, column, kinds in zip(names, columns, below, strict=True):
         if len(kinds) <= max(3, len(head) / 5) and _kind(name) not in kinds:
             return True
