@@ -80,7 +80,6 @@ def find_coding(
     *,
     form: str = "",
     names: Mapping[int, str] | None = None,
-    numbers: Mapping[str, int] | None = None,
     source: str = "",
 ) -> Coding:
     """The coding of the training labels.
@@ -89,7 +88,6 @@ def find_coding(
         labels: as text; empty ones are ignored.
         form: `FER` or `RAF` if the data has that data set's own form, so that its numbers are known.
         names: class names by integer label, if something says them.
-        numbers: integers by label, if something says them.
         source: what says it, for the note.
     """
     counts = Counter(label for label in labels if label.strip())
@@ -103,7 +101,7 @@ def find_coding(
         if names and set(codes) <= set(names):
             return _named_coding({code: names[code] for code in codes}, source)
         return _number_coding(codes, form)
-    numbers = numbers or {word: code for code, word in (names or {}).items()}
+    numbers = {word: code for code, word in (names or {}).items()}
     return _word_coding(_without_typos(counts), numbers, source)
 
 

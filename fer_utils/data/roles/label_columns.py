@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from fer_utils.competition import DataError
 from fer_utils.data.column_names import ABOUT, BOXES, COLUMNS, ROW_NUMBERS, SURE_LABELS, is_split_name, rank
 from fer_utils.data.layouts.pictures import LABEL_FILES, Pictures
 from fer_utils.data.roles.labels import Labels, hidden_marks, is_hidden, vote_columns, voted
-from fer_utils.data.words import (
-    SPLITS,
-    as_int,
-    canonical,
-    is_class_name,
-    is_number,
-    pattern,
-)
+from fer_utils.data.roles.said import Said
+from fer_utils.data.words import SPLITS, as_int, canonical, is_class_name, is_number, pattern
 
 LEVEL = re.compile(r"\d+[\s._-]*[^\W\d]{2,}$")  # 0_pain, 1_pain
 MOST_CLASSES = 100
@@ -54,36 +48,32 @@ class Candidate:
 def find_labels(
     pictures: Pictures,
     splits: Sequence[str | None],
-    layout: str = "auto",
-    column: str = "",
-    excluded: set[str] = frozenset(),
-    named: Sequence[Mapping[int, str]] = (),
-    named_labels: Set[str] = frozenset(),
+    said: Said,
+    excluded: set[str],
+    named: Collection[Mapping[int, str]],
 ) -> Labels | None:
     """The labels of the pictures, from the column with the strongest evidence; None if no column has any.
 
     Args:
         splits: [N], the split of each picture; those for training and validation have to be labelled.
-        layout: a layout that a person named, or "auto".
-        column: the column that a person named, or "".
         excluded: columns that are something else.
         named: class names by number, from files that list them.
-        named_labels: words that a person named as labels, so that they hide none.
 
     Raises:
         DataError: several columns could be meant.
     """
     rows = [row for row, split in enumerate(splits) if split != "test"]
-    columns = [c for c in pictures.rows.columns if layout in ("auto", _layout_of(pictures, c))]
-    boxes = set().union(*(box for box in BOXES if box <= set(columns)))
-    evidence = Evidence(pictures, splits, rows, named, named_labels)
-    found = [evidence.candidate(c) for c in columns if c not in excluded | boxes and c != column]
+    columns = [c for c in pictures.rows.columns if said.layout in ("auto", _layout_of(pictures, c))]
+    excluded = excluded.union(*(box for box in BOXES if box <= set(columns)))
+    evidence = Evidence(pictures, splits, rows, named, said.shown_labels())
+    column = said.column("label")
+    found = [evidence.candidate(c) for c in columns if c not in excluded and c != column]
     found = [candidate for candidate in found if candidate]
     if column:
         chosen = evidence.candidate(column, forced=True)
         if chosen is None:
             raise DataError(f"columns: {column!r} holds no labels: {_what_it_holds(pictures, column)}")
-        return _labels(evidence, chosen, [c for c in found if _same(c, chosen) == 1])
+        return _labels(pictures, chosen, [c for c in found if _same(c, chosen) == 1])
     tables = [c for c in found if c.column not in pictures.layouts]
     if tables:  # where a list says it, folders that are no expressions are persons or parts
         found = [
@@ -98,7 +88,7 @@ def find_labels(
     if not found:
         return None
     chosen = _strongest(pictures, found)
-    return _labels(evidence, chosen, [c for c in found if c is not chosen and _same(c, chosen) >= ALIKE])
+    return _labels(pictures, chosen, [c for c in found if c is not chosen and _same(c, chosen) >= ALIKE])
 
 
 def _layout_of(pictures: Pictures, column: str) -> str:
@@ -107,12 +97,12 @@ def _layout_of(pictures: Pictures, column: str) -> str:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What all columns are judged by: see `find_labels`."""
+    """What all columns are judged by: see `find_labels`; and words that a person named as labels."""
 
     pictures: Pictures
     splits: Sequence[str | None]
     rows: Sequence[int]
-    named: Sequence[Mapping[int, str]]
+    named: Collection[Mapping[int, str]]
     named_labels: Set[str]
 
     def candidate(self, column: str, forced: bool = False) -> Candidate | None:
@@ -239,9 +229,8 @@ def _sample(candidate: Candidate) -> str:
     return f"{candidate.column}: {', '.join(words[:4])}{', ...' if len(words) > 4 else ''}"
 
 
-def _labels(evidence: Evidence, chosen: Candidate, alike: list[Candidate]) -> Labels:
+def _labels(pictures: Pictures, chosen: Candidate, alike: list[Candidate]) -> Labels:
     """The labels of a column, with numbers or words for them from columns that say the same."""
-    pictures = evidence.pictures
     own = [c for c in (chosen, *alike) if c.column not in pictures.layouts]
     own = own or [chosen]
     first = min(own, key=lambda c: rank("label", c.column)) if chosen in own or chosen.is_numbers else own[0]
@@ -260,7 +249,7 @@ def _labels(evidence: Evidence, chosen: Candidate, alike: list[Candidate]) -> La
     for other in (c for c in (chosen, *alike) if c is not first):
         mapping = _mapping(first, other)
         if other.is_numbers and not first.is_numbers:
-            labels.numbers = labels.numbers or {a: as_int(b) for a, b in mapping.items()}
+            labels.names = labels.names or {as_int(b): a for a, b in mapping.items()}
             labels.notes.append(f"numbers of the classes: {_described(pictures, other)}")
         elif first.is_numbers and not other.is_numbers:
             labels.names = labels.names or {as_int(a): b for a, b in mapping.items()}

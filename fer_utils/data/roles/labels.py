@@ -20,15 +20,13 @@ class Labels:
 
     Attributes:
         values: [N], as the data writes them; None or a hidden word where there is none.
-        numbers: by label, the number that another column has for it.
-        names: by number, the word that another column has for it.
+        names: the words of the labels by their numbers, where one of the two is another column.
         votes: float32 [N, K] for `vote_names`; None where the data has single labels.
         layout: the name of the reader that gave them.
     """
 
     column: str
     values: list[str | None]
-    numbers: dict[str, int] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     votes: np.ndarray | None = None
     vote_names: tuple[str, ...] = ()

@@ -91,15 +91,7 @@ def understand(
         _check_beside(pictures, division)
     not_labels = {*division.columns, said.column("id"), said.column("subject")}
     candidates = [s if row not in division.left_out else "test" for row, s in enumerate(division.splits)]
-    labels = find_labels(
-        pictures,
-        candidates,
-        said.layout,
-        said.column("label"),
-        not_labels,
-        list(named.values()),
-        said.shown_labels(),
-    )
+    labels = find_labels(pictures, candidates, said, not_labels, named.values())
     if labels is None:
         return None
     hide_labels(division, labels.values)
@@ -279,8 +271,8 @@ def _coding(
             )
         return coding
     evidence: dict[str, dict[int, str]] = {}
-    if labels.names or labels.numbers:
-        evidence["another column"] = labels.names or {n: word for word, n in labels.numbers.items()}
+    if labels.names:
+        evidence["another column"] = labels.names
     if labels.column in pictures.names:
         evidence["the file's metadata"] = pictures.names[labels.column]
     for file, names in named.items():
