@@ -7,10 +7,8 @@ import stat
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from fer_utils.competition import DataError
@@ -67,16 +65,9 @@ def _extract(archive: Path, folder: Path) -> None:
                     check(member.name, member.size, member.isfile() or member.isdir())
                     file.extract(member, folder, filter="data")
                     file.members.clear()  # tarfile would keep all of them in memory
-    # zipfile and tarfile let the errors of zlib, lzma and the file system through.
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        zlib.error,
-        LZMAError,
-    ) as error:
+    except DataError:
+        raise
+    except Exception as error:  # zipfile and tarfile let the errors of zlib, lzma and the system through
         hint = ""
         if list(archive.parent.glob(f"{archive.stem}.[zZ]01")) or "multi" in str(error):
             hint = "; it is one part of an archive in several volumes: join and unpack them first (7z x)"
