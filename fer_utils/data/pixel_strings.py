@@ -70,15 +70,15 @@ def parse_cells(cells: pd.DataFrame, pixels: int) -> tuple[np.ndarray, dict[int,
         return parse_pixels([c if isinstance(c, str) else as_text(c) for c in cells.iloc[:, 0]], pixels)
     if any(kind.kind not in "iuf" for kind in cells.dtypes):
         cells = cells.apply(pd.to_numeric, errors="coerce")
-    numbers = cells.to_numpy(np.float64)
+    numbers = cells.to_numpy(np.float64, copy=True)
     whole = (np.isfinite(numbers) & (numbers % 1 == 0)).all(1)
     within = ((numbers >= 0) & (numbers <= 255)).all(1)
-    broken = {int(row): "a pixel is not a whole number" for row in np.flatnonzero(~whole)}
-    for row in np.flatnonzero(whole & ~within):
-        low, high = numbers[row].min(), numbers[row].max()
-        broken[int(row)] = f"a pixel is outside 0..255 ({low:.0f}..{high:.0f})"
-    fine = (whole & within)[:, None]
-    return np.where(fine, numbers, 0).astype(np.uint8), dict(sorted(broken.items()))
+    broken = {}
+    for row in np.flatnonzero(~(whole & within)).tolist():
+        outside = f"a pixel is outside 0..255 ({numbers[row].min():.0f}..{numbers[row].max():.0f})"
+        broken[row] = outside if whole[row] else "a pixel is not a whole number"
+    numbers[list(broken)] = 0
+    return numbers.astype(np.uint8), broken
 
 
 def square_of(n: int) -> tuple[int, int] | None:

@@ -99,8 +99,9 @@ class Table:
         return bool(self.pixels) or self.encoded is not None
 
     @cached_property
-    def _content(self) -> tuple[pd.DataFrame, np.ndarray | None, dict[int, str]]:
-        """All columns but the pixels as text; the pictures, uint8 [N, 1, S, S]; why rows are broken."""
+    def content(self) -> tuple[pd.DataFrame, np.ndarray | None, dict[int, str]]:
+        """All columns but the pixels as text; the pictures, uint8 [N, 1, S, S] grey, None without pixels; why
+        the pixels of a row cannot be read, by row."""
         others = [i for i in range(len(self.columns)) if i not in {*self.pixels, self.encoded}]
         names = [self.columns[i] for i in others]
         if not self.pixels:
@@ -135,22 +136,7 @@ class Table:
         Raises:
             DataError: the file is damaged.
         """
-        return self._content[0]
-
-    @property
-    def images(self) -> np.ndarray | None:
-        """The pictures in its rows, uint8 [N, 1, S, S] grey; None without pixels."""
-        return self._content[1]
-
-    @property
-    def broken(self) -> dict[int, str]:
-        """Why the pixels of a row cannot be read, by row."""
-        return self._content[2]
-
-    @cached_property
-    def is_colour(self) -> bool:
-        """Whether its pixels are red, green and blue."""
-        return bool(self.pixels) and square(self.head[list(self.pixels)], self.path.name)[1] == 3
+        return self.content[0]
 
 
 def _as_texts(frame: pd.DataFrame) -> pd.DataFrame:

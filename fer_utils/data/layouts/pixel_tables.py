@@ -15,6 +15,7 @@ from fer_utils.data.files.tree import Tree, stem
 from fer_utils.data.images import read_files
 from fer_utils.data.json_parquet import metadata_classes
 from fer_utils.data.layouts.pictures import Block, Decoded, Pictures, Read, reader, stacked
+from fer_utils.data.pixel_strings import square
 from fer_utils.data.tables import Table, read_chunks
 from fer_utils.data.words import PREDICTED, as_int, canonical, column_splits, is_number, split_of
 
@@ -92,11 +93,14 @@ def _joined(tree: Tree, table: Table) -> pd.DataFrame:
 
 
 def _block(table: Table) -> Block:
-    def take(rows: slice | np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-        numbers = range(len(table.images))[rows] if isinstance(rows, slice) else rows.tolist()
-        return table.images[rows], {k: table.broken[r] for k, r in enumerate(numbers) if r in table.broken}
+    _, images, broken = table.content
 
-    return Block(len(table.images), take, table.is_colour)
+    def take(rows: slice | np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        numbers = range(len(images))[rows] if isinstance(rows, slice) else rows.tolist()
+        return images[rows], {k: broken[row] for k, row in enumerate(numbers) if row in broken}
+
+    is_colour = square(table.head[list(table.pixels)], table.path.name)[1] == 3
+    return Block(len(images), take, is_colour)
 
 
 def _vote_table(tree: Tree) -> Table | None:
