@@ -41,7 +41,7 @@ def propose(tree: Tree) -> list[Pictures]:
     if not tree.images:
         return []
     homes = _homes(tree.images)
-    copies = _copies({name: tree.files[name].stat().st_size for name in tree.images}, homes)
+    copies = _copies(tree, homes)
     left_out = {file for home in copies for file in homes.pop(home).values()}
     images = [name for name in tree.images if name not in left_out]
     notes = [f"also there, not used: {home}" for home in copies]
@@ -54,7 +54,8 @@ def _pictures(tree: Tree, images: list[str], notes: list[str]) -> Pictures:
     free = [name for name in images if name not in taken]
     files = [*(file for one in lists for file in one.files), *free]
     parts = [*(divided.get(file, one.table.name) for one in lists for file in one.files), *[""] * len(free)]
-    places = [*(place for one in lists for place in one.places), *free]
+    listed = [(one.table, *row) for one in lists for row in zip(one.rows.index, one.files, strict=True)]
+    places = [*(file or table.place(row) for table, row, file in listed), *free]
     ids = [*(name for one in lists for name in one.names), *map(below_split, free)]
     own = _own_columns(tree, files)
     rows = stacked([*(one.rows for one in lists), pd.DataFrame(index=range(len(free)))])
@@ -83,15 +84,19 @@ def _homes(images: list[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def _copies(sizes: dict[str, int], homes: dict[str, dict[str, str]]) -> list[str]:
+def _copies(tree: Tree, homes: dict[str, dict[str, str]]) -> list[str]:
     """The folders of whole data sets that lie there once more further down."""
-    seen, copies = [], []
+
+    def size(name: str) -> int:
+        return tree.files[name].stat().st_size
+
+    copies, kept = [], []
     for home, files in homes.items():
-        known = {(rest, sizes[name]) for rest, name in files.items()}
-        if any(known <= other for other in seen):
+        same = (other for other in kept if other.keys() >= files.keys())
+        if any(all(size(other[rest]) == size(name) for rest, name in files.items()) for other in same):
             copies.append(home)
         else:
-            seen.append(known)
+            kept.append(files)
     return copies
 
 
@@ -136,16 +141,6 @@ class _List:
         """How many of its files are there."""
         return len(self.files) - self.files.count(None)
 
-    def take(self, keep: Sequence[int]) -> _List:
-        """Some of these rows."""
-        names, files = [self.names[k] for k in keep], [self.files[k] for k in keep]
-        return _List(self.table, self.column, self.rows.iloc[keep].copy(), names, files)
-
-    @property
-    def places(self) -> list[str]:
-        """Where the rows stand, for messages."""
-        return [f or self.table.place(k) for k, f in zip(self.rows.index, self.files, strict=True)]
-
 
 def _listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[_List], dict[str, str]]:
     """All tables that list images; and the table that says the split of a file, where it is another.
@@ -172,7 +167,9 @@ def _listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[_List
         if again:
             notes.append(f"{name} lists {len(again):,} pictures again: the larger list was taken")
         # A row may name no picture, as in FER+.
-        lists.append(one.take([k for k, cell in enumerate(one.names) if cell and k not in again]))
+        keep = [row for row, cell in enumerate(one.names) if cell and row not in again]
+        names, files = [one.names[row] for row in keep], [one.files[row] for row in keep]
+        lists.append(_List(one.table, one.column, one.rows.iloc[keep].copy(), names, files))
         where |= {file: (lists[-1], row) for row, file in enumerate(lists[-1].files) if file}
     order = [one.table for one in found]
     return sorted(lists, key=lambda one: order.index(one.table)), divided

@@ -110,9 +110,8 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     extra = [row for row, part in enumerate(parts) if re.search(r"un-?_?label", stem(part).lower())]
     left_out = dict.fromkeys(extra, "an unlabelled extra")
     if "train" in kinds["folders"] and len(kinds["folders"]) > 1:
-        strays = [
-            row for row, file in enumerate(files) if file and not parts[row] and not found["folders"][row]
-        ]
+        of_no_table = [row for row, file in enumerate(files) if file and not parts[row]]
+        strays = [row for row in of_no_table if not found["folders"][row]]
         left_out |= dict.fromkeys(strays, "outside of the folders of the splits")
     _refine_tables(found, kinds, left_out)
     if len(kinds["folders"]) > 1 and len(kinds["column"]) > 1:
