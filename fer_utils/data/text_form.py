@@ -10,6 +10,7 @@ import pandas as pd
 
 from fer_utils.competition import DataError
 from fer_utils.data.column_names import KNOWN_NAMES
+from fer_utils.data.files.archives import opened_bytes
 from fer_utils.data.pixel_strings import SMALLEST_SIDE, count_pixels, is_picture
 from fer_utils.data.words import are_counted, as_int, canonical, is_image_name, is_number, normal, pattern
 
@@ -28,7 +29,8 @@ def find_form(path: Path, chosen: set[str]) -> tuple[list[str], bool, str, str, 
     Raises:
         DataError: it is no text.
     """
-    start = read_start(path)
+    with opened_bytes(path) as file:
+        start = file.read(1 << 16)
     if b"\0" in start and start[:2] not in UTF_16:
         raise DataError(f"{path} is not a text table")
     encoding = _encoding(start, path)
@@ -49,17 +51,6 @@ def find_form(path: Path, chosen: set[str]) -> tuple[list[str], bool, str, str, 
         return names, True, separator, encoding, head
     head = pd.concat([pd.DataFrame([names]), head], ignore_index=True)
     return _columns_by_content(head), False, separator, encoding, head
-
-
-def read_start(path: Path, size: int = 1 << 16) -> bytes:
-    """The first bytes of a file; of its content where it is compressed."""
-    if path.suffix.lower() == ".gz":
-        import gzip  # few data sets are
-
-        with gzip.open(path) as file:
-            return file.read(size)
-    with open(path, "rb") as file:
-        return file.read(size)
 
 
 def _encoding(head: bytes, path: Path) -> str:

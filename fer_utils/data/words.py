@@ -134,8 +134,8 @@ def normal(name: object) -> str:
     return str(name).strip().lower()
 
 
-def is_number(cell: str) -> bool:
-    """Whether a cell is a finite number, or empty."""
+def is_number(cell: str | None) -> bool:
+    """Whether a cell is a finite number, or empty or None."""
     try:
         return math.isfinite(float(cell or 0))
     except ValueError:

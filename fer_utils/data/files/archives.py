@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import stat
 import tarfile
@@ -10,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from fer_utils.competition import DataError
 
@@ -32,6 +34,11 @@ def archive_stem(path: str | Path) -> str:
     name = Path(path).name
     suffix = max((s for s in ARCHIVE_SUFFIXES if name.lower().endswith(s)), key=len, default="")
     return name[: len(name) - len(suffix)]
+
+
+def opened_bytes(path: Path) -> BinaryIO:
+    """A file to read from; its content where gzip has packed it."""
+    return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
 @contextmanager

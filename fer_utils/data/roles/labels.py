@@ -72,11 +72,7 @@ def vote_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
     known = [c for c in columns if canonical(c)]
     if len({canonical(c) for c in known}) < 2 or frame.empty:
         return []
-    numeric = [
-        c
-        for c in known
-        if frame[c].map(lambda cell: cell is None or is_number(cell)).mean() > 1 - 5 * STRAY_SHARE
-    ]
+    numeric = [c for c in known if frame[c].map(is_number).mean() > 1 - 5 * STRAY_SHARE]
     if len(numeric) < len(known):
         return known if len(numeric) >= 2 and len(known) - len(numeric) == 1 else []
     digits = [c for c in columns if set(frame[c].dropna()) <= {"0", "1"} and c not in COLUMNS["split"]]

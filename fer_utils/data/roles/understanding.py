@@ -259,9 +259,7 @@ def _coding(
         evidence["another column"] = labels.names
     if labels.column in pictures.names:
         evidence["the file's metadata"] = pictures.names[labels.column]
-    for file, names in named.items():
-        if fitting := _fitting(names, codes, plain):
-            evidence[file] = fitting
+    evidence |= {file: fits for file, names in named.items() if (fits := _fitting(names, codes, plain))}
     _check_agreement(evidence)
     if evidence:
         source, names = next(iter(evidence.items()))
