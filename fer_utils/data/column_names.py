@@ -2,6 +2,7 @@
 a column holds comes first. For other names pass, for instance, columns="label=mood" to load_competition."""
 
 import re
+from collections.abc import Collection
 
 # The names that are recognised for each role, the surest first.
 COLUMNS = {
@@ -44,6 +45,11 @@ def is_split_name(name: str) -> bool:
     return bool(
         set(re.split(r"[^a-z]+", name)) & {"split", "usage", "subset", "set", "partition", "part", "phase"}
     )
+
+
+def boxes_in(columns: Collection[str]) -> set[str]:
+    """The columns that say where in a picture a face is."""
+    return set().union(*(box for box in BOXES if box <= set(columns)))
 
 
 def rank(role: str, name: str) -> int:

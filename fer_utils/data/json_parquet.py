@@ -13,7 +13,7 @@ import pandas as pd
 from fer_utils.competition import DataError
 
 if TYPE_CHECKING:
-    import pyarrow.ipc
+    import pyarrow
 
 LARGEST_JSON = 2**28  # bytes; JSON is read whole
 
@@ -106,21 +106,28 @@ def as_text(value: object) -> str:
     return "" if value is None or value != value else str(value)
 
 
-def schema(path: Path) -> pyarrow.Schema:
-    """The columns of a parquet or Arrow file, and nothing else of it."""
-    import pyarrow.parquet  # slow to import, and most data have no parquet
+@contextmanager
+def _opened(
+    path: Path, rows: int = 1, names: Sequence[str] = ()
+) -> Iterator[tuple[pyarrow.Schema, Iterator[pyarrow.RecordBatch]]]:
+    """The columns of a parquet file, or of an Arrow stream as Hugging Face's `save_to_disk` writes it; and
+    some of them, `rows` rows at a time, which are read as they are asked for."""
+    import pyarrow.ipc  # slow to import, and most data have no parquet
+    import pyarrow.parquet
 
     if path.suffix.lower() != ".arrow":
-        return pyarrow.parquet.ParquetFile(path).schema_arrow
-    with _arrow_reader(path) as reader:
-        return reader.schema
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file.schema_arrow, file.iter_batches(batch_size=rows, columns=list(names))
+        return
+    with pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))) as reader:
+        parts = (batch.slice(k, rows) for batch in reader for k in range(0, len(batch), rows))
+        yield reader.schema, (part.select(list(names)) for part in parts)
 
 
-def _arrow_reader(path: Path) -> pyarrow.ipc.RecordBatchStreamReader:
-    """An Arrow stream, as Hugging Face's `save_to_disk` writes it."""
-    import pyarrow.ipc  # see schema
-
-    return pyarrow.ipc.open_stream(pyarrow.memory_map(str(path)))
+def schema(path: Path) -> pyarrow.Schema:
+    """The columns of a parquet or Arrow file, and nothing else of it."""
+    with _opened(path) as (columns, _):
+        return columns
 
 
 def parquet_chunks(path: Path, positions: Sequence[int], rows: int) -> Iterator[pd.DataFrame]:
@@ -129,20 +136,10 @@ def parquet_chunks(path: Path, positions: Sequence[int], rows: int) -> Iterator[
     if len(set(names)) != len(names):
         raise DataError(f"{path}: a column name comes twice, which parquet readers cannot tell apart")
     wanted = [names[position] for position in positions]
-    for batch in _batches(path, wanted, rows):
-        cells = {p: batch.column(name).to_pylist() for p, name in zip(positions, wanted, strict=True)}
-        yield pd.DataFrame(cells, dtype=object)
-
-
-def _batches(path: Path, names: list[str], rows: int) -> Iterator[pyarrow.RecordBatch]:
-    import pyarrow.parquet  # see schema
-
-    if path.suffix.lower() != ".arrow":
-        yield from pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=rows, columns=names)
-        return
-    with _arrow_reader(path) as reader:
-        for batch in reader:
-            yield from (batch.slice(k, rows).select(names) for k in range(0, len(batch), rows))
+    with _opened(path, rows, wanted) as (_, batches):
+        for batch in batches:
+            cells = {p: batch.column(name).to_pylist() for p, name in zip(positions, wanted, strict=True)}
+            yield pd.DataFrame(cells, dtype=object)
 
 
 def metadata_classes(path: Path) -> dict[str, dict[int, str]]:
@@ -158,7 +155,7 @@ def metadata_classes(path: Path) -> dict[str, dict[int, str]]:
 def picture_column(path: Path) -> int | None:
     """The column of a parquet or Arrow file that holds encoded images, as bytes or as Hugging Face's
     structs."""
-    import pyarrow  # see schema
+    import pyarrow  # see _opened
 
     for position, field in enumerate(schema(path)):
         kind = field.type

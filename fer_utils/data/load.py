@@ -14,7 +14,7 @@ from fer_utils.competition import Competition, DataError, Rejected, Split
 from fer_utils.config import check_choice
 from fer_utils.data.column_names import COLUMNS
 from fer_utils.data.corrections import apply_fixes, clean_training
-from fer_utils.data.files.cache import Cache, Reading
+from fer_utils.data.files.cache import Cache
 from fer_utils.data.files.download import download
 from fer_utils.data.images import changes, coloured
 from fer_utils.data.layouts.registry import check_layout
@@ -25,6 +25,7 @@ from fer_utils.data.roles.name_files import read_classes
 from fer_utils.data.roles.said import Said
 from fer_utils.data.roles.understanding import Understanding
 from fer_utils.data.splits import joined, split_off
+from fer_utils.data.words import as_pairs
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import find_path
 
@@ -62,14 +63,12 @@ def load_competition(
         seed, n_folds, fold: which images become the validation split, if the data has none or with
             `pool_valid`, which adds that of the data to the training images first (not for the demo).
         layout: one of `registry.LAYOUTS`, if several fit.
-        columns: columns by role: a dictionary, or "label=mood, image=file"; the roles are label, pixels,
-            split, image, id and subject.
-        classes: the names of the classes in ascending order of their numbers, "angry, happy"; or
-            "0=angry, 3=happy"; or a file that lists them.
+        columns: by role (`column_names.COLUMNS`): a dictionary, or "label=mood, image=file".
+        classes: their names by ascending numbers, "angry, happy"; or "0=angry, 3=happy"; or a file.
         splits: which cells, folders or tables are which split, "train=A, valid=B, test=C"; "tables",
             "folders", "column" or "file names" if these contradict each other; "none" to train on all.
-        groups: the column or folder level ("folder 1" holds the file) of the person on each picture, who
-            stays on one side of a split made here; "none", or "auto" to go by its name.
+        groups: the column or folder level ("folder 1" holds the file) of the persons, who stay on one side
+            of a split made here; "none", or "auto" to go by its name.
         clean: drop repeats, copies with different labels and blank images from the training split.
         label_fixes: a CSV of other labels for training images (`corrections.apply_fixes`), or "none".
         allow_rejected: continue although more than 1 % of the images cannot be read.
@@ -109,10 +108,10 @@ def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
     if not isinstance(columns, (str, Mapping)):
         raise DataError(f"columns must be text or a dictionary, got {columns!r}")
     if isinstance(columns, str):
-        pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
-        if any(not sign or not name.strip() for _, sign, name in pairs):
+        pairs = as_pairs(columns)
+        if not all(name for _, name in pairs):
             raise DataError(f"columns must be like 'label=mood, image=file', got {columns!r}")
-        columns = {role.strip(): name.strip() for role, _, name in pairs}
+        columns = dict(pairs)
     if wrong := sorted(set(columns) - set(COLUMNS)):
         raise DataError(f"columns: unknown {', '.join(wrong)}; known are {', '.join(COLUMNS)}")
     return dict(columns)
@@ -142,47 +141,56 @@ def _corrected(competition: Competition, label_fixes: str | Path, clean: bool) -
     return competition
 
 
-def _read(path: Path, said: Said, image_size: int, color: str, allow_rejected: bool) -> Reading:
+def _read(path: Path, said: Said, image_size: int, color: str, allow_rejected: bool) -> Competition:
     with ExitStack() as stack:  # archives stay unpacked until the pictures are decoded
         understanding, others = open_data(path, stack, said)
-        return _assemble(understanding, others, path, image_size, color, allow_rejected)
+        return _decoded(understanding, others, path, image_size, color, allow_rejected)
 
 
-def _assemble(
+def _decoded(
     found: Understanding, others: list[str], path: Path, size: int, color: str, allow_rejected: bool
-) -> Reading:
-    """The pictures decoded, with labels as class indices."""
+) -> Competition:
+    """The pictures decoded, with labels as class indices; no validation split where the data has none."""
     rejected = list(found.rejected)
-    splits, notes = {}, list(found.notes)
+    splits, notes = dict.fromkeys(("train", "valid", "test")), list(found.notes)
     total, forms = len(rejected), Counter()
     channels, share = _channels(found, color)
     if share:
         notes.append(f"in colour: {share:.0%} of the pictures looked at have colours (color='grey': without)")
     for name, rows in found.rows.items():
-        images, broken, seen = found.pictures.read(rows, size, channels)
+        images, wrong, seen = found.pictures.read(rows, size, channels)
         forms.update(seen)
         total += len(rows)
-        for k, why in broken.items():
-            why = why if found.has_file(rows[k]) else f"{why} ({found.ids[rows[k]]})"
-            note = " (test: predicted from a grey picture)" if name == "test" else ""
-            rejected.append(Rejected(found.pictures.places[rows[k]], why + note))
-        if broken and name != "test":
-            keep = [k for k in range(len(rows)) if k not in broken]
-            images, rows = images[keep], [rows[k] for k in keep]
+        for k in wrong:
+            is_missing = found.pictures.files and found.pictures.files[rows[k]] is None
+            wrong[k] += f" ({found.ids[rows[k]]})" if is_missing else ""
+            wrong[k] += " (test: predicted from a grey picture)" if name == "test" else ""
+        values = [found.labels.values[row] for row in rows]
+        labels, votes = found.coding.indices(values), None
         if name == "test":
-            splits[name] = _test(found, images, rows, notes)
+            labels = _test_labels(labels, values, notes)
         else:
-            splits[name] = _labelled(found, images, rows, rejected)
+            unknown = [k for k in np.flatnonzero(labels < 0).tolist() if k not in wrong]
+            wrong |= {k: f"unknown label {values[k]!r}" for k in unknown}
+            votes = _votes(found, rows)
+        rejected += [Rejected(found.pictures.places[rows[k]], why) for k, why in wrong.items()]
+        split = Split(images, labels, _texts(found.ids, rows), votes, _texts(found.groups, rows))
+        keep = [k for k in range(len(rows)) if k not in wrong or name == "test"]
+        splits[name] = split.take(keep) if len(keep) < len(rows) else split
     if len(rejected) > MAX_REJECTED_SHARE * total and not allow_rejected:
         first = "\n".join(f"  {item.place}: {item.reason}" for item in rejected[:5])
         raise DataError(
             f"{path}: {len(rejected):,} of about {total:,} pictures cannot be read, more than "
             f"{MAX_REJECTED_SHARE:.0%}; pass allow_rejected=True to continue without them. First:\n{first}"
         )
-    notes = tuple([*notes, *changes(forms, size, channels), *others])
-    coding = found.coding
-    return Reading(
-        splits, coding.class_names, coding.label_values, found.form, found.layout, notes, tuple(rejected)
+    return Competition(
+        **splits,
+        class_names=found.coding.class_names,
+        label_values=found.coding.label_values,
+        submission=found.form,
+        layout=found.layout,
+        notes=(*notes, *changes(forms, size, channels), *others),
+        rejected=tuple(rejected),
     )
 
 
@@ -196,9 +204,9 @@ def _channels(found: Understanding, color: str) -> tuple[int, float]:
     return (3, share) if share > MIN_COLOUR_SHARE else (1, 0.0)
 
 
-def _split(reading: Reading, path: Path, folds: tuple[int, int, int], pool_valid: bool) -> Competition:
+def _split(reading: Competition, path: Path, folds: tuple[int, int, int], pool_valid: bool) -> Competition:
     """The competition; its validation split is made here if the data has none or it is to be pooled."""
-    train, valid = reading.splits["train"], reading.splits.get("valid")
+    train, valid = reading.train, reading.valid
     note = "valid split: came with the data"
     if valid is None or pool_valid:
         pooled = "" if valid is None else "; the valid split of the data is among them"
@@ -206,19 +214,7 @@ def _split(reading: Reading, path: Path, folds: tuple[int, int, int], pool_valid
         note += pooled
     if not len(train) or not len(valid):
         raise DataError(f"{path}: {len(train)} training and {len(valid)} validation pictures are too few")
-    same = {name: value for name, value in vars(reading).items() if name not in ("splits", "notes")}
-    notes = (note, *reading.notes)
-    return Competition(train, valid, reading.splits.get("test"), source=str(path), notes=notes, **same)
-
-
-def _labelled(found: Understanding, images: np.ndarray, rows: list[int], rejected: list[Rejected]) -> Split:
-    """A split for training or validation; images without a known label are rejected."""
-    values = [found.labels.values[row] for row in rows]
-    labels = found.coding.indices(values)
-    unknown = np.flatnonzero(labels < 0).tolist()
-    rejected += [Rejected(found.pictures.places[rows[k]], f"unknown label {values[k]!r}") for k in unknown]
-    split = Split(images, labels, _texts(found.ids, rows), _votes(found, rows), _texts(found.groups, rows))
-    return split.take(labels >= 0) if unknown else split
+    return replace(reading, train=train, valid=valid, source=str(path), notes=(note, *reading.notes))
 
 
 def _texts(values: list[str | None] | None, rows: list[int]) -> np.ndarray | None:
@@ -235,16 +231,14 @@ def _votes(found: Understanding, rows: list[int]) -> np.ndarray | None:
     return votes
 
 
-def _test(found: Understanding, images: np.ndarray, rows: list[int], notes: list[str]) -> Split:
-    """The test split, with its labels only if the data gives all of them."""
-    values = [found.labels.values[row] for row in rows]
-    labels, why = found.coding.indices(values), ""
+def _test_labels(labels: np.ndarray, values: list[str | None], notes: list[str]) -> np.ndarray | None:
+    """The labels of the test pictures only if the data gives all of them."""
     if all(map(is_hidden, values)):
-        labels = None
-    elif len(labels) > 1 and (labels == labels[0]).all():
-        why = "all are the same, as placeholders are"
-    elif (labels < 0).any():
-        why = f"{(labels < 0).sum():,} of them are no class of the training data"
-    if why:
-        notes.append(f"test labels left out: {why}")
-    return Split(images, None if why else labels, _texts(found.ids, rows), None, _texts(found.groups, rows))
+        return None
+    if len(labels) > 1 and (labels == labels[0]).all():
+        notes.append("test labels left out: all are the same, as placeholders are")
+    elif unknown := (labels < 0).sum():
+        notes.append(f"test labels left out: {unknown:,} of them are no class of the training data")
+    else:
+        return labels
+    return None

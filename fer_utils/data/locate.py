@@ -41,20 +41,11 @@ def open_data(path: Path, stack: ExitStack, said: Said) -> tuple[Understanding, 
         raise DataError(f"{path}: {errors[0]}" if errors else describe_unknown(tree, str(path), said.layout))
     chosen = _proven(found, path)
     used = chosen.pictures.tables_or_files()
-    unused = [n for n, t in tree.tables.items() if (t.pixels or t.encoded is not None) and n not in used]
+    unused = [name for name, table in tree.tables.items() if table.holds_pictures and name not in used]
     notes = [f"also there, not used: {', '.join(sorted(unused)[:5])}"] if unused else []
-    return chosen, [*notes, *_others(found, chosen), *(f"not opened: {name}" for name in tree.archives)]
-
-
-def _others(found: list[Understanding], chosen: Understanding) -> list[str]:
-    """Notes on other readings of the same pictures."""
-    same = [
-        o
-        for o in found
-        if o is not chosen and o.pictures.tables_or_files() & chosen.pictures.tables_or_files()
-    ]
-    names = dict.fromkeys(other.layout for other in same)
-    return [f"also recognised, not used: {name} (layout={name!r})" for name in names]
+    others = [o.layout for o in found if o is not chosen and o.pictures.tables_or_files() & used]
+    notes += [f"also recognised, not used: {name} (layout={name!r})" for name in dict.fromkeys(others)]
+    return chosen, [*notes, *(f"not opened: {name}" for name in tree.archives)]
 
 
 def _understood(tree: Tree, said: Said) -> tuple[list[Understanding], list[DataError]]:
@@ -79,7 +70,7 @@ def _proven(found: list[Understanding], path: Path) -> Understanding:
         DataError: two readings explain different pictures equally well.
     """
     proven: list[Understanding] = []
-    for one in [one for one in found if one.is_proven] or found:
+    for one in [one for one in found if one.form and one.form.source != "default"] or found:
         # Of the same pictures, the preferred reading.
         if not any(one.pictures.tables_or_files() & other.pictures.tables_or_files() for other in proven):
             proven.append(one)
@@ -141,7 +132,7 @@ def _tree(path: Path, columns: Mapping[str, str]) -> Tree:
 
 def _archived_split(tree: Tree) -> bool:
     """Whether an archive is named for a split that no picture lies in (Kaggle's test.zip)."""
-    tables = [name for name, table in tree.tables.items() if table.pixels or table.encoded is not None]
+    tables = [name for name, table in tree.tables.items() if table.holds_pictures]
     found = {split_of(stem(name)) for name in tables} | {folder_split(name) for name in tree.images}
     return bool({split_of(stem(name)) for name in tree.archives} - found - {None})
 
@@ -177,9 +168,7 @@ def run_folders(folder: Path) -> list[Path]:
 
 def _is_data(tree: Tree) -> bool:
     """Whether there are pictures with labels, or data that are refused for a reason."""
-    if any(table.pixels or table.encoded is not None for table in tree.tables.values()):
-        return True
-    return any(_understood(tree, Said()))
+    return any(t.holds_pictures for t in tree.tables.values()) or any(_understood(tree, Said()))
 
 
 def _candidates(folder: Path, visited: set[str], runs: list[Path]) -> list[Path]:

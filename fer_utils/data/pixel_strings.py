@@ -70,21 +70,26 @@ def parse_cells(cells: pd.DataFrame, pixels: int) -> tuple[np.ndarray, dict[int,
         return parse_pixels([c if isinstance(c, str) else as_text(c) for c in cells.iloc[:, 0]], pixels)
     if any(kind.kind not in "iuf" for kind in cells.dtypes):
         cells = cells.apply(pd.to_numeric, errors="coerce")
-    numbers = cells.to_numpy(np.float64)
+    numbers = cells.to_numpy(np.float64, copy=True)
     whole = (np.isfinite(numbers) & (numbers % 1 == 0)).all(1)
     within = ((numbers >= 0) & (numbers <= 255)).all(1)
-    broken = {int(row): "a pixel is not a whole number" for row in np.flatnonzero(~whole)}
-    for row in np.flatnonzero(whole & ~within):
-        low, high = numbers[row].min(), numbers[row].max()
-        broken[int(row)] = f"a pixel is outside 0..255 ({low:.0f}..{high:.0f})"
-    fine = (whole & within)[:, None]
-    return np.where(fine, numbers, 0).astype(np.uint8), dict(sorted(broken.items()))
+    broken = {}
+    for row in np.flatnonzero(~(whole & within)).tolist():
+        outside = f"a pixel is outside 0..255 ({numbers[row].min():.0f}..{numbers[row].max():.0f})"
+        broken[row] = outside if whole[row] else "a pixel is not a whole number"
+    numbers[list(broken)] = 0
+    return numbers.astype(np.uint8), broken
+
+
+def square_of(n: int) -> tuple[int, int] | None:
+    """The side and the channels (1, or 3 for colour) of the square image that `n` numbers are."""
+    sides = {channels: math.isqrt(n // channels) for channels in (1, 3)}
+    return next(((side, c) for c, side in sides.items() if side * side * c == n), None)
 
 
 def is_picture(n: int) -> bool:
-    """Whether `n` numbers can be a square image, grey or with three colours, of `SMALLEST_SIDE` or more."""
-    side = max(math.isqrt(n), math.isqrt(n // 3))
-    return n in (math.isqrt(n) ** 2, 3 * math.isqrt(n // 3) ** 2) and side >= SMALLEST_SIDE
+    """Whether `n` numbers can be a square image, grey or with three colours, and not measurements."""
+    return n >= SMALLEST_SIDE**2 and square_of(n) is not None
 
 
 def count_pixels(text: str) -> int:
@@ -106,8 +111,7 @@ def square(cells: pd.DataFrame, place: str) -> tuple[int, int]:
         pixels = max(counts, key=counts.get, default=0)
     if not pixels:
         raise DataError(f"{place} holds no pixels")
-    for channels in (1, 3):
-        side = math.isqrt(pixels // channels)
-        if side * side * channels == pixels and side >= 4:
-            return side, channels
-    raise DataError(f"{place}: {pixels} pixels in a row are no square picture, grey or of three colours")
+    found = square_of(pixels)
+    if found is None or found[0] < 4:
+        raise DataError(f"{place}: {pixels} pixels in a row are no square picture, grey or of three colours")
+    return found

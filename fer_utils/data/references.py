@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 
+from fer_utils.data.files.tree import folder_split
 from fer_utils.data.images import IMAGE_SUFFIXES
 from fer_utils.data.words import as_int, split_of
 
@@ -111,24 +113,37 @@ class References:
         self, name: str, candidates: Sequence[str], hints: Callable[[int], set[str]] | None, row: int
     ) -> str | None:
         """The candidate with the longest common end; of several the one that the hints name, else the one
-        that lies highest (a data set that holds itself once more further down)."""
+        that lies highest (a data set that holds itself once more further down), if all are of one split."""
         if len(candidates) == 1:
-            said, own = (
-                next(filter(None, map(split_of, n.split("/")[-2::-1])), None) for n in (name, candidates[0])
-            )
+            said, own = map(folder_split, (name, candidates[0]))
             return candidates[0] if said in (None, own) or own is None else None
         folders = name.lower().split("/")[-2::-1]
-        rankings = [lambda parts: _common(folders, parts), lambda parts: -len(parts)]
+        rankings = [lambda parts: len(commonprefix([folders, parts])), lambda parts: -len(parts)]
         if words := hints and hints(row):
             rankings.insert(1, lambda parts: sum(p in words or split_of(p) in words for p in parts))
         for ranking in rankings:
+            if ranking is rankings[-1] and len(set(map(folder_split, candidates))) > 1:
+                return None
             ranks = [ranking(self._plain[file].lower().split("/")[-2::-1]) for file in candidates]
             best = max(ranks)
             candidates = [file for file, r in zip(candidates, ranks, strict=True) if r == best]
         return candidates[0] if len(candidates) == 1 else None
 
 
-def _common(one: list[str], other: list[str]) -> int:
-    """How many folders, from the file upwards, are the same."""
-    same = (a == b for a, b in zip(one, other, strict=False))
-    return next((i for i, equal in enumerate(same) if not equal), min(len(one), len(other)))
+def find_rows(
+    wanted: Sequence[str], columns: Mapping[str, Sequence[str | None]]
+) -> tuple[str, list[int | None], bool]:
+    """The rows that ids mean, by the first column that holds all of them, else by the one where most can be
+    found in another form.
+
+    Returns:
+        the column's name, the row of each id (None where there is none), and whether the ids stand there as
+        they are written.
+    """
+    rows = {name: {cell: row for row, cell in enumerate(cells) if cell} for name, cells in columns.items()}
+    for name, row_of in rows.items():
+        if row_of.keys() >= set(wanted):
+            return name, [row_of[id_] for id_ in wanted], True
+    found = {name: References(list(row_of)).resolve(wanted) for name, row_of in rows.items()}
+    name = max(found, key=lambda name: found[name].n)
+    return name, [rows[name].get(text) for text in found[name].files], False

@@ -12,10 +12,10 @@ import pandas as pd
 
 from fer_utils.competition import Competition, DataError, SubmissionFormat
 from fer_utils.data.column_names import COLUMNS, rank
-from fer_utils.data.references import References
+from fer_utils.data.references import find_rows
 from fer_utils.data.roles.class_names import Coding
 from fer_utils.data.tables import Table, read_as_written
-from fer_utils.data.words import HIDDEN, MAYBE_HIDDEN, as_int, canonical, is_number, normal
+from fer_utils.data.words import HIDDEN, MAYBE_HIDDEN, as_int, is_number
 from fer_utils.files import atomic_write
 
 
@@ -44,13 +44,10 @@ def read_format(
     if table.header and len(table.columns) == 1 and coding.index(table.columns[0]) >= 0:
         table = replace(table, header=False)  # a sample of nothing but words
     template = read_as_written(table)
-    columns = [normal(column) for column in template.columns] if table.header else list(table.columns)
-    position = _label_position(table, template)
-    probabilities = _probability_columns(table, columns, template, coding)
-    id_position = _id_position(columns, {position, *probabilities})
-    wanted = None if id_position is None else template.iloc[:, id_position].str.strip().tolist()
-    name = None if id_position is None else columns[id_position]
-    rows, ids_from = _match_rows(table, name, wanted, len(template), ids, by_row)
+    position = _label_position(table)
+    probabilities = _probability_columns(table, template, coding)
+    id_position = _id_position(table, {position, *probabilities})
+    rows, ids_from = _match_rows(table, template, id_position, ids, by_row)
     return SubmissionFormat(
         template=template,
         label_column=template.columns[position],
@@ -65,32 +62,26 @@ def read_format(
     )
 
 
-def _label_position(table: Table, template: pd.DataFrame) -> int:
+def _label_position(table: Table) -> int:
     """The column of a sample for the predictions: by its name, else the last."""
     columns = [i for i, name in enumerate(table.columns) if name in COLUMNS["label"]]
-    return min(columns, key=lambda i: rank("label", table.columns[i]), default=template.shape[1] - 1)
+    return min(columns, key=lambda i: rank("label", table.columns[i]), default=len(table.columns) - 1)
 
 
-def _id_position(columns: list[str], taken: set[int]) -> int | None:
+def _id_position(table: Table, taken: set[int]) -> int | None:
     """The column that names the pictures: by its name, else the first; None if there is none."""
-    free = [i for i in range(len(columns)) if i not in taken]
-    named = [i for role in ("image", "id") for i in free if columns[i] in COLUMNS[role]]
+    free = [i for i in range(len(table.columns)) if i not in taken]
+    named = [i for role in ("image", "id") for i in free if table.columns[i] in COLUMNS[role]]
     return next(iter([*named, *free]), None)
 
 
 def sample_ids(table: Table) -> list[str]:
     """The ids in a sample submission; none if it holds only labels."""
-    template = read_as_written(table)
-    if template.shape[1] > 2:
-        position = _id_position(list(table.columns), set())
-    else:
-        position = _id_position(list(table.columns), {_label_position(table, template)})
-    return [] if position is None else template.iloc[:, position].str.strip().tolist()
+    position = _id_position(table, {_label_position(table)})
+    return [] if position is None else read_as_written(table).iloc[:, position].str.strip().tolist()
 
 
-def _probability_columns(
-    table: Table, columns: list[str], template: pd.DataFrame, coding: Coding
-) -> list[int]:
+def _probability_columns(table: Table, template: pd.DataFrame, coding: Coding) -> list[int]:
     """The positions of the columns for the probability of each class, in the order of the classes; none if
     the sample wants one label for each picture.
 
@@ -99,8 +90,8 @@ def _probability_columns(
     """
     if not table.header:
         return []
-    numeric = [i for i in range(len(columns)) if template.iloc[:, i].map(is_number).all()]
-    classes = {i: _class_of_column(columns[i], coding) for i in numeric}
+    numeric = [i for i in range(len(table.columns)) if template.iloc[:, i].map(is_number).all()]
+    classes = {i: _class_of_column(table.columns[i], coding) for i in numeric}
     found = {index: i for i, index in classes.items() if index >= 0}
     if len(found) == len(coding.class_names):
         return [found[index] for index in range(len(coding.class_names))]
@@ -108,7 +99,7 @@ def _probability_columns(
         return []
     raise DataError(
         f"{table.path.name} wants a column of probabilities for each class, but which of its columns "
-        f"({', '.join(columns)}) is which of {', '.join(coding.class_names)} is not known. "
+        f"({', '.join(table.columns)}) is which of {', '.join(coding.class_names)} is not known. "
         "classes='0=angry, 1=happy, ...' names the numbers"
     )
 
@@ -121,49 +112,42 @@ def _class_of_column(name: str, coding: Coding) -> int:
 
 def _match_rows(
     table: Table,
-    name: str | None,
-    wanted: list[str] | None,
-    n_lines: int,
+    template: pd.DataFrame,
+    position: int | None,
     ids: Mapping[str, Sequence[str]],
     by_row: bool,
 ) -> tuple[np.ndarray, str]:
     """The test row of each line of the sample, and why: by a column of its name, by equal values, by the file
     that an id means, and by position where nothing else names a picture."""
     n = len(next(iter(ids.values())))
-    if wanted is None:
-        if n_lines != n:
+    if position is None:
+        if len(template) != n:
             raise DataError(
-                f"{table.path.name} has {n_lines:,} lines without ids, but there are {n:,} test pictures"
+                f"{table.path.name} has {len(template):,} lines without ids, but there are {n:,} test "
+                "pictures"
             )
         order = "file names" if "their files" in ids else "rows"
         return np.arange(n), f"none, so predictions are in the order of the {order}"
+    wanted, name = template.iloc[:, position].str.strip().tolist(), table.columns[position]
     if len(twice := np.flatnonzero(pd.Series(wanted).duplicated())):
         raise DataError(f"{table.place(twice[0])}: id {wanted[twice[0]]!r} appears twice")
-    ordered = [name] if name in ids else list(ids)  # a column of that name is the only one meant
-    exact = {column: {id_: row for row, id_ in enumerate(ids[column])} for column in ordered}
-    for column in ordered:
-        if exact[column].keys() >= set(wanted):
-            return np.array([exact[column][id_] for id_ in wanted]), f"equal to {_quoted(column)}"
-    found = [(column, References(list(exact[column])).resolve(wanted)) for column in ordered]
-    for column, result in found:
-        if None not in result.files:
-            rows = np.array([exact[column][id_] for id_ in result.files])
-            same = f"{wanted[0]} is {ids[column][rows[0]]}"
-            return rows, f"{_quoted(column)}, written in another way ({same})"
+    # A column of that name is the only one meant.
+    column, rows, is_equal = find_rows(wanted, {name: ids[name]} if name in ids else ids)
+    quoted = column if column.startswith("their ") else f"the column {column!r}"
+    if is_equal:
+        return np.array(rows), f"equal to {quoted}"
+    if None not in rows:
+        same = f"{wanted[0]} is {ids[column][rows[0]]}"
+        return np.array(rows), f"{quoted}, written in another way ({same})"
     if by_row and [as_int(id_) for id_ in wanted] in (list(range(n)), list(range(1, n + 1))):
         return np.arange(n), "row numbers in the order of the test table, as no column fits"
-    column, result = max(found, key=lambda pair: pair[1].n)
-    row = result.files.index(None)
+    row = rows.index(None)
     raise DataError(
         f"{table.place(row)} asks for id {wanted[row]!r}, which no test picture has "
-        f"({result.files.count(None):,} of "
-        f"{len(wanted):,} such rows); test ids ({column}) are {', '.join(map(str, ids[column][:3]))}, ... "
+        f"({rows.count(None):,} of {len(wanted):,} such rows); "
+        f"test ids ({column}) are {', '.join(map(str, ids[column][:3]))}, ... "
         "columns='id=...' names the column of the ids"
     )
-
-
-def _quoted(column: str) -> str:
-    return column if column.startswith("their ") else f"the column {column!r}"
 
 
 def _label_values(table: Table, cells: pd.Series, coding: Coding) -> tuple[str, ...]:
@@ -193,8 +177,6 @@ def _label_values(table: Table, cells: pd.Series, coding: Coding) -> tuple[str, 
             "the numbers"
         )
     by_class = {coding.index(cell): cell for cell in sorted(seen, reverse=True)}
-    names = coding.class_names
-    by_class |= {names.index(canonical(cell)): cell for cell in seen if canonical(cell) in names}
     by_class.pop(-1, None)
     if not by_class:
         return own
@@ -209,8 +191,6 @@ def _numbers(seen: set[int], codes: Sequence[int]) -> tuple[str, ...]:
     """Number labels for a sample of numbers: the data's own, unless all that the sample holds are shifted."""
     if min(codes) == 0 and max(seen) == max(codes) + 1 and 0 not in seen:
         return tuple(str(code + 1) for code in codes)
-    if min(codes) == 1 and seen == {code - 1 for code in codes}:
-        return tuple(str(code - 1) for code in codes)
     if len(seen) > 1 and not seen <= set(codes):
         fitting = [shift for shift in (1, -1) if seen <= {code + shift for code in codes}]
         if len(fitting) != 1:

@@ -63,8 +63,8 @@ class Table:
     chosen_pixels: str = ""
 
     def place(self, row: int) -> str:
-        """The name of a data row (from 0) for messages, numbered as in an editor: the header is row 1."""
-        return f"{self.path.name} row {row + 1 + self.header}"
+        """The name of a data row (from 0) for messages, numbered as in an editor: a header is row 1."""
+        return f"{self.path.name} row {row + 1 + (self.header and self.encoded is None)}"
 
     @cached_property
     def pixels(self) -> tuple[int, ...]:
@@ -93,9 +93,15 @@ class Table:
         """The position of encoded images, as parquet files hold them; None without any."""
         return picture_column(self.path) if self.path.suffix.lower() in ARROW_SUFFIXES else None
 
+    @property
+    def holds_pictures(self) -> bool:
+        """Whether a picture stands in each of its rows."""
+        return bool(self.pixels) or self.encoded is not None
+
     @cached_property
-    def _content(self) -> tuple[pd.DataFrame, np.ndarray | None, dict[int, str]]:
-        """All columns but the pixels as text; the pictures, uint8 [N, 1 or 3, S, S]; why rows are broken."""
+    def content(self) -> tuple[pd.DataFrame, np.ndarray | None, dict[int, str]]:
+        """All columns but the pixels as text; the pictures, uint8 [N, 1 or 3, S, S], None without pixels; why
+        the pixels of a row cannot be read, by row."""
         others = [i for i in range(len(self.columns)) if i not in {*self.pixels, self.encoded}]
         names = [self.columns[i] for i in others]
         if not self.pixels:
@@ -130,22 +136,7 @@ class Table:
         Raises:
             DataError: the file is damaged.
         """
-        return self._content[0]
-
-    @property
-    def images(self) -> np.ndarray | None:
-        """The pictures in its rows, uint8 [N, 1 or 3, S, S]; None without pixels."""
-        return self._content[1]
-
-    @property
-    def broken(self) -> dict[int, str]:
-        """Why the pixels of a row cannot be read, by row."""
-        return self._content[2]
-
-    @cached_property
-    def is_colour(self) -> bool:
-        """Whether its pixels are red, green and blue."""
-        return bool(self.pixels) and square(self.head[list(self.pixels)], self.path.name)[1] == 3
+        return self.content[0]
 
 
 def _as_texts(frame: pd.DataFrame) -> pd.DataFrame:
@@ -178,17 +169,15 @@ def open_table(path: Path, name: str = "", columns: Mapping[str, str] | None = N
             texts = [i for i in range(len(names)) if i != picture_column(path)]
             head = next(parquet_chunks(path, texts, HEAD_ROWS), pd.DataFrame())
         else:
-            form = find_form(path, set(map(normal, (columns or {}).values())))
-            found = _unique(map(normal, form.columns))
-            written = (form.header, form.separator, form.encoding, form.head)
-            return Table(path, name, found, *written, chosen_pixels=pixels)
-        found = _unique(map(normal, names))
-        return Table(path, name, found, head=head.map(as_text), whole=whole, chosen_pixels=pixels)
+            names, *form = find_form(path, set(map(normal, (columns or {}).values())))
+            return Table(path, name, _unique(names), *form, chosen_pixels=pixels)
+        return Table(path, name, _unique(names), head=head.map(as_text), whole=whole, chosen_pixels=pixels)
 
 
 def _unique(columns: Iterable[str]) -> tuple[str, ...]:
-    """The names; one that was there before gets its position added, so that only the first is recognised."""
-    columns = pd.Series(list(columns), dtype=object)
+    """The names as they are compared; one that was there before gets its position added, so that only the
+    first is recognised."""
+    columns = pd.Series(list(map(normal, columns)), dtype=object)
     names = zip(columns, columns.duplicated(), strict=True)
     return tuple(f"{name} {i}" if again else name for i, (name, again) in enumerate(names, 1))
 

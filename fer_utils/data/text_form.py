@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import codecs
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from fer_utils.competition import DataError
 from fer_utils.data.column_names import KNOWN_NAMES
+from fer_utils.data.files.archives import opened_bytes
 from fer_utils.data.pixel_strings import SMALLEST_SIDE, count_pixels, is_picture
-from fer_utils.data.words import as_int, canonical, is_image_name, is_number, normal, pattern
+from fer_utils.data.words import are_counted, as_int, canonical, is_image_name, is_number, normal, pattern
 
 MOST_ACCENTS = 0.3  # of the letters of a text in a Western encoding
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its byte order marks
 HEAD_ROWS = 64  # from which all this is recognised
 
 
-@dataclass(frozen=True)
-class TextForm:
-    """How a text table is written.
-
-    Attributes:
-        columns: the names in its first line, or names by what the columns hold if there are none.
-        header: whether its first line holds them.
-        separator: the character between columns, or `\\s+` for any run of blanks.
-        head: the first rows as text, columns named by position.
-    """
-
-    columns: list[str]
-    header: bool
-    separator: str
-    encoding: str
-    head: pd.DataFrame
-
-
-def find_form(path: Path, chosen: set[str]) -> TextForm:
-    """Encoding, separator, header and first rows of a text table.
+def find_form(path: Path, chosen: set[str]) -> tuple[list[str], bool, str, str, pd.DataFrame]:
+    """How a text table is written: names, header, separator, encoding and head, as a `Table` keeps them;
+    where no line holds the names, they are made of what the columns hold.
 
     Args:
         chosen: names of columns that a person gave: a line that holds one is a header.
@@ -46,7 +29,8 @@ def find_form(path: Path, chosen: set[str]) -> TextForm:
     Raises:
         DataError: it is no text.
     """
-    start = read_start(path)
+    with opened_bytes(path) as file:
+        start = file.read(1 << 16)
     if b"\0" in start and start[:2] not in UTF_16:
         raise DataError(f"{path} is not a text table")
     encoding = _encoding(start, path)
@@ -63,22 +47,10 @@ def find_form(path: Path, chosen: set[str]) -> TextForm:
         head = pd.DataFrame(cells, columns=head.columns, dtype=object)
     except (pd.errors.EmptyDataError, pd.errors.ParserError):  # reported when all rows are read
         head = pd.DataFrame(columns=range(len(names)))
-    header = bool(chosen & set(map(normal, names))) or _is_header(names, head)
-    if header:
-        return TextForm(names, True, separator, encoding, head)
+    if chosen & set(map(normal, names)) or _is_header(names, head):
+        return names, True, separator, encoding, head
     head = pd.concat([pd.DataFrame([names]), head], ignore_index=True)
-    return TextForm(_columns_by_content(head), False, separator, encoding, head)
-
-
-def read_start(path: Path, size: int = 1 << 16) -> bytes:
-    """The first bytes of a file; of its content where it is compressed."""
-    if path.suffix.lower() == ".gz":
-        import gzip  # few data sets are
-
-        with gzip.open(path) as file:
-            return file.read(size)
-    with open(path, "rb") as file:
-        return file.read(size)
+    return _columns_by_content(head), False, separator, encoding, head
 
 
 def _encoding(head: bytes, path: Path) -> str:
@@ -117,7 +89,7 @@ def _is_header(names: list[str], head: pd.DataFrame) -> bool:
     if any(name in KNOWN_NAMES for name in lower) or (is_counted and (len(names) > 2 or starts_anew)):
         return len(names) > 1 or names != ["0"]
     numbers = [as_int(name) for name in names if name and is_number(name)]
-    in_order = len(numbers) > 1 and None not in numbers and sorted(numbers) in _counted(len(numbers))
+    in_order = len(numbers) > 1 and are_counted(numbers)
     if any(map(is_image_name, names)) or (numbers and not in_order):
         return False
     if head.empty:
@@ -128,16 +100,13 @@ def _is_header(names: list[str], head: pd.DataFrame) -> bool:
         is_word = re.search(r"[^\W\d]", name)
         if (is_word and name in column) or (canonical(name) and _kind(name) in kinds):
             return False
-    for name, column, kinds in zip(names, columns, below, strict=True):
-        if len(kinds) <= max(3, len(head) / 5) and _kind(name) not in kinds:
-            return True
-        if not re.search(r"\d", name) and all(re.search(r"\d", cell) for cell in column):
-            return True
-    return False
-
-
-def _counted(n: int) -> tuple[list[int], list[int]]:
-    return list(range(n)), list(range(1, n + 1))
+        if kinds == {_kind(name)} and "#" in _kind(name):  # Face15 above Face10, Face35, ...
+            return False
+    return any(
+        (len(kinds) <= max(3, len(head) / 5) and _kind(name) not in kinds)
+        or (not re.search(r"\d", name) and all(re.search(r"\d", cell) for cell in column))
+        for name, column, kinds in zip(names, columns, below, strict=True)
+    )
 
 
 def _kind(cell: str) -> str:

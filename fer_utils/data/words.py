@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
 from fer_utils.data.column_names import is_split_name
@@ -71,14 +71,26 @@ def column_splits(column: str, cells: Iterable[str | None]) -> dict[str, str | N
     values = {cell for cell in cells if cell}
     words = split_words(values, column) if 1 <= len(values) <= MOST_SPLITS else {}
     known = [word for word in words.values() if word]
-    is_whole = len(known) == len(words) and ("train" in known or is_split_name(column))
-    return words if known and (is_whole or ("train" in known and is_split_name(column))) else {}
+    evidence = (len(known) == len(words), "train" in known, is_split_name(column))
+    return words if known and sum(evidence) >= 2 else {}
 
 
 def as_int(text: str) -> int | None:
     """The integer in a cell (3, 03, 3.0); None for any other text."""
     match = re.fullmatch(r"\s*(-?\d{1,9})(\.0*)?\s*", text)
     return int(match[1]) if match else None
+
+
+def are_counted(numbers: Collection[int | None]) -> bool:
+    """Whether numbers are 0, 1, 2, ... or 1, 2, 3, ..., in any order."""
+    n = len(numbers)
+    return set(numbers) in (set(range(n)), set(range(1, n + 1)))
+
+
+def as_pairs(text: str) -> list[tuple[str, str]]:
+    """The pairs in "label=mood, image=file", as a person writes them; "" for what is missing."""
+    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    return [(key.strip(), value.strip()) for key, _, value in pairs]
 
 
 def without_number(label: str) -> str:
@@ -122,8 +134,8 @@ def normal(name: object) -> str:
     return str(name).strip().lower()
 
 
-def is_number(cell: str) -> bool:
-    """Whether a cell is a finite number, or empty."""
+def is_number(cell: str | None) -> bool:
+    """Whether a cell is a finite number, or empty or None."""
     try:
         return math.isfinite(float(cell or 0))
     except ValueError:

@@ -161,6 +161,32 @@ def test_the_first_row_of_a_short_list_is_no_header(tmp_path, words):
     assert len(competition.train) + len(competition.valid) == 7
 
 
+def test_a_headerless_sample_whose_ids_are_of_one_form(tmp_path):
+    """The label of its first line stands nowhere else in it."""
+    for k in range(40):
+        save(tmp_path / "train" / ("alert", "drowsy")[k % 2] / f"Face{k}.png", k % 2, k)
+        save(tmp_path / "test" / f"Face{100 + k}.png", k % 2, 100 + k)
+    lines = [f"Face{100 + k},{'drowsy' if k else 'alert'}" for k in range(40)]
+    write(tmp_path / "sample_submission.csv", lines)
+    competition = load_competition(tmp_path)
+    assert not competition.submission.header and len(competition.submission.rows) == 40
+
+
+def test_the_same_names_in_train_deeper_down_and_in_test(tmp_path):
+    """train/train/, as an archive in an archive unpacks, lies lower than test/: that says nothing."""
+    for k in range(60):
+        save(tmp_path / f"train/train/{k:03}.png", k % 3, k)
+        if k < 10:
+            save(tmp_path / f"test/{k:03}.png", k % 3, 500 + k)
+    for part in range(2):
+        rows = [f"{k:03}.png,{WORDS[k % 3]}" for k in range(60) if k % 2 == part]
+        write(tmp_path / f"labels_part{part}.csv", ["image,label", *rows])
+    competition = load_competition(tmp_path)
+    assert len(competition.train) + len(competition.valid) == 60 and len(competition.test) == 10
+    truth = np.array(WORDS)[levels(competition.train.images)]
+    assert (np.array(competition.class_names)[competition.train.labels] == truth).all()
+
+
 def test_other_words_for_a_class_in_the_validation_folder(tmp_path):
     for split, words in (("train", ("angry", "happy", "sad")), ("valid", ("Anger", "happiness", "sad"))):
         for k in range(30):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from lzma import LZMAError
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from fer_utils.competition import DataError
 
@@ -34,6 +34,11 @@ def archive_stem(path: str | Path) -> str:
     name = Path(path).name
     suffix = max((s for s in ARCHIVE_SUFFIXES if name.lower().endswith(s)), key=len, default="")
     return name[: len(name) - len(suffix)]
+
+
+def opened_bytes(path: Path) -> BinaryIO:
+    """A file to read from; its content where gzip has packed it."""
+    return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
 @contextmanager
@@ -67,16 +72,9 @@ def _extract(archive: Path, folder: Path) -> None:
                     check(member.name, member.size, member.isfile() or member.isdir())
                     file.extract(member, folder, filter="data")
                     file.members.clear()  # tarfile would keep all of them in memory
-    # zipfile and tarfile let the errors of zlib, lzma and the file system through.
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        zlib.error,
-        LZMAError,
-    ) as error:
+    except DataError:
+        raise
+    except Exception as error:  # zipfile and tarfile let the errors of zlib, lzma and the system through
         hint = ""
         if list(archive.parent.glob(f"{archive.stem}.[zZ]01")) or "multi" in str(error):
             hint = "; it is one part of an archive in several volumes: join and unpack them first (7z x)"

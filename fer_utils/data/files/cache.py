@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import PIL
 
-from fer_utils.competition import Rejected, Split, SubmissionFormat
+from fer_utils.competition import Competition, Rejected, Split, SubmissionFormat
 from fer_utils.files import REPOSITORY, OutputError, atomic_write, walk
 
 PARTS = ("images", "labels", "votes", "groups")  # of a split, kept as arrays
@@ -32,24 +32,6 @@ MAX_CACHE_BYTES = 2 * 2**30
 # A file that changes twice within one tick of the file system's clock looks the same: what is younger is not
 # kept. No file system in use ticks slower (FAT: two seconds).
 SETTLED_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a competition's files hold, before any validation split is made of it.
-
-    Attributes:
-        splits: "train" and, where the data has them, "valid" and "test".
-        class_names, label_values, submission, layout, notes, rejected: as in `Competition`.
-    """
-
-    splits: dict[str, Split]
-    class_names: tuple[str, ...]
-    label_values: tuple[int | str, ...]
-    submission: SubmissionFormat | None
-    layout: str
-    notes: tuple[str, ...]
-    rejected: tuple[Rejected, ...]
 
 
 def cache_folder() -> Path | None:
@@ -87,7 +69,8 @@ def _code() -> str:
 
 
 class Cache:
-    """The entry for one path and its options."""
+    """The entry for one path and its options: a competition as its files hold it, with no validation split
+    (None) where they have none."""
 
     def __init__(self, path: Path, seen: Path, options: Mapping[str, Any]):
         """
@@ -105,7 +88,7 @@ class Cache:
         key = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
         self.file = folder / f"{key[:40]}.npz"
 
-    def load(self) -> Reading | None:
+    def load(self) -> Competition | None:
         """What was kept, or None if nothing was or it cannot be read."""
         if self.file is None or not self.file.is_file():
             return None
@@ -118,7 +101,7 @@ class Cache:
         except Exception:  # damaged: read again from the source, which writes it anew
             return None
 
-    def save(self, reading: Reading) -> None:
+    def save(self, reading: Competition) -> None:
         """Keep a reading, unless its files changed meanwhile or a moment ago; says so if it cannot."""
         if self.file is None or time.time() - self.state[1] < SETTLED_SECONDS:
             return
@@ -148,16 +131,14 @@ class Cache:
                 total -= size
 
 
-def _packed(reading: Reading) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _packed(reading: Competition) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays: dict[str, np.ndarray] = {}
+    content = vars(reading) | {"rejected": [asdict(item) for item in reading.rejected]}
     for name, split in reading.splits.items():
+        content[name] = split.ids.tolist()
         for part in PARTS:
             if (values := getattr(split, part)) is not None:
                 arrays[f"{name}.{part}"] = values
-    content = vars(reading) | {
-        "splits": {name: split.ids.tolist() for name, split in reading.splits.items()},
-        "rejected": [asdict(item) for item in reading.rejected],
-    }
     if reading.submission is not None:
         template = reading.submission.template
         cells = {"columns": list(template.columns), "data": template.to_numpy().tolist()}
@@ -166,15 +147,16 @@ def _packed(reading: Reading) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return content, arrays
 
 
-def _unpacked(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reading:
-    for name, ids in content["splits"].items():
-        parts = {part: arrays.get(f"{name}.{part}") for part in PARTS}
-        content["splits"][name] = Split(ids=np.array(ids, dtype=str), **parts)
+def _unpacked(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Competition:
+    for name in ("train", "valid", "test"):
+        if (ids := content[name]) is not None:
+            parts = {part: arrays.get(f"{name}.{part}") for part in PARTS}
+            content[name] = Split(ids=np.array(ids, dtype=str), **parts)
     content["rejected"] = [Rejected(**item) for item in content["rejected"]]
     if form := content["submission"]:
         form["template"] = pd.DataFrame(**form["template"], dtype=str)
         form |= {name: tuple(form[name]) for name in ("label_values", "probability_columns")}
         content["submission"] = SubmissionFormat(rows=arrays["rows"], **form)
-    return Reading(
+    return Competition(
         **{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
     )

@@ -3,7 +3,6 @@ unpickled, and the size that a header states is checked before memory is allocat
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
 import zipfile
@@ -15,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from fer_utils.competition import DataError
-from fer_utils.data.files.archives import check_growth
+from fer_utils.data.files.archives import check_growth, opened_bytes
 
 Header = tuple[
     str, tuple[int, ...], str
@@ -63,7 +62,7 @@ def read_array(path: Path, key: str) -> np.ndarray:
                 return file[key].asstr("utf-8", "replace")[()].astype(str) if is_text else file[key][()]
         if form == ".idx":
             ((_, shape, _),) = headers(path)
-            with _open_idx(path) as file:
+            with opened_bytes(path) as file:
                 file.seek(4 + 4 * len(shape))
                 return np.frombuffer(file.read(), np.uint8).reshape(shape)
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -146,13 +145,9 @@ def _h5(path: Path, size: int) -> Iterator[Header]:
     yield from found
 
 
-def _open_idx(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
-
-
 def _idx(path: Path, size: int) -> Iterator[Header]:
     """The header of an IDX file of bytes (LeCun et al. 1998), whose size has to fit it."""
-    with _open_idx(path) as file:
+    with opened_bytes(path) as file:
         zeros, kind, dimensions = file.read(2), *file.read(2)
         if zeros != b"\0\0" or kind != 8 or not 1 <= dimensions <= 4:
             raise DataError(f"{path} is no IDX file of bytes")

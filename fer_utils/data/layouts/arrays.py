@@ -17,7 +17,7 @@ from fer_utils.data.files.tree import Tree, folder_split
 from fer_utils.data.images import MID_GREY
 from fer_utils.data.layouts.array_files import form_of, headers, read_array
 from fer_utils.data.layouts.pictures import Block, Pictures, reader, stacked
-from fer_utils.data.pixel_strings import is_picture
+from fer_utils.data.pixel_strings import is_picture, square_of
 from fer_utils.data.tables import read_as_written
 from fer_utils.data.words import split_of
 
@@ -84,13 +84,6 @@ class Array:
             if fits:
                 return form
         return None
-
-    @property
-    def side(self) -> int:
-        """The side of its images."""
-        sizes = dict(zip(self.axes or "", self.shape, strict=False))
-        n = sizes.get("F", 0)
-        return sizes.get("H") or math.isqrt(n if math.isqrt(n) ** 2 == n else n // 3)
 
     @property
     def n(self) -> int:
@@ -201,7 +194,8 @@ def _block(array: Array) -> Block:
         values, scale = opened()
         block = values[rows]
         if axes == "F":
-            block = block.reshape(len(block), array.side, array.side, -1)
+            side, channels = square_of(block.shape[1])
+            block = block.reshape(len(block), side, side, channels)
         else:
             block = np.moveaxis(block, 1 + axes.index("C"), 3) if "C" in axes else block[..., None]
         missing = np.isnan(block).any((1, 2, 3)) if array.kind == "f" else np.zeros(len(block), bool)

@@ -15,7 +15,7 @@ from fer_utils.data.files.tree import Tree, below_split, folder_split, stem
 from fer_utils.data.images import read_files
 from fer_utils.data.layouts.label_files import READERS, file_label
 from fer_utils.data.layouts.pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Decoded, Pictures, stacked
-from fer_utils.data.references import BY_NUMBER, References, Resolved
+from fer_utils.data.references import BY_NUMBER, References
 from fer_utils.data.tables import Table
 from fer_utils.data.words import PREDICTED, SPLITS, STRAY_SHARE, canonical, split_of, split_words
 
@@ -54,7 +54,8 @@ def _pictures(tree: Tree, images: list[str], notes: list[str]) -> Pictures:
     free = [name for name in images if name not in taken]
     files = [*(file for one in lists for file in one.files), *free]
     parts = [*(divided.get(file, one.table.name) for one in lists for file in one.files), *[""] * len(free)]
-    places = [*(place for one in lists for place in one.places), *free]
+    listed = [(one.table, *row) for one in lists for row in zip(one.rows.index, one.files, strict=True)]
+    places = [*(file or table.place(row) for table, row, file in listed), *free]
     ids = [*(name for one in lists for name in one.names), *map(below_split, free)]
     own = _own_columns(tree, files)
     rows = stacked([*(one.rows for one in lists), pd.DataFrame(index=range(len(free)))])
@@ -85,13 +86,17 @@ def _homes(images: list[str]) -> dict[str, dict[str, str]]:
 
 def _copies(tree: Tree, homes: dict[str, dict[str, str]]) -> list[str]:
     """The folders of whole data sets that lie there once more further down."""
-    copies: list[str] = []
+
+    def size(name: str) -> int:
+        return tree.files[name].stat().st_size
+
+    copies, kept = [], []
     for home, files in homes.items():
-        for other in list(homes)[: list(homes).index(home)]:
-            same = other not in copies and homes[other].keys() >= files.keys()
-            if same and all(_size(tree, homes[other][n]) == _size(tree, f) for n, f in files.items()):
-                copies.append(home)
-                break
+        same = (other for other in kept if other.keys() >= files.keys())
+        if any(all(size(other[rest]) == size(name) for rest, name in files.items()) for other in same):
+            copies.append(home)
+        else:
+            kept.append(files)
     return copies
 
 
@@ -113,28 +118,28 @@ def _data_sets(images: list[str], homes: dict[str, dict[str, str]]) -> list[list
     return [[n for n in images if n in files or n not in taken] for _, files in groups]
 
 
-def _size(tree: Tree, name: str) -> int:
-    return tree.files[name].stat().st_size
-
-
 # ---------------------------------------------------------------- lists
 
 
 @dataclass(eq=False)
 class _List:
-    """A table that lists images: the rows that are used.
+    """A table whose `column` names images: some of its rows.
 
     Attributes:
-        rows: the cells beside the names, [N] rows.
-        files, names, places: [N], the file of each row, None where it is missing; its name in the table;
-            and where it stands, for messages.
+        rows: the cells beside the names, under the rows' numbers in the table.
+        names, files: [N], what the table calls each image, and its file; None where that is missing.
     """
 
     table: Table
+    column: str
     rows: pd.DataFrame
-    files: list[str | None]
     names: list[str]
-    places: list[str]
+    files: list[str | None]
+
+    @property
+    def n(self) -> int:
+        """How many of its files are there."""
+        return len(self.files) - self.files.count(None)
 
 
 def _listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[_List], dict[str, str]]:
@@ -145,40 +150,33 @@ def _listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[_List
     """
     references = References(images)
     found = [item for table in tree.tables.values() if (item := _as_list(tree, table, references))]
-    answers = [item for item in found if PREDICTED.search(stem(item[0].name).lower())] if found[1:] else []
+    answers = [one for one in found if PREDICTED.search(stem(one.table.name).lower())] if found[1:] else []
     if answers:
-        notes.append(f"not used, predictions by their names: {', '.join(t.name for t, _, _ in answers)}")
-        found = [item for item in found if item not in answers]
+        notes.append(f"not used, predictions by their names: {', '.join(one.table.name for one in answers)}")
+        found = [one for one in found if one not in answers]
     lists: list[_List] = []
     where: dict[str, tuple[_List, int]] = {}  # the list and the row of each file
     divided: dict[str, str] = {}
-    for table, column, result in sorted(found, key=lambda item: -item[2].n):
-        again = {row for row, file in enumerate(result.files) if file in where}
-        if 2 * len(again) > result.n:
-            _join(table, column, result, lists, where, notes)
-            if split_of(stem(table.name)):  # train.txt and test.txt beside labels.csv
-                divided |= {file: table.name for file in result.files if file}
+    for one in sorted(found, key=lambda one: -one.n):
+        name, again = one.table.name, {row for row, file in enumerate(one.files) if file in where}
+        if 2 * len(again) > one.n:
+            _join(one, lists, where, notes)
+            if split_of(stem(name)):  # train.txt and test.txt beside labels.csv
+                divided |= {file: name for file in one.files if file}
             continue
         if again:
-            notes.append(f"{table.name} lists {len(again):,} pictures again: the larger list was taken")
-        names = table.frame[column].tolist()
-        keep = [row for row, name in enumerate(names) if name and row not in again]  # no name: as in FER+
-        lists.append(
-            _List(
-                table,
-                table.frame.drop(columns=column).iloc[keep].reset_index(drop=True),
-                files=[result.files[row] for row in keep],
-                names=[names[row] for row in keep],
-                places=[result.files[row] or table.place(row) for row in keep],
-            )
-        )
+            notes.append(f"{name} lists {len(again):,} pictures again: the larger list was taken")
+        # A row may name no picture, as in FER+.
+        keep = [row for row, cell in enumerate(one.names) if cell and row not in again]
+        names, files = [one.names[row] for row in keep], [one.files[row] for row in keep]
+        lists.append(_List(one.table, one.column, one.rows.iloc[keep].copy(), names, files))
         where |= {file: (lists[-1], row) for row, file in enumerate(lists[-1].files) if file}
-    order = [table for table, _, _ in found]
-    return sorted(lists, key=lambda item: order.index(item.table)), divided
+    order = [one.table for one in found]
+    return sorted(lists, key=lambda one: order.index(one.table)), divided
 
 
-def _as_list(tree: Tree, table: Table, references: References) -> tuple[Table, str, Resolved] | None:
-    """The column of a table that names images, and which; None if fewer than half of its names are there."""
+def _as_list(tree: Tree, table: Table, references: References) -> _List | None:
+    """The table with the column that names images; None if fewer than half of its names are there."""
     if table.pixels or not len(table.frame):
         return None
     forced = tree.columns.get("image", "").strip().lower()
@@ -206,13 +204,14 @@ def _as_list(tree: Tree, table: Table, references: References) -> tuple[Table, s
                 )
             continue
         better = (result.leniency < BY_NUMBER, result.n, -result.leniency, -rank("image", column))
-        if better == key and result.files != best[2].files:
+        if better == key and result.files != best.files:
             raise DataError(
-                f"{table.name}: the columns {best[1]!r} and {column!r} both name pictures that are there. "
-                f'columns="image={best[1]}" or columns="image={column}" decides'
+                f"{table.name}: the columns {best.column!r} and {column!r} both name pictures that are "
+                f'there. columns="image={best.column}" or columns="image={column}" decides'
             )
         if key is None or better > key:
-            best, key = (table, column, result), better
+            rows = table.frame.drop(columns=column)
+            best, key = _List(table, column, rows, cells, result.files), better
     return best
 
 
@@ -242,40 +241,32 @@ def _hints(table: Table, column: str) -> Callable[[int], set[str]]:
     return words
 
 
-def _join(
-    table: Table,
-    column: str,
-    result: Resolved,
-    lists: list[_List],
-    where: dict[str, tuple[_List, int]],
-    notes: list[str],
-) -> None:
-    """Add the further columns of a table, which names its images in `column`, to the rows of the lists.
+def _join(further: _List, lists: list[_List], where: dict[str, tuple[_List, int]], notes: list[str]) -> None:
+    """Add the columns of a further list to the rows of those that were taken.
 
     Raises:
-        DataError: the table and the lists give different labels.
+        DataError: it gives other labels than they do.
     """
     known = {name for one in lists for name in one.rows.columns}
-    own = [name for name in table.frame.columns if name != column]
-    rows = [where.get(file) for file in result.files]
-    for name in own:
-        said = {place: cell for place, cell in zip(rows, table.frame[name].tolist(), strict=True) if place}
+    rows = [where.get(file) for file in further.files]
+    for name, column in further.rows.items():
+        said = {place: cell for place, cell in zip(rows, column.tolist(), strict=True) if place}
         if name not in known:
             for one in lists:
                 cells = [said.get((one, row)) for row in range(len(one.rows))]
-                one.rows[name] = pd.Series(cells, dtype=object)
+                one.rows[name] = pd.Series(cells, one.rows.index, dtype=object)
         elif name in COLUMNS["label"]:
             told = {place: place[0].rows[name].iat[place[1]] for place in said if name in place[0].rows}
             both = [place for place, cell in told.items() if cell and said[place]]
             differ = sum(said[place] != told[place] for place in both)
             if 2 * len(both) > len(where) and differ > STRAY_SHARE * len(both):
                 raise DataError(
-                    f"{table.name} and {lists[0].table.name} differ on {differ:,} of {len(both):,} labels: "
-                    "give the one that counts as data, or move the other away"
+                    f"{further.table.name} and {lists[0].table.name} differ on {differ:,} of {len(both):,} "
+                    "labels: give the one that counts as data, or move the other away"
                 )
-    new = [name for name in own if name not in known]
+    new = [name for name in further.rows if name not in known]
     what = f"its columns {', '.join(new)} were taken" if new else "not used"
-    notes.append(f"{table.name} lists the same pictures: {what}")
+    notes.append(f"{further.table.name} lists the same pictures: {what}")
 
 
 # ---------------------------------------------------------------- paths and label files

@@ -1,8 +1,10 @@
-"""Pixel tables: fer2013.csv, or train.csv and test.csv, with the grey levels of an image in each row."""
+"""Tables with a picture in each row: its grey levels (fer2013.csv, or train.csv and test.csv), or the bytes
+of an image file (parquet and Arrow files, as on Hugging Face)."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,42 +12,49 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.data.column_names import COLUMNS
 from fer_utils.data.files.tree import Tree, stem
-from fer_utils.data.layouts.pictures import Block, Pictures, reader, stacked
-from fer_utils.data.tables import Table
-from fer_utils.data.words import PREDICTED, canonical, column_splits, is_number, split_of
+from fer_utils.data.images import read_files
+from fer_utils.data.json_parquet import metadata_classes
+from fer_utils.data.layouts.pictures import Block, Decoded, Pictures, Read, reader, stacked
+from fer_utils.data.pixel_strings import square
+from fer_utils.data.tables import Table, read_chunks
+from fer_utils.data.words import PREDICTED, as_int, canonical, column_splits, is_number, split_of
 
-LAYOUT, ONE_TABLE, VOTES = "pixel tables", "fer2013.csv", "FER+ votes"
+LAYOUT, ONE_TABLE, VOTES, ENCODED = "pixel tables", "fer2013.csv", "FER+ votes", "parquet pictures"
 LOOKS_FOR = {
     VOTES: "fer2013.csv and beside it fer2013new.csv with votes for every row",
     ONE_TABLE: "a table with columns emotion, pixels and Usage",
     LAYOUT: "train.csv with labels and pixels (one column or many), and test.csv",
+    ENCODED: "parquet or Arrow files with encoded pictures and labels (Hugging Face)",
 }
+ROWS_TOGETHER = 512  # of encoded pictures
 
 
 def propose(tree: Tree) -> list[Pictures]:
-    """A table that holds all splits alone; the others of each folder together; each also with votes
-    beside."""
+    """A table of pixels that holds all splits alone, also with votes beside; the others of each folder
+    together; all tables of encoded pictures together."""
     tables = {name: table for name, table in tree.tables.items() if table.pixels}
     whole = [table for table in tables.values() if split_of(stem(table.name)) is None and _has_splits(table)]
     rest: dict[str, list[Table]] = defaultdict(list)
     for name, table in tables.items():
         if table not in whole:
             rest[name.rpartition("/")[0]].append(table)
-    labelled = [folder for folder in rest if any(len(t.frame.columns) and _is_train(t) for t in rest[folder])]
+    labelled = [
+        folder
+        for folder, group in rest.items()
+        if any(len(t.frame.columns) and split_of(stem(t.name)) in ("train", None) for t in group)
+    ]
     if len(labelled) == 1:  # train.csv and test.csv in folders of their own
         rest = {labelled[0]: [table for folder in rest for table in rest[folder]]}
     for group in rest.values():  # public tests go before private or hidden ones
         group.sort(key=lambda table: ("public" not in table.name.lower(), table.name))
-    proposals = []
+    proposals, votes = [], _vote_table(tree)
     for table in whole:
-        if votes := _vote_tables(tree, table):
-            proposals.append(_pictures(tree, [table], VOTES, votes[0]))
+        if votes:
+            proposals.append(_pictures(tree, [table], VOTES, votes))
         proposals.append(_pictures(tree, [table], ONE_TABLE))
-    return proposals + [_pictures(tree, group, LAYOUT) for group in rest.values()]
-
-
-def _is_train(table: Table) -> bool:
-    return split_of(stem(table.name)) in ("train", None)
+    proposals += [_pictures(tree, group, LAYOUT) for group in rest.values()]
+    encoded = [table for table in tree.tables.values() if table.encoded is not None]
+    return [*proposals, _encoded_pictures(encoded)] if encoded else proposals
 
 
 def _has_splits(table: Table) -> bool:
@@ -57,21 +66,24 @@ def _has_splits(table: Table) -> bool:
 
 def _pictures(tree: Tree, tables: list[Table], layout: str, votes: Table | None = None) -> Pictures:
     frames = [_joined(tree, table) if votes is None else _with_votes(table, votes) for table in tables]
-    places = [table.place(row) for table in tables for row in range(len(table.frame))]
-    ids = [str(row) for table in tables for row in range(len(table.frame))]
+    notes = [f"labels from the votes in {votes.name}, row by row"] if votes else []
+    return _of_tables(layout, tables, frames, reader(list(map(_block, tables))), notes=notes)
 
-    parts = [table.name for table in tables for _ in range(len(table.frame))]
-    pictures = Pictures(layout, stacked(frames), parts, places, ids, reader(list(map(_block, tables))))
-    if votes:
-        pictures.notes.append(f"labels from the votes in {votes.name}, row by row")
-    return pictures
+
+def _of_tables(
+    layout: str, tables: Sequence[Table], frames: Sequence[pd.DataFrame], read: Read, **more
+) -> Pictures:
+    """The pictures in all rows of some tables, which `frames` describe."""
+    rows = [(table, row) for table in tables for row in range(len(table.frame))]
+    places, ids = [table.place(row) for table, row in rows], [str(row) for _, row in rows]
+    return Pictures(layout, stacked(frames), [table.name for table, _ in rows], places, ids, read, **more)
 
 
 def _joined(tree: Tree, table: Table) -> pd.DataFrame:
     """The columns of a table, and those of tables with the same keys: labels in a file of their own."""
     frame = table.frame
     for other in tree.tables.values():
-        if other.pixels or other.encoded is not None or PREDICTED.search(stem(other.name).lower()):
+        if other.holds_pictures or PREDICTED.search(stem(other.name).lower()):
             continue
         for column in frame.columns.intersection(other.frame.columns):
             keys, new = other.frame[column], [c for c in other.frame if c not in frame]
@@ -81,21 +93,24 @@ def _joined(tree: Tree, table: Table) -> pd.DataFrame:
 
 
 def _block(table: Table) -> Block:
+    _, images, broken = table.content
+
     def take(rows: slice | np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-        numbers = range(len(table.images))[rows] if isinstance(rows, slice) else rows.tolist()
-        return table.images[rows], {k: table.broken[r] for k, r in enumerate(numbers) if r in table.broken}
+        numbers = range(len(images))[rows] if isinstance(rows, slice) else rows.tolist()
+        return images[rows], {k: broken[row] for k, row in enumerate(numbers) if row in broken}
 
-    return Block(len(table.images), take, table.is_colour)
-
-
-def _vote_tables(tree: Tree, table: Table) -> list[Table]:
-    """The tables without pixels that count votes for expressions: FER+ (Barsoum et al. 2016)."""
-    others = [other for other in tree.tables.values() if not other.pixels and len(other.frame) > 1]
-    return [other for other in others if len(_votes(other)) >= 3 and "usage" in other.columns]
+    is_colour = square(table.head[list(table.pixels)], table.path.name)[1] == 3
+    return Block(len(images), take, is_colour)
 
 
-def _votes(table: Table) -> list[str]:
-    return [c for c in table.frame if canonical(c) and table.frame[c].map(is_number).all()]
+def _vote_table(tree: Tree) -> Table | None:
+    """The first table without pixels that counts votes for expressions: FER+ (Barsoum et al. 2016)."""
+    for table in tree.tables.values():
+        if not table.pixels and len(table.frame) > 1 and "usage" in table.columns:
+            known = [column for column in table.frame if canonical(column)]
+            if sum(table.frame[column].map(is_number).all() for column in known) >= 3:
+                return table
+    return None
 
 
 def _with_votes(table: Table, votes: Table) -> pd.DataFrame:
@@ -121,3 +136,40 @@ def _with_votes(table: Table, votes: Table) -> pd.DataFrame:
     both = votes.frame[[c for c in votes.frame if c not in table.columns]]
     labels = [c for c in table.frame if c in COLUMNS["label"]]
     return pd.concat([table.frame.drop(columns=labels), both], axis=1)
+
+
+def _encoded_pictures(tables: list[Table]) -> Pictures:
+    frames = [table.frame.copy() for table in tables]
+    names = {column: words for table in tables for column, words in metadata_classes(table.path).items()}
+    for frame in frames:  # the words are the labels, and their numbers are known
+        for column in names.keys() & set(frame.columns):
+            frame[column] = [names[column].get(as_int(cell), cell) for cell in frame[column]]
+
+    def read(chosen: Sequence[int], size: int, channels: int) -> Decoded:
+        images = np.empty((len(chosen), channels, size, size), np.uint8)
+        broken, forms = {}, Counter()
+        for position, encoded in _encoded(tables, chosen):
+            images[position], wrong, seen = read_files(encoded, size, channels)
+            broken |= {position[k]: why for k, why in wrong.items()}
+            forms.update(seen)
+        return images, broken, forms
+
+    return _of_tables(ENCODED, tables, frames, read, names=names)
+
+
+def _encoded(tables: list[Table], chosen: Sequence[int]) -> Iterator[tuple[list[int], list[bytes | None]]]:
+    """The encoded pictures of some rows of all tables together, and their positions among these rows; some
+    hundreds at a time, so that a large data set need not fit into memory."""
+    places, first = {row: position for position, row in enumerate(chosen)}, 0
+    for table in tables:
+        following = first + len(table.frame)
+        if any(first <= row < following for row in chosen):
+            for chunk in read_chunks(table, [table.encoded], ROWS_TOGETHER):
+                wanted = [k for k in range(len(chunk)) if first + k in places]
+                cells = [chunk[table.encoded].iloc[k] for k in wanted]
+                cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
+                # Text would be opened as the name of a file, anywhere.
+                encoded = [content if isinstance(content, bytes) else None for content in cells]
+                yield [places[first + k] for k in wanted], encoded
+                first += len(chunk)
+        first = following

@@ -8,10 +8,10 @@ from collections import defaultdict
 
 from fer_utils.competition import DataError
 from fer_utils.data.files.tree import Tree
-from fer_utils.data.layouts import arrays, encoded_tables, image_files, pixel_tables
+from fer_utils.data.layouts import arrays, image_files, pixel_tables
 from fer_utils.data.layouts.pictures import Pictures
 
-RECOGNISERS = (pixel_tables, encoded_tables, image_files, arrays)
+RECOGNISERS = (pixel_tables, image_files, arrays)
 LAYOUTS = {name: text for module in RECOGNISERS for name, text in module.LOOKS_FOR.items()}
 
 # Forms that are not read, and what to do about them.

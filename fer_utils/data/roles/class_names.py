@@ -49,12 +49,11 @@ class Coding:
         """Class index by the data's own labels, and by other words for the expression."""
         pairs = list(enumerate(self.class_names))
         words = {word: index for index, name in pairs for word in ALIASES.get(name, "").split()}
-        words |= {
-            without_number(str(value)): i for i, value in enumerate(self.label_values) if _is_word(value)
-        }
+        own = [(str(value), index) for index, value in enumerate(self.label_values)]
+        words |= {without_number(value): index for value, index in own if as_int(value) is None}
         words |= {name: index for index, name in pairs}
         numbers = {number: index for index, number in enumerate(self.numbers) if number is not None}
-        return words | numbers | {_key(str(value)): index for index, value in enumerate(self.label_values)}
+        return words | numbers | {_key(value): index for value, index in own}
 
     def index(self, label: str) -> int:
         """The class of a label as written in the data; -1 if it is none."""
@@ -71,16 +70,11 @@ def _key(label: str) -> int | str:
     return label.strip().lower() if number is None else number
 
 
-def _is_word(value: int | str) -> bool:
-    return as_int(str(value)) is None
-
-
 def find_coding(
     labels: Iterable[str],
     *,
     form: str = "",
     names: Mapping[int, str] | None = None,
-    numbers: Mapping[str, int] | None = None,
     source: str = "",
 ) -> Coding:
     """The coding of the training labels.
@@ -89,7 +83,6 @@ def find_coding(
         labels: as text; empty ones are ignored.
         form: `FER` or `RAF` if the data has that data set's own form, so that its numbers are known.
         names: class names by integer label, if something says them.
-        numbers: integers by label, if something says them.
         source: what says it, for the note.
     """
     counts = Counter(label for label in labels if label.strip())
@@ -99,25 +92,9 @@ def find_coding(
             integers[number] += n
     # A word or two among numbers are broken rows, not classes.
     if integers.total() >= (1 - STRAY_SHARE) * counts.total() and integers:
-        codes = _without_strays(integers)
-        if names and set(codes) <= set(names):
-            return _named_coding({code: names[code] for code in codes}, source)
-        return _number_coding(codes, form)
-    numbers = numbers or {word: code for code, word in (names or {}).items()}
+        return _number_coding(_without_strays(integers), names or {}, form, source)
+    numbers = {word: code for code, word in (names or {}).items()}
     return _word_coding(_without_typos(counts), numbers, source)
-
-
-def _named_coding(names: Mapping[int, str], source: str) -> Coding:
-    words = {code: canonical(word) or word.strip().lower() for code, word in names.items()}
-    if len(set(words.values())) < len(words):
-        words = dict(names)
-    is_fer = set(words.values()) <= set(FER_CLASSES)
-    codes = sorted(words, key=lambda code: FER_CLASSES.index(words[code]) if is_fer else code)
-    note = f"labels named by {source or 'the data'}: " + ", ".join(
-        f"{code} {words[code]}" for code in sorted(words)
-    )
-    data_words = tuple(names[code].strip() for code in codes)
-    return Coding(tuple(words[code] for code in codes), tuple(codes), tuple(codes), data_words, note)
 
 
 def _without_typos(counts: Counter[str]) -> Counter[str]:
@@ -136,38 +113,48 @@ def _without_strays(numbers: Counter[int]) -> list[int]:
     return sorted(code for code, n in numbers.items() if start <= code < end or n > rare)
 
 
-def _number_coding(codes: list[int], form: str) -> Coding:
+def _number_coding(codes: list[int], names: Mapping[int, str], form: str, source: str) -> Coding:
     # In FER2013's form, a gap is a class missing in part of the data; 0, 1, 2 are three classes.
-    has_gap = codes != list(range(len(codes)))
-    if form == FER and (codes == list(range(7)) or (has_gap and 0 in codes and set(codes) <= set(range(7)))):
-        numbers = tuple(range(7))
-        return Coding(FER_CLASSES, numbers, numbers, (), "labels 0..6 are FER2013's: 0 angry ... 6 neutral")
-    if form == RAF and codes == list(range(1, 8)):
-        values = tuple(RAF_CLASSES.index(name) + 1 for name in FER_CLASSES)
-        return Coding(FER_CLASSES, values, values, (), "labels 1..7 are RAF-DB's: 1 surprise ... 7 neutral")
-    note = (
-        f"what the labels {codes[0]}..{codes[-1]} mean is not known: "
-        f"classes='word for {codes[0]}, word for {codes[1] if codes[1:] else '...'}, ...' names them"
-    )
-    return Coding(tuple(f"class {code}" for code in codes), tuple(codes), tuple(codes), (), note)
+    has_gap, note = codes != list(range(len(codes))), ""
+    if set(codes) <= set(names):
+        names = {code: names[code] for code in codes}
+    elif form == FER and (
+        codes == list(range(7)) or (has_gap and 0 in codes and set(codes) <= set(range(7)))
+    ):
+        names, note = dict(enumerate(FER_CLASSES)), "labels 0..6 are FER2013's: 0 angry ... 6 neutral"
+    elif form == RAF and codes == list(range(1, 8)):
+        names, note = dict(enumerate(RAF_CLASSES, 1)), "labels 1..7 are RAF-DB's: 1 surprise ... 7 neutral"
+    else:
+        note = (
+            f"what the labels {codes[0]}..{codes[-1]} mean is not known: "
+            f"classes='word for {codes[0]}, word for {codes[1] if codes[1:] else '...'}, ...' names them"
+        )
+        return Coding(tuple(f"class {code}" for code in codes), tuple(codes), note=note)
+    words = {code: canonical(word) or word.strip().lower() for code, word in names.items()}
+    if len(set(words.values())) < len(words):
+        words = names
+    is_fer = set(words.values()) <= set(FER_CLASSES)
+    order = sorted(words, key=lambda code: FER_CLASSES.index(words[code]) if is_fer else code)
+    pairs = ", ".join(f"{code} {words[code]}" for code in sorted(words))
+    note = note or f"labels named by {source or 'the data'}: {pairs}"
+    own = tuple(names[code].strip() for code in order)
+    return Coding(tuple(words[code] for code in order), tuple(order), words=own, note=note)
 
 
 def _word_coding(counts: Counter[str], numbers: Mapping[str, int], source: str) -> Coding:
-    plain = {label.strip().lower() for label in counts}
-    stripped = Counter(without_number(label) for label in plain)
     # A number before a word is left out, unless it is all that tells two classes apart: 1_happy and 2_happy.
     keys = {label: without_number(label) for label in counts}
-    if max(stripped.values()) > 1 and len(plain) > len(stripped):
-        keys = {label: label.strip().lower() for label in counts}
+    plain = {label: label.strip().lower() for label in counts}
+    keys = plain if len(set(plain.values())) > len(set(keys.values())) else keys
     spellings: dict[str, Counter[str]] = {}
     for label, n in counts.items():
         spellings.setdefault(keys[label], Counter())[label.strip()] += n
-    values = {key: spelling.most_common(1)[0][0] for key, spelling in spellings.items()}
-    if any(len(spelling) > 1 for spelling in spellings.values()):  # sad and Sad: as most words are written
-        styles = Counter(label.islower() for label in counts.elements())
-        for key, spelling in spellings.items():
-            fitting = [word for word in spelling if word.islower() == styles.most_common(1)[0][0]]
-            values[key] = max(fitting or spelling, key=spelling.get)
+    # Of sad and Sad the one that is written as most labels are.
+    ((is_lower, _),) = Counter(label.islower() for label in counts.elements()).most_common(1)
+    values = {}
+    for key, spelling in spellings.items():
+        fitting = [word for word in spelling if word.islower() == is_lower]
+        values[key] = max(fitting or spelling, key=spelling.get)
     # Two words for one expression in the same data (joy beside happy) are two classes of that data.
     words = {key: canonical(value) for key, value in values.items()}
     n_spellings = Counter(words.values())

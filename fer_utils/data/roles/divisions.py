@@ -18,6 +18,7 @@ from fer_utils.data.words import (
     MAYBE_HIDDEN,
     SPLITS,
     STRAY_SHARE,
+    as_pairs,
     canonical,
     column_splits,
     split_of,
@@ -58,9 +59,8 @@ def parse_splits(splits: str) -> dict[str, list[str]] | str:
     if splits in ("auto", "none", *SOURCES):
         return splits
     said: dict[str, list[str]] = {}
-    for pair in filter(str.strip, splits.split(",")):
-        name, sign, cell = (part.strip() for part in pair.partition("="))
-        if not sign or name not in SPLITS or not cell:
+    for name, cell in as_pairs(splits):
+        if name not in SPLITS or not cell:
             raise DataError(
                 f"splits must be auto, none, {', '.join(SOURCES)}, or like 'train=A, valid=B, test=C', "
                 f"got {splits!r}"
@@ -107,11 +107,11 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
         _check_unknown(pictures, split_columns(pictures))
     if "train" not in kinds["column"] and _covers_only_tests(found):  # public and private rows of the test
         found["column"], kinds["column"] = none, set()
-    left_out = {row: "an unlabelled extra" for row, part in enumerate(parts) if _is_extra(part)}
+    extra = [row for row, part in enumerate(parts) if re.search(r"un-?_?label", stem(part).lower())]
+    left_out = dict.fromkeys(extra, "an unlabelled extra")
     if "train" in kinds["folders"] and len(kinds["folders"]) > 1:
-        strays = [
-            row for row, file in enumerate(files) if file and not parts[row] and not found["folders"][row]
-        ]
+        of_no_table = [row for row, file in enumerate(files) if file and not parts[row]]
+        strays = [row for row in of_no_table if not found["folders"][row]]
         left_out |= dict.fromkeys(strays, "outside of the folders of the splits")
     _refine_tables(found, kinds, left_out)
     if len(kinds["folders"]) > 1 and len(kinds["column"]) > 1:
@@ -130,20 +130,25 @@ def _by_folder(files: Sequence[str | None]) -> list[str | None]:
     such folder; all folders seen together."""
     paths = [(file or "").split("/")[:-1] for file in files]
     for level in range(max(map(len, paths), default=0)):
-        words = split_words({path[level] if len(path) > level else "" for path in paths})
-        if "train" in words.values() and None not in words.values() and len(words) > 1:
-            return [words[path[level]] for path in paths]
-    folders = [next((f for f in reversed(path) if split_of(f)), None) for path in paths]
-    words = split_words({folder for folder in folders if folder})
-    return [folder and words[folder] for folder in folders]
+        names = [path[level] if len(path) > level else "" for path in paths]
+        if len(set(names)) > 1 and (splits := _all_named(names)):
+            return splits
+    folders = [next(filter(split_of, reversed(path)), "") for path in paths]
+    words = split_words({*folders} - {""})
+    return [words.get(folder) for folder in folders]
 
 
 def _by_file_name(files: Sequence[str | None]) -> list[str | None]:
     """The split at the start of every file's name, as in RAF-DB's train_00001.jpg."""
-    first = [re.match(r"[A-Za-z]*", stem(file or ""))[0] for file in files]
-    words = split_words({word if len(word) > 2 else "" for word in first})
-    is_named = "train" in words.values() and None not in words.values()
-    return [words[word] for word in first] if is_named else [None] * len(files)
+    first = [re.match(r"[A-Za-z]{3,}|", stem(file or ""))[0] for file in files]
+    return _all_named(first) or [None] * len(files)
+
+
+def _all_named(names: Sequence[str]) -> list[str] | None:
+    """The splits that names stand for; None unless each stands for one, and some for training."""
+    words = split_words(set(names))
+    whole = "train" in words.values() and None not in words.values()
+    return [words[name] for name in names] if whole else None
 
 
 def _as_said(pictures: Pictures, said: Mapping[str, Sequence[str]], column: str) -> Division:
@@ -261,11 +266,6 @@ def _covers_only_tests(found: Mapping[str, Sequence[str | None]]) -> bool:
     rows = [row for row, cell in enumerate(found["column"]) if cell]
     said = (found["tables"], found["folders"])
     return bool(rows) and any(all(splits[row] == "test" for row in rows) for splits in said)
-
-
-def _is_extra(part: str) -> bool:
-    """Whether a table is named for unlabelled pictures that are not part of the test split."""
-    return bool(re.search(r"un-?_?label", stem(part).lower()))
 
 
 def _agree(found: Mapping[str, Sequence[str | None]]) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from fer_utils.competition import DataError, SubmissionFormat
-from fer_utils.data.column_names import ABOUT, BOXES, COLUMNS, ROW_NUMBERS, rank
+from fer_utils.data.column_names import ABOUT, COLUMNS, ROW_NUMBERS, boxes_in, rank
 from fer_utils.data.files.tree import below_split, stem
 from fer_utils.data.layouts.pictures import LISTS, Pictures
 from fer_utils.data.roles.class_names import Coding
@@ -29,51 +29,42 @@ def _id_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
     columns = [
         c for c in columns if not (frame[c].map(is_number).all() and None in set(frame[c].map(as_int)))
     ]
-    boxes = set().union(*(box for box in BOXES if box <= set(columns)))
-    columns = [c for c in columns if frame[c].is_unique and c not in boxes]
+    columns = [c for c in columns if frame[c].is_unique and c not in boxes_in(columns)]
     return sorted(columns, key=lambda c: (rank("id", c), not _says_id(c)))
 
 
 def find_ids(pictures: Pictures, labels: Labels, rows: Mapping[str, Sequence[int]], said: Said) -> list[str]:
     """What each picture is called: by the column that a person named, the list or the path; in tables of
     pixels by the id column or the row."""
-    if forced := said.column("id"):
-        if forced not in pictures.rows.columns:
-            return list(pictures.ids)
-        return [cell if cell else id_ for cell, id_ in zip(pictures.cells(forced), pictures.ids, strict=True)]
     ids = list(pictures.ids)
+    if forced := said.column("id"):
+        cells = pictures.cells(forced) if forced in pictures.rows.columns else ids
+        return [cell or id_ for cell, id_ in zip(cells, ids, strict=True)]
     if pictures.files:
         if labels.layout != LISTS:
             ids = [below_split(file) if file else id_ for file, id_ in zip(pictures.files, ids, strict=True)]
         test = rows["test"]
-        if len({ids[row] for row in test}) < len(test) and len({pictures.files[row] for row in test}) == len(
-            test
-        ):
+        if not _are_unique(ids, test) and _are_unique(pictures.files, test):
             for row in test:  # test/public/1.png and test/private/1.png
                 ids[row] = below_split(pictures.files[row], outermost=True)
         return ids
     for found in rows.values():
         frame = pictures.rows.iloc[found]
-        named = [
-            c
-            for c in pictures.table_columns()
-            if c in COLUMNS["id"][:-1] and not frame[c].isin([None, ""]).any()
-        ]
+        named = [c for c in pictures.table_columns() if c in COLUMNS["id"][:-1]]
+        named = [c for c in named if not frame[c].isin([None, ""]).any()]
         columns = [c for c in _id_columns(pictures, found) if _says_id(c)]
         if found and (columns := [*sorted(named, key=lambda c: rank("id", c)), *columns]):
             cells = pictures.cells(columns[0])
             for row in found:
                 ids[row] = cells[row]
-        else:
-            _set_apart(pictures, ids, found)
+        elif not _are_unique(ids, found) and len({pictures.parts[row] for row in found}) > 1:
+            for row in found:  # row numbers of several tables
+                ids[row] = f"{stem(pictures.parts[row])}/{ids[row]}"
     return ids
 
 
-def _set_apart(pictures: Pictures, ids: list[str], rows: Sequence[int]) -> None:
-    """Put the table before ids that come from several tables and repeat."""
-    if len({ids[row] for row in rows}) < len(rows) and len({pictures.parts[row] for row in rows}) > 1:
-        for row in rows:
-            ids[row] = f"{stem(pictures.parts[row])}/{ids[row]}"
+def _are_unique(cells: Sequence[str | None], rows: Sequence[int]) -> bool:
+    return len({cells[row] for row in rows}) == len(rows)
 
 
 def find_form_of_predictions(
@@ -132,19 +123,17 @@ def find_persons(
     wanted = normal(said.groups) if said.groups != "auto" else said.column("subject")
     if wanted == "none":
         return None
-    if wanted:
-        if wanted not in pictures.rows.columns:
-            raise DataError(
-                f"groups: there is no column or folder level {wanted!r}; there are "
-                f"{', '.join(pictures.rows.columns)}"
-            )
-    else:
+    if wanted and wanted not in pictures.rows.columns:
+        raise DataError(
+            f"groups: there is no column or folder level {wanted!r}; there are "
+            f"{', '.join(pictures.rows.columns)}"
+        )
+    if not wanted:
         named = [c for c in pictures.table_columns() if c in COLUMNS["subject"]]
         named = [c for c in named if 2 <= pictures.rows[c].nunique() <= len(pictures) / 2]
         named = [c for c in named if not pictures.rows[c].iloc[trained].isin([None, ""]).any()]
         wanted = next(iter(named), "")
-    if wanted:
-        notes.append(
-            f"persons: column {wanted!r} keeps the pictures of each on one side of a split made here"
-        )
-    return pictures.cells(wanted) if wanted else None
+    if not wanted:
+        return None
+    notes.append(f"persons: column {wanted!r} keeps the pictures of each on one side of a split made here")
+    return pictures.cells(wanted)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from fer_utils.competition import DataError
-from fer_utils.data.column_names import ABOUT, BOXES, COLUMNS, ROW_NUMBERS, SURE_LABELS, is_split_name, rank
+from fer_utils.data.column_names import (
+    ABOUT,
+    COLUMNS,
+    ROW_NUMBERS,
+    SURE_LABELS,
+    boxes_in,
+    is_split_name,
+    rank,
+)
 from fer_utils.data.layouts.pictures import LABEL_FILES, Pictures
 from fer_utils.data.roles.labels import Labels, hidden_marks, is_hidden, vote_columns, voted
-from fer_utils.data.words import (
-    SPLITS,
-    as_int,
-    canonical,
-    is_class_name,
-    is_number,
-    pattern,
-)
+from fer_utils.data.roles.said import Said
+from fer_utils.data.words import SPLITS, are_counted, as_int, canonical, is_class_name, is_number, pattern
 
 LEVEL = re.compile(r"\d+[\s._-]*[^\W\d]{2,}$")  # 0_pain, 1_pain
 MOST_CLASSES = 100
@@ -29,21 +31,33 @@ ALIKE = 0.95  # the share of labels that two columns for one thing have in commo
 WORDS, NAMED, PLAUSIBLE = 3, 2, 1  # how strong the evidence for a column is
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A column that may be the label.
 
     Attributes:
+        is_path: whether it is made of the files' paths.
         strength: `WORDS` for expressions, `NAMED` by its name or a folder of numbers, else `PLAUSIBLE`.
         shown: the labels by row, of the rows to train on that show one.
         hidden, doubtful: words that stand for a hidden label, and those that could be a class too.
     """
 
     column: str
+    is_path: bool
     strength: int
     shown: dict[int, str]
-    hidden: frozenset[str] = frozenset()
-    doubtful: frozenset[str] = frozenset()
+    hidden: set[str]
+    doubtful: set[str]
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether its name can only be that of a label."""
+        return self.column in SURE_LABELS
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its name is one for labels."""
+        return self.column in {*COLUMNS["label"], "file name", "folder of an expression"}
 
     @property
     def is_numbers(self) -> bool:
@@ -54,51 +68,46 @@ class Candidate:
 def find_labels(
     pictures: Pictures,
     splits: Sequence[str | None],
-    layout: str = "auto",
-    column: str = "",
-    excluded: set[str] = frozenset(),
-    named: Sequence[Mapping[int, str]] = (),
-    named_labels: Set[str] = frozenset(),
+    said: Said,
+    excluded: set[str],
+    named: Collection[Mapping[int, str]],
 ) -> Labels | None:
     """The labels of the pictures, from the column with the strongest evidence; None if no column has any.
 
     Args:
         splits: [N], the split of each picture; those for training and validation have to be labelled.
-        layout: a layout that a person named, or "auto".
-        column: the column that a person named, or "".
         excluded: columns that are something else.
         named: class names by number, from files that list them.
-        named_labels: words that a person named as labels, so that they hide none.
 
     Raises:
         DataError: several columns could be meant.
     """
     rows = [row for row, split in enumerate(splits) if split != "test"]
-    columns = [c for c in pictures.rows.columns if layout in ("auto", _layout_of(pictures, c))]
-    boxes = set().union(*(box for box in BOXES if box <= set(columns)))
-    evidence = Evidence(pictures, splits, rows, named, named_labels)
-    found = [evidence.candidate(c) for c in columns if c not in excluded | boxes and c != column]
+    columns = [c for c in pictures.rows.columns if said.layout in ("auto", _layout_of(pictures, c))]
+    excluded = excluded | boxes_in(columns)
+    evidence = Evidence(pictures, splits, rows, named, said.shown_labels())
+    column = said.column("label")
+    found = [evidence.candidate(c) for c in columns if c not in excluded and c != column]
     found = [candidate for candidate in found if candidate]
     if column:
         chosen = evidence.candidate(column, forced=True)
         if chosen is None:
             raise DataError(f"columns: {column!r} holds no labels: {_what_it_holds(pictures, column)}")
-        return _labels(evidence, chosen, [c for c in found if _same(c, chosen) == 1])
-    tables = [c for c in found if c.column not in pictures.layouts]
+        return _labels(pictures, chosen, [c for c in found if _same(c, chosen) == 1])
+    tables = [c for c in found if not c.is_path]
     if tables:  # where a list says it, folders that are no expressions are persons or parts
         found = [
-            c for c in found if c in tables or c.strength == WORDS or any(_same(c, t) == 1 for t in tables)
+            c for c in found if not c.is_path or c.strength == WORDS or 1 in (_same(c, t) for t in tables)
         ]
     most = max((len(candidate.shown) for candidate in found), default=0)
     found = [candidate for candidate in found if len(candidate.shown) >= LEAST_COVERAGE * most]
     names = vote_columns(pictures, rows)
-    in_tables = [c for c in found if c.column not in pictures.layouts]
-    if names and not any(c.strength == WORDS or c.column in COLUMNS["label"] for c in in_tables):
+    if names and not any(c.strength == WORDS or c.column in COLUMNS["label"] for c in found if not c.is_path):
         return voted(pictures, names)
     if not found:
         return None
-    chosen = _strongest(pictures, found)
-    return _labels(evidence, chosen, [c for c in found if c is not chosen and _same(c, chosen) >= ALIKE])
+    chosen = _strongest(found)
+    return _labels(pictures, chosen, [c for c in found if c is not chosen and _same(c, chosen) >= ALIKE])
 
 
 def _layout_of(pictures: Pictures, column: str) -> str:
@@ -107,32 +116,27 @@ def _layout_of(pictures: Pictures, column: str) -> str:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What all columns are judged by: see `find_labels`."""
+    """What all columns are judged by: see `find_labels`; and words that a person named as labels."""
 
     pictures: Pictures
     splits: Sequence[str | None]
     rows: Sequence[int]
-    named: Sequence[Mapping[int, str]]
+    named: Collection[Mapping[int, str]]
     named_labels: Set[str]
 
     def candidate(self, column: str, forced: bool = False) -> Candidate | None:
         """The evidence for one column; None if it cannot be the label."""
         cells = self.pictures.cells(column)
         hidden, doubtful = hidden_marks(cells, self.splits, self.named_labels)
-        shown = {
-            r: cells[r]
-            for r in self.rows
-            if not is_hidden(cells[r]) and cells[r].strip().lower() not in hidden
-        }
+        shown = {row: cells[row] for row in self.rows if not is_hidden(cells[row])}
+        shown = {row: cell for row, cell in shown.items() if cell.strip().lower() not in hidden}
         is_path = column in self.pictures.layouts
         shown = _without_strangers(shown) if is_path and shown else shown
         counts = Counter(shown.values())
         if not 2 <= len(counts) <= MOST_CLASSES:
             return None
         strength = self._strength(column, counts, is_path, forced)
-        return (
-            Candidate(column, strength, shown, frozenset(hidden), frozenset(doubtful)) if strength else None
-        )
+        return Candidate(column, is_path, strength, shown, hidden, doubtful) if strength else None
 
     def _strength(self, column: str, counts: Counter[str], is_path: bool, forced: bool) -> int:
         """How strong the evidence of these labels is; 0 if they cannot be labels."""
@@ -150,7 +154,7 @@ class Evidence:
             return 0
         if None not in codes:
             is_padded = is_path and any(len(label) > 1 and label.startswith("0") for label in counts)
-            in_order = codes in (set(range(len(codes))), set(range(1, len(codes) + 1)))
+            in_order = are_counted(codes)
             if not is_padded and any(codes == set(names) for names in self.named):
                 return WORDS
             if is_named or (in_order and is_path and not is_padded):
@@ -185,53 +189,36 @@ def _same(one: Candidate, other: Candidate) -> float:
     return sum(mapping[one.shown[row]] == other.shown[row] for row in rows) / len(rows)
 
 
-def _strongest(pictures: Pictures, found: list[Candidate]) -> Candidate:
+def _strongest(found: list[Candidate]) -> Candidate:
     """The candidate with the strongest evidence; columns that say the same count as one."""
-
-    def order(candidate: Candidate) -> tuple:
-        return (
-            -candidate.strength,
-            candidate.column in pictures.layouts,  # lists before folders and file names
-            candidate.column not in SURE_LABELS,
-            rank("label", candidate.column),
-            -len(candidate.shown),
-            list(pictures.rows.columns).index(candidate.column),
-        )
-
-    found = sorted(found, key=order)
-    first, sure = found[0], [c for c in found if c.column in SURE_LABELS and c.column not in pictures.layouts]
-    for other in found[1:]:
-        is_weak = first.strength == NAMED and first not in sure and first.column not in pictures.layouts
-        rivals = other.strength == first.strength or (other in sure and first not in sure) or is_weak
-        named = _is_named(pictures, first) != _is_named(pictures, other) or (first in sure) != (other in sure)
-        named &= first.strength != WORDS or (other.column in pictures.layouts) > (
-            first.column in pictures.layouts
-        )
+    # Lists go before folders and file names.
+    first, *others = sorted(
+        found,
+        key=lambda c: (-c.strength, c.is_path, not c.is_sure, rank("label", c.column), -len(c.shown)),
+    )
+    for other in others:
+        is_weak = first.strength == NAMED and not first.is_sure and not first.is_path
+        rivals = other.strength == first.strength or (other.is_sure and not first.is_sure) or is_weak
+        named = first.is_named != other.is_named or first.is_sure != other.is_sure
+        named &= first.strength != WORDS or other.is_path > first.is_path
         told_apart = other.strength == first.strength and named
         if rivals and not told_apart and max(_same(first, other), _same(other, first)) < ALIKE:
             raise DataError(
                 f"the columns {first.column!r} and {other.column!r} could both be the label "
                 f"({_sample(first)}; "
                 f'{_sample(other)}). columns="label={first.column}" or columns="label={other.column}" decides'
-                + _if_split(pictures, first, other)
+                + _if_split(first, other)
             )
     return first
 
 
-def _if_split(pictures: Pictures, *candidates: Candidate) -> str:
+def _if_split(*candidates: Candidate) -> str:
     """A hint for columns that may divide the data in words that nobody knows."""
     few = [c for c in candidates if len(set(c.shown.values())) <= len(SPLITS)]
-    named = [c for c in few if is_split_name(c.column) or c.column in pictures.layouts]
+    named = [c for c in few if is_split_name(c.column) or c.is_path]
     pairs = [zip(SPLITS, sorted(set(c.shown.values())), strict=False) for c in named]
     cells = [f"{split}={word}" for found in pairs for split, word in found]
     return f", or splits='{', '.join(cells)}' if that is what {named[0].column!r} says" if named else ""
-
-
-def _is_named(pictures: Pictures, candidate: Candidate) -> bool:
-    return candidate.column in COLUMNS["label"] or candidate.column in (
-        "file name",
-        "folder of an expression",
-    )
 
 
 def _sample(candidate: Candidate) -> str:
@@ -239,11 +226,9 @@ def _sample(candidate: Candidate) -> str:
     return f"{candidate.column}: {', '.join(words[:4])}{', ...' if len(words) > 4 else ''}"
 
 
-def _labels(evidence: Evidence, chosen: Candidate, alike: list[Candidate]) -> Labels:
+def _labels(pictures: Pictures, chosen: Candidate, alike: list[Candidate]) -> Labels:
     """The labels of a column, with numbers or words for them from columns that say the same."""
-    pictures = evidence.pictures
-    own = [c for c in (chosen, *alike) if c.column not in pictures.layouts]
-    own = own or [chosen]
+    own = [c for c in (chosen, *alike) if not c.is_path] or [chosen]
     first = min(own, key=lambda c: rank("label", c.column)) if chosen in own or chosen.is_numbers else own[0]
     if first.doubtful:
         raise DataError(
@@ -252,7 +237,7 @@ def _labels(evidence: Evidence, chosen: Candidate, alike: list[Candidate]) -> La
         )
     cells = pictures.cells(first.column)
     cells = ["" if cell is not None and cell.strip().lower() in first.hidden else cell for cell in cells]
-    if first.column in pictures.layouts:  # without folders that are none
+    if first.is_path:  # without folders that are none
         known = set(first.shown.values())
         cells = [cell if cell in known else None for cell in cells]
     labels = Labels(first.column, cells, layout=_layout_of(pictures, first.column))
@@ -260,7 +245,7 @@ def _labels(evidence: Evidence, chosen: Candidate, alike: list[Candidate]) -> La
     for other in (c for c in (chosen, *alike) if c is not first):
         mapping = _mapping(first, other)
         if other.is_numbers and not first.is_numbers:
-            labels.numbers = labels.numbers or {a: as_int(b) for a, b in mapping.items()}
+            labels.names = labels.names or {as_int(b): a for a, b in mapping.items()}
             labels.notes.append(f"numbers of the classes: {_described(pictures, other)}")
         elif first.is_numbers and not other.is_numbers:
             labels.names = labels.names or {as_int(a): b for a, b in mapping.items()}
@@ -277,7 +262,7 @@ def _labels(evidence: Evidence, chosen: Candidate, alike: list[Candidate]) -> La
 
 
 def _described(pictures: Pictures, candidate: Candidate) -> str:
-    if candidate.column in pictures.layouts:
+    if candidate.is_path:
         return f"{candidate.column} ({pictures.layouts[candidate.column]})"
     tables = sorted({pictures.parts[row] for row in candidate.shown} - {""})
     of = f" of {', '.join(tables[:3])}{', ...' if len(tables) > 3 else ''}" if tables else ""

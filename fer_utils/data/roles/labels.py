@@ -20,15 +20,13 @@ class Labels:
 
     Attributes:
         values: [N], as the data writes them; None or a hidden word where there is none.
-        numbers: by label, the number that another column has for it.
-        names: by number, the word that another column has for it.
+        names: the words of the labels by their numbers, where one of the two is another column.
         votes: float32 [N, K] for `vote_names`; None where the data has single labels.
         layout: the name of the reader that gave them.
     """
 
     column: str
     values: list[str | None]
-    numbers: dict[str, int] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     votes: np.ndarray | None = None
     vote_names: tuple[str, ...] = ()
@@ -74,11 +72,7 @@ def vote_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
     known = [c for c in columns if canonical(c)]
     if len({canonical(c) for c in known}) < 2 or frame.empty:
         return []
-    numeric = [
-        c
-        for c in known
-        if frame[c].map(lambda cell: cell is None or is_number(cell)).mean() > 1 - 5 * STRAY_SHARE
-    ]
+    numeric = [c for c in known if frame[c].map(is_number).mean() > 1 - 5 * STRAY_SHARE]
     if len(numeric) < len(known):
         return known if len(numeric) >= 2 and len(known) - len(numeric) == 1 else []
     digits = [c for c in columns if set(frame[c].dropna()) <= {"0", "1"} and c not in COLUMNS["split"]]

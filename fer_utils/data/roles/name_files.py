@@ -13,7 +13,7 @@ import yaml
 from fer_utils.competition import DataError
 from fer_utils.data.files.tree import Tree, stem
 from fer_utils.data.json_parquet import class_map
-from fer_utils.data.words import as_int, canonical
+from fer_utils.data.words import as_int, as_pairs, canonical
 from fer_utils.files import find_path
 
 TELLING = re.compile("class|label|names|emotion|expression|categor|sentiment|mood|data")
@@ -56,15 +56,12 @@ def parse_classes(classes: str | Mapping[int, str], codes: list[int] | None = No
     if not isinstance(classes, str):
         return fitting_names(classes, codes) or dict(classes)
     items = [item.strip() for item in classes.split(",") if item.strip()]
-    pairs = [item.partition("=") for item in items]
-    if any(sign for _, sign, _ in pairs):
-        if wrong := [
-            item
-            for item, (code, sign, word) in zip(items, pairs, strict=True)
-            if as_int(code) is None or not word.strip()
-        ]:
-            raise DataError(f"classes must be like 'angry, happy' or '0=angry, 1=happy', got {wrong[0]!r}")
-        return {as_int(code): word.strip() for code, _, word in pairs}
+    if "=" in classes:
+        pairs = as_pairs(classes)
+        for item, (code, word) in zip(items, pairs, strict=True):
+            if as_int(code) is None or not word:
+                raise DataError(f"classes must be like 'angry, happy' or '0=angry, 1=happy', got {item!r}")
+        return {as_int(code): word for code, word in pairs}
     codes = list(range(len(items))) if codes is None else codes
     if len(items) != len(codes):
         raise DataError(
@@ -90,8 +87,7 @@ def named_classes(tree: Tree) -> dict[str, dict[int, str]]:
     names = sorted(filter(_may_name_classes, tree.files), key=lambda n: (n.count("/"), n))
     found = {name: words for name in names[:100] if (words := names_in(tree.files[name]))}
     for name, table in tree.tables.items():
-        holds_pictures = table.pixels or table.encoded is not None
-        if name not in found and not holds_pictures and (words := _names_in_table(table.frame)):
+        if name not in found and not table.holds_pictures and (words := _names_in_table(table.frame)):
             found[name] = words
     return {name: words for name, words in found.items() if _is_told(name, words, tree)}
 
@@ -116,9 +112,7 @@ def _names_in_table(frame: pd.DataFrame) -> dict[int, str] | None:
         return None
     columns = [frame[column].tolist() for column in frame if frame[column].nunique() == len(frame)]
     codes = next((c for c in columns if all(as_int(cell) is not None for cell in c)), None)
-    words = next(
-        (c for c in columns if all(map(_may_be_class, c)) and not re.search(r"\d", "".join(c))), None
-    )
+    words = next((c for c in columns if _are_classes(c) and not re.search(r"\d", "".join(c))), None)
     return dict(zip(map(as_int, codes), words, strict=True)) if codes and words else None
 
 
@@ -145,8 +139,7 @@ def names_in(path: Path) -> dict[int, str] | None:
 
 def _json_names(content: object) -> dict[int, str] | None:
     if isinstance(content, list) and all(isinstance(word, str) for word in content):
-        fitting = 2 <= len(content) <= 100 and len(set(content)) == len(content)
-        return PlainList(enumerate(content)) if fitting and all(map(_may_be_class, content)) else None
+        return PlainList(enumerate(content)) if _are_classes(content) else None
     if names := class_map(content):
         return names
     inner = content.values() if isinstance(content, dict) else ()
@@ -171,18 +164,16 @@ def _nested_names(content: object, seen: set[int] | None = None) -> dict[int, st
     return next(filter(None, (_nested_names(item, seen) for item in inner)), None)
 
 
-def _may_be_class(word: str) -> bool:
-    """Whether a line can be the name of a class: a word or a few, and no path or sentence."""
-    return re.fullmatch(r"[^\W\d][\w' -]{0,40}", word) is not None and len(word.split()) <= 3
+def _are_classes(words: list[str]) -> bool:
+    """Whether texts can be the names of classes: a word or a few each, no path or sentence, none twice."""
+    fitting = 2 <= len(words) <= 100 and len(set(words)) == len(words)
+    return fitting and all(re.fullmatch(r"[^\W\d][\w' -]{0,40}", w) and len(w.split()) <= 3 for w in words)
 
 
 def _listed_names(text: str) -> dict[int, str] | None:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     words = [re.sub(r"^\d+\s*[:,.=; \t]\s*", "", line) for line in lines]
     codes = [as_int(re.match(r"\d*", line)[0]) for line in lines]
-    fitting = (
-        2 <= len(words) <= 100 and len(set(words)) == len(words) and not re.search(r"\d", "".join(words))
-    )
-    if not fitting or not all(map(_may_be_class, words)):
+    if not _are_classes(words) or re.search(r"\d", "".join(words)):
         return None
     return PlainList(enumerate(words)) if None in codes else dict(zip(codes, words, strict=True))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fer_utils.competition import DataError, Rejected, SubmissionFormat
-from fer_utils.data.column_names import BOXES
+from fer_utils.data.column_names import boxes_in
 from fer_utils.data.files.tree import folder_split
 from fer_utils.data.layouts.pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Pictures
-from fer_utils.data.references import References, image_stem
+from fer_utils.data.references import find_rows, image_stem
 from fer_utils.data.roles.class_names import FER, RAF, Coding, find_coding
 from fer_utils.data.roles.divisions import Division, find_division, hide_labels
 from fer_utils.data.roles.ids import find_form_of_predictions, find_ids, find_persons
@@ -24,7 +24,7 @@ from fer_utils.data.roles.name_files import fitting_names, parse_classes
 from fer_utils.data.roles.said import Said
 from fer_utils.data.submission import sample_ids
 from fer_utils.data.tables import Table
-from fer_utils.data.words import STRAY_SHARE, as_int, canonical, vote_label
+from fer_utils.data.words import STRAY_SHARE, are_counted, as_int, canonical, vote_label
 
 MOST_TIES = 0.05  # of the pictures that several people labelled
 REPEAT = "listed before"
@@ -63,15 +63,6 @@ class Understanding:
         """The name of the reader."""
         return self.labels.layout
 
-    def has_file(self, row: int) -> bool:
-        """Whether the picture of a row is there."""
-        return not self.pictures.files or self.pictures.files[row] is not None
-
-    @property
-    def is_proven(self) -> bool:
-        """Whether the sample submission names its test pictures."""
-        return self.form is not None and self.form.source != "default"
-
 
 def understand(
     pictures: Pictures, sample: Table | None, named: Mapping[str, Mapping[int, str]], said: Said
@@ -97,15 +88,7 @@ def understand(
         _check_beside(pictures, division)
     not_labels = {*division.columns, said.column("id"), said.column("subject")}
     candidates = [s if row not in division.left_out else "test" for row, s in enumerate(division.splits)]
-    labels = find_labels(
-        pictures,
-        candidates,
-        said.layout,
-        said.column("label"),
-        not_labels,
-        list(named.values()),
-        said.shown_labels(),
-    )
+    labels = find_labels(pictures, candidates, said, not_labels, named.values())
     if labels is None:
         return None
     hide_labels(division, labels.values)
@@ -134,33 +117,26 @@ def understand(
 def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> None:
     """Make the pictures that the sample submission names the test split, where nothing else names one."""
     wanted = sample_ids(sample)
-    columns = {"id": pictures.ids, "file": [file or "" for file in pictures.files]} if pictures.files else {}
+    columns = {"id": pictures.ids, "file": pictures.files} if pictures.files else {}
     columns |= {c: pictures.cells(c) for c in pictures.table_columns()}
-    for name, cells in columns.items():
-        places = {cell: row for row, cell in enumerate(cells) if cell}
-        unique = len(places) == sum(map(bool, cells))
-        if not unique or not wanted:
-            continue
-        found = wanted if set(wanted) <= places.keys() else References(list(places)).resolve(wanted).files
-        rows = {places[file] for file in found if file}
-        if None not in found and len(rows) < len(pictures):
-            for row in rows:
-                division.splits[row] = "test"
-            division.notes.append(f"test: the pictures that {sample.name} names, by {name}")
-            return
+    shown = {name: list(filter(None, cells)) for name, cells in columns.items()}
+    columns = {name: columns[name] for name, cells in shown.items() if len(set(cells)) == len(cells)}
+    if not wanted or not columns:
+        return
+    name, rows, _ = find_rows(wanted, columns)
+    if None not in rows and len(set(rows)) < len(pictures):
+        for row in rows:
+            division.splits[row] = "test"
+        division.notes.append(f"test: the pictures that {sample.name} names, by {name}")
 
 
 def _check_beside(pictures: Pictures, division: Division) -> None:
     """Raise a DataError if folders of the same classes lie beside those for training, in folders of unknown
     names: they may be the test."""
-    free = [
-        row for row, file in enumerate(pictures.files) if file and "/" in file and not pictures.parts[row]
-    ]
-    trained = {
-        pictures.files[row].split("/")[-2] for row in free if folder_split(pictures.files[row]) == "train"
-    }
-    open_ = [row for row in free if division.splits[row] is None or row in division.left_out]
-    beside = [pictures.files[row] for row in open_ if pictures.files[row].split("/")[-2] in trained]
+    files = {row: f for row, f in enumerate(pictures.files) if f and "/" in f and not pictures.parts[row]}
+    trained = {file.split("/")[-2] for file in files.values() if folder_split(file) == "train"}
+    files = {row: file for row, file in files.items() if file.split("/")[-2] in trained}
+    beside = [f for row, f in files.items() if division.splits[row] is None or row in division.left_out]
     if beside:
         raise DataError(
             f"{len(beside):,} pictures lie in folders of the same classes beside those for training, such as "
@@ -176,10 +152,10 @@ def _merge_repeats(pictures: Pictures, division: Division, labels: Labels) -> No
         if file and division.splits[row] != "test" and not is_hidden(labels.values[row]):
             found[file].append(row)
     tested = {file for file, split in zip(pictures.files, division.splits, strict=False) if split == "test"}
-    for file in found.keys() & tested - {None}:
+    for file in found.keys() & tested:
         division.left_out |= dict.fromkeys(found.pop(file), "also in the test split")
     repeated = {file: rows for file, rows in found.items() if len(rows) > 1}
-    if repeated and any(box <= set(pictures.rows.columns) for box in BOXES):
+    if repeated and boxes_in(pictures.rows.columns):
         raise DataError(
             f"{len(repeated):,} pictures are listed several times, with different boxes: cut the faces out "
             "first, or keep one row for each picture"
@@ -285,13 +261,11 @@ def _coding(
             )
         return coding
     evidence: dict[str, dict[int, str]] = {}
-    if labels.names or labels.numbers:
-        evidence["another column"] = labels.names or {n: word for word, n in labels.numbers.items()}
+    if labels.names:
+        evidence["another column"] = labels.names
     if labels.column in pictures.names:
         evidence["the file's metadata"] = pictures.names[labels.column]
-    for file, names in named.items():
-        if fitting := _fitting(names, codes, plain):
-            evidence[file] = fitting
+    evidence |= {file: fits for file, names in named.items() if (fits := _fitting(names, codes, plain))}
     _check_agreement(evidence)
     if evidence:
         source, names = next(iter(evidence.items()))
@@ -305,10 +279,9 @@ def _coding(
 
 def _fitting(names: Mapping[int, str], codes: Sequence[int] | None, plain: Coding) -> dict[int, str] | None:
     """Class names from a file if they fit the labels of the data: all numbers, or all words."""
-    counted = set(names) in (set(range(len(names))), set(range(1, len(names) + 1)))
     if codes is None:
         known = {plain.index(word) for word in names.values()}
-        return dict(names) if counted and known >= set(range(len(plain.class_names))) else None
+        return dict(names) if are_counted(names) and known >= set(range(len(plain.class_names))) else None
     return fitting_names(names, codes)
 
 
