@@ -67,8 +67,7 @@ def load_competition(
         classes: their names by ascending numbers, "angry, happy"; or "0=angry, 3=happy"; or a file.
         splits: which cells, folders or tables are which split, "train=A, valid=B, test=C"; "tables",
             "folders", "column" or "file names" if these contradict each other; "none" to train on all.
-        groups: the column or folder level ("folder 1" holds the file) of the persons, who stay on one side
-            of a split made here; "none", or "auto" to go by its name.
+        groups: column or folder level ("folder 1") of the persons, kept on one side of a split; or "none".
         clean: drop repeats, copies with different labels and blank images from the training split.
         label_fixes: a CSV of other labels for training images (`corrections.apply_fixes`), or "none".
         allow_rejected: continue although more than 1 % of the images cannot be read.
