@@ -42,7 +42,7 @@ def face_grid(
     down, across = height + gap + (height // 3 if len(captions) else 0), width + gap
 
     def draw(planes: np.ndarray, **options: Any) -> None:
-        empty = np.nan if planes.shape[3] == 1 else 0  # both stay white
+        empty = np.nan if planes.shape[3] == 1 else 0.0  # both stay white
         tiles = np.full((rows * columns, down, across, planes.shape[3]), empty)
         tiles[:n, :height, :width] = planes
         canvas = tiles.reshape(rows, columns, down, across, -1).swapaxes(1, 2)

@@ -201,8 +201,7 @@ def create_model(
 
 def blank_images(model: nn.Module, n: int, image_size: int) -> Tensor:
     """Black images [n, C, image_size, image_size] as this network takes them, on its device."""
-    first = next(module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
-    channels = first.in_channels if isinstance(first, nn.Conv2d) else 1
+    channels = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 1)
     return torch.zeros(n, channels, image_size, image_size, device=next(model.parameters()).device)
 
 

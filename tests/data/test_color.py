@@ -1,5 +1,10 @@
 """Colour from the files to the prediction: looked for, kept or turned to grey as a person says."""
 
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from competitions import face, save
@@ -13,6 +18,7 @@ from fer_utils.config import ConfigError
 from fer_utils.data.images import coloured, resize, with_channels
 from fer_utils.data.load import load_competition
 from fer_utils.demo.dataset import make_demo
+from fer_utils.figures.faces import face_grid
 from fer_utils.learning.models import MODELS, create_model, model_cost
 
 WORDS = ("happy", "sad", "fear")
@@ -138,3 +144,12 @@ def test_the_demo_in_colour_is_as_bright_and_keeps_its_copies():
     tables = [picture_table(competition) for competition in (grey, colour)]
     assert (tables[0].group == tables[1].group).all()
     assert load_competition("demo", color="rgb", image_size=24).channels == 3
+
+
+def test_faces_are_drawn_in_their_colours():
+    ax = plt.figure().subplots()
+    images = np.stack([hue_face(k % 3, k) for k in range(3)]).transpose(0, 3, 1, 2)
+    drawn = np.asarray(face_grid(images, ax, columns=2).images[0].get_array())
+    assert np.allclose(255 * drawn[:48, :48, :3], images[0].transpose(1, 2, 0))
+    assert (drawn[:48, :48, 3] == 1).all() and (drawn[-48:, -48:, 3] == 0).all()  # no fourth picture
+    plt.close("all")

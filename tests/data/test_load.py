@@ -120,7 +120,7 @@ def test_options_out_of_range(tmp_path, options):
 @pytest.fixture
 def places(tmp_path, monkeypatch):
     """An empty machine: a Kaggle mount, a repository and a working directory of its own."""
-    monkeypatch.setattr(data, "make_demo", lambda seed, size: ("demo", seed, size))
+    monkeypatch.setattr(data, "make_demo", lambda seed, size, color: ("demo", seed, size))
     monkeypatch.setattr(finding, "KAGGLE_INPUT", tmp_path / "kaggle" / "input")
     monkeypatch.setattr(finding, "REPOSITORY_DATA", tmp_path / "repository" / "data")
     monkeypatch.setattr(files, "REPOSITORY", tmp_path / "repository")
