@@ -21,16 +21,17 @@ LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 
 # Tests of what never runs on Kaggle: with its versions they would only repeat `make test`.
 NOT_RUN_ON_KAGGLE = $(addprefix --ignore=tests/,test_benchmarks.py test_browser.py test_readme.py test_structure.py \
-	tools/test_gpu.py tools/test_report.py tools/test_reproduce.py tools/test_sweep.py) \
+	tools/test_gpu.py tools/test_predict.py tools/test_report.py tools/test_reproduce.py tools/test_sweep.py) \
 	--deselect "tests/data/test_composer.py::test_random_layouts_are_read_right_or_refused[fresh]"
 # What Kaggle's image lacks, and what comes with it alone.
 NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor playwright greenlet)
 
-.PHONY: help submission report kaggle reproduce sweep gpu test test-long test-kaggle lint lab bench lock clean
+.PHONY: help submission report predict kaggle reproduce sweep gpu test test-long test-kaggle lint lab bench lock clean
 
 help:
 	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']     train and write a submission"
 	@echo "make report RUN=outputs/name                                         write one HTML page about a run or an ensemble: results, curves, errors"
+	@echo "make predict RUN=outputs/name FILES=folder                           what a run says of your own pictures"
 	@echo "make kaggle ARGS='--user NAME --competition SLUG -p epochs 30'       write notebooks to upload to Kaggle"
 	@echo "make reproduce [RUN=fer2013-cpu DATA=path]                           train a committed result again and compare"
 	@echo "make reproduce ARGS=--score [RUN=... DATA=path]                      score the committed weights, without training"
@@ -64,6 +65,10 @@ submission: $(READY)
 report: $(READY)
 	@test -n "$(RUN)" || { echo "RUN is missing, for instance: make report RUN=outputs/demo"; exit 2; }
 	$(BIN)/python -m tools.report "$(RUN)" $(ARGS)
+
+predict: $(READY)
+	@test -n "$(RUN)" && test -n "$(FILES)" || { echo "RUN or FILES is missing, for instance: make predict RUN=outputs/demo FILES=folder/of/faces"; exit 2; }
+	$(BIN)/python -m tools.predict "$(RUN)" $(FILES) $(ARGS)
 
 kaggle: $(READY)
 	$(BIN)/python -m tools.kaggle_notebook $(ARGS)

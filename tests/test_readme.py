@@ -233,7 +233,7 @@ def test_links_lead_somewhere():
 
 
 def test_the_table_of_contents_names_the_sections():
-    anchors = re.findall(r"\]\(#([\w-]+)\)", README)
+    anchors = re.findall(r"\]\(#([\w-]+)\)", README.split("\n## ")[0])
     titles = [
         re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
         for title in re.findall(r"^## (.*)", README, re.M)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from fer_utils.competition import DataError
 from fer_utils.config import ConfigError
-from fer_utils.data.images import IMAGE_SUFFIXES, read_files
-from fer_utils.files import REPOSITORY, walk
-from fer_utils.run.finished_run import Run, load_run
+from fer_utils.files import REPOSITORY
+from fer_utils.run.finished_run import Run, answers, load_run
 from fer_utils.run.folder import RunFolder
 
 FOLDER = REPOSITORY / "outputs" / "reference"
@@ -34,18 +34,16 @@ class Reference:
     def predict(self, files: str | Path | Sequence[str | Path], views: str | None = None) -> np.ndarray:
         """Class probabilities float32 [N, C] of image files, of all in a folder (by name), or of one file.
 
-        An image should show one upright face, cropped as in FER2013: from the brow to below the chin, and
-        little around it. It may have any size and colours; it is made grey and square.
-
         Raises:
             DataError: no image there, or one that cannot be read; it names the file.
         """
-        paths = picture_files(files)
-        images, broken, _ = read_files(paths, self.runs[0].config.image_size, self.runs[0].channels)
-        if broken:
-            row, reason = next(iter(broken.items()))
-            raise DataError(f"{paths[row]}: {reason} ({len(broken)} of {len(paths)} files cannot be read)")
-        return np.mean([run.predict(images, views) for run in self.runs], axis=0)
+        return self.predict_files(files, views)[list(self.class_names)].to_numpy(np.float32)
+
+    def predict_files(
+        self, files: str | Path | Sequence[str | Path], views: str | None = None
+    ) -> pd.DataFrame:
+        """The same as a table: see `answers`."""
+        return answers(self.runs, files, views)
 
 
 def load_reference(name: str) -> Reference:
@@ -72,20 +70,3 @@ def unknown_reference(name: str, known: Sequence[str]) -> ConfigError:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none here'}"
     return ConfigError(f"no reference is called {name!r}: {hint}; make reproduce RUN=NAME trains one")
-
-
-def picture_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The paths in `files`, or those of the images in a folder, by name.
-
-    Raises:
-        DataError: a path that does not exist, or a folder without images.
-    """
-    paths = [Path(path) for path in ([files] if isinstance(files, (str, Path)) else files)]
-    if len(paths) == 1 and (folder := paths[0]).is_dir():
-        paths = sorted(folder / name for name, _ in walk(folder) if name.lower().endswith(IMAGE_SUFFIXES))
-    if not paths:
-        raise DataError(f"{files}: no images there ({', '.join(IMAGE_SUFFIXES)})")
-    for path in paths:
-        if not path.is_file():
-            raise DataError(f"{path}: no such image")
-    return paths

@@ -11,8 +11,8 @@ from PIL import Image
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.run import reference as references
-from fer_utils.run.finished_run import load_run
-from fer_utils.run.reference import Reference, load_reference, picture_files
+from fer_utils.run.finished_run import load_run, picture_files
+from fer_utils.run.reference import Reference, load_reference
 from tools import reproduce as reference
 from tools.reproduce import Plan
 
