@@ -84,12 +84,23 @@ def headline(run: Run, competition: Competition) -> str:
     name, guess = commonest(scores)
     guessing = f"always answering {name} reaches {100 * guess:.1f} %"
     lines = [f"**Valid accuracy {describe(scores)}**, seed {run.config.seed}; {guessing}."]
+    if late := _out_of_time(run):
+        lines.insert(0, f"**{late}**")
     if scores["ci_low"] <= guess:
         causes = run.config.warnings or ["train longer (epochs), or look at the labels with `01_eda`"]
         lines.append(f"**Not shown to be better than guessing**: {'; '.join(causes)}.")
     if competition.is_demo:
         lines.append("Drawn demo faces: no number here says anything of real ones.")
     return "\n\n".join(lines)
+
+
+def _out_of_time(run: Run) -> str:
+    """What a run says that ended by its time limit; "" for any other."""
+    training = run.metrics["training"]
+    if not training.get("out_of_time"):
+        return ""
+    done = f"{training['epochs']} of {run.config.epochs} epochs"
+    return f"OUT OF TIME after {done}: run the same again to resume there"
 
 
 def curves_in_words(run: Run) -> str:
@@ -129,10 +140,8 @@ def shares_in_words(preds: np.ndarray, labels: np.ndarray, class_names: tuple[st
 
 def print_results(run: Run) -> None:
     """Print how good the run is and where its submission is."""
-    training = run.metrics["training"]
-    if training.get("out_of_time"):
-        done = f"{training['epochs']} of {run.config.epochs} epochs"
-        print(f"OUT OF TIME after {done}: run the same again to resume there")
+    if late := _out_of_time(run):
+        print(late)
     for name in ("valid", "test"):
         if not (scores := run.metrics.get(name)):
             continue

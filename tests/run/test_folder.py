@@ -63,7 +63,7 @@ def test_pictures_of_another_size_are_resized(run):
     assert np.array_equal(probs, run.predict(resize(images, run.config.image_size)))
 
 
-@pytest.mark.parametrize("images", [np.zeros((2, 1, 20, 20)), np.zeros((2, 3, 16, 16), np.uint8)])
+@pytest.mark.parametrize("images", [np.zeros((2, 1, 20, 20)), np.zeros((2, 2, 16, 16), np.uint8)])
 def test_other_arrays_are_refused(run, images):
     with pytest.raises(DataError, match="uint8"):
         run.predict(images)

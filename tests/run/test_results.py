@@ -84,3 +84,11 @@ def test_class_shares_of_a_submission_differ_beyond_chance_or_not():
     assert "sad 0.0 % (training " in shares_in_words(never, train, names)
     assert shares_in_words(never[:20], train, names).endswith("none.")  # too few to tell
     assert "angry 100.0 %" in shares_in_words(np.zeros(500, int), train, names)
+
+
+def test_a_run_that_ended_by_its_time_limit_says_so_first(tiny):
+    run = finished(LABELS, LABELS, Config(epochs=9))
+    assert "OUT OF TIME" not in headline(run, of(tiny, LABELS))
+    run.metrics["training"] |= {"out_of_time": True, "epochs": 4}
+    said = headline(run, of(tiny, LABELS))
+    assert said.startswith("**OUT OF TIME after 4 of 9 epochs: run the same again to resume there**")

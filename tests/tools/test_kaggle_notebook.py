@@ -295,7 +295,8 @@ def run_on_kaggle(sandbox, bundle, box: Path, inputs: dict[str, Path], **values)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     executed = nbformat.read(box / "working" / "__notebook__.ipynb", as_version=4)
     outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
-    return "".join(output.get("text", "") for output in outputs)
+    words = [output.get("text", "") + output.get("data", {}).get("text/markdown", "") for output in outputs]
+    return "".join(words)
 
 
 def check_submission(box: Path, faces: Path) -> None:
