@@ -48,7 +48,7 @@ def learning_curves(
     lines = {
         "train_{}": ("train", "o-", SPLIT_COLORS["train"]),
         "valid_{}": ("valid, weights", "s--", SPLIT_COLORS["valid"]),
-        "valid_{}_average": ("valid, moving average", "^-.", RED),
+        "valid_{}_average": ("valid, moving average", "^-.", BLUE),
     }
     for ax, quantity, factor, unit in ((axs[0], "loss", 1, ""), (axs[1], "accuracy", 100, " (%)")):
         for column, (label, look, color) in lines.items():

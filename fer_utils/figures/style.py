@@ -32,7 +32,7 @@ SPLIT_COLORS = {"train": "#000000", "valid": "#900000", "test": "#00564e"}
 # The second sign of lines, so that no figure depends on colour alone.
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 # Everything else: two things to distinguish, what is not significant, axes and error bars, boxes on an image.
-BLUE, RED, GREY, DARK, YELLOW = "#0072b2", "#d55e00", "#8c8c8c", "#444444", "#e69f00"
+BLUE, RED, GREY, DARK, YELLOW = "#0072b2", "#c1272d", "#8c8c8c", "#444444", "#e69f00"
 
 
 def set_style() -> None:
