@@ -156,7 +156,7 @@ def describe_learning_curve(curve: pd.DataFrame) -> str:
     if not last.estimated:
         half = curve.iloc[-2]
         return (
-            f"**Not measurable here.** The error does not fall measurably from half of the pictures "
+            f"**Not measurable here.** The accuracy does not rise measurably from half of the pictures "
             f"({100 * half.accuracy:.1f} %) to all ({100 * now.accuracy:.1f} %), so nothing can be said of "
             "twice as many. More seeds (`study_seeds`) may tell."
         )

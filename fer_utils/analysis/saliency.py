@@ -227,5 +227,5 @@ def describe_occlusion(table: pd.DataFrame) -> str:
     if len(helps):
         text += f" It is more often right without: {', '.join(helps.index)}."
     if len(rest := table.index[~sure]):
-        text += f" No measurable difference: {', '.join(rest)}."
+        text += f" No measurable difference after correction for several tests (Holm): {', '.join(rest)}."
     return text

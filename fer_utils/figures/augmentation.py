@@ -89,9 +89,10 @@ def _signed(value: float) -> str:
 
 
 def _cut_off(face: Tensor, tile: Tensor) -> str:
-    """Of the pixels, the shares that a change of light makes black or white, in a line of its own."""
+    """Of the pixels, the shares that a change of light makes black or white, in any colour, in a line of its
+    own."""
     shares = {
-        word: float(((tile == end) & (face != end)).float().mean())
+        word: float(((tile == end) & (face != end)).any(1).float().mean())
         for end, word in ((0, "black"), (1, "white"))
     }
     words = [f"{share:.0%} {word}" for word, share in shares.items() if share >= 0.005]
@@ -108,11 +109,14 @@ def _boxes(face: Tensor, columns: int, generator: torch.Generator) -> tuple[Tens
 def label_captions(targets: Tensor, class_names: Sequence[str]) -> list[str]:
     """The labels of each target [N, C] with their shares in percent, the largest first; one alone without."""
     captions = []
-    for row in (100 * targets).round().int().tolist():
-        ranked = sorted(
-            ((share, name) for share, name in zip(row, class_names, strict=True) if share), reverse=True
-        )
-        captions.append("\n".join(f"{name} {share} %" if share < 100 else name for share, name in ranked))
+    for row in (100 * targets).tolist():
+        found = [(share, name) for share, name in zip(row, class_names, strict=True) if share >= 0.05]
+        shares = [
+            (f"{share:.0f}" if 0.5 <= share < 99.5 else "<1" if share < 1 else ">99") for share, _ in found
+        ]
+        ranked = sorted(zip(found, shares, strict=True), reverse=True)
+        lines = [name if len(found) == 1 else f"{name} {text} %" for (_, name), text in ranked]
+        captions.append("\n".join(lines))
     return captions
 
 

@@ -109,9 +109,13 @@ def class_means(values: np.ndarray, labels: np.ndarray, class_names: Sequence[st
 
 
 def face_rows(rows: Mapping[str, np.ndarray | Tensor], ax: Axes, captions: Sequence[str] = ()) -> Axes:
-    """Named rows of equally many images, each as for `face_grid`."""
+    """Named rows of images, each as for `face_grid`; a shorter one ends with white, for which `captions` has
+    an empty text."""
     stacks = [_grey_levels(images) for images in rows.values()]
-    return face_grid(np.concatenate(stacks), ax, len(stacks[0]), captions=captions, row_labels=list(rows))
+    columns = max(map(len, stacks))
+    padding = [((0, columns - len(stack)), (0, 0), (0, 0), (0, 0)) for stack in stacks]
+    stacks = [np.pad(stack, pad, constant_values=255) for stack, pad in zip(stacks, padding, strict=True)]
+    return face_grid(np.concatenate(stacks), ax, columns, captions=captions, row_labels=list(rows))
 
 
 def _grey_levels(images: np.ndarray | Tensor) -> np.ndarray:

@@ -86,7 +86,7 @@ def test_the_sentence_on_hidden_parts_names_what_is_measurable():
     table = pd.DataFrame(rows, ["mouth", "chin", "nose"], columns)
     text = saliency.describe_occlusion(table)
     assert text.startswith("**Points of accuracy lost without a part: mouth 19.3 (14.8 to 23.9).**")
-    assert "more often right without: nose." in text and "No measurable difference: chin." in text
+    assert "more often right without: nose." in text and "(Holm): chin." in text
     nothing = saliency.describe_occlusion(table.assign(p=0.5))
     assert (
         "lost without a part: none, measurably.**" in nothing and "chin" in nothing.split("No measurable")[1]

@@ -16,6 +16,7 @@ import torch
 from fer_utils.config import AUGMENTATION, Config
 from fer_utils.demo.dataset import make_demo
 from fer_utils.figures import augmentation
+from fer_utils.figures.faces import face_rows
 from fer_utils.files import REPOSITORY
 from fer_utils.learning import training_loop
 from fer_utils.learning.augment import augment, to_float
@@ -196,3 +197,21 @@ def test_labels_are_named_with_their_shares():
         "sad 75 %\nhappy 25 %",
         "sad 50 %\nfear 50 %",
     ]
+
+
+def test_a_share_too_small_to_round_is_not_left_out():
+    targets = torch.tensor([[0.998, 0.002, 0], [0.5, 0.5, 0]])
+    assert augmentation.label_captions(targets, NAMES)[0] == "happy >99 %\nsad <1 %"
+
+
+def test_a_pixel_counts_once_whatever_its_colours():
+    face = torch.full((1, 3, 10, 10), 0.5)
+    face[:, 0, :5] = 0.9  # red alone is cut off, in half of the pixels
+    assert augmentation._cut_off(face, (face + 0.1).clamp(max=1)) == "\n50% white"
+
+
+def test_rows_of_different_lengths_keep_each_picture_in_its_row(ax):
+    rows = {"first": np.zeros((3, 1, 8, 8), np.uint8), "second": np.full((2, 1, 8, 8), 100, np.uint8)}
+    drawn = np.asarray(face_rows(rows, ax).images[0].get_array())
+    below = drawn[drawn.shape[0] // 2 :]
+    assert (below[:8, :8] == 100).all() and not (below == 0).any()
