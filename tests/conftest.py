@@ -13,6 +13,8 @@ from fer_utils.competition import Competition, Split, SubmissionFormat
 from fer_utils.data.load import load_competition
 from fer_utils.run.train import fit
 
+import tests  # noqa: F401, I001 (IPython 7 puts a package of its own with this name on the path later)
+
 matplotlib.use("Agg")
 os.environ["FER_CACHE"] = "off"  # test_cache.py gives each test one of its own
 # Networks this small run faster on one thread, and several test processes may share two cores.
