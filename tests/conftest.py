@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
+import tests  # noqa: F401, I001 (IPython 7 puts a package of its own with this name on the path later)
 from fer_utils.competition import Competition, Split, SubmissionFormat
 from fer_utils.data.load import load_competition
 from fer_utils.run.train import fit
-
-import tests  # noqa: F401, I001 (IPython 7 puts a package of its own with this name on the path later)
 
 matplotlib.use("Agg")
 os.environ["FER_CACHE"] = "off"  # test_cache.py gives each test one of its own
