@@ -19,7 +19,8 @@ PIP    := -m pip --quiet --disable-pip-version-check install
 LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-package fer-utils --custom-compile-command "make lock" $(ARGS)
 
-# Tests of what never runs on Kaggle: with its versions they would only repeat `make test`.
+# Tests of what never runs on Kaggle, and half of the random layouts: with its versions they would only repeat
+# `make test`.
 NOT_RUN_ON_KAGGLE = $(addprefix --ignore=tests/,test_benchmarks.py test_browser.py test_readme.py test_structure.py \
 	tools/test_gpu.py tools/test_predict.py tools/test_report.py tools/test_reproduce.py tools/test_sweep.py) \
 	--deselect "tests/data/test_composer.py::test_random_layouts_are_read_right_or_refused[fresh]"

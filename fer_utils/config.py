@@ -19,17 +19,10 @@ DATA_PARAMETERS = (
 )
 NETWORK_PARAMETERS = ("width", "dropout", "drop_path", "pretrained", "image_size")
 AUGMENTATION = (
-    "flip",
-    "rotate",
-    "scale",
-    "shift",
-    "shear",
-    "brightness",
-    "contrast",
-    "hue",
-    "saturation",
-    "erase",
+    *("flip", "rotate", "scale", "shift", "shear"),
+    *("brightness", "contrast", "hue", "saturation", "erase"),
 )
+COLORS = ("auto", "grey", "rgb")
 MAY_CHANGE = ("data", "out", "device", "n_devices", "checkpoint_seconds", "max_hours")
 # Parameters of committed runs that were removed since, with the values at which they did nothing.
 REMOVED = {"whiten": (False,), "compile_mode": ("auto", "off")}
@@ -70,7 +63,7 @@ class Config:
     max_hours: float = _parameter(0.0, "stop in time to write results within these hours; 0: no limit", 0, 1e4)
     # data
     image_size: int = _parameter(48, "height and width in pixels; images of another size are resized", 16, 512)
-    color: str = _parameter("auto", 'grey, rgb, or auto: rgb where more than 5 % of the images have colours', choices=("auto", "grey", "rgb"))
+    color: str = _parameter("auto", 'grey, rgb, or auto: rgb where more than 5 % of the images have colours', choices=COLORS)
     split_seed: int = _parameter(0, "of the validation split, where one is made; members of an ensemble share it", 0, 2**31)
     n_folds: int = _parameter(10, "the validation split gets one part in n_folds, where one is made or pool_valid is on", 2, 100)
     fold: int = _parameter(0, "which of the n_folds parts, from 0", 0, 99)

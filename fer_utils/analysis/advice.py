@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.analysis.next_steps import Variants
-from fer_utils.config import AUGMENTATION, PRESETS, Config
+from fer_utils.analysis.small_trainings import STRENGTHS
+from fer_utils.config import PRESETS, Config
 from fer_utils.files import REPOSITORY
 from fer_utils.run.finished_run import Run
 
 MOST = 3  # things to try
-STRENGTHS = {name: getattr(Config(), name) for name in AUGMENTATION}
 
 
 def advice(run: Run, changes: pd.DataFrame, variants: Variants | None, data: str = "run") -> str:

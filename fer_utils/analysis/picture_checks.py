@@ -42,7 +42,7 @@ def face_distance(images: np.ndarray) -> np.ndarray:
     largest distances, followed by unusual crops.
 
     Args:
-        images: uint8 [N, 1, H, W].
+        images: uint8 [N, C, H, W].
 
     Returns:
         float32 [N].

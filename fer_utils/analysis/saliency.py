@@ -70,7 +70,7 @@ def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_si
     """Which parts of a picture support a class (Grad-CAM, Selvaraju et al. 2017).
 
     Args:
-        images: uint8 [N, 1, H, W].
+        images: uint8 [N, C, H, W].
         classes: int64 [N], the class to explain for each picture.
 
     Returns:
@@ -95,7 +95,7 @@ def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_si
 
 def shuffle_weights(model: nn.Module, images: np.ndarray) -> nn.Module:
     """A copy of the network with the values of each parameter tensor permuted, and with the statistics of its
-    batch norms computed anew on `images` uint8 [N, 1, H, W], so that activations keep their usual size."""
+    batch norms computed anew on `images` uint8 [N, C, H, W], so that activations keep their usual size."""
     generator = torch.Generator().manual_seed(0)
     model = copy.deepcopy(model)
     with torch.no_grad():
@@ -159,7 +159,7 @@ def checked_maps(run: Run, images: np.ndarray, classes: np.ndarray) -> tuple[np.
 
 
 def face_regions(images: np.ndarray) -> dict[str, tuple[slice, slice]]:
-    """Boxes (rows, columns) around the parts of roughly aligned faces, uint8 [N, 1, H, W].
+    """Boxes (rows, columns) around the parts of roughly aligned faces, uint8 [N, C, H, W].
 
     The eyes and the mouth are the bands of the mean face, in its upper and lower half, that are darkest
     compared with the rows around them; the other parts follow from these two.
@@ -198,7 +198,7 @@ def occlusion_table(
     """The accuracy lost when a part of the face is hidden (occlusion, Zeiler and Fergus 2014), plain view.
 
     Args:
-        images: uint8 [N, 1, H, W].
+        images: uint8 [N, C, H, W].
         labels: int64 [N].
         regions: from `face_regions`.
 

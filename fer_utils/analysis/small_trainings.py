@@ -24,6 +24,9 @@ from fer_utils.progress import bar
 from fer_utils.run.finished_run import Run
 from fer_utils.run.train import fit
 
+# What is on by default; what is off stays as the base has it.
+STRENGTHS = {name: strength for name in AUGMENTATION if (strength := getattr(Config(), name))}
+
 
 def study_config(config: Config, out: str | Path, n_train: int, epochs: int, width: float) -> Config:
     """A small network for the data of `config`, `n_train` pictures; otherwise as the preset `quick`.
@@ -88,13 +91,13 @@ def variant_runs(
     # Test labels are not used, even if the data has them.
     test = None if competition.test is None else competition.test.without_labels()
     competition, train = replace(competition, test=test), competition.train
-    folds, defaults = split_folds(train, 4, config.split_seed), Config()
+    folds = split_folds(train, 4, config.split_seed)
     variants = {
         "base": (config, train),
         "quarter": (replace(config, epochs=4 * config.epochs), train.take(folds < 1)),
         "half": (replace(config, epochs=2 * config.epochs), train.take(folds < 2)),
         "longer": (replace(config, epochs=2 * config.epochs), train),
-        "augmented": (replace(config, **{name: getattr(defaults, name) for name in AUGMENTATION}), train),
+        "augmented": (replace(config, **STRENGTHS), train),
     }
     if fixes is not None:
         try:

@@ -70,9 +70,8 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
         return images
     out = np.empty((*images.shape[:2], size, size), np.uint8)
     for image, target in zip(images, out, strict=True):
-        _fill(
-            target, resized(Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, 2)), size)
-        )
+        pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, 2)
+        _fill(target, resized(Image.fromarray(pixels), size))
     return out
 
 
@@ -111,9 +110,8 @@ def decode(source: Path | bytes | None, size: int, channels: int = 1) -> tuple[n
         if file.width * file.height > MAX_PIXELS:
             raise ValueError(f"{file.width} x {file.height} pixels are too many")
         is_colour = file.mode not in ("L", "1", "LA", "I", "I;16", "I;16B", "F")
-        image = (_scaled(np.asarray(file)) if file.mode[0] in "IF" else file).convert(
-            "L" if channels == 1 else "RGB"
-        )
+        image = _scaled(np.asarray(file)) if file.mode[0] in "IF" else file
+        image = image.convert("L" if channels == 1 else "RGB")
         turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation))
         image = image if turn is None else image.transpose(turn)
     pixels = np.empty((channels, size, size), np.uint8)
@@ -165,9 +163,8 @@ def read_files(
     broken, forms, start = {}, Counter(), 0
     blocks = [sources[k : k + DECODED_TOGETHER] for k in range(0, len(sources), DECODED_TOGETHER)]
     try:
-        for block, reasons, seen in bar(
-            _decoded(blocks, len(sources), size, channels), "decoding", len(blocks)
-        ):
+        decoded = _decoded(blocks, len(sources), size, channels)
+        for block, reasons, seen in bar(decoded, "decoding", len(blocks)):
             images[start : start + len(block)] = block
             broken |= {start + row: reason for row, reason in reasons.items()}
             forms.update(seen)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_utils.competition import Competition, DataError, Rejected, Split
-from fer_utils.config import check_choice
+from fer_utils.config import COLORS, check_choice
 from fer_utils.data.column_names import COLUMNS
 from fer_utils.data.corrections import apply_fixes, clean_training
 from fer_utils.data.files.cache import Cache
@@ -30,7 +30,6 @@ from fer_utils.demo.dataset import make_demo
 from fer_utils.files import find_path
 
 MAX_REJECTED_SHARE = 0.01
-COLORS = ("auto", "grey", "rgb")
 LOOKED_AT, MIN_COLOUR_SHARE = 256, 0.05  # pictures for "auto", and the share with colours for rgb
 
 

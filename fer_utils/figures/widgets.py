@@ -27,7 +27,7 @@ FULL_WIDTH = {"width": "100%", "max_width": "960px"}
 
 
 def draw_strengths(faces: Tensor, config: Config, generator: torch.Generator) -> plt.Figure:
-    """Draws of `faces` [N, 1, H, W] in 0..1 at the strengths of `config`, twelve in a row."""
+    """Draws of `faces` [N, C, H, W] in 0..1 at the strengths of `config`, twelve in a row."""
     fig, ax = plt.subplots(figsize=(11, 0.95 * -(-len(faces) // 12)))
     face_grid(augment(faces, config, generator), ax, columns=12)
     return fig
@@ -78,7 +78,7 @@ def browse_faces(
     """A browser of faces: a menu for each column in `by`, a range of confidence, pages of `PAGE` faces.
 
     Args:
-        images: uint8 [N, 1, H, W]; the table's index names the rows.
+        images: uint8 [N, C, H, W]; the table's index names the rows.
         table: columns `confidence`, those of `by` and those of the caption.
         caption: as for `table_gallery`.
         start: the first choice of menus; the others, and a choice that no face has, start with "any".

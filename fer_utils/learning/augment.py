@@ -101,11 +101,12 @@ def random_color(images: Tensor, hue: float, saturation: float, generator: torch
 def recolour(images: Tensor, turn: Tensor, factor: Tensor) -> Tensor:
     """Images [N, 3, H, W] with their hues turned by a share of the colour circle and their saturation scaled,
     at the same brightness; both [N, 1, 1, 1]."""
-    to_yiq = torch.tensor(_YIQ, device=images.device)
-    luma, first, second = torch.einsum("ij,njhw->nihw", to_yiq, images).split(1, dim=1)
-    cos, sin = (part * factor for part in (torch.cos(2 * math.pi * turn), torch.sin(2 * math.pi * turn)))
-    turned = torch.cat([luma, cos * first - sin * second, sin * first + cos * second], dim=1)
-    return torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_yiq), turned).clamp_(0, 1)
+    to_yiq = torch.tensor(_YIQ)
+    cos, sin = (wave(2 * math.pi * turn) * factor for wave in (torch.cos, torch.sin))
+    one, zero = torch.ones_like(cos), torch.zeros_like(cos)
+    turned = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
+    matrix = torch.linalg.inv(to_yiq).to(images.device) @ turned @ to_yiq.to(images.device)
+    return torch.einsum("nij,njhw->nihw", matrix, images).clamp_(0, 1)
 
 
 def random_erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:

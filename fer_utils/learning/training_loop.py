@@ -153,10 +153,10 @@ def train_epoch(
 
 
 def first_batch(config: Config, images: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
-    """What the first step of a training sees of images uint8 [N, 1, H, W].
+    """What the first step of a training sees of images uint8 [N, C, H, W].
 
     Returns:
-        The row numbers [B] of its pictures; these, augmented, as float [B, 1, H, W]; what they are after
+        The row numbers [B] of its pictures; these, augmented, as float [B, C, H, W]; what they are after
         `mix`; and [B, B], the share of each picture (column) in each of those.
     """
     rows, generator = batches(len(images), config, 0)[0], _generator(config.seed, 1, device)

@@ -16,9 +16,8 @@ import numpy as np
 from fer_utils.competition import DataError
 from fer_utils.data.files.archives import check_growth, opened_bytes
 
-Header = tuple[
-    str, tuple[int, ...], str
-]  # the key of an array in its file, its shape and its kind as in numpy
+# The key of an array in its file, its shape and its kind as in numpy.
+Header = tuple[str, tuple[int, ...], str]
 
 
 def form_of(path: str | Path) -> str:

@@ -287,7 +287,7 @@ def _own_columns(tree: Tree, files: list[str | None]) -> list[tuple[str, str, li
         columns.append(("file name", NAMES, labels))
     for suffix in READERS:
         if 2 * sum(name.endswith(suffix) for name in tree.files) <= len(files):
-            continue  # too few: a look at each picture takes as long as reading it
+            continue  # too few to label most pictures
         labels = [file_label(tree, file, suffix) if file else None for file in files]
         if sum(label is not None for label in labels) * 2 > len(labels):
             columns.append((f"label file {suffix}", LABEL_FILES, labels))
