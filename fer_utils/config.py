@@ -17,7 +17,7 @@ DATA_PARAMETERS = (
     *("image_size", "color", "n_folds", "fold", "pool_valid"),
     *("layout", "columns", "classes", "splits", "groups", "clean", "label_fixes", "allow_rejected"),
 )
-NETWORK_PARAMETERS = ("width", "dropout", "drop_path", "pretrained", "image_size")
+NETWORK_PARAMETERS = ("width", "dropout", "drop_path", "image_size")
 AUGMENTATION = (
     *("flip", "rotate", "scale", "shift", "shear"),
     *("brightness", "contrast", "hue", "saturation", "erase"),
@@ -82,6 +82,7 @@ class Config:
     dropout: float = _parameter(0.2, "share of features dropped before the classifier", 0, 0.95)
     drop_path: float = _parameter(0.0, "share of images that skip the last residual block (medium, large, timm/NAME)", 0, 0.9)
     pretrained: bool = _parameter(False, "start from published weights (timm/NAME only, needs internet once)")
+    weights: str = _parameter("none", 'file to start from: a path, or its name in the data attached on Kaggle; or "none"')
     # training
     batch_size: int = _parameter(128, "images per step", 2, 65_536)
     optimizer: str = _parameter("sgd", "sgd (with Nesterov momentum), adamw, or muon (needs the fewest epochs)", choices=("sgd", "adamw", "muon"))
@@ -89,6 +90,8 @@ class Config:
     momentum: float = _parameter(0.9, "of sgd; beta1 of adamw", 0, 0.999)
     weight_decay: float = _parameter(5e-4, "on weights, never on norms and biases; about 0.05 for adamw", 0, 10)
     schedule: str = _parameter("onecycle", "of the learning rate after the warm-up: onecycle (linear), cosine or constant", choices=("onecycle", "cosine", "constant"))
+    layer_decay: float = _parameter(1.0, "factor on the rate from each layer to the one below it (timm/NAME only); 1: off", 0.1, 1)
+    head_epochs: int = _parameter(0, "first epochs, in which only the classifier learns", 0, 9_999)
     warmup: float = _parameter(0.2, "share of the steps in which the learning rate rises", 0, 0.9)
     start_size: int = _parameter(0, "pixels in the first epoch, growing to image_size over two thirds of the run; 0: off", 0, 512)
     label_smoothing: float = _parameter(0.1, "share of the target spread over all classes", 0, 0.9)
@@ -139,6 +142,10 @@ class Config:
             raise ConfigError(f"start_size must not exceed image_size ({end}), got {start}")
         if 0 < start < 16:  # the networks halve an image up to four times
             raise ConfigError(f"start_size must be 0 (off) or at least 16, got {start}")
+        if self.head_epochs >= self.epochs:
+            raise ConfigError(f"head_epochs must be below epochs ({self.epochs}), got {self.head_epochs}")
+        if self.layer_decay < 1 and self.optimizer == "muon":
+            raise ConfigError("layer_decay must be 1 for muon, which trains from scratch: try adamw")
         if self.optimizer == "adamw" and self.learning_rate > 0.02:
             advice = "is far too high for adamw: try 0.002 (0.1 is for sgd)"
             raise ConfigError(f"learning_rate {self.learning_rate} {advice}")
@@ -201,7 +208,8 @@ class Config:
         lowest, advice = 0.005, "0.1 (0.002 is for adamw)"
         if self.optimizer == "adamw":
             lowest, advice = 3e-4, "0.002"
-        if self.learning_rate < lowest and not self.pretrained:  # fine-tuning takes low rates
+        is_fine_tuning = self.pretrained or self.weights != "none"  # which takes low rates
+        if self.learning_rate < lowest and not is_fine_tuning:
             lines.append(
                 f"learning_rate {self.learning_rate:g} is far too low for {self.optimizer}: "
                 f"type learning_rate = {advice}"
@@ -220,7 +228,7 @@ class Config:
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """The arguments of `create_model`, except the name and the number of classes."""
+        """The arguments of `create_model` that a run's own weights need, except name, classes and channels."""
         return {name: getattr(self, name) for name in NETWORK_PARAMETERS}
 
 

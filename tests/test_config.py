@@ -49,8 +49,9 @@ def test_a_config_is_frozen():
 
 
 def test_json_round_trip_keeps_every_parameter(tmp_path):
-    # image_size is at its top here, so that start_size, at its own, fits beneath it.
-    values = {field.name: changed_value(field) for field in FIELDS} | {"image_size": 512, "n_folds": 100}
+    # At their top, so that start_size and head_epochs, at their own, fit beneath them.
+    values = {field.name: changed_value(field) for field in FIELDS}
+    values |= {"image_size": 512, "n_folds": 100, "epochs": 10_000}
     values |= {"learning_rate": 0.001, "n_devices": "2"}  # adamw; a number or "auto"
     config = Config(**values)
     assert config.changed() == values, "every parameter differs from its default"
@@ -166,7 +167,8 @@ def test_a_number_outside_its_range_is_refused_with_both_ends_named(field):
 
 @pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
 def test_both_ends_of_a_range_are_allowed(field):
-    room = {"image_size": 512, "n_folds": 100, "learning_rate": 0.001} | {field.name: field.default}
+    room = {"image_size": 512, "n_folds": 100, "epochs": 10_000, "learning_rate": 0.001}
+    room[field.name] = field.default
     for end in (field.metadata["low"], field.metadata["high"]):
         value = type(field.default)(end)
         assert getattr(Config(**(room | {field.name: value})), field.name) == value
@@ -183,6 +185,7 @@ def test_a_word_that_is_no_choice_is_refused_and_the_nearest_suggested(field):
     ("values", "message"),
     [
         ({"fold": 10, "n_folds": 10}, r"fold must be below n_folds \(10\), got 10"),
+        ({"head_epochs": 8}, r"head_epochs must be below epochs \(8\), got 8"),
         ({"start_size": 49, "image_size": 48}, r"start_size must not exceed image_size \(48\), got 49"),
         ({"start_size": 8}, "start_size must be 0 .* or at least 16, got 8"),
         ({"optimizer": "adamw", "learning_rate": 0.1}, "too high for adamw: try 0.002"),

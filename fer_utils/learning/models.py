@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_utils.config import ConfigError, check_choice
+from fer_utils.learning.pretrained import HOW_TO_ATTACH
+
+# Of the three channels of ImageNet's pictures, where timm names no others.
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -75,21 +79,23 @@ class FaceNet(nn.Module):
 
 
 class Normalised(nn.Module):
-    """Any backbone after the same normalisation."""
+    """Any backbone after a normalisation by the `mean` and `std` of each channel, or of all."""
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, backbone: nn.Module, mean: Sequence[float] = (0.5,), std: Sequence[float] = (0.25,)):
         super().__init__()
         self.backbone = backbone
+        for name, values in {"mean": mean, "std": std}.items():  # [C, 1, 1]
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.backbone(normalise(images))
+        return self.backbone(normalise(images, self.mean, self.std))
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalise(images: Tensor, mean: Tensor | float = 0.5, std: Tensor | float = 0.25) -> Tensor:
     """Images from 0..1 to about zero mean and unit spread, by constants. To standardise each image would undo
     the changes of brightness and contrast, and made no clear difference on FER2013 (PublicTest, n = 3,589,
     one seed, `small`, 5 epochs: 57.6 and 57.1 %)."""
-    return (images - 0.5) / 0.25
+    return (images - mean) / std
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,7 @@ def create_model(
     """Build a network for images in 0..1 [N, channels, H, W] that gives logits [N, num_classes].
 
     The parameters are those of `Config`; `image_size` matters only to timm's networks of fixed size, and
-    `channels` is 1 for grey images, 3 for colours.
+    `channels` is 1 for grey images, 3 for colours. timm's networks normalise as their published weights want.
 
     Raises:
         ConfigError: an unknown name, or an option that this network does not have.
@@ -188,10 +194,11 @@ def create_model(
             raise ConfigError(f"width must be 1 for {name}: choose another timm backbone instead")
         options = {"num_classes": num_classes, "drop_rate": dropout, "pretrained": pretrained}
         options |= {"in_chans": channels} | ({"drop_path_rate": drop_path} if drop_path else {})
-        return Normalised(_timm_backbone(name.removeprefix("timm/"), image_size, options))
+        backbone = _timm_backbone(name.removeprefix("timm/"), image_size, options)
+        return Normalised(backbone, *(_constants(backbone, key, channels) for key in ("mean", "std")))
     check_choice("model", name, [*MODELS, "timm/NAME"])
     if pretrained:
-        raise ConfigError(f"pretrained: {name!r} has no published weights; some timm/NAME models have")
+        raise ConfigError(f"pretrained: {name!r} has no published weights; timm/NAME have, or set weights")
     model = MODELS[name](ModelOptions(num_classes, width, dropout, drop_path, channels))
     if drop_path and not any(isinstance(module, Residual) for module in model.modules()):
         problem = f"drop_path must be 0 for {name}, which has no residual blocks that can be skipped"
@@ -243,7 +250,13 @@ def _timm_backbone(name: str, image_size: int, options: dict[str, Any]) -> nn.Mo
         reason = f"({type(error).__name__}: {error})"
         if not options["pretrained"] or isinstance(error, TypeError):  # an option it does not have
             raise ConfigError(f"timm/{name} cannot be built {reason}") from error
-        advice = "Download them once where there is internet, or set pretrained to False"
         raise ConfigError(
-            f"pretrained: the weights of timm/{name} are not available {reason}. {advice}"
+            f"pretrained: the weights of timm/{name} are not available {reason}. Without internet they come "
+            f"from a file: {HOW_TO_ATTACH}"
         ) from error
+
+
+def _constants(backbone: nn.Module, key: str, channels: int) -> list[float]:
+    """What a timm network's published weights expect as `key` ("mean" or "std") of each channel."""
+    values = getattr(backbone, "pretrained_cfg", {}).get(key, IMAGENET[key])
+    return list(values) if channels == 3 else [sum(values) / len(values)]

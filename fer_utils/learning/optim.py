@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer_utils.config import Config
+from fer_utils.config import Config, ConfigError
 
 # The length of Muon's updates is fixed, so its rate has a meaning of its own: `learning_rate` is that of SGD,
 # and the convolutions move at this share of it, with the momentum of the paper.
@@ -41,6 +41,8 @@ def make_optimizer(
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    if config.layer_decay < 1:
+        groups = layer_groups(model, config)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), fused=True)
     nesterov = config.momentum > 0
@@ -51,6 +53,34 @@ def make_optimizer(
         for p in model.parameters():
             sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
     return sgd
+
+
+def layer_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
+    """A group of parameters for each layer of a timm network; its "lr_scale" falls by `layer_decay` from the
+    classifier down: published weights near the images are general and should move least (Howard and Ruder
+    2018; as in BEiT, Bao et al. 2022).
+
+    Raises:
+        ConfigError: this network does not say which its layers are.
+    """
+    from timm.optim import param_groups_layer_decay  # slow to import
+
+    if not hasattr(getattr(model, "backbone", None), "group_matcher"):
+        raise ConfigError(f"layer_decay must be 1 for {config.model}: only timm/NAME know their layers")
+    return param_groups_layer_decay(model.backbone, config.weight_decay, layer_decay=config.layer_decay)
+
+
+def train_classifier_only(model: nn.Module, only: bool) -> None:
+    """Let only the classifier, the last linear layer, take gradients; or all parameters again.
+
+    Raises:
+        ConfigError: there is no linear layer.
+    """
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ConfigError("head_epochs must be 0 for a network without a linear classifier")
+    model.requires_grad_(not only)
+    linear[-1].requires_grad_(True)
 
 
 class Muon(torch.optim.Optimizer):

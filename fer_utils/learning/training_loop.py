@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_utils.competition import Competition, Split
-from fer_utils.config import Config
+from fer_utils.config import Config, ConfigError
 from fer_utils.learning.augment import augment, mix, resize, to_float
 from fer_utils.learning.device import choose_precision
 from fer_utils.learning.distributed import ALONE, Team, share_norms
@@ -29,7 +29,9 @@ from fer_utils.learning.optim import (
     learning_rate_factor,
     make_optimizer,
     sam_perturbation,
+    train_classifier_only,
 )
+from fer_utils.learning.pretrained import find_weights, load_weights
 
 
 class TrainingError(RuntimeError):
@@ -42,6 +44,7 @@ class Learner:
     Args:
         team: the processes that train it together.
         precision: what "auto" was resolved to in an earlier session; None: as in `config`.
+        is_new: whether it starts from pretrained weights, if `config` names some, and not from a checkpoint.
 
     Raises:
         ConfigError: the network cannot be built, or not in this precision or by several processes.
@@ -54,17 +57,23 @@ class Learner:
         device: torch.device,
         team: Team = ALONE,
         precision: str | None = None,
+        is_new: bool = True,
     ):
         torch.manual_seed(config.seed)
         self.config, self.team = config, team
         self.fingerprint = competition.fingerprint
         self.num_classes = len(competition.class_names)
+        has_file = config.weights != "none"
         options = config.model_options | {"channels": competition.channels}
+        options["pretrained"] = config.pretrained and is_new and not has_file
         model = create_model(config.model, self.num_classes, **options)
+        self.loaded = load_weights(model, find_weights(config.weights)) if has_file and is_new else None
         model = model.to(device, memory_format=torch.channels_last)
         self.device = next(model.parameters()).device
         precision = precision or config.precision
         self.dtype = team.agree(choose_precision(precision, model, config.image_size))
+        if team.size > 1 and config.head_epochs:
+            raise ConfigError("head_epochs must be 0 where several devices train one network")
         self.model = share_norms(model) if team.size > 1 else model
         self.forward = team.wrap(self.model)
         self.optimizer = make_optimizer(self.model, config, self.dtype)
@@ -126,6 +135,8 @@ def train_epoch(
     """
     config, device, team = learner.config, learner.device, learner.team
     learner.model.train()
+    if config.head_epochs:
+        train_classifier_only(learner.model, epoch < config.head_epochs)
     size = size_of_epoch(config, epoch)
     order = batches(len(labels), config, epoch)
     steps, n = order.shape
@@ -137,7 +148,7 @@ def train_epoch(
             generator = _generator(config.seed, 1 + done, device, team)
             rate = config.learning_rate * learning_rate_factor(done / (config.epochs * steps), config)
             for group in learner.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("lr_scale", 1.0)
             batch, true = to_float(images[image_rows[step]].to(device)), labels[order[step]]
             batch = resize(augment(batch, config, generator), size)
             targets = F.one_hot(true, learner.num_classes).float() if soft is None else soft[order[step]]

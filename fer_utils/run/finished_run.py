@@ -58,7 +58,6 @@ class Run:
             DataError: model.safetensors is damaged, or has the weights of another network.
         """
         options = self.config.model_options | {"channels": self.channels}
-        options["pretrained"] = False  # its own weights follow
         model = create_model(self.config.model, len(self.class_names), **options)
         self.folder.load_weights(model)
         return model.to(choose_device(self.config.device)).eval()

@@ -19,6 +19,7 @@ import time
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from dataclasses import asdict
 from io import StringIO
 
 import torch
@@ -123,13 +124,18 @@ def _start_or_resume(
 ) -> Learner:
     """A learner as the checkpoint left it, or a new one whose config.json is written."""
     precision = recorded_precision(folder, config, competition.fingerprint, device)
-    learner = Learner(config, competition, device, team, precision)
+    is_new = not folder.checkpoint.exists
+    learner = Learner(config, competition, device, team, precision, is_new)
     if team.leads:
         parameters, operations = model_cost(learner.model, config.image_size)
         size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds an image"
         devices = device.type + (f" x {team.size}" if team.size > 1 else "")
         print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
     resumed = folder.checkpoint.load(learner)
+    if not resumed and not is_new:  # a damaged one: from the start, with pretrained weights if there are some
+        learner = Learner(config, competition, device, team, precision)
+    if team.leads and learner.loaded:
+        print(f"pretrained: {learner.loaded.report}", flush=True)
     if len(set(team.gather((learner.epoch, learner.step, learner.resumed)))) > 1:
         raise TrainingError(f"the processes found different checkpoints in {folder}: do all of them see it?")
     record, now = folder.record(), environment(device, learner.dtype)
@@ -145,7 +151,7 @@ def _start_or_resume(
             "label_values": list(competition.label_values),
             "notes": list(competition.notes),
             "environment": now,
-        }
+        } | ({"weights": asdict(learner.loaded)} if learner.loaded else {})
         folder.write_config(config, record)
     return learner
 
@@ -202,7 +208,7 @@ def _run_epochs(
             seconds = time.perf_counter() - before
             # The shortest so far: the first one on a GPU also loads kernels.
             learner.validation_seconds = min(seconds, learner.validation_seconds or math.inf)
-            row["learning_rate"] = learner.optimizer.param_groups[0]["lr"]
+            row["learning_rate"] = learner.optimizer.param_groups[-1]["lr"]
             row["size"] = size_of_epoch(config, epoch)
             with interruption.whole():
                 learner.history.append(row)

@@ -206,7 +206,7 @@ def test_pretrained_weights_that_are_not_available_say_what_to_do(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(
-        ConfigError, match="(?s)weights of .*no route to huggingface.*set pretrained to False"
+        ConfigError, match="(?s)weights of .*no route to huggingface.*on Kaggle attach a dataset"
     ):
         create_model(TINY_TIMM, 7, pretrained=True)
 

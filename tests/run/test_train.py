@@ -112,6 +112,7 @@ ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "image_
 ELSEWHERE |= {"max_hours", "color"}
 ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected"}
 ELSEWHERE |= {"classes", "splits", "groups", "pool_valid", "pretrained", "teacher", "teacher_weight"}
+ELSEWHERE |= {"weights", "layer_decay", "head_epochs"}  # tests/learning/test_pretrained.py
 
 
 def test_every_knob_has_a_changed_value_here():
