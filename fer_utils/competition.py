@@ -9,12 +9,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from fer_utils.files import DataError
+from fer_utils.on_disk import take
+
 # The order of FER2013 and of most competitions since (Goodfellow et al. 2013).
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-
-
-class DataError(ValueError):
-    """The data cannot be used as it is; the message names the file or row and says what to do."""
 
 
 POOLED = "valid/"  # put before validation ids that also occur in train, where the two are pooled
@@ -54,7 +53,7 @@ class Split:
     def take(self, rows: np.ndarray) -> Split:
         """The split of `rows` (indices or a boolean mask [N]), in their order."""
         columns = (self.images, self.labels, self.ids, self.votes, self.groups)
-        return Split(*(None if column is None else column[rows] for column in columns))
+        return Split(*(None if column is None else take(column, rows) for column in columns))
 
     def without_labels(self) -> Split:
         """The same images with their labels hidden."""
@@ -174,11 +173,15 @@ class Competition:
 
 def picture_groups(images: np.ndarray) -> np.ndarray:
     """Number the distinct pictures of uint8 [N, ...]: exact copies share a number. Returns int64 [N]."""
-    digests = [hashlib.blake2b(image, digest_size=16).digest() for image in np.ascontiguousarray(images)]
-    return pd.factorize(np.array(digests, dtype="V16").view("S16"))[0]
+    return pd.factorize(_digests(images))[0]
 
 
-def copies_of(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which of uint8 [N, C, H, W] also stand, exactly, among `others` [M, C, H, W]. Returns bool [N]."""
-    groups, other_groups = np.split(picture_groups(np.concatenate([images, others])), [len(images)])
-    return np.isin(groups, other_groups)
+def _digests(images: np.ndarray) -> np.ndarray:
+    """A digest of the bytes of each picture, as text of 32 hexadecimal digits."""
+    images = np.ascontiguousarray(images)
+    return np.array([hashlib.blake2b(image, digest_size=16).hexdigest() for image in images], dtype="S32")
+
+
+def copies_of(images: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    """Which of uint8 [N, C, H, W] also stand, exactly, in one of `others` [M, C, H, W]. Returns bool [N]."""
+    return np.isin(_digests(images), np.concatenate([_digests(other) for other in others]))

@@ -16,9 +16,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fer_utils.competition import DataError
-
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class DataError(ValueError):
+    """The data cannot be used as it is; the message names the file or row and says what to do."""
 
 
 class OutputError(OSError):

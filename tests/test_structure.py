@@ -14,6 +14,7 @@ FLOORS = (
         "fer_utils.config",
         "fer_utils.competition",
         "fer_utils.files",
+        "fer_utils.on_disk",
         "fer_utils.progress",
         "fer_utils.command_line",
     },

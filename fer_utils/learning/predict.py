@@ -30,7 +30,8 @@ def view_probs(
     rows = []
     # TF32 has the precision of float16; `flags` would switch cuDNN off without `enabled`.
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
-        for batch in bar(torch.tensor(np.asarray(images)).split(batch_size), "predicting"):
+        images = torch.from_numpy(np.require(images, requirements="W"))
+        for batch in bar(images.split(batch_size), "predicting"):
             batch = to_float(batch.to(device))
             probs = [model(view(batch, *one)).float().softmax(1) for one in VIEWS[views]]
             rows.append(torch.stack(probs).cpu())

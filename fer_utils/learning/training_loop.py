@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -32,6 +34,10 @@ from fer_utils.learning.optim import (
     train_classifier_only,
 )
 from fer_utils.learning.pretrained import find_weights, load_weights
+from fer_utils.on_disk import is_large
+
+# Batches that a thread fetches while the device computes: enough for a slow read now and then.
+FETCHED_AHEAD = 3
 
 
 class TrainingError(RuntimeError):
@@ -140,7 +146,8 @@ def train_epoch(
     size = size_of_epoch(config, epoch)
     order = batches(len(labels), config, epoch)
     steps, n = order.shape
-    order, image_rows = order.to(device), order.to(images.device)
+    gathered = gather(images, order[learner.step :], device)
+    order = order.to(device)
     mine = team.share(n)
     for step in range(learner.step, steps):
         with step_context():
@@ -149,7 +156,7 @@ def train_epoch(
             rate = config.learning_rate * learning_rate_factor(done / (config.epochs * steps), config)
             for group in learner.optimizer.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
-            batch, true = to_float(images[image_rows[step]].to(device)), labels[order[step]]
+            batch, true = to_float(next(gathered)), labels[order[step]]
             batch = resize(augment(batch, config, generator), size)
             targets = F.one_hot(true, learner.num_classes).float() if soft is None else soft[order[step]]
             batch, targets = mix(batch, targets, config.mixup, config.cutmix, generator)
@@ -161,6 +168,24 @@ def train_epoch(
         raise TrainingError(learner.diverged(f"a loss of {loss}"))
     learner.step, learner.totals = 0, torch.zeros_like(learner.totals)
     return loss, hits
+
+
+def gather(images: Tensor, order: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """The pictures uint8 [B, C, H, W] of each row of `order` [steps, B], on `device`.
+
+    What lies elsewhere, in the host's memory or in a file, is fetched by a thread while the device computes.
+    """
+    if images.device == device and not is_large(images.nbytes):
+        order = order.to(device)
+        yield from (images[rows] for rows in order)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        ahead = deque(thread.submit(images.__getitem__, rows) for rows in order[:FETCHED_AHEAD])
+        for step in range(len(order)):
+            batch = ahead.popleft().result()
+            if step + FETCHED_AHEAD < len(order):
+                ahead.append(thread.submit(images.__getitem__, order[step + FETCHED_AHEAD]))
+            yield batch.to(device)
 
 
 def first_batch(config: Config, images: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:

@@ -62,7 +62,7 @@ def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: s
     """
     plain, views, labels = arrays["probs"], arrays["probs_views"], arrays["labels"]
     earlier = [competition.train.images] + ([competition.valid.images] if name == "test" else [])
-    new = ~copies_of(competition.splits[name].images, np.concatenate(earlier))
+    new = ~copies_of(competition.splits[name].images, *earlier)
     return {
         "plain": evaluate(plain, labels, competition.class_names),
         "views": evaluate(views, labels, competition.class_names),
