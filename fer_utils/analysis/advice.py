@@ -26,13 +26,13 @@ def advice(run: Run, changes: pd.DataFrame, variants: Variants | None, data: str
         changes: from `next_steps.changes_table`.
         data: where the data lie; "run": where they lay in training.
     """
-    again = {"out": shown_path(run.out)} | ({} if data == "run" else {"data": data})
+    again = {"out": shown_path(run.out), "data": data}
     if not variants:
         return (
             "**Nothing was measured, so nothing is advised.** The small trainings decide (minutes on the "
             f"demo, hours of one core on FER2013):\n\n{_block(_line('04_error_analysis', again))}"
         )
-    possible = changes[changes.name.isin(["longer", "augmented", "average", "fixed"]) & changes.gain.notna()]
+    possible = changes[(changes.name != "half") & changes.gain.notna()]  # nobody can order more pictures
     if all(getattr(run.config, name) >= value for name, value in STRENGTHS.items()):
         possible = possible[possible.name != "augmented"]  # this run has them already
     sure = possible[possible.significant & (possible.gain > 0)]
@@ -65,28 +65,28 @@ def _measurement(row: pd.Series, variants: Variants, again: dict[str, Any]) -> s
 def _step(row: Any, run: Run, variants: Variants, data: str) -> str:
     """One thing to try, in Markdown."""
     out, seconds = f"{shown_path(run.out)}-{row.name}", run.metrics["training"]["seconds"]
-    note, recipe, expected = "", {"out": out}, f"{_points(row)}**"
+    note, recipes, expected = "", [{"out": out}], f"{_points(row)}**"
     if row.name == "longer":
-        recipe["epochs"], seconds = 2 * run.config.epochs, 2 * seconds
-        if (epochs := variants["base"][0].config.epochs) < run.config.epochs:
-            expected = f"gain not measurable here**; from {epochs} to {2 * epochs} epochs it was "
-            expected += f"{_points(row)}, expect less after {run.config.epochs}"
+        epochs, tried = run.config.epochs, variants["base"][0].config.epochs
+        recipes[0]["epochs"], seconds = 2 * epochs, 2 * seconds
+        if tried < epochs:
+            expected = f"gain not measurable here**; from {tried} to {2 * tried} epochs it was "
+            expected += f"{_points(row)}, expect less after {epochs}"
     elif row.name == "augmented":
-        recipe |= STRENGTHS
+        recipes[0] |= STRENGTHS
     elif row.name == "fixed":
-        recipe["label_fixes"] = shown_path(run.out / "label_fixes.csv")
+        recipes[0]["label_fixes"] = shown_path(run.out / "label_fixes.csv")
         note = " Review the file first; your own time is not counted."
-    commands = [_training(run, data, recipe)]
-    if row.name == "average":
+    else:
         seeds = range(run.config.seed + 1, run.config.seed + len(variants["base"]))
-        outs, seconds = [f"{out}-seed{seed}" for seed in seeds], seconds * len(seeds)
-        commands = [
-            _training(run, data, {"seed": seed, "out": one}) for seed, one in zip(seeds, outs, strict=True)
-        ]
-        members = ", ".join([shown_path(run.out), *outs])
-        commands.append(
-            _line("05_ensemble", {"runs": members, "out": out} | ({} if data == "run" else {"data": data}))
+        recipes, seconds = (
+            [{"seed": seed, "out": f"{out}-seed{seed}"} for seed in seeds],
+            seconds * len(seeds),
         )
+    commands = [_training(run, data, recipe) for recipe in recipes]
+    if row.name == "average":
+        members = ", ".join([shown_path(run.out), *(recipe["out"] for recipe in recipes)])
+        commands.append(_line("05_ensemble", {"runs": members, "out": out, "data": data}))
     return (
         f"Try {row.change}: {expected}, in about {duration(seconds)} on the machine of this run."
         f"{note}\n\n{_block(*commands)}"
@@ -95,21 +95,22 @@ def _step(row: Any, run: Run, variants: Variants, data: str) -> str:
 
 def _training(run: Run, data: str, changes: Mapping[str, Any]) -> str:
     """The command that trains the recipe of `run` with `changes`, from the preset nearest to it."""
-    wanted = run.config.to_dict() | changes
-    wanted["data"] = run.config.data if data == "run" else data
+    wanted = run.config.to_dict() | {"data": run.config.data if data == "run" else data} | changes
     commands = []
     for preset in PRESETS:
-        base = Config.from_dict({"preset": preset}).to_dict()
-        differing = {name: value for name, value in wanted.items() if value != base[name] or name in changes}
-        commands.append(differing if preset == "none" else {"preset": preset} | differing)
+        base = Config.from_dict({"preset": preset}).to_dict() | {"preset": "none"}
+        given = {"preset": preset} | wanted
+        commands.append({n: value for n, value in given.items() if value != base[n] or n in changes})
     return _line("03_training", min(commands, key=len))
 
 
 def _line(notebook: str, parameters: Mapping[str, Any]) -> str:
     """The command that runs a notebook with these parameters, broken into lines of less than 100 letters."""
-    parts = [f"-p {name} {shlex.quote(str(value))}" for name, value in parameters.items()]
     lines = [f".venv/bin/papermill notebooks/{notebook}.ipynb outputs/{notebook}.ipynb"]
-    for part in parts:
+    for name, value in parameters.items():
+        if (name, value) == ("data", "run"):  # the default of both notebooks
+            continue
+        part = f"-p {name} {shlex.quote(str(value))}"
         if len(lines[-1]) + len(part) > 96:
             lines.append("   ")
         lines[-1] += f" {part}"

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from fer_utils.analysis.audit import all_images
 from fer_utils.competition import Competition, copies_of
 from fer_utils.data.images import with_channels
 from fer_utils.progress import bar
@@ -35,8 +36,7 @@ def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
         correlation at the best shift of up to a sixteenth of the size; `mirrored`.
     """
     different = table[~table.blank].drop_duplicates("group").index.to_numpy()[:MOST_COMPARED]
-    images = np.concatenate([split.images for split in competition.splits.values()])[different]
-    images = with_channels(images, 1)
+    images = with_channels(all_images(competition)[different], 1)
     pairs = pd.concat(
         _near(images, images, mirrored, within=True).assign(mirrored=mirrored) for mirrored in (False, True)
     )

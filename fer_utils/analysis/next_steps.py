@@ -33,25 +33,23 @@ def changes_table(run: Run, labels: np.ndarray, variants: Variants | None) -> pd
         variants: from `small_trainings.variant_runs`.
 
     Returns:
-        A row per change: its `name` and `change`, in words; `gain` in points of validation accuracy with its
-        95 % interval `low` and `high` over pictures and seeds, nan where not measured; `significant`, whether
-        p, corrected for the number of changes (Holm 1979), is below 0.05, never with a single seed; `why`
-        it is not measured.
+        A row per change: its `name` and `change`, in words; `gain` in points of validation accuracy, its 95 %
+        interval `low` and `high` over pictures and seeds, and `p`, nan where not measured; `significant`,
+        whether p, corrected for the number of changes (Holm 1979), is below 0.05, never with a single seed;
+        `why` it is not measured.
     """
-    variants = variants or {}
-    right = {name: _correct(runs, labels) for name, runs in variants.items()}
-    measured, missing = [], []
+    right = {name: _correct(runs, labels) for name, runs in (variants or {}).items()}
+    rows = []
     for name, change in CHANGES.items():
-        row = {"name": name, "change": change, "significant": False, "why": _why_not(name, run, right)}
-        (missing if row["why"] else measured).append(
-            row | ({} if row["why"] else _gain(name, variants, labels))
-        )
-    seeds = len(right.get("base", ()))
-    for row, p in zip(measured, holm(np.array([row["p"] for row in measured])), strict=True):
-        row["significant"] = bool(p < 0.05 and seeds > 1)
-    measured.sort(key=lambda row: -row["gain"])
-    columns = ["name", "change", "gain", "low", "high", "significant", "why"]
-    return pd.DataFrame([*measured, *missing], columns=columns)
+        why = _why_not(name, run, right)
+        gain = {} if why else _gain(name, variants, labels)
+        rows.append({"name": name, "change": change, "significant": False, "why": why} | gain)
+    columns = ["name", "change", "gain", "low", "high", "p", "significant", "why"]
+    table = pd.DataFrame(rows, columns=columns)
+    if len(right.get("base", ())) > 1:
+        measured = table.why == ""
+        table.loc[measured, "significant"] = holm(table.p[measured].to_numpy()) < 0.05
+    return table.sort_values("gain", ascending=False, kind="stable", ignore_index=True)
 
 
 def _correct(runs: Sequence[Run], labels: np.ndarray) -> np.ndarray:
@@ -74,12 +72,8 @@ def _why_not(name: str, run: Run, right: Mapping[str, np.ndarray]) -> str:
 
 
 def error_falls(half: np.ndarray, whole: np.ndarray) -> bool:
-    """Whether all of the pictures give a measurably lower error than half of them. If not, nothing can be
-    said of twice as many.
-
-    Args:
-        half, whole: bool [R, N], the correct predictions of R seeds each.
-    """
+    """Whether all pictures give a measurably lower error than half of them, from the correct predictions bool
+    [R, N] of R seeds each. If not, nothing can be said of twice as many."""
     if min(len(half), len(whole)) < 2:
         return False  # two single trainings differ by chance
     samples = resampled_accuracies([half, whole])
@@ -117,35 +111,29 @@ def describe_changes(changes: pd.DataFrame, variants: Variants | None) -> str:
     if changes.gain.isna().all():
         return "Not measurable here: no change was measured."
     sure = changes[changes.significant]
-    helps, harms = (list(sure.change[side]) for side in (sure.gain > 0, sure.gain < 0))
-    seeds = len(variants["base"])
-    text = f"**Helps: {', '.join(helps) or 'nothing, measurably'}. "
-    text += f"Harms: {', '.join(harms) or 'nothing, measurably'}.** Measured on {describe_network(variants)}."
-    return (
-        text if seeds > 1 else f"{text} With one seed nothing counts as sure: set study_seeds to 2 or more."
-    )
-
-
-def describe_network(variants: Variants) -> str:
-    """The network of the small trainings."""
+    helps, harms = (", ".join(sure.change[side]) for side in (sure.gain > 0, sure.gain < 0))
     training, seeds = variants["base"][0].metrics["training"], len(variants["base"])
-    return (
+    text = (
+        f"**Helps: {helps or 'nothing, measurably'}. Harms: {harms or 'nothing, measurably'}.** Measured on "
         f"a small network ({training['parameters'] / 1e6:.2f} M parameters, {training['epochs']} epochs, "
-        f"{seeds} seed{'s' * (seeds > 1)} of each training)"
+        f"{seeds} seed{'s' * (seeds > 1)} of each training)."
     )
+    if seeds == 1:
+        text += " With one seed nothing counts as sure: set study_seeds to 2 or more."
+    return text
 
 
 def learning_curve_table(variants: Variants, labels: np.ndarray, n_train: int) -> pd.DataFrame:
     """The learning curve of the small network: `n` training pictures, mean `accuracy` over seeds with its
     95 % interval `low` and `high` over pictures and seeds. Where the error falls, a last row, `estimated`,
     for twice the pictures, by `next_doubling`."""
-    right = {name: _correct(variants[name], labels) for name in ("quarter", "half", "base")}
-    rows = []
-    for (name, part), share in zip(right.items(), (4, 2, 1), strict=True):
-        low, high = np.quantile(resampled_accuracies([part])[:, 0], [0.025, 0.975])
+    rows, right = [], {}
+    for name, share in (("quarter", 4), ("half", 2), ("base", 1)):
+        right[name] = _correct(variants[name], labels)
+        low, high = np.quantile(resampled_accuracies([right[name]]), [0.025, 0.975])
         rows.append((n_train // share, right[name].mean(), low, high, False))
     if error_falls(right["half"], right["base"]):
-        gain, now = _gain("half", variants, labels), rows[-1][1]
+        gain, now = _gain("half", variants, labels), right["base"].mean()
         rows.append((2 * n_train, *(now + gain[key] / 100 for key in ("gain", "low", "high")), True))
     return pd.DataFrame(rows, columns=["n", "accuracy", "low", "high", "estimated"])
 

@@ -6,20 +6,19 @@ Each is an ordinary run in its own folder: an interrupted one resumes, and a fin
 from __future__ import annotations
 
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fer_utils.analysis.label_doubts import cleanlab_is_installed, doubtful_labels, write_suggestions
+from fer_utils.analysis.label_doubts import describe_doubts, doubtful_labels, write_suggestions
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import AUGMENTATION, DATA_PARAMETERS, Config
 from fer_utils.data.corrections import apply_fixes
 from fer_utils.data.splits import split_folds
 from fer_utils.data.submission import default_format
 from fer_utils.files import resolve_out
-from fer_utils.learning.metrics import accuracy_of
 from fer_utils.progress import bar
 from fer_utils.run.finished_run import Run
 from fer_utils.run.train import fit
@@ -122,40 +121,9 @@ def _fit(config: Config, competition: Competition) -> Run:
         return fit(config, competition)
 
 
-@dataclass(frozen=True)
-class SmallTrainings:
-    """What the small trainings found.
-
-    Attributes:
-        judges: `accuracy_of` the networks out of fold, on the training pictures.
-        doubts: the `doubtful_labels` of the training split; None without cleanlab.
-        variants: from `variant_runs`.
-        note: what became of label_fixes.csv; empty if it was not to be written.
-    """
-
-    judges: dict[str, float]
-    doubts: pd.DataFrame | None
-    variants: dict[str, list[Run]]
-    note: str
-
-    def describe_doubts(self) -> str:
-        """How many labels are doubtful, and how much the networks that judge them can be trusted."""
-        if self.doubts is None:
-            return "Not measurable here: cleanlab is not installed (`pip install cleanlab`)."
-        n, share = self.judges["n"], 100 * self.judges["accuracy"]
-        if self.doubts.empty:
-            return f"None of {n:,} training labels is doubtful; the networks agree with {share:.0f} %."
-        clear = int(self.doubts.clear.sum())
-        return (
-            f"**{len(self.doubts):,} of {n:,} training labels are doubtful, {clear:,} of them clearly.** The "
-            f"networks that judge them agree with {share:.0f} % of all labels; the weaker they are, the more "
-            "of their doubts are their own errors."
-        )
-
-
 def small_trainings(
     run: Run, competition: Competition, n_folds: int, epochs: int, width: float, n_seeds: int = 1
-) -> SmallTrainings:
+) -> tuple[dict[str, list[Run]], pd.DataFrame | None, str]:
     """Do all small trainings for the data of `run`, in `run.out`/studies.
 
     Together they take about 3 + 7 `n_seeds` times as long as one. Suggestions for doubtful labels are written
@@ -166,16 +134,18 @@ def small_trainings(
         n_folds: of `out_of_fold_probs`.
         epochs, width: of `study_config`.
         n_seeds: of `variant_runs`.
+
+    Returns:
+        The `variant_runs`; the `doubtful_labels` of the training split, None without cleanlab; and how many
+        these are and how far to trust them, in words.
     """
     folder = run.out / "studies" / f"width{width:g}-epochs{epochs}"
     labels = competition.train.labels
     config = study_config(run.config, folder, len(labels), epochs, width)
     probs = out_of_fold_probs(replace(config, epochs=round(1.25 * epochs)), competition, n_folds)
-    doubts, fixes, note = None, None, ""
-    if cleanlab_is_installed():
-        doubts = doubtful_labels(probs, labels, competition.class_names)
-        if run.config.label_fixes == "none":
-            fixes = run.out / "label_fixes.csv"
-            note = write_suggestions(fixes, doubts, competition.train)
-    variants = variant_runs(config, competition, fixes, n_seeds)
-    return SmallTrainings(accuracy_of(probs.argmax(1) == labels), doubts, variants, note)
+    doubts, fixes = doubtful_labels(probs, labels, competition.class_names), None
+    if doubts is not None and run.config.label_fixes == "none":
+        fixes = run.out / "label_fixes.csv"
+        write_suggestions(fixes, doubts, competition.train)
+    words = describe_doubts(doubts, len(labels), (probs.argmax(1) == labels).mean())
+    return variant_runs(config, competition, fixes, n_seeds), doubts, words
