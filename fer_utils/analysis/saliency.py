@@ -4,7 +4,6 @@ hidden."""
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Mapping
 
 import numpy as np
@@ -32,17 +31,6 @@ _PARTS = {
     "mouth": (("mouth", -0.22, 0.22), (0.25, 0.75)),
     "chin": (("mouth", 0.24, 0.6), (0.25, 0.75)),
 }
-
-
-def grad_cam_problem(run: Run) -> str:
-    """Why Grad-CAM is not available for a run; empty if it is. (Kaggle's image lacks captum.)"""
-    if importlib.util.find_spec("captum") is None:
-        return "captum is not installed: Grad-CAM is left out (pip install captum)"
-    try:
-        last_maps(run.model, run.config.image_size)
-    except DataError as error:
-        return f"Grad-CAM is left out: {error}"
-    return ""
 
 
 def last_maps(model: nn.Module, image_size: int) -> nn.Module:
@@ -151,10 +139,13 @@ def describe_sanity(check: dict[str, float]) -> str:
 
 
 def checked_maps(run: Run, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray | None, str]:
-    """The maps of `grad_cam`, and in words what they may be used for; None and why, if none are."""
-    if problem := grad_cam_problem(run):
-        return None, problem
-    maps = grad_cam(run.model, images, classes)
+    """The maps of `grad_cam`, and in words what they may be used for; None and why, if there are none."""
+    try:
+        maps = grad_cam(run.model, images, classes)
+    except ModuleNotFoundError:  # as in Kaggle's image
+        return None, "captum is not installed: Grad-CAM is left out (pip install captum)"
+    except DataError as error:
+        return None, f"Grad-CAM is left out: {error}"
     return maps, describe_sanity(sanity_check(run.model, images, classes, maps))
 
 
@@ -204,17 +195,14 @@ def occlusion_table(
 
     Returns:
         A row per part, the costliest first: `lost`, points of accuracy, with the 95 % interval of the paired
-        difference `low` and `high`; `p` (McNemar); `n`; `area`, the share of the picture that was hidden.
+        difference `low` and `high`; `p` (McNemar); `n`.
     """
-    whole = run.predict(images, "plain").argmax(1)
-    rows = {}
+    whole, rows = run.predict(images, "plain").argmax(1), {}
     for name, box in bar(regions.items(), "hiding parts"):
         test = paired_test(whole, run.predict(hide(images, box), "plain").argmax(1), labels)
         points = [100 * test[key] for key in ("difference", "ci_low", "ci_high")]
-        area = images[0, 0][box].size / images[0, 0].size
-        rows[name] = (*points, test["p"], test["n"], area)
-    columns = ["lost", "low", "high", "p", "n", "area"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        rows[name] = (*points, test["p"], test["n"])
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["lost", "low", "high", "p", "n"])
     return table.sort_values("lost", ascending=False)
 
 
