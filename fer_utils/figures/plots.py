@@ -95,32 +95,25 @@ def reliability(table: pd.DataFrame, ax: Axes, label: str = "", color: str = BLU
     ax.plot([0, 1], [0, 1], color=DARK, lw=1, ls=":")
     ax.plot(table.confidence, table.accuracy, color=color, lw=1)
     ax.scatter(table.confidence, table.accuracy, 10 + 200 * table.n / table.n.sum(), color=color, label=label)
-    ax.set(
-        xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="Calibration", aspect="equal"
-    )
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set_title("Calibration")
     return ax
 
 
 def accuracy_intervals(scores: dict[str, dict[str, Any]], ax: Axes) -> Axes:
     """Accuracy with its 95 % interval for several named results, from `metrics.evaluate`."""
     points = 100 * pd.DataFrame(scores).loc[["accuracy", "ci_low", "ci_high"]].T.astype(float)
-    dots_with_intervals(ax, points.accuracy, points.ci_low, points.ci_high, BLUE)
+    dots_with_intervals(ax, (points.accuracy, points.ci_low, points.ci_high), BLUE)
     for row, value in enumerate(points.accuracy):
         ax.annotate(f"{value:.1f}", (value, row), xytext=(0, 7), textcoords="offset points", ha="center")
     ax.set(xlabel="valid accuracy (%), 95 % interval")
     return label_rows(ax, points.index)
 
 
-def dots_with_intervals(
-    ax: Axes,
-    values: pd.Series,
-    low: pd.Series,
-    high: pd.Series,
-    colors: Any,
-    offset: float = 0,
-    label: str | None = None,
-) -> None:
-    """A dot with a horizontal interval for each row; those that are nan are left out."""
+def dots_with_intervals(ax: Axes, points: Any, colors: Any, offset: float = 0, label: str = "") -> None:
+    """A dot with a horizontal interval for each row of `points`: values, lower and upper ends. Those that are
+    nan are left out."""
+    values, low, high = points
     places = np.arange(len(values)) + offset
     ax.hlines(places, low, high, colors=colors, lw=2)
     ax.scatter(values, places, color=colors, zorder=3, label=label)
@@ -163,12 +156,9 @@ def precision_and_recall(table: pd.DataFrame, ax: Axes) -> Axes:
     """Both for each class with their 95 % intervals, from `metrics.per_class_table`; a class that is never
     predicted has no precision."""
     shares = 100 * table.drop(columns=["n", "n_predicted"])
-    for name, n, color, offset in (
-        ("recall", table.n, BLUE, -0.15),
-        ("precision", table.n_predicted, RED, 0.15),
-    ):
-        values, low, high = shares[name].where(n > 0), shares[f"{name}_low"], shares[f"{name}_high"]
-        dots_with_intervals(ax, values, low, high, color, offset, label=name)
+    for name, color, offset in (("recall", BLUE, -0.15), ("precision", RED, 0.15)):
+        values, low, high = (shares[name + end] for end in ("", "_low", "_high"))
+        dots_with_intervals(ax, (values.where(low.notna()), low, high), color, offset, label=name)
     ax.set(xlabel="%, 95 % interval", title="Precision and recall")
     ax.legend(frameon=False, loc="lower left")
     return label_rows(ax, [f"{name} (n = {n:,})" for name, n in table.n.items()])
@@ -179,9 +169,6 @@ def coverage(table: pd.DataFrame, ax: Axes) -> Axes:
     points = 100 * table
     ax.fill_between(points.coverage, points.ci_low, points.ci_high, color=BLUE, alpha=0.2, lw=0)
     ax.plot(points.coverage, points.accuracy, "o-", ms=4, color=BLUE)
-    ax.set(
-        xlabel="most confident predictions kept (%)",
-        ylabel="accuracy among them (%)",
-        title="Accuracy against coverage",
-    )
+    ax.set(xlabel="most confident predictions kept (%)", ylabel="accuracy among them (%)")
+    ax.set_title("Accuracy against coverage")
     return ax

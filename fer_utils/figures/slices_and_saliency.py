@@ -36,7 +36,7 @@ def intervals(
     bool [N], are coloured by their sign. A row without a value has no dot."""
     colors = np.where(significant, np.where(table[value] > 0, BLUE, RED), GREY)
     ax.axvline(0, color=DARK, lw=1, ls=":")
-    dots_with_intervals(ax, table[value], table.low, table.high, colors)
+    dots_with_intervals(ax, (table[value], table.low, table.high), colors)
     return label_rows(ax, names)
 
 
@@ -84,9 +84,8 @@ def gains(changes: pd.DataFrame, ax: Axes) -> Axes:
         ax.text(0, row, f" {why}", va="center", fontsize=9, color=DARK, style="italic")
     if changes.gain.isna().all():
         ax.set(xticks=[], xlim=(-1, 1))
-    ax.set(
-        xlabel="points of accuracy, 95 % interval", title="Gain: blue helps, red harms, grey may be nothing"
-    )
+    ax.set_xlabel("points of accuracy, 95 % interval")
+    ax.set_title("Gain: blue helps, red harms, grey may be nothing")
     return ax
 
 
@@ -94,15 +93,12 @@ def learning_curve(table: pd.DataFrame, ax: Axes) -> Axes:
     """Accuracy by the number of training images, from `next_steps.learning_curve_table`."""
     points = 100 * table[["accuracy", "low", "high"]]
     errors = np.stack([points.accuracy - points.low, points.high - points.accuracy]).clip(min=0)
-    for rows, style, color, label in (
-        (~table.estimated.to_numpy(bool), "o-", BLUE, "measured"),
-        (table.estimated.to_numpy(bool), "o", RED, "twice the images, estimated"),
-    ):
-        if rows.any():
-            ax.errorbar(
-                table.n[rows], points.accuracy[rows], errors[:, rows], fmt=style, color=color, capsize=3,
-                label=label,
-            )  # fmt: skip
+    parts = {"measured": (~table.estimated, "o-", BLUE)}
+    if table.estimated.any():
+        parts["twice the images, estimated"] = (table.estimated, "o", RED)
+    for label, (rows, style, color) in parts.items():
+        look = {"fmt": style, "color": color, "capsize": 3, "label": label}
+        ax.errorbar(table.n[rows], points.accuracy[rows], errors[:, rows.to_numpy(bool)], **look)
     if table.estimated.any():
         ax.plot(table.n[-2:], points.accuracy[-2:], ls=":", color=RED)
         ax.legend(frameon=False, loc="lower right")

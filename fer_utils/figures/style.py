@@ -61,9 +61,8 @@ def class_colors(class_names: Sequence[str]) -> list[str]:
     shows it.
     """
     others = sorted(set(class_names) - set(EXPRESSION_COLORS))
-    colors = EXPRESSION_COLORS | dict(
-        zip(others, sns.color_palette("husl", max(1, len(others))).as_hex(), strict=False)
-    )
+    spare = sns.color_palette("husl", max(1, len(others))).as_hex()
+    colors = EXPRESSION_COLORS | dict(zip(others, spare, strict=False))
     return [colors[name] for name in class_names]
 
 
@@ -82,9 +81,8 @@ def save_figure(fig: Figure, out: str | Path, name: str) -> Path:
     """
     path = Path(out) / "figures" / f"{name}.png"
     if path.parent.is_symlink():
-        raise OutputError(
-            f"{path.parent} is a link: remove it, figures are written into the run's own folder"
-        )
+        advice = "remove it, figures are written into the run's own folder"
+        raise OutputError(f"{path.parent} is a link: {advice}")
     with atomic_write(path) as temporary:
         fig.savefig(temporary, bbox_inches="tight")
     return path
