@@ -37,11 +37,11 @@ def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     if not declared:
         raise ConfigError("no parameters found: first run their cell, which holds lines `name: type = value`")
     values = {name: checked_value(name, namespace[name], kind) for name, kind in declared.items()}
-    if values.get("preset", "none") == "none":
-        return values
-    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
-    unset = {name for name in defaults.keys() & values.keys() - later if values[name] == defaults[name]}
-    return {name: value for name, value in values.items() if name not in unset}
+    if values.get("preset", "none") != "none":
+        fields = dataclasses.fields(Config)
+        unset = {field.name for field in fields if values.get(field.name) == field.default} - later
+        values = {name: value for name, value in values.items() if name not in unset}
+    return values
 
 
 def _statements(source: str) -> list[ast.stmt]:
@@ -57,10 +57,10 @@ def _declared(source: str) -> dict[str, type]:
     for statement in _statements(source):
         match statement:
             case ast.AnnAssign(ast.Name(name), ast.Name(kind), ast.expr()):
-                declared[name] = _TYPES.get(kind)
+                declared |= {name: _TYPES[kind]} if kind in _TYPES else {}
             case _:
                 return {}
-    return {name: kind for name, kind in declared.items() if kind}
+    return declared
 
 
 def _assigned(source: str) -> list[str]:
