@@ -57,7 +57,8 @@ def _declared(source: str) -> dict[str, type]:
     for statement in _statements(source):
         match statement:
             case ast.AnnAssign(ast.Name(name), ast.Name(kind), ast.expr()):
-                declared |= {name: _TYPES[kind]} if kind in _TYPES else {}
+                if kind in _TYPES:
+                    declared[name] = _TYPES[kind]
             case _:
                 return {}
     return declared

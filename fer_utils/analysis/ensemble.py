@@ -64,8 +64,11 @@ def member_configs(recipe: str, n: int, shared: Mapping[str, Any]) -> list[Confi
         recipes = [{recipe: None}]
     if any(value is None for parameters in recipes for value in parameters.values()):
         raise ConfigError(f"recipe must be like 'model: medium, epochs: 24', got {recipe!r}")
-    own = [{"out": f"{shared['out']}/member{k}", "seed": shared["seed"] + k} for k in range(n)]
-    return [Config.from_dict({**recipes[k % len(recipes)], **shared, **own[k]}) for k in range(n)]
+    members = []
+    for k in range(n):
+        own = {"out": f"{shared['out']}/member{k}", "seed": shared["seed"] + k}
+        members.append(Config.from_dict({**recipes[k % len(recipes)], **shared, **own}))
+    return members
 
 
 def choose_members(members: np.ndarray, labels: np.ndarray) -> list[int]:
@@ -94,16 +97,11 @@ def cross_fitted_probs(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def member_table(runs: Sequence[Run], result: dict[str, Any]) -> pd.DataFrame:
     """A row per run: its model and seed, its validation scores, and whether `score_ensemble` chose it."""
-    return pd.DataFrame(
-        {
-            "run": [run.out.name for run in runs],
-            "model": [run.config.model for run in runs],
-            "seed": [run.config.seed for run in runs],
-            "valid accuracy": [f"{100 * score['accuracy']:.2f} %" for score in result["scores"]],
-            "log loss": [round(score["log_loss"], 3) for score in result["scores"]],
-            "chosen": [k in result["chosen"] for k in range(len(runs))],
-        }
-    )
+    rows = []
+    for k, (run, score) in enumerate(zip(runs, result["scores"], strict=True)):
+        accuracy, loss = f"{100 * score['accuracy']:.2f} %", round(score["log_loss"], 3)
+        rows.append((run.out.name, run.config.model, run.config.seed, accuracy, loss, k in result["chosen"]))
+    return pd.DataFrame(rows, columns=["run", "model", "seed", "valid accuracy", "log loss", "chosen"])
 
 
 def agreement(members: np.ndarray, names: Sequence[str]) -> pd.DataFrame:

@@ -55,11 +55,7 @@ def last_maps(model: nn.Module, image_size: int) -> nn.Module:
 
 
 def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Which parts of a picture support a class (Grad-CAM, Selvaraju et al. 2017).
-
-    Args:
-        images: uint8 [N, C, H, W].
-        classes: int64 [N], the class to explain for each picture.
+    """Which parts of uint8 [N, C, H, W] support the classes int64 [N] (Grad-CAM, Selvaraju et al. 2017).
 
     Returns:
         float32 [N, H, W], not negative; each map has a mean of 1, or is 0 where nothing supports the class.
@@ -115,27 +111,25 @@ def sanity_check(
     check: dict[str, float] = {"n": len(rows)}
     for name, part in (("shuffled", shuffled), ("others", others)):
         values = [spearmanr(maps[i].ravel(), part[i].ravel()).statistic for i in rows]
-        check[name] = float(np.nanmean(values)) if values else np.nan
+        check[name] = float(pd.Series(values, dtype=float).mean())  # nan without any
     return check
 
 
 def describe_sanity(check: dict[str, float]) -> str:
     """What the maps may be used for, by `sanity_check`, in words."""
     shuffled, others = check["shuffled"], check["others"]
-    numbers = (
-        f"(mean rank correlation {shuffled:.2f} with the map of shuffled weights, {others:.2f} with the map "
-        f"of another picture; {check['n']} pictures)"
-    )
     if np.isnan(shuffled) or np.isnan(others):
         return "**Not measurable here:** too few pictures have a map that is not empty."
+    words = "**The maps depend on the weights and on the picture**"
     if shuffled >= 0.5:
-        return f"**Do not read these maps:** they hardly depend on the weights {numbers}."
-    if others >= 0.5:
-        return (
-            "**The maps depend on the weights, but they are much alike for all pictures:** they show where "
-            f"the network looks in general, not why it errs on one picture {numbers}."
-        )
-    return f"**The maps depend on the weights and on the picture** {numbers}."
+        words = "**Do not read these maps:** they hardly depend on the weights"
+    elif others >= 0.5:
+        words = "**The maps depend on the weights, but they are much alike for all pictures:** they show "
+        words += "where the network looks in general, not why it errs on one picture"
+    return (
+        f"{words} (mean rank correlation {shuffled:.2f} with the map of shuffled weights, {others:.2f} with "
+        f"the map of another picture; {check['n']} pictures)."
+    )
 
 
 def checked_maps(run: Run, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray | None, str]:
@@ -166,12 +160,11 @@ def face_regions(images: np.ndarray) -> dict[str, tuple[slice, slice]]:
         "eyes": high + int(darkness[high:middle].argmax()),
         "mouth": middle + int(darkness[middle:low].argmax()),
     }
-    unit = line["mouth"] - line["eyes"]
-    boxes = {}
-    for name, ((anchor, first, last), (left, right)) in _PARTS.items():
-        top, bottom = (int(np.clip(round(line[anchor] + part * unit), 0, size)) for part in (first, last))
+    unit, boxes = line["mouth"] - line["eyes"], {}
+    for name, ((anchor, *ends), columns) in _PARTS.items():
+        top, bottom = (int(np.clip(round(line[anchor] + end * unit), 0, size)) for end in ends)
         if bottom > top:
-            boxes[name] = (slice(top, bottom), slice(round(left * size), round(right * size)))
+            boxes[name] = (slice(top, bottom), slice(*(round(end * size) for end in columns)))
     return boxes
 
 
@@ -189,8 +182,7 @@ def occlusion_table(
     """The accuracy lost when a part of the face is hidden (occlusion, Zeiler and Fergus 2014), plain view.
 
     Args:
-        images: uint8 [N, C, H, W].
-        labels: int64 [N].
+        images, labels: uint8 [N, C, H, W] and int64 [N].
         regions: from `face_regions`.
 
     Returns:
@@ -209,11 +201,12 @@ def occlusion_table(
 def describe_occlusion(table: pd.DataFrame) -> str:
     """Which hidden parts cost accuracy, from `occlusion_table`, in words (p by Holm's correction)."""
     sure = holm(table.p.to_numpy()) < 0.05
-    costs, helps = table[sure & (table.lost > 0)], table[sure & (table.lost < 0)]
-    lost = [f"{row.Index} {row.lost:.1f} ({row.low:.1f} to {row.high:.1f})" for row in costs.itertuples()]
-    text = f"**Points of accuracy lost without a part: {', '.join(lost) or 'none, measurably'}.**"
-    if len(helps):
-        text += f" It is more often right without: {', '.join(helps.index)}."
-    if len(rest := table.index[~sure]):
-        text += f" No measurable difference after correction for several tests (Holm): {', '.join(rest)}."
+    costs = table[sure & (table.lost > 0)].itertuples()
+    lost = ", ".join(f"{row.Index} {row.lost:.1f} ({row.low:.1f} to {row.high:.1f})" for row in costs)
+    helps, rest = (", ".join(table.index[rows]) for rows in (sure & (table.lost < 0), ~sure))
+    text = f"**Points of accuracy lost without a part: {lost or 'none, measurably'}.**"
+    if helps:
+        text += f" It is more often right without: {helps}."
+    if rest:
+        text += f" No measurable difference after correction for several tests (Holm): {rest}."
     return text

@@ -47,12 +47,9 @@ def study_config(config: Config, out: str | Path, n_train: int, epochs: int, wid
 def out_of_fold_probs(config: Config, competition: Competition, n_folds: int) -> np.ndarray:
     """Class probabilities float32 [N, C] of the training pictures, each by a network not trained on it.
 
+    The networks of `config` are trained on all folds but one each, in the folders `out`/fold{k}of{n_folds}.
     Exact copies are in one fold. The epoch of each network is chosen on the validation split, so the pictures
     it predicts have no influence on it.
-
-    Args:
-        config: of the networks; fold k is trained in the folder `out`/fold{k}of{n_folds}.
-        n_folds: number of networks; each is trained on all folds but one.
     """
     train = competition.train
     folds = split_folds(train, n_folds, config.split_seed)
@@ -87,9 +84,9 @@ def variant_runs(
         "augmented", with the default strengths of `Config`; "fixed", with the fixes (if they cannot be used,
         the reason is printed).
     """
-    # Test labels are not used, even if the data has them.
-    test = None if competition.test is None else competition.test.without_labels()
-    competition, train = replace(competition, test=test), competition.train
+    if competition.test is not None:  # its labels are not used, even if the data has them
+        competition = replace(competition, test=competition.test.without_labels())
+    train = competition.train
     folds = split_folds(train, 4, config.split_seed)
     variants = {
         "base": (config, train),
@@ -104,12 +101,13 @@ def variant_runs(
         except DataError as error:
             print(f"the fixes are not measured: {error}")
     runs: dict[str, list[Run]] = {name: [] for name in variants}
-    for k, name in bar([(k, name) for k in range(n_seeds) for name in variants], "small trainings"):
+    seeds = range(config.seed, config.seed + n_seeds)
+    for seed, name in bar([(seed, name) for seed in seeds for name in variants], "small trainings"):
         variant, split = variants[name]
         part = replace(competition, train=split)
         folder = f"{name}-{part.fingerprint[:8]}" if name == "fixed" else name  # other fixes: another run
-        folder = f"{config.out}/{folder}" + f"-seed{config.seed + k}" * (k > 0)
-        runs[name].append(_fit(replace(variant, out=folder, seed=config.seed + k), part))
+        folder = f"{config.out}/{folder}" + f"-seed{seed}" * (seed > config.seed)
+        runs[name].append(_fit(replace(variant, out=folder, seed=seed), part))
     return runs
 
 
@@ -129,11 +127,6 @@ def small_trainings(
     Together they take about 3 + 7 `n_seeds` times as long as one. Suggestions for doubtful labels are written
     to label_fixes.csv in `run.out`, unless the run was trained with fixes already. The networks out of fold
     are trained a quarter longer than the others, since better networks raise fewer false alarms.
-
-    Args:
-        n_folds: of `out_of_fold_probs`.
-        epochs, width: of `study_config`.
-        n_seeds: of `variant_runs`.
 
     Returns:
         The `variant_runs`; the `doubtful_labels` of the training split, None without cleanlab; and how many
