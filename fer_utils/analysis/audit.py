@@ -8,22 +8,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from itertools import combinations
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from fer_utils.analysis.near_copies import PAIRS, all_images, standardised
 from fer_utils.competition import Competition, picture_groups
 from fer_utils.data.images import BLANK_CONTRAST, light
 
 SPLITS = ("train", "valid", "test")
-PAIRS = (("valid", "train"), ("test", "train"), ("test", "valid"))  # whose pictures are looked for in which
-
-
-def all_images(competition: Competition) -> np.ndarray:
-    """The pictures of all splits, uint8 [N, C, H, W], in the order of `picture_table`."""
-    return np.concatenate([split.images for split in competition.splits.values()])
+FACE_COMPONENTS = 50
 
 
 def picture_table(competition: Competition) -> pd.DataFrame:
@@ -89,7 +86,7 @@ def audit(
     drift: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Count what the competition holds, ready for JSON, with its `picture_table`, and if they are given what
-    `picture_checks.near_report` and `picture_checks.split_drift` found."""
+    `near_copies.near_report` and `split_drift` found."""
     duplicates, by_split = duplicate_groups(table), table.groupby("split", observed=True)
     counts = table.groupby(["split", "label"], observed=False).size()
     repeats = table.duplicated(["split", "group"]).groupby(table.split, observed=True).sum()
@@ -154,3 +151,59 @@ def auc_interval(auc: float, n: int, m: int, reach: float = 1.96) -> tuple[float
     variance = auc * (1 - auc) + (m - 1) * (q1 - auc**2) + (n - 1) * (q2 - auc**2)
     error = reach * math.sqrt(max(variance, 0) / (n * m))
     return max(0.0, auc - error), min(1.0, auc + error)
+
+
+def face_distance(images: np.ndarray) -> np.ndarray:
+    """The part of each picture that the principal components of all pictures do not explain: 0 to 1.
+
+    The distance from face space (Turk and Pentland 1991) in 24 x 24 pixels. Text and drawings have the
+    largest distances, followed by unusual crops.
+
+    Args:
+        images: uint8 [N, C, H, W].
+
+    Returns:
+        float32 [N].
+    """
+    vectors, components = _principal_components(images)
+    kept = components[:, : min(FACE_COMPONENTS, max(1, len(images) // 40))]  # too few for the unusual ones
+    return np.linalg.norm(vectors - vectors @ kept @ kept.T, axis=1)
+
+
+def _principal_components(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centred thumbnails of 24 x 24 pixels, float32 [N, 576], and their principal components as columns."""
+    vectors = standardised(images, 24)
+    vectors = vectors - vectors.mean(0)
+    return vectors, np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1]
+
+
+def split_drift(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
+    """How well a classifier separates the pictures of two splits: 0.5 is chance, 1 means always.
+
+    A two-sample test by classifier (Lopez-Paz and Oquab 2017). Its features are the brightness, the contrast
+    and the leading components of thumbnails; it is evaluated by five-fold cross-validation.
+
+    Returns:
+        A row per pair of splits with at least 10 pictures, `n` of both, `auc`, `low` and `high` (95 %).
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    vectors, components = _principal_components(all_images(competition))
+    features = np.column_stack([vectors @ components[:, :FACE_COMPONENTS], table[["brightness", "contrast"]]])
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    rows = []
+    for here, there in combinations(competition.splits, 2):
+        chosen = table.split.isin([here, there]).to_numpy()
+        is_there = (table.split[chosen] == there).to_numpy()
+        n, m = np.bincount(is_there, minlength=2).tolist()
+        if min(n, m) >= 10:
+            some = features[chosen]
+            scores = cross_val_predict(model, some, is_there, cv=folds, method="decision_function")
+            auc = float(roc_auc_score(is_there, scores))
+            rows.append((f"{here}, {there}", f"{n:,}, {m:,}", auc, *auc_interval(auc, n, m)))
+    return pd.DataFrame(rows, columns=["splits", "n", "auc", "low", "high"]).set_index("splits")

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pandas as pd
 
-from fer_utils.analysis.audit import all_images
 from fer_utils.competition import Competition, copies_of
 from fer_utils.data.images import with_channels
 from fer_utils.progress import bar
@@ -18,8 +17,14 @@ NEAR, NEAR_MIRRORED = 0.92, 0.94
 # Pairs whose thumbnails correlate by so much are compared at every shift.
 _CANDIDATE, _THUMBNAIL = 0.90, 16
 _BLOCK, _MOST_PER_PICTURE = 1024, 5
+PAIRS = (("valid", "train"), ("test", "train"), ("test", "valid"))  # whose copies are looked for in which
 # Every picture is compared with every other: twice the pictures take four times as long.
 MOST_COMPARED = 60_000
+
+
+def all_images(competition: Competition) -> np.ndarray:
+    """The pictures of all splits, uint8 [N, C, H, W], in the order of `audit.picture_table`."""
+    return np.concatenate([split.images for split in competition.splits.values()])
 
 
 def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
@@ -42,6 +47,26 @@ def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
     )
     pairs[["first", "second"]] = different[pairs[["first", "second"]]]
     return pairs.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
+
+
+def near_report(table: pd.DataFrame, near: pd.DataFrame) -> dict[str, int]:
+    """Count near copies, ready for JSON: pairs; pictures of a split that have one, but no exact copy, in
+    another; and pairs with two labels."""
+    first, second = (table.loc[near[name]] for name in ("first", "second"))
+    codes, other_codes = (rows.label.cat.codes.to_numpy() for rows in (first, second))
+    labelled = (codes >= 0) & (other_codes >= 0)
+    report = {
+        "pairs": int((~near.mirrored).sum()),
+        "mirrored_pairs": int(near.mirrored.sum()),
+        "labelled_pairs": int(labelled.sum()),
+        "conflicting_pairs": int((labelled & (codes != other_codes)).sum()),
+    }
+    one, other = pd.concat([first.group, second.group]), pd.concat([second.group, first.group])
+    for here, there in PAIRS:
+        mine, exact = (table.group[table.split == name] for name in (here, there))
+        has_near = mine.isin(one[other.isin(exact).to_numpy()])
+        report[f"{here}_in_{there}"] = int((has_near & ~mine.isin(exact)).sum())
+    return report
 
 
 def near_copies_of(images: np.ndarray, others: np.ndarray) -> np.ndarray:

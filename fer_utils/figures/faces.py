@@ -139,3 +139,32 @@ def table_gallery(images: np.ndarray, rows: pd.DataFrame, caption: str, columns:
     """
     captions = [caption.format(**row) for row in rows.to_dict("records")]
     return face_gallery(images[rows.index], captions, columns)
+
+
+def error_rows(images: np.ndarray, errors: pd.DataFrame, axs: Sequence[Axes], seed: int = 0) -> None:
+    """A row of random faces for each of the most frequent kinds of error, one kind on each of `axs`, with the
+    certainty of the answer under each face; `errors` are rows of `predictions.prediction_table`."""
+    kinds = errors.true + " taken for " + errors.predicted
+    commonest = kinds.value_counts().index[: len(axs)]
+    for ax in axs[len(commonest) :]:
+        ax.set_axis_off()
+    if errors.empty:
+        axs[0].set_title("There are no errors")
+    for ax, kind in zip(axs, commonest, strict=False):
+        rows = errors[kinds == kind].sample(frac=1, random_state=seed)[:12]
+        face_grid(images[rows.index], ax, 12, [f"{sure:.0%}" for sure in rows.confidence])
+        ax.set_title(f"{kind}: {(kinds == kind).sum():,} errors")
+
+
+def mean_maps(
+    images: np.ndarray, maps: np.ndarray, labels: np.ndarray, class_names: Sequence[str], ax: Axes
+) -> Axes:
+    """The mean map [N, H, W] of each class over its mean face; the title names the classes without any."""
+    present, counts = np.unique(labels, return_counts=True)
+    faces, heat = (class_means(values, labels, class_names)[present] for values in (images, maps))
+    captions = [f"{class_names[k]}\nn = {n:,}" for k, n in zip(present, counts, strict=True)]
+    face_grid(faces.astype(np.uint8), ax, max(1, len(present)), captions, maps=heat)
+    absent = [name for k, name in enumerate(class_names) if k not in present]
+    title = "Mean map of the correct predictions"
+    ax.set_title(title + f"; none is correct for {', '.join(absent)}" * bool(absent))
+    return ax

@@ -1,22 +1,25 @@
-"""Figures of data, training and predictions: each function draws on the `ax` it is given and returns it."""
+"""Figures of data, training and errors: each function draws on the `ax` it is given and returns it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from fer_utils.competition import Competition
 from fer_utils.figures.style import (  # noqa: F401 (notebooks use plots.set_style and others)
     BLUE,
     DARK,
+    GREY,
     LINES,
     RED,
     SPLIT_COLORS,
+    YELLOW,
     class_colors,
     label_rows,
     png_bytes,
@@ -171,4 +174,78 @@ def coverage(table: pd.DataFrame, ax: Axes) -> Axes:
     ax.plot(points.coverage, points.accuracy, "o-", ms=4, color=BLUE)
     ax.set(xlabel="most confident predictions kept (%)", ylabel="accuracy among them (%)")
     ax.set_title("Accuracy against coverage")
+    return ax
+
+
+def intervals(
+    names: Sequence[str], table: pd.DataFrame, ax: Axes, value: str, significant: np.ndarray
+) -> Axes:
+    """A dot with its interval (columns `low` and `high`) for each row, the first on top; `significant` ones,
+    bool [N], are coloured by their sign. A row without a value has no dot."""
+    colors = np.where(significant, np.where(table[value] > 0, BLUE, RED), GREY)
+    ax.axvline(0, color=DARK, lw=1, ls=":")
+    dots_with_intervals(ax, (table[value], table.low, table.high), colors)
+    return label_rows(ax, names)
+
+
+def region_boxes(mean_face: np.ndarray, regions: Mapping[str, tuple[slice, slice]], ax: Axes) -> Axes:
+    """The boxes of `saliency.face_regions` on the mean face [H, W]."""
+    ax.imshow(mean_face, cmap="gray")
+    for name, (rows, columns) in regions.items():
+        left, top = columns.start - 0.5, rows.start - 0.5
+        size = columns.stop - columns.start, rows.stop - rows.start
+        ax.add_patch(Rectangle((left, top), *size, fill=False, color=YELLOW, lw=1.5))
+        box = {"facecolor": YELLOW, "pad": 0.5, "lw": 0}
+        ax.text(left + 0.5, top + 0.5, name, fontsize=7, va="top", bbox=box)
+    ax.set(xticks=[], yticks=[], title="Hidden regions")
+    ax.grid(visible=False)
+    return ax
+
+
+def loss_bars(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Points of accuracy lost without each part of the face, from `saliency.occlusion_table`."""
+    errors = np.stack([table.lost - table.low, table.high - table.lost])
+    ax.barh(range(len(table)), table.lost, xerr=errors, color=BLUE, ecolor=DARK)
+    ax.axvline(0, color=DARK, lw=1)
+    ax.set(xlabel="points of accuracy lost, 95 % interval", title=f"Without it (n = {table.n.iloc[0]:,})")
+    return label_rows(ax, table.index)
+
+
+def gains(changes: pd.DataFrame, ax: Axes) -> Axes:
+    """What each change gains, from `next_steps.changes_table`; where it was not measured, why."""
+    intervals(changes.change, changes, ax, "gain", changes.significant.to_numpy(bool))
+    for row, why in enumerate(changes.why):
+        ax.text(0, row, f" {why}", va="center", fontsize=9, color=DARK, style="italic")
+    if changes.gain.isna().all():
+        ax.set(xticks=[], xlim=(-1, 1))
+    ax.set_xlabel("points of accuracy, 95 % interval")
+    ax.set_title("Gain: blue helps, red harms, grey may be nothing")
+    return ax
+
+
+def learning_curve(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Accuracy by the number of training images, from `next_steps.learning_curve_table`."""
+    points = 100 * table[["accuracy", "low", "high"]]
+    errors = np.stack([points.accuracy - points.low, points.high - points.accuracy]).clip(min=0)
+    parts = {"measured": (~table.estimated, "o-", BLUE)}
+    if table.estimated.any():
+        parts["twice the images, estimated"] = (table.estimated, "o", RED)
+    for label, (rows, style, color) in parts.items():
+        look = {"fmt": style, "color": color, "capsize": 3, "label": label}
+        ax.errorbar(table.n[rows], points.accuracy[rows], errors[:, rows.to_numpy(bool)], **look)
+    if table.estimated.any():
+        ax.plot(table.n[-2:], points.accuracy[-2:], ls=":", color=RED)
+        ax.legend(frameon=False, loc="lower right")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(table.n, [f"{n:,}" for n in table.n])
+    ax.set(xlabel="training images", ylabel="valid accuracy (%)", title="Learning curve")
+    return ax
+
+
+def slice_gaps(table: pd.DataFrame, ax: Axes) -> Axes:
+    """The gap of every slice, from `slices.score_slices`."""
+    names = [f"{row.what} {row.which} (n = {row.n:,})" for row in table.itertuples()]
+    intervals(names, 100 * table[["gap", "low", "high"]], ax, "gap", (table.p_corrected < 0.05).to_numpy())
+    ax.set(xlabel="points of accuracy above what its classes reach, 95 % interval", title="Slices")
+    ax.tick_params(axis="y", labelsize=8)
     return ax
