@@ -76,11 +76,10 @@ def choose_members(members: np.ndarray, labels: np.ndarray) -> list[int]:
     calibrated log loss of the average most, until none does (greedy selection, Caruana et al. 2004)."""
     chosen, lowest = [], math.inf
     while left := [m for m in range(len(members)) if m not in chosen]:
-        losses = {m: calibrated_log_loss(members[[*chosen, m]].mean(0), labels) for m in left}
-        best = min(losses, key=losses.get)
-        if losses[best] >= lowest:
+        loss, best = min((calibrated_log_loss(members[[*chosen, m]].mean(0), labels), m) for m in left)
+        if loss >= lowest:
             break
-        chosen, lowest = [*chosen, best], losses[best]
+        chosen, lowest = [*chosen, best], loss
     return chosen
 
 
@@ -142,11 +141,10 @@ def score_ensemble(
         test); cross_fitted and cross_fitted_against_best (the same with `cross_fitted_probs`).
     """
     scores = [evaluate(probs, labels, class_names) for probs in members]
-    chosen = choose_members(members, labels) if choose else list(range(len(members)))
     best = max(range(len(members)), key=lambda m: (scores[m]["accuracy"], -scores[m]["log_loss"]))
-    average = members[chosen].mean(0)
+    chosen = choose_members(members, labels) if choose else list(range(len(members)))
+    average, best_preds = members[chosen].mean(0), members[best].argmax(1)
     cross_fitted = cross_fitted_probs(members, labels) if choose else average
-    best_preds = members[best].argmax(1)
     return {
         "chosen": chosen,
         "best": best,

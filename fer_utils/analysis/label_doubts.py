@@ -74,7 +74,8 @@ def copy_conflicts(competition: Competition) -> dict[str, float]:
     bound. The interval is a bootstrap over photographs, which may have many copies.
 
     Returns:
-        `pairs`, `differing`; `wrong`, the estimate of e, with its 95 % interval `low` and `high`.
+        `pairs` and, if there are any, `differing`; `wrong`, the estimate of e, with its 95 % interval `low`
+        and `high`.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -85,7 +86,7 @@ def copy_conflicts(competition: Competition) -> dict[str, float]:
     labelled = (codes[first] >= 0) & (codes[second] >= 0)
     differs = (codes[first] != codes[second])[labelled]
     if not len(differs):
-        return {"pairs": 0, "differing": 0, "wrong": math.nan, "low": math.nan, "high": math.nan}
+        return {"pairs": 0}
     links = coo_matrix((np.ones(len(pairs)), (first, second)), (len(table), len(table)))
     photograph = connected_components(links)[1][first][labelled]
     counts = pd.DataFrame({"differs": differs, "n": 1}).groupby(photograph).sum().to_numpy()

@@ -71,8 +71,8 @@ def _plan(name, count, rng, train):
     return plan
 
 
-def _plans(counts, seed):
-    """Plan every split in `counts` (name -> images), train first since the others copy from it."""
+def _plans(seed, **counts):
+    """Plan splits of so many images each, train first since the others copy from it."""
     plans: dict[str, pd.DataFrame] = {}
     for stream, (name, count) in enumerate(counts.items()):
         plans[name] = _plan(name, count, np.random.default_rng([seed, stream]), plans.get("train"))
@@ -87,7 +87,7 @@ def demo_truth(n_train: int = 5000, n_valid: int = 1500, seed: int = 0) -> dict[
         `label`, the one in the competition, wrong if it differs; `defect`, a name in `DEFECTS` or empty;
         `copy_of`, the row of train that it repeats, or -1. A blank image shows no face.
     """
-    return _plans({"train": n_train, "valid": n_valid}, seed)
+    return _plans(seed, train=n_train, valid=n_valid)
 
 
 def _draw_split(plan, rng, size, train):
@@ -117,19 +117,11 @@ def make_demo(
 ) -> Competition:
     """Draw the demo competition: seven expressions, imbalanced, with the `DEFECTS` that `demo_truth` lists.
 
-    The same arguments give the same bytes; train does not depend on the sizes of the other splits.
-
-    Args:
-        n_train, n_valid, n_test: images per split, at least one.
-        seed: 0 or more.
-        size: height and width in pixels, even, 24 to 256.
-        color: in the colours of skins, uint8 [N, 3, size, size]; else grey.
-
-    Raises:
-        DataError: the size is odd or out of range.
+    The same arguments give the same bytes; train does not depend on the sizes of the other splits. The
+    `size` in pixels is even, 24 to 256 (else DataError); with `color` faces have the colours of skins.
     """
     splits: dict[str, Split] = {}
-    plans = _plans({"train": n_train, "valid": n_valid, "test": n_test}, seed)
+    plans = _plans(seed, train=n_train, valid=n_valid, test=n_test)
     for stream, (name, plan) in enumerate(plans.items()):
         train = splits["train"].images if splits else None
         images = _draw_split(plan, np.random.default_rng([seed, 3 + stream]), size, train)

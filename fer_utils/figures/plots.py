@@ -31,22 +31,19 @@ from fer_utils.figures.style import (  # noqa: F401 (notebooks use plots.set_sty
 def class_counts(competition: Competition, ax: Axes) -> Axes:
     """Share of each class in every labelled split, with the counts on the bars."""
     labelled = {name: split for name, split in competition.splits.items() if split.labels is not None}
-    names, colors = competition.class_names, class_colors(competition.class_names)
-    height = 0.8 / len(labelled)
+    names, height = competition.class_names, 0.8 / len(labelled)
     for row, (split_name, split) in enumerate(labelled.items()):
         counts = np.bincount(split.labels, minlength=len(names))
         places = np.arange(len(names)) + (row - (len(labelled) - 1) / 2) * height
         shares = 100 * counts / max(1, counts.sum())
-        bars = ax.barh(places, shares, height * 0.92, color=colors, alpha=1 - 0.3 * row)
+        bars = ax.barh(places, shares, height * 0.92, color=class_colors(names), alpha=1 - 0.3 * row)
         ax.bar_label(bars, [f"{split_name} {count:,}" for count in counts], fontsize=8, padding=3)
     ax.set(xlabel="share of the split (%)", title="Classes")
     ax.margins(x=0.16)
     return label_rows(ax, names)
 
 
-def learning_curves(
-    history: pd.DataFrame, axs: Sequence[Axes], chosen_epoch: int | None = None
-) -> Sequence[Axes]:
+def learning_curves(history: pd.DataFrame, axs: Sequence[Axes], chosen_epoch: int) -> Sequence[Axes]:
     """Loss on the first of two axes, accuracy on the second, by epoch; the chosen epoch is marked."""
     lines = {
         "train_{}": ("train", "o-", SPLIT_COLORS["train"]),
@@ -57,8 +54,7 @@ def learning_curves(
         for column, (label, look, color) in lines.items():
             if (name := column.format(quantity)) in history:
                 ax.plot(history.epoch, factor * history[name], look, ms=4, color=color, label=label)
-        if chosen_epoch is not None:
-            ax.axvline(chosen_epoch, color=DARK, lw=1, ls=":", label=f"chosen: epoch {chosen_epoch}")
+        ax.axvline(chosen_epoch, color=DARK, lw=1, ls=":", label=f"chosen: epoch {chosen_epoch}")
         ax.set(xlabel="epoch", ylabel=f"{quantity}{unit}", title=quantity.capitalize())
         ax.xaxis.get_major_locator().set_params(integer=True)
     axs[1].legend(frameon=False)
