@@ -13,13 +13,12 @@ _TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
 
 def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The notebook's parameters with their values, checked. Call it as `read_parameters(globals())`.
+    """The notebook's parameters with their values, checked. Call it as `read_parameters(globals())`. With a
+    `preset`, parameters at their default are left out unless papermill or a later cell set them.
 
     papermill only warns of a mistyped parameter and continues with the default. So this reads the executed
     cells (IPython keeps them in `In`): the cell of annotated values declares names and types, and papermill's
     injected cell may only set those. Later cells may set some of them again.
-
-    With a `preset`, parameters at their default are left out unless papermill or a later cell set them.
 
     Raises:
         ConfigError: an unknown name (the nearest known one is suggested) or a wrong type.

@@ -19,13 +19,9 @@ MOST = 3  # things to try
 
 
 def advice(run: Run, changes: pd.DataFrame, variants: Variants | None, data: str = "run") -> str:
-    """What to do next, in Markdown: at most `MOST` changes that help measurably, each with its expected gain,
-    its time and its command; with too little evidence, the measurement that would decide.
-
-    Args:
-        changes: from `next_steps.changes_table`.
-        data: where the data lie; "run": where they lay in training.
-    """
+    """What to do next, in Markdown: at most `MOST` of the `next_steps.changes_table` that help measurably,
+    each with its expected gain, its time and its command for `data`, "run" where they lay in training; with
+    too little evidence, the measurement that would decide."""
     again = {"out": shown_path(run.out), "data": data}
     if not variants:
         return (

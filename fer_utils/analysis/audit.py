@@ -154,16 +154,11 @@ def auc_interval(auc: float, n: int, m: int, reach: float = 1.96) -> tuple[float
 
 
 def face_distance(images: np.ndarray) -> np.ndarray:
-    """The part of each picture that the principal components of all pictures do not explain: 0 to 1.
+    """The part of each picture of uint8 [N, C, H, W] that the principal components of all pictures do not
+    explain: float32 [N], 0 to 1.
 
     The distance from face space (Turk and Pentland 1991) in 24 x 24 pixels. Text and drawings have the
     largest distances, followed by unusual crops.
-
-    Args:
-        images: uint8 [N, C, H, W].
-
-    Returns:
-        float32 [N].
     """
     vectors, components = _principal_components(images)
     kept = components[:, : min(FACE_COMPONENTS, max(1, len(images) // 40))]  # too few for the unusual ones

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,14 +23,11 @@ CLEAR = 0.5
 def doubtful_labels(
     probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
 ) -> pd.DataFrame | None:
-    """Labels that are probably wrong, the most doubtful first (confident learning, Northcutt et al. 2021).
+    """Which of the labels int64 [N] are probably wrong, the most doubtful first, by the `probs` [N, C] of
+    networks that were not trained on these pictures (confident learning, Northcutt et al. 2021).
 
     The confident joint determines how many labels of each class are doubtful; they are ranked by how much
     more probable another class is than the given one.
-
-    Args:
-        probs: [N, C], of networks that were not trained on these pictures.
-        labels: int64 [N].
 
     Returns:
         A row per doubtful picture: `row` in `labels`; `given` and `suggested`, class names; their
@@ -66,16 +61,12 @@ def describe_doubts(doubts: pd.DataFrame | None, n: int, agreement: float) -> st
     )
 
 
-def copy_conflicts(competition: Competition) -> dict[str, float]:
-    """How often two labels of one photograph differ, and the share of wrong labels that follows.
+def describe_conflicts(competition: Competition) -> str:
+    """How often two labels of one photograph differ, and the share of wrong labels that follows, in words.
 
     If a label is wrong with probability e, independently of the other copies, two labels of a photograph
     agree with probability (1 - e)^2. Copies that were labelled together agree more often, so e is a lower
     bound. The interval is a bootstrap over photographs, which may have many copies.
-
-    Returns:
-        `pairs` and, if there are any, `differing`; `wrong`, the estimate of e, with its 95 % interval `low`
-        and `high`.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -86,35 +77,26 @@ def copy_conflicts(competition: Competition) -> dict[str, float]:
     labelled = (codes[first] >= 0) & (codes[second] >= 0)
     differs = (codes[first] != codes[second])[labelled]
     if not len(differs):
-        return {"pairs": 0}
+        return "Share of wrong labels: not measurable here, no photograph is there twice with two labels."
     links = coo_matrix((np.ones(len(pairs)), (first, second)), (len(table), len(table)))
     photograph = connected_components(links)[1][first][labelled]
     counts = pd.DataFrame({"differs": differs, "n": 1}).groupby(photograph).sum().to_numpy()
     draws = np.random.default_rng(0).integers(len(counts), size=(1000, len(counts)))
     sums = counts[draws].sum(1)
-    shares = [differs.mean(), *np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])]
-    wrong, low, high = (1 - math.sqrt(1 - share) for share in shares)
-    return {"pairs": len(differs), "differing": int(differs.sum()), "wrong": wrong, "low": low, "high": high}
-
-
-def describe_conflicts(conflicts: dict[str, Any]) -> str:
-    """The outcome of `copy_conflicts` in words."""
-    if not conflicts["pairs"]:
-        return "Share of wrong labels: not measurable here, no photograph is there twice with two labels."
-    share = conflicts["differing"] / conflicts["pairs"]
+    shares = np.array([differs.mean(), *np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])])
+    wrong, low, high = 100 * (1 - np.sqrt(1 - shares))
     return (
-        f"{conflicts['differing']:,} of {conflicts['pairs']:,} pairs of near copies have two labels that "
-        f"differ ({100 * share:.1f} %). So at least about {100 * conflicts['wrong']:.1f} % of all labels are "
-        f"wrong (95 % interval {100 * conflicts['low']:.1f} to {100 * conflicts['high']:.1f}); more, if "
-        "copies were labelled together."
+        f"{differs.sum():,} of {len(differs):,} pairs of near copies have two labels that differ "
+        f"({100 * shares[0]:.1f} %). So at least about {wrong:.1f} % of all labels are wrong (95 % interval "
+        f"{low:.1f} to {high:.1f}); more, if copies were labelled together."
     )
 
 
 def describe_wrong_labels(competition: Competition, doubts: pd.DataFrame | None, seed: int = 0) -> str:
-    """How many labels are wrong, without a network, in words: by `copy_conflicts`; on the demo data drawn
+    """How many labels are wrong, without a network, in words: by `describe_conflicts`; on the demo data drawn
     with `seed`, how many of the first 50, of the clear and of all doubts are really wrong."""
     if not competition.is_demo:
-        return describe_conflicts(copy_conflicts(competition))
+        return describe_conflicts(competition)
     if doubts is None or doubts.empty:
         return "On the demo data the wrong labels are known, but there are no doubts to compare with them."
     truth = demo_truth(seed=seed)["train"].set_index("id").truth.loc[competition.train.ids].to_numpy()

@@ -31,10 +31,7 @@ def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
     """Pairs of pictures that are nearly the same, or nearly mirror images; exact copies count as one picture.
 
     Candidates are found by thumbnails, so a picture shifted by more than about a pixel in thirty may be
-    missed. Only the first `MOST_COMPARED` different pictures are compared.
-
-    Args:
-        table: `audit.picture_table(competition)`.
+    missed. Only the first `MOST_COMPARED` different pictures of the `audit.picture_table` are compared.
 
     Returns:
         A row per pair, the most alike first: `first` and `second`, rows of the table; `similarity`, the

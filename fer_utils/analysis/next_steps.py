@@ -26,11 +26,8 @@ Variants = Mapping[str, Sequence[Run]]
 
 
 def changes_table(run: Run, labels: np.ndarray, variants: Variants | None) -> pd.DataFrame:
-    """What each of `CHANGES` gains in the small trainings: the highest gain first, then those not measured.
-
-    Args:
-        labels: int64 [N], of the validation split.
-        variants: from `small_trainings.variant_runs`.
+    """What each of `CHANGES` gains in the small trainings `variants` on the validation split with labels
+    int64 [N]: the highest gain first, then those not measured.
 
     Returns:
         A row per change: its `name` and `change`, in words; `gain` in points of validation accuracy, its 95 %

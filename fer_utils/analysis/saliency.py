@@ -93,11 +93,8 @@ def shuffle_weights(model: nn.Module, images: np.ndarray) -> nn.Module:
 def sanity_check(
     model: nn.Module, images: np.ndarray, classes: np.ndarray, maps: np.ndarray
 ) -> dict[str, float]:
-    """Whether the maps of Grad-CAM depend on the weights (Adebayo et al. 2018). The check is necessary, not
-    sufficient: an untrained network passes too.
-
-    Args:
-        maps: `grad_cam(model, images, classes)`.
+    """Whether the `maps` of `grad_cam` depend on the weights (Adebayo et al. 2018). The check is necessary,
+    not sufficient: an untrained network passes too.
 
     Returns:
         Mean rank correlations of a map: `shuffled`, with that of the network with shuffled weights; `others`,
@@ -179,11 +176,8 @@ def hide(images: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
 def occlusion_table(
     run: Run, images: np.ndarray, labels: np.ndarray, regions: Mapping[str, tuple[slice, slice]]
 ) -> pd.DataFrame:
-    """The accuracy lost when a part of the face is hidden (occlusion, Zeiler and Fergus 2014), plain view.
-
-    Args:
-        images, labels: uint8 [N, C, H, W] and int64 [N].
-        regions: from `face_regions`.
+    """The accuracy on uint8 [N, C, H, W] with labels int64 [N] lost when one of the `face_regions` is hidden
+    (occlusion, Zeiler and Fergus 2014), plain view.
 
     Returns:
         A row per part, the costliest first: `lost`, points of accuracy, with the 95 % interval of the paired

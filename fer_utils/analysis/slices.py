@@ -72,15 +72,12 @@ def slice_masks(attributes: pd.DataFrame, has_copy: np.ndarray) -> dict[tuple[st
 def score_slices(
     masks: dict[tuple[str, str], np.ndarray], correct: np.ndarray, labels: np.ndarray
 ) -> pd.DataFrame:
-    """Compare the accuracy of each slice with the accuracy expected from its mix of classes.
+    """Compare the accuracy of each of `slice_masks`, from the `correct` predictions bool [N] of labels
+    int64 [N], with the accuracy expected from its mix of classes.
 
     The expected accuracy of a picture is the recall of its class, and the gap is tested class by class (the
     test of Cochran 1954 and of Mantel and Haenszel 1959, normal approximation). Holm's correction (1979) is
     for the number of slices.
-
-    Args:
-        masks: as from `slice_masks`.
-        correct, labels: bool [N] and int64 [N].
 
     Returns:
         A row per slice, the worst gap first: `n`, `accuracy` and `expected`, `gap` with its 95 % interval
@@ -126,13 +123,10 @@ def describe_slices(table: pd.DataFrame, n: int) -> str:
 def found_slices(
     attributes: pd.DataFrame, correct: np.ndarray, labels: np.ndarray, seed: int = 0
 ) -> pd.DataFrame:
-    """Combinations of attributes with more errors than their classes explain: a small tree finds them
-    on one half of the pictures, and they are tested on the other half.
+    """Combinations of attributes with more errors than their classes explain: a small tree finds them on one
+    half of the pictures, and they are tested on the other half, as by `score_slices`.
 
     (The idea of automated data slicing, Chung et al. 2019; the honest halves of Athey and Imbens 2016.)
-
-    Returns:
-        As `score_slices`, on the testing half; empty where the tree has no split.
     """
     from sklearn.tree import DecisionTreeRegressor
 

@@ -67,17 +67,16 @@ def out_of_fold_probs(config: Config, competition: Competition, n_folds: int) ->
 def variant_runs(
     config: Config, competition: Competition, fixes: str | Path | None, n_seeds: int = 1
 ) -> dict[str, list[Run]]:
-    """Trainings of one small network that differ in one thing each, to measure the gain of that change.
+    """Trainings of one small network that differ in one thing each, to measure the gain of that change; each
+    in a folder of its own name in `config.out`.
 
     Parts of the training pictures are nested and stratified by class. Their trainings have as many steps as
     the others, since a network needs them to learn what few pictures contain. (More epochs also mean more to
     choose from on validation, a small advantage; "longer" has it too.)
 
     Args:
-        config: of the networks; each is trained in a folder of its own name in `out`.
         fixes: a CSV for `label_fixes`, to measure its effect; None without.
-        n_seeds: trainings of each, with consecutive seeds. The difference of two single trainings is mostly
-            chance.
+        n_seeds: of each. The difference of two single trainings is mostly chance.
 
     Returns:
         name -> a run for each seed: "base"; "quarter" and "half" of the pictures; "longer", twice the epochs;

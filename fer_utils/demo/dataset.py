@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 
@@ -120,15 +118,13 @@ def make_demo(
     The same arguments give the same bytes; train does not depend on the sizes of the other splits. The
     `size` in pixels is even, 24 to 256 (else DataError); with `color` faces have the colours of skins.
     """
-    splits: dict[str, Split] = {}
     plans = _plans(seed, train=n_train, valid=n_valid, test=n_test)
+    splits, train = {}, None
     for stream, (name, plan) in enumerate(plans.items()):
-        train = splits["train"].images if splits else None
         images = _draw_split(plan, np.random.default_rng([seed, 3 + stream]), size, train)
+        train = images if train is None else train
         labels = None if name == "test" else plan.label.to_numpy(np.int64)
-        splits[name] = Split(images, labels, plan.id.to_numpy(str))
-    if color:
-        splits = {name: replace(split, images=_tinted(split.images)) for name, split in splits.items()}
+        splits[name] = Split(_tinted(images) if color else images, labels, plan.id.to_numpy(str))
     template = pd.DataFrame({"id": plans["test"].id, "emotion": "0"}, dtype=str)
     values = tuple(range(len(FER_CLASSES)))
     form = SubmissionFormat(template, "emotion", np.arange(n_test), tuple(map(str, values)))

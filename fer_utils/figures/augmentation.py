@@ -48,8 +48,9 @@ def ranges(face: Tensor, config: Config, ax: Axes, generator: torch.Generator, c
     return face_rows(rows, ax, captions)
 
 
-def growing(face: Tensor, steps: Mapping[str, tuple[float, Sequence[float]]], ax: Axes,
-            generator: torch.Generator) -> Axes:  # fmt: skip
+def growing(
+    face: Tensor, steps: Mapping[str, tuple[float, Sequence[float]]], ax: Axes, generator: torch.Generator
+) -> Axes:
     """A row for each transform in `steps`, at these strengths (ascending) in both directions; those from the
     limit on, the first of each pair, are marked as too much. `erase` covers the face with 0, 1, ... boxes."""
     rows, captions = {}, []
@@ -113,12 +114,8 @@ def _percent(share: float) -> str:
 def batch_pictures(
     before: Tensor, mixed: Tensor, shares: Tensor, labels: Tensor, class_names: Sequence[str], ax: Axes
 ) -> Axes:
-    """Pictures of a batch with their labels (before `label_smoothing`), from `training_loop.first_batch`;
-    where they are mixed, below the picture and its partner.
-
-    Args:
-        labels: int64 [B], of the batch.
-    """
+    """Pictures of a batch with their labels int64 [B] (before `label_smoothing`), from
+    `training_loop.first_batch`; where they are mixed, below the picture and its partner."""
     captions = _mixed_labels(shares, labels, class_names)
     if torch.equal(shares, torch.eye(len(shares), device=shares.device)):
         return face_grid(mixed[:24], ax, 12, captions[:24])
