@@ -75,10 +75,8 @@ def _step(row: Any, run: Run, variants: Variants, data: str) -> str:
         note = " Review the file first; your own time is not counted."
     else:
         seeds = range(run.config.seed + 1, run.config.seed + len(variants["base"]))
-        recipes, seconds = (
-            [{"seed": seed, "out": f"{out}-seed{seed}"} for seed in seeds],
-            seconds * len(seeds),
-        )
+        recipes = [{"seed": seed, "out": f"{out}-seed{seed}"} for seed in seeds]
+        seconds *= len(seeds)
     commands = [_training(run, data, recipe) for recipe in recipes]
     if row.name == "average":
         members = ", ".join([shown_path(run.out), *(recipe["out"] for recipe in recipes)])
@@ -95,8 +93,8 @@ def _training(run: Run, data: str, changes: Mapping[str, Any]) -> str:
     commands = []
     for preset in PRESETS:
         base = Config.from_dict({"preset": preset}).to_dict() | {"preset": "none"}
-        given = {"preset": preset} | wanted
-        commands.append({n: value for n, value in given.items() if value != base[n] or n in changes})
+        given = ({"preset": preset} | wanted).items()
+        commands.append({name: value for name, value in given if value != base[name] or name in changes})
     return _line("03_training", min(commands, key=len))
 
 

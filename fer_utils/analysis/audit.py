@@ -1,4 +1,5 @@
-"""Counts over the pictures of a competition: classes, light, blanks, exact copies, conflicting labels.
+"""What the pictures of a competition are: classes, light, blanks, exact copies, conflicting labels, pictures
+unlike a face, differences between splits.
 
 Test pictures are compared with the others; test labels are never read.
 """
@@ -20,7 +21,7 @@ from fer_utils.competition import Competition, picture_groups
 from fer_utils.data.images import BLANK_CONTRAST, light
 
 SPLITS = ("train", "valid", "test")
-FACE_COMPONENTS = 50
+FACE_COMPONENTS = 50  # principal components that describe a face
 
 
 def picture_table(competition: Competition) -> pd.DataFrame:

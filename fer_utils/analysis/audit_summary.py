@@ -15,9 +15,8 @@ def findings(report: dict[str, Any]) -> list[str]:
 
 def light_findings(report: dict[str, Any]) -> list[str]:
     """What brightness and contrast say on the classes and on the splits."""
-    spread = report["light"]["train"]["brightness"]["std"]
-    levels = f"±{spread:.0f} of 255 grey levels (standard deviation)"
-    first = f"The brightness of train pictures varies by {levels}."
+    spread = f"±{report['light']['train']['brightness']['std']:.0f} of 255 grey levels (standard deviation)"
+    first = f"The brightness of train pictures varies by {spread}."
     return [first, _light_by_class(report), _light_by_split(report)]
 
 
@@ -88,10 +87,8 @@ def _near_copies(report: dict[str, Any]) -> Iterator[str]:
         by_chance = 1 - sum((count / sum(counts)) ** 2 for count in counts)
         meaning = "a rough measure of how noisy the labels are."
         if share > by_chance / 2:  # of one photograph, labels are not so bad
-            meaning = (
-                f"any two pictures would in {_percent(by_chance, 1)}. So many of these pairs are different "
-                "faces that look alike, and their labels say nothing on label noise."
-            )
+            meaning = f"any two pictures would in {_percent(by_chance, 1)}. So many of these pairs are "
+            meaning += "different faces that look alike, and their labels say nothing on label noise."
         pairs = f"Of {near['labelled_pairs']:,} such pairs with two labels"
         yield f"{pairs}, {_percent(share, 1)} disagree: {meaning}"
 

@@ -105,11 +105,10 @@ def describe_wrong_labels(competition: Competition, doubts: pd.DataFrame | None,
     for n in sorted({min(50, len(doubts)), int(doubts.clear.sum()), len(doubts)} - {0}):
         scores, which = accuracy_of(is_hit[:n]), "all" if n == len(doubts) else "the first"
         share, low, high = (100 * scores[key] for key in ("accuracy", "ci_low", "ci_high"))
-        found = f"{is_hit[:n].sum():,} of {which} {n:,}"
-        parts.append(f"{found} ({share:.0f} %, 95 % interval {low:.0f} to {high:.0f})")
-    return (
-        f"Doubts that are really wrong labels: {'; '.join(parts)}. So review from the top, and stop in time."
-    )
+        hits = f"{is_hit[:n].sum():,} of {which} {n:,}"
+        parts.append(f"{hits} ({share:.0f} %, 95 % interval {low:.0f} to {high:.0f})")
+    found = "; ".join(parts)
+    return f"Doubts that are really wrong labels: {found}. So review from the top, and stop in time."
 
 
 def write_suggestions(path: Path, doubts: pd.DataFrame, split: Split) -> None:

@@ -67,14 +67,14 @@ def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_si
 
     device = next(model.parameters()).device
     explainer = LayerGradCam(model.eval(), last_maps(model, images.shape[-1]))
-    parts = [np.zeros((0, *images.shape[2:]), np.float32)]
+    found = np.zeros((len(images), *images.shape[2:]), np.float32)
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)
         batch = to_float(torch.tensor(images[rows]).to(device)).requires_grad_()
         maps = explainer.attribute(batch, torch.tensor(classes[rows]).to(device), relu_attributions=True)
         maps = F.interpolate(maps.detach(), images.shape[2:], mode="bilinear")[:, 0]
-        parts.append((maps / maps.mean((1, 2), keepdim=True).clamp(min=1e-12)).cpu().numpy())
-    return np.concatenate(parts)
+        found[rows] = (maps / maps.mean((1, 2), keepdim=True).clamp(min=1e-12)).cpu()
+    return found
 
 
 def shuffle_weights(model: nn.Module, images: np.ndarray) -> nn.Module:
