@@ -17,9 +17,9 @@ NEAR, NEAR_MIRRORED = 0.92, 0.94
 # Pairs whose thumbnails correlate by so much are compared at every shift.
 _CANDIDATE, _THUMBNAIL = 0.90, 16
 _BLOCK, _MOST_PER_PICTURE = 1024, 5
-PAIRS = (("valid", "train"), ("test", "train"), ("test", "valid"))  # whose copies are looked for in which
 # Every picture is compared with every other: twice the pictures take four times as long.
 MOST_COMPARED = 60_000
+PAIRS = (("valid", "train"), ("test", "train"), ("test", "valid"))  # whose copies are looked for in which
 
 
 def all_images(competition: Competition) -> np.ndarray:
