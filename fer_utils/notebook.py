@@ -13,13 +13,12 @@ _TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
 
 def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The notebook's parameters with their values, checked. Call it as `read_parameters(globals())`.
+    """The notebook's parameters with their values, checked. Call it as `read_parameters(globals())`. With a
+    `preset`, parameters at their default are left out unless papermill or a later cell set them.
 
     papermill only warns of a mistyped parameter and continues with the default. So this reads the executed
     cells (IPython keeps them in `In`): the cell of annotated values declares names and types, and papermill's
     injected cell may only set those. Later cells may set some of them again.
-
-    With a `preset`, parameters at their default are left out unless papermill or a later cell set them.
 
     Raises:
         ConfigError: an unknown name (the nearest known one is suggested) or a wrong type.
@@ -37,11 +36,11 @@ def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     if not declared:
         raise ConfigError("no parameters found: first run their cell, which holds lines `name: type = value`")
     values = {name: checked_value(name, namespace[name], kind) for name, kind in declared.items()}
-    if values.get("preset", "none") == "none":
-        return values
-    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
-    unset = {name for name in defaults.keys() & values.keys() - later if values[name] == defaults[name]}
-    return {name: value for name, value in values.items() if name not in unset}
+    if values.get("preset", "none") != "none":
+        fields = dataclasses.fields(Config)
+        unset = {field.name for field in fields if values.get(field.name) == field.default} - later
+        values = {name: value for name, value in values.items() if name not in unset}
+    return values
 
 
 def _statements(source: str) -> list[ast.stmt]:
@@ -57,10 +56,11 @@ def _declared(source: str) -> dict[str, type]:
     for statement in _statements(source):
         match statement:
             case ast.AnnAssign(ast.Name(name), ast.Name(kind), ast.expr()):
-                declared[name] = _TYPES.get(kind)
+                if kind in _TYPES:
+                    declared[name] = _TYPES[kind]
             case _:
                 return {}
-    return {name: kind for name, kind in declared.items() if kind}
+    return declared
 
 
 def _assigned(source: str) -> list[str]:

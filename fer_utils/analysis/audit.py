@@ -1,4 +1,5 @@
-"""Counts over the pictures of a competition: classes, light, blanks, exact copies, conflicting labels.
+"""What the pictures of a competition are: classes, light, blanks, exact copies, conflicting labels, pictures
+unlike a face, differences between splits.
 
 Test pictures are compared with the others; test labels are never read.
 """
@@ -8,16 +9,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from itertools import combinations
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from fer_utils.analysis.near_copies import PAIRS, all_images, standardised
 from fer_utils.competition import Competition, picture_groups
 from fer_utils.data.images import BLANK_CONTRAST, light
 
 SPLITS = ("train", "valid", "test")
+FACE_COMPONENTS = 50  # principal components that describe a face
 
 
 def picture_table(competition: Competition) -> pd.DataFrame:
@@ -29,23 +33,18 @@ def picture_table(competition: Competition) -> pd.DataFrame:
         deviation of its grey levels (0 to 255); `blank`, whether it shows nothing; with colours `redness`,
         the mean of red minus green, and `blueness`, of blue minus the mean of these two.
     """
-    splits = competition.splits
-    sizes = [len(split) for split in splits.values()]
-    images = np.concatenate([split.images for split in splits.values()])
-    labels = [np.full(len(s), -1) if name == "test" else s.labels for name, s in splits.items()]
-    brightness, contrast = light(images)
-    table = pd.DataFrame(
-        {
-            "split": pd.Categorical(np.repeat(list(splits), sizes), categories=SPLITS),
-            "row": np.concatenate([np.arange(size) for size in sizes]),
-            "id": np.concatenate([split.ids for split in splits.values()]),
-            "label": pd.Categorical.from_codes(np.concatenate(labels), categories=competition.class_names),
-            "group": picture_groups(images),
-            "brightness": brightness,
-            "contrast": contrast,
-            "blank": contrast < BLANK_CONTRAST,
-        }
-    )
+    parts = []
+    for name, split in competition.splits.items():
+        codes = np.full(len(split), -1) if name == "test" else split.labels
+        label = pd.Categorical.from_codes(codes, categories=competition.class_names)
+        columns = {"split": name, "row": np.arange(len(split)), "id": split.ids, "label": label}
+        parts.append(pd.DataFrame(columns))
+    table = pd.concat(parts, ignore_index=True)
+    images = all_images(competition)
+    table["split"] = pd.Categorical(table["split"], categories=SPLITS)
+    table["group"] = picture_groups(images)
+    table["brightness"], table["contrast"] = light(images)
+    table["blank"] = table.contrast < BLANK_CONTRAST
     if competition.channels == 3:
         red, green, blue = images.mean((2, 3), dtype=np.float32).T
         table["redness"], table["blueness"] = red - green, blue - (red + green) / 2
@@ -89,18 +88,12 @@ def audit(
     near: dict[str, int] | None = None,
     drift: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """Count what the competition holds, ready for JSON.
-
-    Args:
-        table: `picture_table(competition)`.
-        near: `picture_checks.near_report`, to be included.
-        drift: `picture_checks.split_drift`, to be included.
-    """
+    """Count what the competition holds, ready for JSON, with its `picture_table`, and if they are given what
+    `near_copies.near_report` and `split_drift` found."""
     duplicates, by_split = duplicate_groups(table), table.groupby("split", observed=True)
     counts = table.groupby(["split", "label"], observed=False).size()
     repeats = table.duplicated(["split", "group"]).groupby(table.split, observed=True).sum()
     groups = {name: table.group[table.split == name] for name in SPLITS}
-    pairs = (("valid", "train"), ("test", "train"), ("test", "valid"))
     light_of = {
         name: pd.DataFrame({"mean": part.mean(), "std": part.std(ddof=0)}).to_dict("index")
         for name, part in by_split[["brightness", "contrast"]]
@@ -115,7 +108,7 @@ def audit(
         "n": {name: len(split) for name, split in competition.splits.items()},
         "n_unique": int(table.group.nunique()),
         "counts": {name: counts[name].to_dict() for name in ("train", "valid")},
-        "exact_copies": {f"{a}_in_{b}": int(groups[a].isin(groups[b]).sum()) for a, b in pairs},
+        "exact_copies": {f"{a}_in_{b}": int(groups[a].isin(groups[b]).sum()) for a, b in PAIRS},
         "copies_within": repeats.to_dict(),
         "duplicate_groups": len(duplicates),
         "labelled_repeatedly": int((duplicates.votes.map(lambda votes: sum(votes.values())) > 1).sum()),
@@ -130,8 +123,7 @@ def audit(
 
 
 def _light_by_class(train: pd.DataFrame) -> list[dict[str, Any]]:
-    """How well the brightness, the contrast or the colour of a picture alone separates each class from all
-    others.
+    """How well the light or the colour of a picture alone separates each class from all others.
 
     Returns:
         A row per class and value of light: `label`, `value`, `n`, `mean` and `others`, the lowest and the
@@ -146,20 +138,70 @@ def _light_by_class(train: pd.DataFrame) -> list[dict[str, Any]]:
     for value in values:
         ranks, means = train[value].rank(), train.groupby("label", observed=True)[value].mean()
         for name in labels:
-            n, others = int(counts[name]), len(train) - int(counts[name])
+            n, others, rest = int(counts[name]), len(train) - int(counts[name]), means.drop(name)
             auc = float(ranks[train.label == name].sum() - n * (n + 1) / 2) / (n * others)
-            error = reach * auc_error(auc, n, others)
-            rest = means.drop(name)
-            rows.append({
-                "label": name, "value": value, "n": n, "mean": float(means[name]),
-                "others": [float(rest.min()), float(rest.max())],
-                "auc": auc, "low": max(0.0, auc - error), "high": min(1.0, auc + error),
-            })  # fmt: skip
+            low, high = auc_interval(auc, n, others, reach)
+            row = {"label": name, "value": value, "n": n, "mean": float(means[name])}
+            row |= {"others": [float(rest.min()), float(rest.max())], "auc": auc, "low": low, "high": high}
+            rows.append(row)
     return rows
 
 
-def auc_error(auc: float, n: int, m: int) -> float:
-    """The standard error of an area under the curve of n and m cases (Hanley and McNeil 1982)."""
+def auc_interval(auc: float, n: int, m: int, reach: float = 1.96) -> tuple[float, float]:
+    """The interval of an area under the curve of n and m cases, `reach` standard errors to both sides (Hanley
+    and McNeil 1982)."""
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = auc * (1 - auc) + (m - 1) * (q1 - auc**2) + (n - 1) * (q2 - auc**2)
-    return math.sqrt(max(variance, 0) / (n * m))
+    error = reach * math.sqrt(max(variance, 0) / (n * m))
+    return max(0.0, auc - error), min(1.0, auc + error)
+
+
+def face_distance(images: np.ndarray) -> np.ndarray:
+    """The part of each picture of uint8 [N, C, H, W] that the principal components of all pictures do not
+    explain: float32 [N], 0 to 1.
+
+    The distance from face space (Turk and Pentland 1991) in 24 x 24 pixels. Text and drawings have the
+    largest distances, followed by unusual crops.
+    """
+    vectors, components = _principal_components(images)
+    kept = components[:, : min(FACE_COMPONENTS, max(1, len(images) // 40))]  # too few for the unusual ones
+    return np.linalg.norm(vectors - vectors @ kept @ kept.T, axis=1)
+
+
+def _principal_components(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centred thumbnails of 24 x 24 pixels, float32 [N, 576], and their principal components as columns."""
+    vectors = standardised(images, 24)
+    vectors = vectors - vectors.mean(0)
+    return vectors, np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1]
+
+
+def split_drift(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
+    """How well a classifier separates the pictures of two splits: 0.5 is chance, 1 means always.
+
+    A two-sample test by classifier (Lopez-Paz and Oquab 2017). Its features are the brightness, the contrast
+    and the leading components of thumbnails; it is evaluated by five-fold cross-validation.
+
+    Returns:
+        A row per pair of splits with at least 10 pictures, `n` of both, `auc`, `low` and `high` (95 %).
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    vectors, components = _principal_components(all_images(competition))
+    features = np.column_stack([vectors @ components[:, :FACE_COMPONENTS], table[["brightness", "contrast"]]])
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    rows = []
+    for here, there in combinations(competition.splits, 2):
+        chosen = table.split.isin([here, there]).to_numpy()
+        is_there = (table.split[chosen] == there).to_numpy()
+        n, m = np.bincount(is_there, minlength=2).tolist()
+        if min(n, m) >= 10:
+            some = features[chosen]
+            scores = cross_val_predict(model, some, is_there, cv=folds, method="decision_function")
+            auc = float(roc_auc_score(is_there, scores))
+            rows.append((f"{here}, {there}", f"{n:,}, {m:,}", auc, *auc_interval(auc, n, m)))
+    return pd.DataFrame(rows, columns=["splits", "n", "auc", "low", "high"]).set_index("splits")

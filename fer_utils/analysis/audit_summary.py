@@ -9,13 +9,15 @@ from typing import Any
 
 def findings(report: dict[str, Any]) -> list[str]:
     """The sentences that follow from a report of `audit.audit`."""
-    parts = (_classes, _precision, _copies, _near_copies, _conflicts, _waste, light_findings, _drift)
+    parts = (_classes, _precision, _copies, _near_copies, _defects, light_findings, _drift)
     return [sentence for part in parts for sentence in part(report)]
 
 
 def light_findings(report: dict[str, Any]) -> list[str]:
     """What brightness and contrast say on the classes and on the splits."""
-    return [*_light(report), *_light_by_split(report)]
+    spread = f"±{report['light']['train']['brightness']['std']:.0f} of 255 grey levels (standard deviation)"
+    first = f"The brightness of train pictures varies by {spread}."
+    return [first, _light_by_class(report), _light_by_split(report)]
 
 
 def _classes(report: dict[str, Any]) -> Iterator[str]:
@@ -85,14 +87,10 @@ def _near_copies(report: dict[str, Any]) -> Iterator[str]:
         by_chance = 1 - sum((count / sum(counts)) ** 2 for count in counts)
         meaning = "a rough measure of how noisy the labels are."
         if share > by_chance / 2:  # of one photograph, labels are not so bad
-            meaning = (
-                f"any two pictures would in {_percent(by_chance, 1)}. So many of these pairs are different "
-                "faces that look alike, and their labels say nothing on label noise."
-            )
-        yield (
-            f"Of {near['labelled_pairs']:,} such pairs with two labels, {_percent(share, 1)} disagree: "
-            f"{meaning}"
-        )
+            meaning = f"any two pictures would in {_percent(by_chance, 1)}. So many of these pairs are "
+            meaning += "different faces that look alike, and their labels say nothing on label noise."
+        pairs = f"Of {near['labelled_pairs']:,} such pairs with two labels"
+        yield f"{pairs}, {_percent(share, 1)} disagree: {meaning}"
 
 
 def _drift(report: dict[str, Any]) -> Iterator[str]:
@@ -112,7 +110,7 @@ def _drift(report: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _conflicts(report: dict[str, Any]) -> Iterator[str]:
+def _defects(report: dict[str, Any]) -> Iterator[str]:
     twice, conflicts = report["labelled_repeatedly"], report["conflicting_groups"]
     if conflicts:
         yield (
@@ -120,50 +118,44 @@ def _conflicts(report: dict[str, Any]) -> Iterator[str]:
             "carry different labels. No model can be right on both; label_smoothing keeps it from being too "
             "sure."
         )
-
-
-def _waste(report: dict[str, Any]) -> Iterator[str]:
     if any(report["blank"].values()):
         yield f"Blank pictures teach nothing: {_listed(report['blank'])}."
     if rejected := report["rejected"]:
         yield f"{len(rejected):,} pictures could not be read, the first: {rejected[0]['place']}."
 
 
-def _light(report: dict[str, Any]) -> Iterator[str]:
-    spread = report["light"]["train"]["brightness"]["std"]
-    yield f"The brightness of train pictures varies by ±{spread:.0f} of 255 grey levels (standard deviation)."
+def _light_by_class(report: dict[str, Any]) -> str:
     rows = sorted(report["light_by_class"], key=lambda row: -abs(row["auc"] - 0.5))
-    apart = [row for row in rows if row["low"] > 0.55 or row["high"] < 0.45]
     if not rows:
-        yield "Whether light tells classes apart is not measurable here: no class has 10 pictures."
-    elif apart:
+        return "Whether light tells classes apart is not measurable here: no class has 10 pictures."
+    apart = [row for row in rows if row["low"] > 0.55 or row["high"] < 0.45]
+    if apart:
         row, more = apart[0], [f"{row['label']} ({row['value']}, {row['auc']:.2f})" for row in apart[1:]]
         step = {"redness": "hue", "blueness": "hue"}.get(row["value"], row["value"])
-        yield (
+        return (
             f"The {row['value']} alone separates {row['label']} from the others with an AUC of {_auc(row)}: "
             f"its mean is {row['mean']:.0f}, theirs {row['others'][0]:.0f} to {row['others'][1]:.0f}. "
             f"{'Other classes stand out too: ' + ', '.join(more) + '. ' if more else ''}A model can use that "
             f"as a shortcut, which fails in other light; more `{step}` in augmentation weakens it."
         )
-    elif max(abs(bound - 0.5) for row in rows for bound in (row["low"], row["high"])) > 0.15:
+    if max(abs(bound - 0.5) for row in rows for bound in (row["low"], row["high"])) > 0.15:
         row = max(rows, key=lambda row: row["high"] - row["low"])
-        yield (
+        return (
             f"Whether light tells classes apart is not measurable here: with {row['n']:,} pictures of "
             f"{row['label']}, the AUC of its {row['value']} lies between {row['low']:.2f} and "
             f"{row['high']:.2f}."
         )
-    else:
-        yield (
-            f"No class stands out by light: the AUC furthest from chance is that of the {rows[0]['value']} "
-            f"of {rows[0]['label']}, {_auc(rows[0])}. Varying light in augmentation is safe."
-        )
+    return (
+        f"No class stands out by light: the AUC furthest from chance is that of the {rows[0]['value']} of "
+        f"{rows[0]['label']}, {_auc(rows[0])}. Varying light in augmentation is safe."
+    )
 
 
 def _auc(row: dict[str, Any]) -> str:
     return f"{row['auc']:.2f} ({row['low']:.2f} to {row['high']:.2f}; 0.5 is chance)"
 
 
-def _light_by_split(report: dict[str, Any]) -> Iterator[str]:
+def _light_by_split(report: dict[str, Any]) -> str:
     """The split whose light differs most from train's, in standard deviations of train's pictures."""
     train = report["light"]["train"]
     gaps = {
@@ -178,7 +170,7 @@ def _light_by_split(report: dict[str, Any]) -> Iterator[str]:
         verdict = "too few pictures to say more"
     elif abs(gap) >= max(0.2, chance):
         verdict = f"they differ: more `{value}` in augmentation bridges it"
-    yield (
+    return (
         f"Between splits, the mean {value} of {name} differs most from train's, by {gap:+.2f} standard "
         f"deviations: {verdict}."
     )

@@ -27,22 +27,15 @@ def check_same_pictures(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         if run.class_names != first.class_names:
             raise DataError(f"{run.out} has other classes than {first.out}")
-        arrays = [("valid", "ids"), ("valid", "labels")]
+        arrays = {"valid pictures": ("valid", "ids"), "valid labels": ("valid", "labels")}
         if any(one.folder.has_predictions("test") for one in (first, run)):
-            arrays.append(("test", "ids"))
-        for split, name in arrays:
-            if not np.array_equal(run.saved(split, name), first.saved(split, name)):
+            arrays["test pictures"] = ("test", "ids")
+        for words, place in arrays.items():
+            if not np.array_equal(run.saved(*place), first.saved(*place)):
                 raise DataError(
-                    f"{run.out} has other {split} {'pictures' if name == 'ids' else name} than {first.out}: "
+                    f"{run.out} has other {words} than {first.out}: "
                     "both need the same data, split_seed, n_folds, fold and pool_valid"
                 )
-
-
-def _check_same_recipe(runs: Sequence[Run]) -> None:
-    for run in runs[1:]:
-        differing = replace(run.config, seed=runs[0].config.seed).differing(runs[0].config)
-        if differing:
-            raise ConfigError(f"{run.out} is no other seed of {runs[0].out}: {differing}")
 
 
 def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
@@ -53,26 +46,27 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
 
     Returns:
         `difference` in accuracy and its 95 % interval `ci_low`, `ci_high`; `tests`, a DataFrame with a row
-        per pair of runs: their accuracies (%), pictures gained and lost, McNemar's exact p; `gained` and
-        `lost`, int64, the pictures that more seeds of `new` (or of `old`) predict correctly, the largest
-        differences first; `verdict`.
+        per pair of runs: their names, their accuracies (%) and what `paired_test` found; `gained` and `lost`,
+        int64, the pictures that more seeds of `new` (or of `old`) predict correctly, the largest differences
+        first; `verdict`.
 
     Raises:
         DataError: other validation pictures or labels.
         ConfigError: runs of one side that differ in more than the seed.
     """
-    _check_same_recipe(new)
-    _check_same_recipe(old)
+    for first, *others in (new, old):
+        for run in others:
+            if differing := replace(run.config, seed=first.config.seed).differing(first.config):
+                raise ConfigError(f"{run.out} is no other seed of {first.out}: {differing}")
     check_same_pictures([*new, *old])
     labels = new[0].saved("valid", "labels")
     preds, old_preds = (np.stack([run.saved_probs().argmax(1) for run in runs]) for runs in (new, old))
     right, old_right = preds == labels, old_preds == labels  # bool [R, N]
     tests = []
     for k, (run, other) in enumerate(zip(new, old, strict=False)):
-        test = paired_test(preds[k], old_preds[k], labels)
-        accuracies = 100 * right[k].mean(), 100 * old_right[k].mean()
-        tests.append((run.out.name, other.out.name, *accuracies, test["gained"], test["lost"], test["p"]))
-    columns = ["run", "against", "accuracy", "accuracy of the other", "gained", "lost", "p"]
+        row = {"run": run.out.name, "accuracy": 100 * right[k].mean()}
+        row |= {"against": other.out.name, "accuracy of the other": 100 * old_right[k].mean()}
+        tests.append(row | paired_test(preds[k], old_preds[k], labels))
     samples = resampled_accuracies([right, old_right])
     low, high = np.quantile(samples[:, 0] - samples[:, 1], [0.025, 0.975])
     margin = right.mean(0) - old_right.mean(0)
@@ -83,7 +77,7 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
         "difference": float(right.mean() - old_right.mean()),
         "ci_low": float(low),
         "ci_high": float(high),
-        "tests": pd.DataFrame(tests, columns=columns),
+        "tests": pd.DataFrame(tests),
         "gained": order[margin[order] > 0],
         "lost": order[margin[order] < 0],
     }

@@ -64,8 +64,11 @@ def member_configs(recipe: str, n: int, shared: Mapping[str, Any]) -> list[Confi
         recipes = [{recipe: None}]
     if any(value is None for parameters in recipes for value in parameters.values()):
         raise ConfigError(f"recipe must be like 'model: medium, epochs: 24', got {recipe!r}")
-    own = [{"out": f"{shared['out']}/member{k}", "seed": shared["seed"] + k} for k in range(n)]
-    return [Config.from_dict({**recipes[k % len(recipes)], **shared, **own[k]}) for k in range(n)]
+    members = []
+    for k in range(n):
+        own = {"out": f"{shared['out']}/member{k}", "seed": shared["seed"] + k}
+        members.append(Config.from_dict({**recipes[k % len(recipes)], **shared, **own}))
+    return members
 
 
 def choose_members(members: np.ndarray, labels: np.ndarray) -> list[int]:
@@ -73,11 +76,10 @@ def choose_members(members: np.ndarray, labels: np.ndarray) -> list[int]:
     calibrated log loss of the average most, until none does (greedy selection, Caruana et al. 2004)."""
     chosen, lowest = [], math.inf
     while left := [m for m in range(len(members)) if m not in chosen]:
-        losses = {m: calibrated_log_loss(members[[*chosen, m]].mean(0), labels) for m in left}
-        best = min(losses, key=losses.get)
-        if losses[best] >= lowest:
+        loss, best = min((calibrated_log_loss(members[[*chosen, m]].mean(0), labels), m) for m in left)
+        if loss >= lowest:
             break
-        chosen, lowest = [*chosen, best], losses[best]
+        chosen, lowest = [*chosen, best], loss
     return chosen
 
 
@@ -94,16 +96,11 @@ def cross_fitted_probs(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def member_table(runs: Sequence[Run], result: dict[str, Any]) -> pd.DataFrame:
     """A row per run: its model and seed, its validation scores, and whether `score_ensemble` chose it."""
-    return pd.DataFrame(
-        {
-            "run": [run.out.name for run in runs],
-            "model": [run.config.model for run in runs],
-            "seed": [run.config.seed for run in runs],
-            "valid accuracy": [f"{100 * score['accuracy']:.2f} %" for score in result["scores"]],
-            "log loss": [round(score["log_loss"], 3) for score in result["scores"]],
-            "chosen": [k in result["chosen"] for k in range(len(runs))],
-        }
-    )
+    rows = []
+    for k, (run, score) in enumerate(zip(runs, result["scores"], strict=True)):
+        accuracy, loss = f"{100 * score['accuracy']:.2f} %", round(score["log_loss"], 3)
+        rows.append((run.out.name, run.config.model, run.config.seed, accuracy, loss, k in result["chosen"]))
+    return pd.DataFrame(rows, columns=["run", "model", "seed", "valid accuracy", "log loss", "chosen"])
 
 
 def agreement(members: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
@@ -144,11 +141,10 @@ def score_ensemble(
         test); cross_fitted and cross_fitted_against_best (the same with `cross_fitted_probs`).
     """
     scores = [evaluate(probs, labels, class_names) for probs in members]
-    chosen = choose_members(members, labels) if choose else list(range(len(members)))
     best = max(range(len(members)), key=lambda m: (scores[m]["accuracy"], -scores[m]["log_loss"]))
-    average = members[chosen].mean(0)
+    chosen = choose_members(members, labels) if choose else list(range(len(members)))
+    average, best_preds = members[chosen].mean(0), members[best].argmax(1)
     cross_fitted = cross_fitted_probs(members, labels) if choose else average
-    best_preds = members[best].argmax(1)
     return {
         "chosen": chosen,
         "best": best,

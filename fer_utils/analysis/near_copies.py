@@ -19,29 +19,51 @@ _CANDIDATE, _THUMBNAIL = 0.90, 16
 _BLOCK, _MOST_PER_PICTURE = 1024, 5
 # Every picture is compared with every other: twice the pictures take four times as long.
 MOST_COMPARED = 60_000
+PAIRS = (("valid", "train"), ("test", "train"), ("test", "valid"))  # whose copies are looked for in which
+
+
+def all_images(competition: Competition) -> np.ndarray:
+    """The pictures of all splits, uint8 [N, C, H, W], in the order of `audit.picture_table`."""
+    return np.concatenate([split.images for split in competition.splits.values()])
 
 
 def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
     """Pairs of pictures that are nearly the same, or nearly mirror images; exact copies count as one picture.
 
     Candidates are found by thumbnails, so a picture shifted by more than about a pixel in thirty may be
-    missed. Only the first `MOST_COMPARED` different pictures are compared.
-
-    Args:
-        table: `audit.picture_table(competition)`.
+    missed. Only the first `MOST_COMPARED` different pictures of the `audit.picture_table` are compared.
 
     Returns:
         A row per pair, the most alike first: `first` and `second`, rows of the table; `similarity`, the
         correlation at the best shift of up to a sixteenth of the size; `mirrored`.
     """
     different = table[~table.blank].drop_duplicates("group").index.to_numpy()[:MOST_COMPARED]
-    images = np.concatenate([split.images for split in competition.splits.values()])[different]
-    images = with_channels(images, 1)
+    images = with_channels(all_images(competition)[different], 1)
     pairs = pd.concat(
         _near(images, images, mirrored, within=True).assign(mirrored=mirrored) for mirrored in (False, True)
     )
     pairs[["first", "second"]] = different[pairs[["first", "second"]]]
     return pairs.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
+
+
+def near_report(table: pd.DataFrame, near: pd.DataFrame) -> dict[str, int]:
+    """Count near copies, ready for JSON: pairs; pictures of a split that have one, but no exact copy, in
+    another; and pairs with two labels."""
+    first, second = (table.loc[near[name]] for name in ("first", "second"))
+    codes, other_codes = (rows.label.cat.codes.to_numpy() for rows in (first, second))
+    labelled = (codes >= 0) & (other_codes >= 0)
+    report = {
+        "pairs": int((~near.mirrored).sum()),
+        "mirrored_pairs": int(near.mirrored.sum()),
+        "labelled_pairs": int(labelled.sum()),
+        "conflicting_pairs": int((labelled & (codes != other_codes)).sum()),
+    }
+    one, other = pd.concat([first.group, second.group]), pd.concat([second.group, first.group])
+    for here, there in PAIRS:
+        mine, exact = (table.group[table.split == name] for name in (here, there))
+        has_near = mine.isin(one[other.isin(exact).to_numpy()])
+        report[f"{here}_in_{there}"] = int((has_near & ~mine.isin(exact)).sum())
+    return report
 
 
 def near_copies_of(images: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""What possible changes gain in accuracy, and whether more pictures would help.
+"""What to do next: what possible changes gain in accuracy, whether more pictures would help, and the commands
+of what is worth trying.
 
 Gains are measured between small trainings that differ in one thing (`small_trainings.variant_runs`); they may
 differ for a large network that is trained for long.
@@ -6,12 +7,17 @@ differ for a large network that is trained for long.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fer_utils.analysis.comparison import resampled_accuracies
+from fer_utils.analysis.small_trainings import STRENGTHS
+from fer_utils.config import PRESETS, Config
+from fer_utils.files import REPOSITORY
 from fer_utils.learning.metrics import holm
 from fer_utils.run.finished_run import Run
 
@@ -22,36 +28,32 @@ CHANGES = {
     "fixed": "correcting the clearly doubtful labels",
     "half": "twice the pictures (estimated)",
 }
+MOST = 3  # things to advise
 Variants = Mapping[str, Sequence[Run]]
 
 
 def changes_table(run: Run, labels: np.ndarray, variants: Variants | None) -> pd.DataFrame:
-    """What each of `CHANGES` gains in the small trainings: the highest gain first, then those not measured.
-
-    Args:
-        labels: int64 [N], of the validation split.
-        variants: from `small_trainings.variant_runs`.
+    """What each of `CHANGES` gains in the small trainings `variants` on the validation split with labels
+    int64 [N]: the highest gain first, then those not measured.
 
     Returns:
-        A row per change: its `name` and `change`, in words; `gain` in points of validation accuracy with its
-        95 % interval `low` and `high` over pictures and seeds, nan where not measured; `significant`, whether
-        p, corrected for the number of changes (Holm 1979), is below 0.05, never with a single seed; `why`
-        it is not measured.
+        A row per change: its `name` and `change`, in words; `gain` in points of validation accuracy, its 95 %
+        interval `low` and `high` over pictures and seeds, and `p`, nan where not measured; `significant`,
+        whether p, corrected for the number of changes (Holm 1979), is below 0.05, never with a single seed;
+        `why` it is not measured.
     """
-    variants = variants or {}
-    right = {name: _correct(runs, labels) for name, runs in variants.items()}
-    measured, missing = [], []
+    right = {name: _correct(runs, labels) for name, runs in (variants or {}).items()}
+    rows = []
     for name, change in CHANGES.items():
-        row = {"name": name, "change": change, "significant": False, "why": _why_not(name, run, right)}
-        (missing if row["why"] else measured).append(
-            row | ({} if row["why"] else _gain(name, variants, labels))
-        )
-    seeds = len(right.get("base", ()))
-    for row, p in zip(measured, holm(np.array([row["p"] for row in measured])), strict=True):
-        row["significant"] = bool(p < 0.05 and seeds > 1)
-    measured.sort(key=lambda row: -row["gain"])
-    columns = ["name", "change", "gain", "low", "high", "significant", "why"]
-    return pd.DataFrame([*measured, *missing], columns=columns)
+        why = _why_not(name, run, right)
+        gain = {} if why else _gain(name, variants, labels)
+        rows.append({"name": name, "change": change, "significant": False, "why": why} | gain)
+    columns = ["name", "change", "gain", "low", "high", "p", "significant", "why"]
+    table = pd.DataFrame(rows, columns=columns)
+    if len(right.get("base", ())) > 1:
+        measured = table.why == ""
+        table.loc[measured, "significant"] = holm(table.p[measured].to_numpy()) < 0.05
+    return table.sort_values("gain", ascending=False, kind="stable", ignore_index=True)
 
 
 def _correct(runs: Sequence[Run], labels: np.ndarray) -> np.ndarray:
@@ -74,12 +76,8 @@ def _why_not(name: str, run: Run, right: Mapping[str, np.ndarray]) -> str:
 
 
 def error_falls(half: np.ndarray, whole: np.ndarray) -> bool:
-    """Whether all of the pictures give a measurably lower error than half of them. If not, nothing can be
-    said of twice as many.
-
-    Args:
-        half, whole: bool [R, N], the correct predictions of R seeds each.
-    """
+    """Whether all pictures give a measurably lower error than half of them, from the correct predictions bool
+    [R, N] of R seeds each. If not, nothing can be said of twice as many."""
     if min(len(half), len(whole)) < 2:
         return False  # two single trainings differ by chance
     samples = resampled_accuracies([half, whole])
@@ -117,35 +115,29 @@ def describe_changes(changes: pd.DataFrame, variants: Variants | None) -> str:
     if changes.gain.isna().all():
         return "Not measurable here: no change was measured."
     sure = changes[changes.significant]
-    helps, harms = (list(sure.change[side]) for side in (sure.gain > 0, sure.gain < 0))
-    seeds = len(variants["base"])
-    text = f"**Helps: {', '.join(helps) or 'nothing, measurably'}. "
-    text += f"Harms: {', '.join(harms) or 'nothing, measurably'}.** Measured on {describe_network(variants)}."
-    return (
-        text if seeds > 1 else f"{text} With one seed nothing counts as sure: set study_seeds to 2 or more."
-    )
-
-
-def describe_network(variants: Variants) -> str:
-    """The network of the small trainings."""
+    helps, harms = (", ".join(sure.change[side]) for side in (sure.gain > 0, sure.gain < 0))
     training, seeds = variants["base"][0].metrics["training"], len(variants["base"])
-    return (
+    text = (
+        f"**Helps: {helps or 'nothing, measurably'}. Harms: {harms or 'nothing, measurably'}.** Measured on "
         f"a small network ({training['parameters'] / 1e6:.2f} M parameters, {training['epochs']} epochs, "
-        f"{seeds} seed{'s' * (seeds > 1)} of each training)"
+        f"{seeds} seed{'s' * (seeds > 1)} of each training)."
     )
+    if seeds == 1:
+        text += " With one seed nothing counts as sure: set study_seeds to 2 or more."
+    return text
 
 
 def learning_curve_table(variants: Variants, labels: np.ndarray, n_train: int) -> pd.DataFrame:
     """The learning curve of the small network: `n` training pictures, mean `accuracy` over seeds with its
     95 % interval `low` and `high` over pictures and seeds. Where the error falls, a last row, `estimated`,
     for twice the pictures, by `next_doubling`."""
-    right = {name: _correct(variants[name], labels) for name in ("quarter", "half", "base")}
-    rows = []
-    for (name, part), share in zip(right.items(), (4, 2, 1), strict=True):
-        low, high = np.quantile(resampled_accuracies([part])[:, 0], [0.025, 0.975])
+    rows, right = [], {}
+    for name, share in (("quarter", 4), ("half", 2), ("base", 1)):
+        right[name] = _correct(variants[name], labels)
+        low, high = np.quantile(resampled_accuracies([right[name]]), [0.025, 0.975])
         rows.append((n_train // share, right[name].mean(), low, high, False))
     if error_falls(right["half"], right["base"]):
-        gain, now = _gain("half", variants, labels), rows[-1][1]
+        gain, now = _gain("half", variants, labels), right["base"].mean()
         rows.append((2 * n_train, *(now + gain[key] / 100 for key in ("gain", "low", "high")), True))
     return pd.DataFrame(rows, columns=["n", "accuracy", "low", "high", "estimated"])
 
@@ -165,3 +157,116 @@ def describe_learning_curve(curve: pd.DataFrame) -> str:
         f"**Twice the pictures would gain about {gain:.1f} points ({low:.1f} to {high:.1f}),** if "
         "the error falls by the same factor again."
     )
+
+
+def advice(run: Run, changes: pd.DataFrame, variants: Variants | None, data: str = "run") -> str:
+    """What to do next, in Markdown: at most `MOST` of the `changes_table` that help measurably,
+    each with its expected gain, its time and its command for `data`, "run" where they lay in training; with
+    too little evidence, the measurement that would decide."""
+    again = {"out": shown_path(run.out), "data": data}
+    if not variants:
+        return (
+            "**Nothing was measured, so nothing is advised.** The small trainings decide (minutes on the "
+            f"demo, hours of one core on FER2013):\n\n{_block(_line('04_error_analysis', again))}"
+        )
+    possible = changes[(changes.name != "half") & changes.gain.notna()]  # nobody can order more pictures
+    if all(getattr(run.config, name) >= value for name, value in STRENGTHS.items()):
+        possible = possible[possible.name != "augmented"]  # this run has them already
+    sure = possible[possible.significant & (possible.gain > 0)]
+    # What was measured on fewer epochs than the run had comes last: its gain is unknown.
+    unknown = (sure.name == "longer") & (variants["base"][0].config.epochs < run.config.epochs)
+    sure = pd.concat([sure[~unknown], sure[unknown]]).head(MOST)
+    parts = [f"**{k}. {_step(row, run, variants, data)}" for k, row in enumerate(sure.itertuples(), 1)]
+    undecided = possible[~possible.significant & (possible.high > 0)].sort_values("high")
+    if not parts:
+        parts = ["**No change helps measurably, so none is advised.**"]
+    if len(parts) < MOST and len(undecided):
+        parts.append(_measurement(undecided.iloc[-1], variants, again))
+    return "\n\n".join(parts)
+
+
+def _measurement(row: pd.Series, variants: Variants, again: dict[str, Any]) -> str:
+    """The measurement that would decide on a change that is not significant: more seeds."""
+    seeds, config = len(variants["base"]), variants["base"][0].config
+    more = max(4, 2 * seeds)
+    seen = (row.high - row.low) / 2 * np.sqrt(seeds / more)
+    seconds = sum(one.metrics["training"]["seconds"] for runs in variants.values() for one in runs)
+    same = {"study_epochs": config.epochs, "study_width": config.width, "study_seeds": more}
+    return (
+        f"**Undecided: {row.change}**, {_points(row)}. {more} seeds of each small training, not {seeds}, "
+        f"would show a gain of about {seen:.1f} points or more, in about "
+        f"{duration(seconds * (more / seeds - 1))}:\n\n{_block(_line('04_error_analysis', again | same))}"
+    )
+
+
+def _step(row: Any, run: Run, variants: Variants, data: str) -> str:
+    """One thing to try, in Markdown."""
+    out, seconds = f"{shown_path(run.out)}-{row.name}", run.metrics["training"]["seconds"]
+    note, recipes, expected = "", [{"out": out}], f"{_points(row)}**"
+    if row.name == "longer":
+        epochs, tried = run.config.epochs, variants["base"][0].config.epochs
+        recipes[0]["epochs"], seconds = 2 * epochs, 2 * seconds
+        if tried < epochs:
+            expected = f"gain not measurable here**; from {tried} to {2 * tried} epochs it was "
+            expected += f"{_points(row)}, expect less after {epochs}"
+    elif row.name == "augmented":
+        recipes[0] |= STRENGTHS
+    elif row.name == "fixed":
+        recipes[0]["label_fixes"] = shown_path(run.out / "label_fixes.csv")
+        note = " Review the file first; your own time is not counted."
+    else:
+        seeds = range(run.config.seed + 1, run.config.seed + len(variants["base"]))
+        recipes = [{"seed": seed, "out": f"{out}-seed{seed}"} for seed in seeds]
+        seconds *= len(seeds)
+    commands = [_training(run, data, recipe) for recipe in recipes]
+    if row.name == "average":
+        members = ", ".join([shown_path(run.out), *(recipe["out"] for recipe in recipes)])
+        commands.append(_line("05_ensemble", {"runs": members, "out": out, "data": data}))
+    return (
+        f"Try {row.change}: {expected}, in about {duration(seconds)} on the machine of this run."
+        f"{note}\n\n{_block(*commands)}"
+    )
+
+
+def _training(run: Run, data: str, changes: Mapping[str, Any]) -> str:
+    """The command that trains the recipe of `run` with `changes`, from the preset nearest to it."""
+    wanted = run.config.to_dict() | {"data": run.config.data if data == "run" else data} | changes
+    commands = []
+    for preset in PRESETS:
+        base = Config.from_dict({"preset": preset}).to_dict() | {"preset": "none"}
+        given = ({"preset": preset} | wanted).items()
+        commands.append({name: value for name, value in given if value != base[name] or name in changes})
+    return _line("03_training", min(commands, key=len))
+
+
+def _line(notebook: str, parameters: Mapping[str, Any]) -> str:
+    """The command that runs a notebook with these parameters, broken into lines of less than 100 letters."""
+    lines = [f".venv/bin/papermill notebooks/{notebook}.ipynb outputs/{notebook}.ipynb"]
+    for name, value in parameters.items():
+        if (name, value) == ("data", "run"):  # the default of both notebooks
+            continue
+        part = f"-p {name} {shlex.quote(str(value))}"
+        if len(lines[-1]) + len(part) > 96:
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return " \\\n".join(lines)
+
+
+def _block(*lines: str) -> str:
+    return "\n".join(["```", *lines, "```"])
+
+
+def shown_path(path: Any) -> str:
+    """A path as it is typed in the folder of the project."""
+    return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)
+
+
+def _points(row: Any) -> str:
+    return f"{row.gain:+.1f} points (95 % interval {row.low:+.1f} to {row.high:+.1f})"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that people would use: '40 s', '12 min', '3.3 h'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

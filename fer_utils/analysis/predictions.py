@@ -11,32 +11,20 @@ from fer_utils.run.finished_run import Run
 
 
 def prediction_table(run: Run, competition: Competition) -> pd.DataFrame:
-    """One row per validation picture, in the order of the split.
-
-    Columns: id, true, predicted (with views) and plain (without) as class names, confidence (the highest
-    probability), true_probability, correct, plain_correct.
+    """One row per validation picture, in the order of the split: `true` and `predicted` (with views), class
+    names; `confidence`, the highest probability; `correct`.
 
     Raises:
         DataError: the run predicted another number of pictures.
     """
-    probs, plain, valid = run.saved_probs(), run.saved_probs(views=False), competition.valid
-    if len(probs) != len(valid):
+    probs, labels = run.saved_probs(), competition.valid.labels
+    if len(probs) != len(labels):
         raise DataError(
-            f"{run.out} predicted {len(probs)} valid pictures, {competition.source} has {len(valid)}"
+            f"{run.out} predicted {len(probs)} valid pictures, {competition.source} has {len(labels)}"
         )
-    names, labels = np.array(competition.class_names), valid.labels
-    return pd.DataFrame(
-        {
-            "id": valid.ids,
-            "true": names[labels],
-            "predicted": names[probs.argmax(1)],
-            "plain": names[plain.argmax(1)],
-            "confidence": probs.max(1),
-            "true_probability": probs[np.arange(len(labels)), labels],
-            "correct": probs.argmax(1) == labels,
-            "plain_correct": plain.argmax(1) == labels,
-        }
-    )
+    names, preds = np.array(competition.class_names), probs.argmax(1)
+    table = pd.DataFrame({"true": names[labels], "predicted": names[preds]})
+    return table.assign(confidence=probs.max(1), correct=preds == labels)
 
 
 def confused_pairs(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,6 @@ hidden."""
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Mapping
 
 import numpy as np
@@ -34,17 +33,6 @@ _PARTS = {
 }
 
 
-def grad_cam_problem(run: Run) -> str:
-    """Why Grad-CAM is not available for a run; empty if it is. (Kaggle's image lacks captum.)"""
-    if importlib.util.find_spec("captum") is None:
-        return "captum is not installed: Grad-CAM is left out (pip install captum)"
-    try:
-        last_maps(run.model, run.config.image_size)
-    except DataError as error:
-        return f"Grad-CAM is left out: {error}"
-    return ""
-
-
 def last_maps(model: nn.Module, image_size: int) -> nn.Module:
     """The last module of a convolutional network whose output is a feature map [N, C, h, h] with h >= 3.
 
@@ -67,11 +55,7 @@ def last_maps(model: nn.Module, image_size: int) -> nn.Module:
 
 
 def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Which parts of a picture support a class (Grad-CAM, Selvaraju et al. 2017).
-
-    Args:
-        images: uint8 [N, C, H, W].
-        classes: int64 [N], the class to explain for each picture.
+    """Which parts of uint8 [N, C, H, W] support the classes int64 [N] (Grad-CAM, Selvaraju et al. 2017).
 
     Returns:
         float32 [N, H, W], not negative; each map has a mean of 1, or is 0 where nothing supports the class.
@@ -83,14 +67,14 @@ def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_si
 
     device = next(model.parameters()).device
     explainer = LayerGradCam(model.eval(), last_maps(model, images.shape[-1]))
-    parts = [np.zeros((0, *images.shape[2:]), np.float32)]
+    found = np.zeros((len(images), *images.shape[2:]), np.float32)
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)
         batch = to_float(torch.tensor(images[rows]).to(device)).requires_grad_()
         maps = explainer.attribute(batch, torch.tensor(classes[rows]).to(device), relu_attributions=True)
         maps = F.interpolate(maps.detach(), images.shape[2:], mode="bilinear")[:, 0]
-        parts.append((maps / maps.mean((1, 2), keepdim=True).clamp(min=1e-12)).cpu().numpy())
-    return np.concatenate(parts)
+        found[rows] = (maps / maps.mean((1, 2), keepdim=True).clamp(min=1e-12)).cpu()
+    return found
 
 
 def shuffle_weights(model: nn.Module, images: np.ndarray) -> nn.Module:
@@ -109,11 +93,8 @@ def shuffle_weights(model: nn.Module, images: np.ndarray) -> nn.Module:
 def sanity_check(
     model: nn.Module, images: np.ndarray, classes: np.ndarray, maps: np.ndarray
 ) -> dict[str, float]:
-    """Whether the maps of Grad-CAM depend on the weights (Adebayo et al. 2018). The check is necessary, not
-    sufficient: an untrained network passes too.
-
-    Args:
-        maps: `grad_cam(model, images, classes)`.
+    """Whether the `maps` of `grad_cam` depend on the weights (Adebayo et al. 2018). The check is necessary,
+    not sufficient: an untrained network passes too.
 
     Returns:
         Mean rank correlations of a map: `shuffled`, with that of the network with shuffled weights; `others`,
@@ -127,34 +108,35 @@ def sanity_check(
     check: dict[str, float] = {"n": len(rows)}
     for name, part in (("shuffled", shuffled), ("others", others)):
         values = [spearmanr(maps[i].ravel(), part[i].ravel()).statistic for i in rows]
-        check[name] = float(np.nanmean(values)) if values else np.nan
+        check[name] = float(pd.Series(values, dtype=float).mean())  # nan without any
     return check
 
 
 def describe_sanity(check: dict[str, float]) -> str:
     """What the maps may be used for, by `sanity_check`, in words."""
     shuffled, others = check["shuffled"], check["others"]
-    numbers = (
-        f"(mean rank correlation {shuffled:.2f} with the map of shuffled weights, {others:.2f} with the map "
-        f"of another picture; {check['n']} pictures)"
-    )
     if np.isnan(shuffled) or np.isnan(others):
         return "**Not measurable here:** too few pictures have a map that is not empty."
+    words = "**The maps depend on the weights and on the picture**"
     if shuffled >= 0.5:
-        return f"**Do not read these maps:** they hardly depend on the weights {numbers}."
-    if others >= 0.5:
-        return (
-            "**The maps depend on the weights, but they are much alike for all pictures:** they show where "
-            f"the network looks in general, not why it errs on one picture {numbers}."
-        )
-    return f"**The maps depend on the weights and on the picture** {numbers}."
+        words = "**Do not read these maps:** they hardly depend on the weights"
+    elif others >= 0.5:
+        words = "**The maps depend on the weights, but they are much alike for all pictures:** they show "
+        words += "where the network looks in general, not why it errs on one picture"
+    return (
+        f"{words} (mean rank correlation {shuffled:.2f} with the map of shuffled weights, {others:.2f} with "
+        f"the map of another picture; {check['n']} pictures)."
+    )
 
 
 def checked_maps(run: Run, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray | None, str]:
-    """The maps of `grad_cam`, and in words what they may be used for; None and why, if none are."""
-    if problem := grad_cam_problem(run):
-        return None, problem
-    maps = grad_cam(run.model, images, classes)
+    """The maps of `grad_cam`, and in words what they may be used for; None and why, if there are none."""
+    try:
+        maps = grad_cam(run.model, images, classes)
+    except ModuleNotFoundError:  # as in Kaggle's image
+        return None, "captum is not installed: Grad-CAM is left out (pip install captum)"
+    except DataError as error:
+        return None, f"Grad-CAM is left out: {error}"
     return maps, describe_sanity(sanity_check(run.model, images, classes, maps))
 
 
@@ -175,12 +157,11 @@ def face_regions(images: np.ndarray) -> dict[str, tuple[slice, slice]]:
         "eyes": high + int(darkness[high:middle].argmax()),
         "mouth": middle + int(darkness[middle:low].argmax()),
     }
-    unit = line["mouth"] - line["eyes"]
-    boxes = {}
-    for name, ((anchor, first, last), (left, right)) in _PARTS.items():
-        top, bottom = (int(np.clip(round(line[anchor] + part * unit), 0, size)) for part in (first, last))
+    unit, boxes = line["mouth"] - line["eyes"], {}
+    for name, ((anchor, *ends), columns) in _PARTS.items():
+        top, bottom = (int(np.clip(round(line[anchor] + end * unit), 0, size)) for end in ends)
         if bottom > top:
-            boxes[name] = (slice(top, bottom), slice(round(left * size), round(right * size)))
+            boxes[name] = (slice(top, bottom), slice(*(round(end * size) for end in columns)))
     return boxes
 
 
@@ -195,37 +176,31 @@ def hide(images: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
 def occlusion_table(
     run: Run, images: np.ndarray, labels: np.ndarray, regions: Mapping[str, tuple[slice, slice]]
 ) -> pd.DataFrame:
-    """The accuracy lost when a part of the face is hidden (occlusion, Zeiler and Fergus 2014), plain view.
-
-    Args:
-        images: uint8 [N, C, H, W].
-        labels: int64 [N].
-        regions: from `face_regions`.
+    """The accuracy on uint8 [N, C, H, W] with labels int64 [N] lost when one of the `face_regions` is hidden
+    (occlusion, Zeiler and Fergus 2014), plain view.
 
     Returns:
         A row per part, the costliest first: `lost`, points of accuracy, with the 95 % interval of the paired
-        difference `low` and `high`; `p` (McNemar); `n`; `area`, the share of the picture that was hidden.
+        difference `low` and `high`; `p` (McNemar); `n`.
     """
-    whole = run.predict(images, "plain").argmax(1)
-    rows = {}
+    whole, rows = run.predict(images, "plain").argmax(1), {}
     for name, box in bar(regions.items(), "hiding parts"):
         test = paired_test(whole, run.predict(hide(images, box), "plain").argmax(1), labels)
         points = [100 * test[key] for key in ("difference", "ci_low", "ci_high")]
-        area = images[0, 0][box].size / images[0, 0].size
-        rows[name] = (*points, test["p"], test["n"], area)
-    columns = ["lost", "low", "high", "p", "n", "area"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        rows[name] = (*points, test["p"], test["n"])
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["lost", "low", "high", "p", "n"])
     return table.sort_values("lost", ascending=False)
 
 
 def describe_occlusion(table: pd.DataFrame) -> str:
     """Which hidden parts cost accuracy, from `occlusion_table`, in words (p by Holm's correction)."""
     sure = holm(table.p.to_numpy()) < 0.05
-    costs, helps = table[sure & (table.lost > 0)], table[sure & (table.lost < 0)]
-    lost = [f"{row.Index} {row.lost:.1f} ({row.low:.1f} to {row.high:.1f})" for row in costs.itertuples()]
-    text = f"**Points of accuracy lost without a part: {', '.join(lost) or 'none, measurably'}.**"
-    if len(helps):
-        text += f" It is more often right without: {', '.join(helps.index)}."
-    if len(rest := table.index[~sure]):
-        text += f" No measurable difference after correction for several tests (Holm): {', '.join(rest)}."
+    costs = table[sure & (table.lost > 0)].itertuples()
+    lost = ", ".join(f"{row.Index} {row.lost:.1f} ({row.low:.1f} to {row.high:.1f})" for row in costs)
+    helps, rest = (", ".join(table.index[rows]) for rows in (sure & (table.lost < 0), ~sure))
+    text = f"**Points of accuracy lost without a part: {lost or 'none, measurably'}.**"
+    if helps:
+        text += f" It is more often right without: {helps}."
+    if rest:
+        text += f" No measurable difference after correction for several tests (Holm): {rest}."
     return text

@@ -1,5 +1,4 @@
-"""When a run fails: slices of the validation pictures by properties of the picture, tested with a correction
-for the number of slices."""
+"""When a run fails: slices of the validation pictures by properties of the picture, tested together."""
 
 from __future__ import annotations
 
@@ -34,14 +33,10 @@ def attribute_table(images: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
     grey = with_channels(images, 1)[:, 0].astype(np.float32)
     middle = grey[:, 1:-1, 1:-1]
     laplacian = 4 * middle - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
-    values = {
-        "brightness": brightness,
-        "contrast": contrast,
-        "sharpness": laplacian.std((1, 2)) / middle.std((1, 2)).clip(min=1),
-        "face size": _face_size(grey, with_channels(reference, 1)),
-        "asymmetry": 1 - _mirror_correlation(grey),
-    }
-    return pd.DataFrame(values)
+    sharpness = laplacian.std((1, 2)) / middle.std((1, 2)).clip(min=1)
+    size, asymmetry = _face_size(grey, with_channels(reference, 1)), 1 - _mirror_correlation(grey)
+    values = (brightness, contrast, sharpness, size, asymmetry)
+    return pd.DataFrame(dict(zip(ATTRIBUTES, values, strict=True)))
 
 
 def _face_size(grey: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -77,16 +72,12 @@ def slice_masks(attributes: pd.DataFrame, has_copy: np.ndarray) -> dict[tuple[st
 def score_slices(
     masks: dict[tuple[str, str], np.ndarray], correct: np.ndarray, labels: np.ndarray
 ) -> pd.DataFrame:
-    """Compare the accuracy of each slice with the accuracy expected from its mix of classes.
+    """Compare the accuracy of each of `slice_masks`, from the `correct` predictions bool [N] of labels
+    int64 [N], with the accuracy expected from its mix of classes.
 
     The expected accuracy of a picture is the recall of its class, and the gap is tested class by class (the
     test of Cochran 1954 and of Mantel and Haenszel 1959, normal approximation). Holm's correction (1979) is
     for the number of slices.
-
-    Args:
-        masks: as from `slice_masks`.
-        correct: bool [N].
-        labels: int64 [N].
 
     Returns:
         A row per slice, the worst gap first: `n`, `accuracy` and `expected`, `gap` with its 95 % interval
@@ -124,23 +115,18 @@ def describe_slices(table: pd.DataFrame, n: int) -> str:
         text += f" {row.what.capitalize()} {row.which}: {-100 * row.gap:.1f} points worse; without that gap "
         text += f"the run would gain at most about {-100 * row.gap * row.n / n:.1f} points."
     for row in better[(better.what == COPY) & (better.which == "yes")].itertuples():
-        text += (
-            f" On the {row.n:,} pictures with a copy in training it is {100 * row.gap:.1f} points better: "
-        )
-        text += "it has seen them."
+        text += f" On the {row.n:,} pictures with a copy in training it is {100 * row.gap:.1f} points "
+        text += "better: it has seen them."
     return text
 
 
 def found_slices(
     attributes: pd.DataFrame, correct: np.ndarray, labels: np.ndarray, seed: int = 0
 ) -> pd.DataFrame:
-    """Combinations of attributes with more errors than their classes explain: a small tree finds them
-    on one half of the pictures, and they are tested on the other half.
+    """Combinations of attributes with more errors than their classes explain: a small tree finds them on one
+    half of the pictures, and they are tested on the other half, as by `score_slices`.
 
     (The idea of automated data slicing, Chung et al. 2019; the honest halves of Athey and Imbens 2016.)
-
-    Returns:
-        As `score_slices`, on the testing half; empty where the tree has no split.
     """
     from sklearn.tree import DecisionTreeRegressor
 

@@ -6,20 +6,19 @@ Each is an ordinary run in its own folder: an interrupted one resumes, and a fin
 from __future__ import annotations
 
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fer_utils.analysis.label_doubts import cleanlab_is_installed, doubtful_labels, write_suggestions
+from fer_utils.analysis.label_doubts import describe_doubts, doubtful_labels, write_suggestions
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import AUGMENTATION, DATA_PARAMETERS, Config
 from fer_utils.data.corrections import apply_fixes
 from fer_utils.data.splits import split_folds
 from fer_utils.data.submission import default_format
 from fer_utils.files import resolve_out
-from fer_utils.learning.metrics import accuracy_of
 from fer_utils.progress import bar
 from fer_utils.run.finished_run import Run
 from fer_utils.run.train import fit
@@ -48,12 +47,9 @@ def study_config(config: Config, out: str | Path, n_train: int, epochs: int, wid
 def out_of_fold_probs(config: Config, competition: Competition, n_folds: int) -> np.ndarray:
     """Class probabilities float32 [N, C] of the training pictures, each by a network not trained on it.
 
+    The networks of `config` are trained on all folds but one each, in the folders `out`/fold{k}of{n_folds}.
     Exact copies are in one fold. The epoch of each network is chosen on the validation split, so the pictures
     it predicts have no influence on it.
-
-    Args:
-        config: of the networks; fold k is trained in the folder `out`/fold{k}of{n_folds}.
-        n_folds: number of networks; each is trained on all folds but one.
     """
     train = competition.train
     folds = split_folds(train, n_folds, config.split_seed)
@@ -71,26 +67,25 @@ def out_of_fold_probs(config: Config, competition: Competition, n_folds: int) ->
 def variant_runs(
     config: Config, competition: Competition, fixes: str | Path | None, n_seeds: int = 1
 ) -> dict[str, list[Run]]:
-    """Trainings of one small network that differ in one thing each, to measure the gain of that change.
+    """Trainings of one small network that differ in one thing each, to measure the gain of that change; each
+    in a folder of its own name in `config.out`.
 
     Parts of the training pictures are nested and stratified by class. Their trainings have as many steps as
     the others, since a network needs them to learn what few pictures contain. (More epochs also mean more to
     choose from on validation, a small advantage; "longer" has it too.)
 
     Args:
-        config: of the networks; each is trained in a folder of its own name in `out`.
         fixes: a CSV for `label_fixes`, to measure its effect; None without.
-        n_seeds: trainings of each, with consecutive seeds. The difference of two single trainings is mostly
-            chance.
+        n_seeds: of each. The difference of two single trainings is mostly chance.
 
     Returns:
         name -> a run for each seed: "base"; "quarter" and "half" of the pictures; "longer", twice the epochs;
         "augmented", with the default strengths of `Config`; "fixed", with the fixes (if they cannot be used,
         the reason is printed).
     """
-    # Test labels are not used, even if the data has them.
-    test = None if competition.test is None else competition.test.without_labels()
-    competition, train = replace(competition, test=test), competition.train
+    if competition.test is not None:  # its labels are not used, even if the data has them
+        competition = replace(competition, test=competition.test.without_labels())
+    train = competition.train
     folds = split_folds(train, 4, config.split_seed)
     variants = {
         "base": (config, train),
@@ -105,12 +100,13 @@ def variant_runs(
         except DataError as error:
             print(f"the fixes are not measured: {error}")
     runs: dict[str, list[Run]] = {name: [] for name in variants}
-    for k, name in bar([(k, name) for k in range(n_seeds) for name in variants], "small trainings"):
+    seeds = range(config.seed, config.seed + n_seeds)
+    for seed, name in bar([(seed, name) for seed in seeds for name in variants], "small trainings"):
         variant, split = variants[name]
         part = replace(competition, train=split)
         folder = f"{name}-{part.fingerprint[:8]}" if name == "fixed" else name  # other fixes: another run
-        folder = f"{config.out}/{folder}" + f"-seed{config.seed + k}" * (k > 0)
-        runs[name].append(_fit(replace(variant, out=folder, seed=config.seed + k), part))
+        folder = f"{config.out}/{folder}" + f"-seed{seed}" * (seed > config.seed)
+        runs[name].append(_fit(replace(variant, out=folder, seed=seed), part))
     return runs
 
 
@@ -122,60 +118,26 @@ def _fit(config: Config, competition: Competition) -> Run:
         return fit(config, competition)
 
 
-@dataclass(frozen=True)
-class SmallTrainings:
-    """What the small trainings found.
-
-    Attributes:
-        judges: `accuracy_of` the networks out of fold, on the training pictures.
-        doubts: the `doubtful_labels` of the training split; None without cleanlab.
-        variants: from `variant_runs`.
-        note: what became of label_fixes.csv; empty if it was not to be written.
-    """
-
-    judges: dict[str, float]
-    doubts: pd.DataFrame | None
-    variants: dict[str, list[Run]]
-    note: str
-
-    def describe_doubts(self) -> str:
-        """How many labels are doubtful, and how much the networks that judge them can be trusted."""
-        if self.doubts is None:
-            return "Not measurable here: cleanlab is not installed (`pip install cleanlab`)."
-        n, share = self.judges["n"], 100 * self.judges["accuracy"]
-        if self.doubts.empty:
-            return f"None of {n:,} training labels is doubtful; the networks agree with {share:.0f} %."
-        clear = int(self.doubts.clear.sum())
-        return (
-            f"**{len(self.doubts):,} of {n:,} training labels are doubtful, {clear:,} of them clearly.** The "
-            f"networks that judge them agree with {share:.0f} % of all labels; the weaker they are, the more "
-            "of their doubts are their own errors."
-        )
-
-
 def small_trainings(
     run: Run, competition: Competition, n_folds: int, epochs: int, width: float, n_seeds: int = 1
-) -> SmallTrainings:
+) -> tuple[dict[str, list[Run]], pd.DataFrame | None, str]:
     """Do all small trainings for the data of `run`, in `run.out`/studies.
 
     Together they take about 3 + 7 `n_seeds` times as long as one. Suggestions for doubtful labels are written
     to label_fixes.csv in `run.out`, unless the run was trained with fixes already. The networks out of fold
     are trained a quarter longer than the others, since better networks raise fewer false alarms.
 
-    Args:
-        n_folds: of `out_of_fold_probs`.
-        epochs, width: of `study_config`.
-        n_seeds: of `variant_runs`.
+    Returns:
+        The `variant_runs`; the `doubtful_labels` of the training split, None without cleanlab; and how many
+        these are and how far to trust them, in words.
     """
     folder = run.out / "studies" / f"width{width:g}-epochs{epochs}"
     labels = competition.train.labels
     config = study_config(run.config, folder, len(labels), epochs, width)
     probs = out_of_fold_probs(replace(config, epochs=round(1.25 * epochs)), competition, n_folds)
-    doubts, fixes, note = None, None, ""
-    if cleanlab_is_installed():
-        doubts = doubtful_labels(probs, labels, competition.class_names)
-        if run.config.label_fixes == "none":
-            fixes = run.out / "label_fixes.csv"
-            note = write_suggestions(fixes, doubts, competition.train)
-    variants = variant_runs(config, competition, fixes, n_seeds)
-    return SmallTrainings(accuracy_of(probs.argmax(1) == labels), doubts, variants, note)
+    doubts, fixes = doubtful_labels(probs, labels, competition.class_names), None
+    if doubts is not None and run.config.label_fixes == "none":
+        fixes = run.out / "label_fixes.csv"
+        write_suggestions(fixes, doubts, competition.train)
+    words = describe_doubts(doubts, len(labels), (probs.argmax(1) == labels).mean())
+    return variant_runs(config, competition, fixes, n_seeds), doubts, words

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 
@@ -71,8 +69,8 @@ def _plan(name, count, rng, train):
     return plan
 
 
-def _plans(counts, seed):
-    """Plan every split in `counts` (name -> images), train first since the others copy from it."""
+def _plans(seed, **counts):
+    """Plan splits of so many images each, train first since the others copy from it."""
     plans: dict[str, pd.DataFrame] = {}
     for stream, (name, count) in enumerate(counts.items()):
         plans[name] = _plan(name, count, np.random.default_rng([seed, stream]), plans.get("train"))
@@ -87,7 +85,7 @@ def demo_truth(n_train: int = 5000, n_valid: int = 1500, seed: int = 0) -> dict[
         `label`, the one in the competition, wrong if it differs; `defect`, a name in `DEFECTS` or empty;
         `copy_of`, the row of train that it repeats, or -1. A blank image shows no face.
     """
-    return _plans({"train": n_train, "valid": n_valid}, seed)
+    return _plans(seed, train=n_train, valid=n_valid)
 
 
 def _draw_split(plan, rng, size, train):
@@ -117,26 +115,16 @@ def make_demo(
 ) -> Competition:
     """Draw the demo competition: seven expressions, imbalanced, with the `DEFECTS` that `demo_truth` lists.
 
-    The same arguments give the same bytes; train does not depend on the sizes of the other splits.
-
-    Args:
-        n_train, n_valid, n_test: images per split, at least one.
-        seed: 0 or more.
-        size: height and width in pixels, even, 24 to 256.
-        color: in the colours of skins, uint8 [N, 3, size, size]; else grey.
-
-    Raises:
-        DataError: the size is odd or out of range.
+    The same arguments give the same bytes; train does not depend on the sizes of the other splits. The
+    `size` in pixels is even, 24 to 256 (else DataError); with `color` faces have the colours of skins.
     """
-    splits: dict[str, Split] = {}
-    plans = _plans({"train": n_train, "valid": n_valid, "test": n_test}, seed)
+    plans = _plans(seed, train=n_train, valid=n_valid, test=n_test)
+    splits, train = {}, None
     for stream, (name, plan) in enumerate(plans.items()):
-        train = splits["train"].images if splits else None
         images = _draw_split(plan, np.random.default_rng([seed, 3 + stream]), size, train)
+        train = images if train is None else train
         labels = None if name == "test" else plan.label.to_numpy(np.int64)
-        splits[name] = Split(images, labels, plan.id.to_numpy(str))
-    if color:
-        splits = {name: replace(split, images=_tinted(split.images)) for name, split in splits.items()}
+        splits[name] = Split(_tinted(images) if color else images, labels, plan.id.to_numpy(str))
     template = pd.DataFrame({"id": plans["test"].id, "emotion": "0"}, dtype=str)
     values = tuple(range(len(FER_CLASSES)))
     form = SubmissionFormat(template, "emotion", np.arange(n_test), tuple(map(str, values)))

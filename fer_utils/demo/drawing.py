@@ -18,9 +18,7 @@ CHUNK = 32  # faces drawn at a time, few enough for the processor's cache; it ch
 
 def _cover(distance, blur):
     """How much of each pixel lies where `distance` is negative, with an edge `blur` wide."""
-    share = distance * (-1 / blur)
-    share += 0.5
-    return np.clip(share, 0, 1, out=share)
+    return np.clip(0.5 - distance * (1 / blur), 0, 1)
 
 
 def _line(distance, half_width, blur):
@@ -30,9 +28,8 @@ def _line(distance, half_width, blur):
 
 def _spot(x, y, radius_x, radius_y):
     """A soft spot: 1 in the middle, 0 from the radius on."""
-    spot = np.square(x * (1 / radius_x)) + np.square(y * (1 / radius_y))
-    np.subtract(1, spot, out=spot)
-    return np.square(np.clip(spot, 0, 1, out=spot), out=spot)
+    distance = np.square(x * (1 / radius_x)) + np.square(y * (1 / radius_y))
+    return np.square(np.clip(1 - distance, 0, 1))
 
 
 def _disc(x, y, radius, blur):
@@ -41,9 +38,7 @@ def _disc(x, y, radius, blur):
 
 def _waves(phase):
     """A triangle wave of period 1 between 0 and 1."""
-    wave = phase - np.floor(phase)
-    wave -= 0.5
-    return np.abs(wave, out=wave) * 2
+    return np.abs(phase - np.floor(phase) - 0.5) * 2
 
 
 def _paint(canvas, mask, tone):

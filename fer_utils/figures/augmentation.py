@@ -20,43 +20,37 @@ from fer_utils.learning.augment import affine, mix, random_erase, recolour, reli
 
 def at_strength(face: Tensor, name: str, value: float) -> Tensor:
     """The face [1, C, H, W] transformed by exactly `value`, without chance; shifts go along the diagonal."""
-    own, zero = torch.full_like(face[:, :1, :1, :1], value), torch.zeros_like(face[:, :1, :1, :1])
-    if name == "brightness":
-        return relight(face, zero + 1, own)
-    if name == "contrast":
-        return relight(face, own + 1, zero)
+    own = dict.fromkeys(AUGMENTATION, torch.zeros_like(face[:, :1, :1, :1]))
+    own[name] = torch.full_like(own[name], value)
+    if name in ("brightness", "contrast"):
+        return relight(face, 1 + own["contrast"], own["brightness"])
     if name in ("hue", "saturation"):
-        return recolour(face, own if name == "hue" else zero, own + 1 if name == "saturation" else zero + 1)
-    angle, change, shift, slant = (
-        own if name == step else zero for step in ("rotate", "scale", "shift", "shear")
-    )
-    return affine(face, angle, change, shift, shift, slant)
+        return recolour(face, own["hue"], 1 + own["saturation"])
+    return affine(face, own["rotate"], own["scale"], own["shift"], own["shift"], own["shear"])
 
 
 def ranges(face: Tensor, config: Config, ax: Axes, generator: torch.Generator, columns: int = 9) -> Axes:
     """A row for each transform that is on, from one end of its range at this strength to the other. `flip`
     has its two outcomes, `erase` boxes from the smallest to the largest of 200 draws."""
     rows, captions = {}, []
-    colours = () if face.shape[1] == 3 else ("hue", "saturation")
-    for name in (name for name in AUGMENTATION if getattr(config, name) and name not in colours):
-        strength, label = getattr(config, name), f"{name} {getattr(config, name):g}"
+    for name in AUGMENTATION:
+        strength = getattr(config, name)
+        if strength == 0 or (name in ("hue", "saturation") and face.shape[1] == 1):
+            continue
         if name == "flip":
-            rows[label] = torch.cat(
-                [face, face.flip(-1), torch.ones_like(face).expand(columns - 2, -1, -1, -1)]
-            )
-            captions += ["as it is", "mirrored"] + [""] * (columns - 2)
+            tiles, below = torch.cat([face, face.flip(-1)]), ["as it is", "mirrored"] + [""] * (columns - 2)
         elif name == "erase":
-            rows[label], areas = _boxes(face, columns, generator)
-            captions += [f"{area:.0%} covered" for area in areas]
+            tiles, below = _boxes(face, columns, generator)
         else:
-            values = np.linspace(-strength, strength, columns)
-            rows[label], below = _row(face, name, values)
-            captions += below
+            tiles, below = _row(face, name, np.linspace(-strength, strength, columns))
+        rows[f"{name} {strength:g}"] = tiles
+        captions += below
     return face_rows(rows, ax, captions)
 
 
-def growing(face: Tensor, steps: Mapping[str, tuple[float, Sequence[float]]], ax: Axes,
-            generator: torch.Generator) -> Axes:  # fmt: skip
+def growing(
+    face: Tensor, steps: Mapping[str, tuple[float, Sequence[float]]], ax: Axes, generator: torch.Generator
+) -> Axes:
     """A row for each transform in `steps`, at these strengths (ascending) in both directions; those from the
     limit on, the first of each pair, are marked as too much. `erase` covers the face with 0, 1, ... boxes."""
     rows, captions = {}, []
@@ -76,67 +70,58 @@ def growing(face: Tensor, steps: Mapping[str, tuple[float, Sequence[float]]], ax
 
 def _row(face: Tensor, name: str, values: Sequence[float]) -> tuple[Tensor, list[str]]:
     """The face at each value, and captions: the value, and below it the share of pixels that are cut off."""
-    tiles = [at_strength(face, name, value) for value in values]
-    lit = name in ("brightness", "contrast")
-    return torch.cat(tiles), [
-        _signed(value) + (_cut_off(face, tile) if lit else "")
-        for value, tile in zip(values, tiles, strict=True)
-    ]
-
-
-def _signed(value: float) -> str:
-    return "0" if value == 0 else f"{value:+.2g}" if abs(value) < 1 else f"{value:+.3g}"
+    tiles, captions = [], []
+    for value in values:
+        tiles.append(at_strength(face, name, value))
+        text = "0" if value == 0 else f"{value:+.2g}" if abs(value) < 1 else f"{value:+.3g}"
+        captions.append(text + _cut_off(face, tiles[-1]) * (name in ("brightness", "contrast")))
+    return torch.cat(tiles), captions
 
 
 def _cut_off(face: Tensor, tile: Tensor) -> str:
     """Of the pixels, the shares that a change of light makes black or white, in any colour, in a line of its
     own."""
-    shares = {
-        word: float(((tile == end) & (face != end)).any(1).float().mean())
-        for end, word in ((0, "black"), (1, "white"))
-    }
-    words = [f"{share:.0%} {word}" for word, share in shares.items() if share >= 0.005]
+    words = []
+    for end, word in ((0, "black"), (1, "white")):
+        share = float(((tile == end) & (face != end)).any(1).float().mean())
+        if share >= 0.005:
+            words.append(f"{share:.0%} {word}")
     return "\n" + ", ".join(words) if words else ""
 
 
-def _boxes(face: Tensor, columns: int, generator: torch.Generator) -> tuple[Tensor, list[float]]:
+def _boxes(face: Tensor, columns: int, generator: torch.Generator) -> tuple[Tensor, list[str]]:
+    """The face under boxes of all sizes, and captions."""
     draws = random_erase(face.expand(200, -1, -1, -1), 1.0, generator)
-    areas = (draws != face).float().mean((1, 2, 3)).cpu()
+    areas = (draws != face).float().mean((1, 2, 3))
     chosen = areas.argsort()[torch.linspace(0, len(areas) - 1, columns).long()]
-    return draws[chosen.to(draws.device)], areas[chosen].tolist()
+    return draws[chosen], [f"{area:.0%} covered" for area in areas[chosen].tolist()]
 
 
 def label_captions(targets: Tensor, class_names: Sequence[str]) -> list[str]:
     """The labels of each target [N, C] with their shares in percent, the largest first; one alone without."""
     captions = []
     for row in (100 * targets).tolist():
-        found = [(share, name) for share, name in zip(row, class_names, strict=True) if share >= 0.05]
-        shares = [
-            (f"{share:.0f}" if 0.5 <= share < 99.5 else "<1" if share < 1 else ">99") for share, _ in found
-        ]
-        ranked = sorted(zip(found, shares, strict=True), reverse=True)
-        lines = [name if len(found) == 1 else f"{name} {text} %" for (_, name), text in ranked]
-        captions.append("\n".join(lines))
+        shares = sorted(zip(row, class_names, strict=True), reverse=True)
+        lines = [f"{name} {_percent(share)}" for share, name in shares if share >= 0.05]
+        captions.append("\n".join(lines) if len(lines) > 1 else shares[0][1])
     return captions
+
+
+def _percent(share: float) -> str:
+    return "<1 %" if share < 0.5 else ">99 %" if share >= 99.5 else f"{share:.0f} %"
 
 
 def batch_pictures(
     before: Tensor, mixed: Tensor, shares: Tensor, labels: Tensor, class_names: Sequence[str], ax: Axes
 ) -> Axes:
-    """Pictures of a batch with their labels (before `label_smoothing`), from `training_loop.first_batch`;
-    where they are mixed, below the picture and its partner.
-
-    Args:
-        labels: int64 [B], of the batch.
-    """
-    targets = F.one_hot(labels, len(class_names)).float().to(shares.device)
-    captions = label_captions(shares @ targets, class_names)
+    """Pictures of a batch with their labels int64 [B] (before `label_smoothing`), from
+    `training_loop.first_batch`; where they are mixed, below the picture and its partner."""
+    captions = _mixed_labels(shares, labels, class_names)
     if torch.equal(shares, torch.eye(len(shares), device=shares.device)):
         return face_grid(mixed[:24], ax, 12, captions[:24])
-    partner = _partners(shares)
-    own = label_captions(targets, class_names)
+    partner, own = _partners(shares), [class_names[label] for label in labels]
     rows = {"picture": before[:12], "partner": before[partner][:12], "in the batch": mixed[:12]}
-    return face_rows(rows, ax, own[:12] + [own[k] for k in partner[:12].tolist()] + captions[:12])
+    return face_rows(rows, ax, own[:12] + [own[k] for k in partner[:12]] + captions[:12])
 
 
 def blends(
@@ -149,19 +134,20 @@ def blends(
 ) -> Axes:
     """Images [N, C, H, W], their partners, and their blends by mixup and by cutmix with this alpha, each with
     its label or labels."""
-    targets = F.one_hot(labels, len(class_names)).float().to(images.device)
-    own, state = label_captions(targets, class_names), generator.get_state()
-    rows, captions = {"picture": images}, [*own]
+    own, state = [class_names[label] for label in labels], generator.get_state()
+    rows, captions = {"picture": images, "partner": images}, {"picture": own}
     for name, alphas in {"mixup": (alpha, 0.0), "cutmix": (0.0, alpha)}.items():
         generator.set_state(state)  # the partners are drawn first: the same for both
-        mixed, shares = mix(images, torch.eye(len(images), device=images.device), *alphas, generator)
+        rows[name], shares = mix(images, torch.eye(len(images), device=images.device), *alphas, generator)
         partner = _partners(shares)
-        if "partner" not in rows:
-            rows["partner"] = images[partner]
-            captions += [own[k] for k in partner.tolist()]
-        rows[name] = mixed
-        captions += label_captions(shares @ targets, class_names)
-    return face_rows(rows, ax, captions)
+        rows["partner"], captions["partner"] = images[partner], [own[k] for k in partner]
+        captions[name] = _mixed_labels(shares, labels, class_names)
+    return face_rows(rows, ax, sum(captions.values(), []))
+
+
+def _mixed_labels(shares: Tensor, labels: Tensor, class_names: Sequence[str]) -> list[str]:
+    """The captions of pictures that are mixed by these shares [N, N]."""
+    return label_captions(shares @ F.one_hot(labels, len(class_names)).to(shares), class_names)
 
 
 def _partners(shares: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def face_grid(
     images = _grey_levels(images)
     n, channels, height, width = images.shape
     rows, gap = max(1, -(-n // columns)), max(2, width // 16)
-    down, across = height + gap + (height // 3 if len(captions) else 0), width + gap
+    down, across = height + gap + height // 3 * bool(len(captions)), width + gap
 
     def draw(planes: np.ndarray, **options: Any) -> None:
         empty = np.nan if planes.shape[3] == 1 else 0.0  # both stay white
@@ -69,14 +69,11 @@ def faces_by_class(
     split: Split, class_names: Sequence[str], ax: Axes, columns: int = 12, seed: int = 0
 ) -> Axes:
     """A row of random faces of each class."""
-    rng = np.random.default_rng(seed)
-    blank = np.full((1, *split.images.shape[1:]), 255, np.uint8)
-    rows = []
-    for label in range(len(class_names)):
+    rng, rows = np.random.default_rng(seed), {}
+    for label, name in enumerate(class_names):
         members = np.flatnonzero(split.labels == label)
-        chosen = rng.choice(members, min(columns, len(members)), replace=False)
-        rows += [split.images[chosen], np.repeat(blank, columns - len(chosen), 0)]
-    return face_grid(np.concatenate(rows), ax, columns, row_labels=class_names)
+        rows[name] = split.images[rng.choice(members, min(columns, len(members)), replace=False)]
+    return face_rows(rows, ax)
 
 
 def mean_faces(split: Split, class_names: Sequence[str], ax: Axes) -> Axes:
@@ -111,11 +108,11 @@ def class_means(values: np.ndarray, labels: np.ndarray, class_names: Sequence[st
 def face_rows(rows: Mapping[str, np.ndarray | Tensor], ax: Axes, captions: Sequence[str] = ()) -> Axes:
     """Named rows of images, each as for `face_grid`; a shorter one ends with white, for which `captions` has
     an empty text."""
-    stacks = [_grey_levels(images) for images in rows.values()]
-    columns = max(map(len, stacks))
-    padding = [((0, columns - len(stack)), (0, 0), (0, 0), (0, 0)) for stack in stacks]
-    stacks = [np.pad(stack, pad, constant_values=255) for stack, pad in zip(stacks, padding, strict=True)]
-    return face_grid(np.concatenate(stacks), ax, columns, captions=captions, row_labels=list(rows))
+    columns, stacks = max(map(len, rows.values())), []
+    for images in map(_grey_levels, rows.values()):
+        white = np.full((columns - len(images), *images.shape[1:]), 255, np.uint8)
+        stacks += [images, white]
+    return face_grid(np.concatenate(stacks), ax, columns, captions, list(rows))
 
 
 def _grey_levels(images: np.ndarray | Tensor) -> np.ndarray:
@@ -125,8 +122,8 @@ def _grey_levels(images: np.ndarray | Tensor) -> np.ndarray:
 
 def face_gallery(images: np.ndarray, captions: Sequence[str], columns: int = 8) -> Figure:
     """A figure of images [N, 1, H, W] with a caption of two lines under each; its height fits them."""
-    rows, width = max(1, -(-len(images) // columns)), 11.0
-    fig, ax = plt.subplots(figsize=(width, 0.3 + rows * 1.38 * width / columns))
+    rows = max(1, -(-len(images) // columns))
+    fig, ax = plt.subplots(figsize=(11, 0.3 + rows * 15.18 / columns))
     if len(images):
         face_grid(images, ax, columns, captions)
     else:
@@ -142,3 +139,32 @@ def table_gallery(images: np.ndarray, rows: pd.DataFrame, caption: str, columns:
     """
     captions = [caption.format(**row) for row in rows.to_dict("records")]
     return face_gallery(images[rows.index], captions, columns)
+
+
+def error_rows(images: np.ndarray, errors: pd.DataFrame, axs: Sequence[Axes], seed: int = 0) -> None:
+    """A row of random faces for each of the most frequent kinds of error, one kind on each of `axs`, with the
+    certainty of the answer under each face; `errors` are rows of `predictions.prediction_table`."""
+    kinds = errors.true + " taken for " + errors.predicted
+    commonest = kinds.value_counts().index[: len(axs)]
+    for ax in axs[len(commonest) :]:
+        ax.set_axis_off()
+    if errors.empty:
+        axs[0].set_title("There are no errors")
+    for ax, kind in zip(axs, commonest, strict=False):
+        rows = errors[kinds == kind].sample(frac=1, random_state=seed)[:12]
+        face_grid(images[rows.index], ax, 12, [f"{sure:.0%}" for sure in rows.confidence])
+        ax.set_title(f"{kind}: {(kinds == kind).sum():,} errors")
+
+
+def mean_maps(
+    images: np.ndarray, maps: np.ndarray, labels: np.ndarray, class_names: Sequence[str], ax: Axes
+) -> Axes:
+    """The mean map [N, H, W] of each class over its mean face; the title names the classes without any."""
+    present, counts = np.unique(labels, return_counts=True)
+    faces, heat = (class_means(values, labels, class_names)[present] for values in (images, maps))
+    captions = [f"{class_names[k]}\nn = {n:,}" for k, n in zip(present, counts, strict=True)]
+    face_grid(faces.astype(np.uint8), ax, max(1, len(present)), captions, maps=heat)
+    absent = [name for k, name in enumerate(class_names) if k not in present]
+    title = "Mean map of the correct predictions"
+    ax.set_title(title + f"; none is correct for {', '.join(absent)}" * bool(absent))
+    return ax

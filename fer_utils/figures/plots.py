@@ -1,22 +1,25 @@
-"""Figures of data, training and predictions: each function draws on the `ax` it is given and returns it."""
+"""Figures of data, training and errors: each function draws on the `ax` it is given and returns it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from fer_utils.competition import Competition
 from fer_utils.figures.style import (  # noqa: F401 (notebooks use plots.set_style and others)
     BLUE,
     DARK,
+    GREY,
     LINES,
     RED,
     SPLIT_COLORS,
+    YELLOW,
     class_colors,
     label_rows,
     png_bytes,
@@ -28,22 +31,19 @@ from fer_utils.figures.style import (  # noqa: F401 (notebooks use plots.set_sty
 def class_counts(competition: Competition, ax: Axes) -> Axes:
     """Share of each class in every labelled split, with the counts on the bars."""
     labelled = {name: split for name, split in competition.splits.items() if split.labels is not None}
-    names, colors = competition.class_names, class_colors(competition.class_names)
-    height = 0.8 / len(labelled)
+    names, height = competition.class_names, 0.8 / len(labelled)
     for row, (split_name, split) in enumerate(labelled.items()):
         counts = np.bincount(split.labels, minlength=len(names))
         places = np.arange(len(names)) + (row - (len(labelled) - 1) / 2) * height
         shares = 100 * counts / max(1, counts.sum())
-        bars = ax.barh(places, shares, height * 0.92, color=colors, alpha=1 - 0.3 * row)
+        bars = ax.barh(places, shares, height * 0.92, color=class_colors(names), alpha=1 - 0.3 * row)
         ax.bar_label(bars, [f"{split_name} {count:,}" for count in counts], fontsize=8, padding=3)
     ax.set(xlabel="share of the split (%)", title="Classes")
     ax.margins(x=0.16)
     return label_rows(ax, names)
 
 
-def learning_curves(
-    history: pd.DataFrame, axs: Sequence[Axes], chosen_epoch: int | None = None
-) -> Sequence[Axes]:
+def learning_curves(history: pd.DataFrame, axs: Sequence[Axes], chosen_epoch: int) -> Sequence[Axes]:
     """Loss on the first of two axes, accuracy on the second, by epoch; the chosen epoch is marked."""
     lines = {
         "train_{}": ("train", "o-", SPLIT_COLORS["train"]),
@@ -54,8 +54,7 @@ def learning_curves(
         for column, (label, look, color) in lines.items():
             if (name := column.format(quantity)) in history:
                 ax.plot(history.epoch, factor * history[name], look, ms=4, color=color, label=label)
-        if chosen_epoch is not None:
-            ax.axvline(chosen_epoch, color=DARK, lw=1, ls=":", label=f"chosen: epoch {chosen_epoch}")
+        ax.axvline(chosen_epoch, color=DARK, lw=1, ls=":", label=f"chosen: epoch {chosen_epoch}")
         ax.set(xlabel="epoch", ylabel=f"{quantity}{unit}", title=quantity.capitalize())
         ax.xaxis.get_major_locator().set_params(integer=True)
     axs[1].legend(frameon=False)
@@ -95,32 +94,25 @@ def reliability(table: pd.DataFrame, ax: Axes, label: str = "", color: str = BLU
     ax.plot([0, 1], [0, 1], color=DARK, lw=1, ls=":")
     ax.plot(table.confidence, table.accuracy, color=color, lw=1)
     ax.scatter(table.confidence, table.accuracy, 10 + 200 * table.n / table.n.sum(), color=color, label=label)
-    ax.set(
-        xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="Calibration", aspect="equal"
-    )
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set_title("Calibration")
     return ax
 
 
 def accuracy_intervals(scores: dict[str, dict[str, Any]], ax: Axes) -> Axes:
     """Accuracy with its 95 % interval for several named results, from `metrics.evaluate`."""
     points = 100 * pd.DataFrame(scores).loc[["accuracy", "ci_low", "ci_high"]].T.astype(float)
-    dots_with_intervals(ax, points.accuracy, points.ci_low, points.ci_high, BLUE)
+    dots_with_intervals(ax, (points.accuracy, points.ci_low, points.ci_high), BLUE)
     for row, value in enumerate(points.accuracy):
         ax.annotate(f"{value:.1f}", (value, row), xytext=(0, 7), textcoords="offset points", ha="center")
     ax.set(xlabel="valid accuracy (%), 95 % interval")
     return label_rows(ax, points.index)
 
 
-def dots_with_intervals(
-    ax: Axes,
-    values: pd.Series,
-    low: pd.Series,
-    high: pd.Series,
-    colors: Any,
-    offset: float = 0,
-    label: str | None = None,
-) -> None:
-    """A dot with a horizontal interval for each row; those that are nan are left out."""
+def dots_with_intervals(ax: Axes, points: Any, colors: Any, offset: float = 0, label: str = "") -> None:
+    """A dot with a horizontal interval for each row of `points`: values, lower and upper ends. Those that are
+    nan are left out."""
+    values, low, high = points
     places = np.arange(len(values)) + offset
     ax.hlines(places, low, high, colors=colors, lw=2)
     ax.scatter(values, places, color=colors, zorder=3, label=label)
@@ -163,12 +155,9 @@ def precision_and_recall(table: pd.DataFrame, ax: Axes) -> Axes:
     """Both for each class with their 95 % intervals, from `metrics.per_class_table`; a class that is never
     predicted has no precision."""
     shares = 100 * table.drop(columns=["n", "n_predicted"])
-    for name, n, color, offset in (
-        ("recall", table.n, BLUE, -0.15),
-        ("precision", table.n_predicted, RED, 0.15),
-    ):
-        values, low, high = shares[name].where(n > 0), shares[f"{name}_low"], shares[f"{name}_high"]
-        dots_with_intervals(ax, values, low, high, color, offset, label=name)
+    for name, color, offset in (("recall", BLUE, -0.15), ("precision", RED, 0.15)):
+        values, low, high = (shares[name + end] for end in ("", "_low", "_high"))
+        dots_with_intervals(ax, (values.where(low.notna()), low, high), color, offset, label=name)
     ax.set(xlabel="%, 95 % interval", title="Precision and recall")
     ax.legend(frameon=False, loc="lower left")
     return label_rows(ax, [f"{name} (n = {n:,})" for name, n in table.n.items()])
@@ -179,9 +168,80 @@ def coverage(table: pd.DataFrame, ax: Axes) -> Axes:
     points = 100 * table
     ax.fill_between(points.coverage, points.ci_low, points.ci_high, color=BLUE, alpha=0.2, lw=0)
     ax.plot(points.coverage, points.accuracy, "o-", ms=4, color=BLUE)
-    ax.set(
-        xlabel="most confident predictions kept (%)",
-        ylabel="accuracy among them (%)",
-        title="Accuracy against coverage",
-    )
+    ax.set(xlabel="most confident predictions kept (%)", ylabel="accuracy among them (%)")
+    ax.set_title("Accuracy against coverage")
+    return ax
+
+
+def intervals(
+    names: Sequence[str], table: pd.DataFrame, ax: Axes, value: str, significant: np.ndarray
+) -> Axes:
+    """A dot with its interval (columns `low` and `high`) for each row, the first on top; `significant` ones,
+    bool [N], are coloured by their sign. A row without a value has no dot."""
+    colors = np.where(significant, np.where(table[value] > 0, BLUE, RED), GREY)
+    ax.axvline(0, color=DARK, lw=1, ls=":")
+    dots_with_intervals(ax, (table[value], table.low, table.high), colors)
+    return label_rows(ax, names)
+
+
+def region_boxes(mean_face: np.ndarray, regions: Mapping[str, tuple[slice, slice]], ax: Axes) -> Axes:
+    """The boxes of `saliency.face_regions` on the mean face [H, W]."""
+    ax.imshow(mean_face, cmap="gray")
+    for name, (rows, columns) in regions.items():
+        left, top = columns.start - 0.5, rows.start - 0.5
+        size = columns.stop - columns.start, rows.stop - rows.start
+        ax.add_patch(Rectangle((left, top), *size, fill=False, color=YELLOW, lw=1.5))
+        box = {"facecolor": YELLOW, "pad": 0.5, "lw": 0}
+        ax.text(left + 0.5, top + 0.5, name, fontsize=7, va="top", bbox=box)
+    ax.set(xticks=[], yticks=[], title="Hidden regions")
+    ax.grid(visible=False)
+    return ax
+
+
+def loss_bars(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Points of accuracy lost without each part of the face, from `saliency.occlusion_table`."""
+    errors = np.stack([table.lost - table.low, table.high - table.lost])
+    ax.barh(range(len(table)), table.lost, xerr=errors, color=BLUE, ecolor=DARK)
+    ax.axvline(0, color=DARK, lw=1)
+    ax.set(xlabel="points of accuracy lost, 95 % interval", title=f"Without it (n = {table.n.iloc[0]:,})")
+    return label_rows(ax, table.index)
+
+
+def gains(changes: pd.DataFrame, ax: Axes) -> Axes:
+    """What each change gains, from `next_steps.changes_table`; where it was not measured, why."""
+    intervals(changes.change, changes, ax, "gain", changes.significant.to_numpy(bool))
+    for row, why in enumerate(changes.why):
+        ax.text(0, row, f" {why}", va="center", fontsize=9, color=DARK, style="italic")
+    if changes.gain.isna().all():
+        ax.set(xticks=[], xlim=(-1, 1))
+    ax.set_xlabel("points of accuracy, 95 % interval")
+    ax.set_title("Gain: blue helps, red harms, grey may be nothing")
+    return ax
+
+
+def learning_curve(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Accuracy by the number of training images, from `next_steps.learning_curve_table`."""
+    points = 100 * table[["accuracy", "low", "high"]]
+    errors = np.stack([points.accuracy - points.low, points.high - points.accuracy]).clip(min=0)
+    parts = {"measured": (~table.estimated, "o-", BLUE)}
+    if table.estimated.any():
+        parts["twice the images, estimated"] = (table.estimated, "o", RED)
+    for label, (rows, style, color) in parts.items():
+        look = {"fmt": style, "color": color, "capsize": 3, "label": label}
+        ax.errorbar(table.n[rows], points.accuracy[rows], errors[:, rows.to_numpy(bool)], **look)
+    if table.estimated.any():
+        ax.plot(table.n[-2:], points.accuracy[-2:], ls=":", color=RED)
+        ax.legend(frameon=False, loc="lower right")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(table.n, [f"{n:,}" for n in table.n])
+    ax.set(xlabel="training images", ylabel="valid accuracy (%)", title="Learning curve")
+    return ax
+
+
+def slice_gaps(table: pd.DataFrame, ax: Axes) -> Axes:
+    """The gap of every slice, from `slices.score_slices`."""
+    names = [f"{row.what} {row.which} (n = {row.n:,})" for row in table.itertuples()]
+    intervals(names, 100 * table[["gap", "low", "high"]], ax, "gap", (table.p_corrected < 0.05).to_numpy())
+    ax.set(xlabel="points of accuracy above what its classes reach, 95 % interval", title="Slices")
+    ax.tick_params(axis="y", labelsize=8)
     return ax

@@ -37,33 +37,27 @@ BLUE, RED, GREY, DARK, YELLOW = "#0072b2", "#c1272d", "#8c8c8c", "#444444", "#e6
 
 def set_style() -> None:
     """Set the style of all figures. Their background is white, so they can be read in a dark theme too."""
-    sns.set_theme(style="whitegrid", font_scale=1.0)
-    plt.rcParams.update(
-        {
-            "figure.facecolor": "white",
-            "savefig.facecolor": "white",
-            "figure.dpi": 100,
-            "savefig.dpi": 130,
-            "axes.titlelocation": "left",
-            "axes.titleweight": "bold",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "grid.color": "#e6e6e6",
-            "figure.constrained_layout.use": True,
-        }
-    )
+    settings = {
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "figure.dpi": 100,
+        "savefig.dpi": 130,
+        "axes.titlelocation": "left",
+        "axes.titleweight": "bold",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": "#e6e6e6",
+        "figure.constrained_layout.use": True,
+    }
+    sns.set_theme(style="whitegrid", rc=settings)
 
 
 def class_colors(class_names: Sequence[str]) -> list[str]:
-    """A colour for each class: that of the expression, or a spare one for any other name.
-
-    Spare colours are given in alphabetical order, so a class has the same colour in whatever order a figure
-    shows it.
-    """
+    """A colour for each class: that of the expression, or a spare one for any other name, in alphabetical
+    order, so that a class has the same colour in whatever order a figure shows it."""
     others = sorted(set(class_names) - set(EXPRESSION_COLORS))
-    colors = EXPRESSION_COLORS | dict(
-        zip(others, sns.color_palette("husl", max(1, len(others))).as_hex(), strict=False)
-    )
+    spare = sns.color_palette("husl", max(1, len(others))).as_hex()
+    colors = EXPRESSION_COLORS | dict(zip(others, spare, strict=False))
     return [colors[name] for name in class_names]
 
 
@@ -82,9 +76,8 @@ def save_figure(fig: Figure, out: str | Path, name: str) -> Path:
     """
     path = Path(out) / "figures" / f"{name}.png"
     if path.parent.is_symlink():
-        raise OutputError(
-            f"{path.parent} is a link: remove it, figures are written into the run's own folder"
-        )
+        advice = "remove it, figures are written into the run's own folder"
+        raise OutputError(f"{path.parent} is a link: {advice}")
     with atomic_write(path) as temporary:
         fig.savefig(temporary, bbox_inches="tight")
     return path

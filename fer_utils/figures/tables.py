@@ -22,10 +22,10 @@ def readable(table: pd.DataFrame, columns: Mapping[str, str]) -> Styler:
         if words.endswith(("%", "points")):
             chosen[words] = 100 * chosen[words].astype(float)
             formats[words] = "{:+.1f}" if words.endswith("points") else "{:.1f}"
-        else:
-            formats[words] = _number if is_float_dtype(chosen[words]) else None
-            if is_integer_dtype(chosen[words]):
-                formats[words] = "{:,}"
+        elif is_float_dtype(chosen[words]):
+            formats[words] = _number
+        elif is_integer_dtype(chosen[words]):
+            formats[words] = "{:,}"
     return chosen.style.format(formats, na_rep="none").hide()
 
 

@@ -42,22 +42,18 @@ def try_strengths(
         return None
     import ipywidgets as w
 
-    sliders = {
-        name: w.FloatSlider(
-            getattr(config, name), max=high, step=high / 100, description=name, continuous_update=False
-        )
-        for name, high in highest.items()
-    }
-    picture = w.Image(format="png", layout=FULL_WIDTH)
+    sliders, picture = [], w.Image(format="png", layout=FULL_WIDTH)
 
     def show(*_: object) -> None:
-        strengths = {name: slider.value for name, slider in sliders.items()}
+        strengths = {slider.description: slider.value for slider in sliders}
         picture.value = png_bytes(draw_strengths(faces, replace(config, **strengths), generator), DPI)
 
-    for slider in sliders.values():
-        slider.observe(show, "value")
+    for name, high in highest.items():
+        options = {"max": high, "step": high / 100, "description": name, "continuous_update": False}
+        sliders.append(w.FloatSlider(getattr(config, name), **options))
+        sliders[-1].observe(show, "value")
     show()
-    columns = w.GridBox(list(sliders.values()), layout={"grid_template_columns": "repeat(2, 340px)"})
+    columns = w.GridBox(sliders, layout={"grid_template_columns": "repeat(2, 340px)"})
     return w.VBox([columns, picture])
 
 
@@ -75,27 +71,24 @@ def chosen_faces(
 def browse_faces(
     images: np.ndarray, table: pd.DataFrame, by: Sequence[str], caption: str, **start: str
 ) -> Any:
-    """A browser of faces: a menu for each column in `by`, a range of confidence, pages of `PAGE` faces.
+    """A browser of faces: a menu for each column in `by`, a range of confidence, pages of `PAGE` faces; None
+    outside interactive sessions.
 
     Args:
         images: uint8 [N, C, H, W]; the table's index names the rows.
         table: columns `confidence`, those of `by` and those of the caption.
         caption: as for `table_gallery`.
         start: the first choice of menus; the others, and a choice that no face has, start with "any".
-
-    Returns:
-        The widget to display, or None outside interactive sessions.
     """
     if not interactive():
         return None
     import ipywidgets as w
 
-    menus = {}
+    menus = []
     for column in by:
         options = [ANY, *sorted(table[column].astype(str).unique())]
         value = start[column] if start.get(column) in options else ANY
-        layout = {"width": "260px"}
-        menus[column] = w.Dropdown(options=options, value=value, description=column, layout=layout)
+        menus.append(w.Dropdown(options=options, value=value, description=column, layout={"width": "260px"}))
     confidence = w.FloatRangeSlider(
         value=(0, 1), min=0, max=1, step=0.05, description="confidence", readout_format=".0%",
         continuous_update=False, layout={"width": "360px"},
@@ -107,7 +100,7 @@ def browse_faces(
     def show(row: int) -> None:
         nonlocal first
         first = row
-        chosen = chosen_faces(table, confidence.value, **{name: menu.value for name, menu in menus.items()})
+        chosen = chosen_faces(table, confidence.value, **{menu.description: menu.value for menu in menus})
         shown = chosen.iloc[first : first + PAGE]
         place.value = f"faces {first + 1:,} to {first + len(shown):,} of {len(chosen):,}"
         if chosen.empty:
@@ -115,10 +108,10 @@ def browse_faces(
         back.disabled, forth.disabled = first == 0, first + PAGE >= len(chosen)
         picture.value = png_bytes(table_gallery(images, shown, caption, columns=8), DPI)
 
-    for control in (*menus.values(), confidence):
+    for control in (*menus, confidence):
         control.observe(lambda _: show(0), "value")
     back.on_click(lambda _: show(max(0, first - PAGE)))
     forth.on_click(lambda _: show(first + PAGE))
     show(0)
-    controls = w.HBox([*menus.values(), confidence], layout={"flex_flow": "row wrap"})
+    controls = w.HBox([*menus, confidence], layout={"flex_flow": "row wrap"})
     return w.VBox([controls, w.HBox([back, forth, place]), picture])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fer_utils.analysis.audit import (
-    auc_error,
+    auc_interval,
     audit,
     conflicting,
     duplicate_groups,
@@ -137,7 +137,8 @@ def test_the_area_under_the_curve_is_that_of_all_pairs():
         gap = np.sqrt(2) * NormalDist().inv_cdf(auc)
         draws = [(rng.normal(gap, 1, (50, 1)) > rng.normal(0, 1, 80)).mean() for _ in range(400)]
         assert np.mean(draws) == pytest.approx(auc, abs=0.01)
-        assert np.std(draws) == pytest.approx(auc_error(auc, 50, 80), rel=0.15)
+        low, high = auc_interval(auc, 50, 80, reach=1)
+        assert np.std(draws) == pytest.approx((high - low) / 2, rel=0.15)
 
 
 def test_a_split_in_another_light_is_named():

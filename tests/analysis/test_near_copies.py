@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fer_utils.analysis.audit import audit, picture_table
+from fer_utils.analysis.audit import audit, face_distance, picture_table, split_drift
 from fer_utils.analysis.audit_summary import findings
-from fer_utils.analysis.near_copies import near_copies, near_copies_of
-from fer_utils.analysis.picture_checks import face_distance, near_report, split_drift
+from fer_utils.analysis.near_copies import near_copies, near_copies_of, near_report
 from fer_utils.competition import Competition, Split
 from fer_utils.demo.dataset import make_demo
 

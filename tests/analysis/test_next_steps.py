@@ -17,8 +17,8 @@ from conftest import tiny_competition
 
 from fer_utils import Config, fit
 from fer_utils.analysis import next_steps
-from fer_utils.analysis.advice import MOST, advice, duration
-from fer_utils.figures import slices_and_saliency as figures
+from fer_utils.analysis.next_steps import MOST, advice, duration
+from fer_utils.figures import plots as figures
 from fer_utils.figures import style
 from fer_utils.files import REPOSITORY
 

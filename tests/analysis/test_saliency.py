@@ -1,6 +1,7 @@
 """Maps lie where the evidence is, and vanish with the weights; hidden parts cost what they hold."""
 
 import dataclasses
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -126,14 +127,15 @@ def test_attention_is_refused(name):
         saliency.last_maps(model, 224)
 
 
-def test_the_problem_of_grad_cam_names_what_is_missing(run, monkeypatch):
-    monkeypatch.setattr(saliency.importlib.util, "find_spec", lambda name: None)
-    assert "pip install captum" in saliency.grad_cam_problem(run)
-    monkeypatch.setattr(saliency.importlib.util, "find_spec", lambda name: "here")
-    assert saliency.grad_cam_problem(run) == ""
+def test_without_captum_or_maps_the_reason_is_said(run, valid, monkeypatch):
     flat = dataclasses.replace(run)
     flat.__dict__["model"] = nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 4))
-    assert "3 x 3" in saliency.grad_cam_problem(flat)
+    if find_spec("captum"):
+        maps, words = saliency.checked_maps(flat, valid.images, valid.labels)
+        assert maps is None and "3 x 3" in words
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    maps, words = saliency.checked_maps(run, valid.images, valid.labels)
+    assert maps is None and "pip install captum" in words
 
 
 @captum
@@ -171,4 +173,3 @@ def test_hiding_what_tells_the_class_costs_accuracy(run, valid):
     assert table.lost["all"] == pytest.approx(75)
     assert table.low["all"] > 0
     assert abs(table.lost["corner"]) <= 10
-    assert table.area.to_dict() == pytest.approx({"all": 1.0, "corner": 64 / 48**2})

@@ -2,18 +2,19 @@
 trained twice."""
 
 import dataclasses
+import sys
+from importlib.util import find_spec
 
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import tiny_competition
 
 from fer_utils import Config, fit
 from fer_utils.analysis import small_trainings as studies
-from fer_utils.analysis.label_doubts import cleanlab_is_installed
 from fer_utils.run.finished_run import load_run
 
 EPOCHS, WIDTH = 2, 0.125
+cleanlab = pytest.mark.skipif(find_spec("cleanlab") is None, reason="cleanlab is not installed, as on Kaggle")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def run(tmp_path_factory, competition):
 def variants(run, competition):
     """The first seed of each."""
     found = studies.small_trainings(run, competition, n_folds=2, epochs=EPOCHS, width=WIDTH)
-    return {name: runs[0] for name, runs in found.variants.items()}
+    return {name: runs[0] for name, runs in found[0].items()}
 
 
 def test_each_training_picture_is_predicted_by_a_network_not_trained_on_it(run, competition, tmp_path):
@@ -103,13 +104,13 @@ def test_what_is_done_is_only_read_again(run, competition, variants, capsys):
     assert "epoch" in next(run.out.glob("studies/*/base.log")).read_text()
 
 
-@pytest.mark.skipif(not cleanlab_is_installed(), reason="cleanlab is not installed, as on Kaggle")
+@cleanlab
 def test_an_edited_file_of_fixes_is_measured_anew(run, competition, variants):
     fixes = run.out / "label_fixes.csv"
     text = fixes.read_text()
     try:
         fixes.write_text("id,given,label\n1,happy,drop\n")
-        edited = studies.small_trainings(run, competition, n_folds=2, epochs=EPOCHS, width=WIDTH).variants
+        edited, _, _ = studies.small_trainings(run, competition, n_folds=2, epochs=EPOCHS, width=WIDTH)
     finally:
         fixes.write_text(text)
     assert edited["fixed"][0].out != variants["fixed"].out
@@ -126,34 +127,24 @@ def test_a_slip_in_the_fixes_costs_only_their_row(run, competition, tmp_path, ca
     assert "row 2: unknown label 'joyfull'" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not cleanlab_is_installed(), reason="cleanlab is not installed, as on Kaggle")
+@cleanlab
 def test_a_run_that_learned_from_fixes_gets_no_second_file_of_them(run, competition, tmp_path):
     """Its `given` labels would be those of the first file and not of the data."""
     fixed = dataclasses.replace(
         run, out=tmp_path / "run", config=dataclasses.replace(run.config, label_fixes="x.csv")
     )
-    found = studies.small_trainings(fixed, competition, n_folds=2, epochs=1, width=WIDTH)
-    assert found.doubts is not None and "fixed" not in found.variants and found.note == ""
+    variants, doubts, _ = studies.small_trainings(fixed, competition, n_folds=2, epochs=1, width=WIDTH)
+    assert doubts is not None and "fixed" not in variants
     assert not (fixed.out / "label_fixes.csv").exists()
 
 
 def test_without_cleanlab_the_rest_goes_on(run, competition, tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "cleanlab_is_installed", lambda: False)
+    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
     elsewhere = dataclasses.replace(run, out=tmp_path / "run")
-    found = studies.small_trainings(elsewhere, competition, 2, 1, WIDTH)
-    assert found.doubts is None and not (elsewhere.out / "label_fixes.csv").exists()
-    assert set(found.variants) == {"base", "quarter", "half", "longer", "augmented"}
-    assert found.describe_doubts().startswith("Not measurable here: cleanlab")
-
-
-def test_doubts_are_told_with_the_skill_of_those_who_doubt():
-    judges, columns = {"n": 1200, "accuracy": 0.613}, ["row", "clear"]
-    some = pd.DataFrame([(3, True), (5, False), (7, False)], columns=columns)
-    text = studies.SmallTrainings(judges, some, {}, "").describe_doubts()
-    assert text.startswith("**3 of 1,200 training labels are doubtful, 1 of them clearly.**")
-    assert "agree with 61 % of all labels" in text
-    none = studies.SmallTrainings(judges, some[:0], {}, "").describe_doubts()
-    assert none == "None of 1,200 training labels is doubtful; the networks agree with 61 %."
+    variants, doubts, words = studies.small_trainings(elsewhere, competition, 2, 1, WIDTH)
+    assert doubts is None and not (elsewhere.out / "label_fixes.csv").exists()
+    assert set(variants) == {"base", "quarter", "half", "longer", "augmented"}
+    assert words.startswith("Not measurable here: cleanlab")
 
 
 def test_small_trainings_have_the_data_parameters_of_the_run(run):

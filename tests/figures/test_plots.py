@@ -238,8 +238,8 @@ def test_face_rows_takes_bytes_floats_and_tensors(ax):
 @pytest.mark.parametrize(("average", "lines"), [(True, 3), (False, 2)])
 def test_learning_curves_draw_loss_and_accuracy_in_percent(average, lines, pair):
     table = history(average=average)
-    assert plots.learning_curves(table, pair) is pair
-    assert [len(ax.lines) for ax in pair] == [lines, lines]
+    assert plots.learning_curves(table, pair, 2) is pair
+    assert [len(ax.lines) for ax in pair] == [lines + 1, lines + 1]  # and the chosen epoch
     assert pair[0].lines[1].get_ydata().tolist() == pytest.approx(table.valid_loss.tolist())
     assert pair[1].lines[1].get_ydata().tolist() == pytest.approx((100 * table.valid_accuracy).tolist())
     assert [ax.get_xlabel() for ax in pair] == ["epoch", "epoch"]

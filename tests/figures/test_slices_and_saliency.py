@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_utils.figures import plots as metric_plots
-from fer_utils.figures import slices_and_saliency as plots
-from fer_utils.figures import style
+from fer_utils.figures import faces, plots, style
 from fer_utils.figures.tables import readable
 from fer_utils.learning.metrics import coverage_table, evaluate, per_class_table
 
@@ -53,7 +51,7 @@ def test_intervals_are_coloured_only_where_they_are_sure(ax):
 def test_precision_and_recall_stand_on_their_intervals(ax):
     probs, labels, _ = case()
     table = per_class_table(evaluate(probs, labels, NAMES))
-    metric_plots.precision_and_recall(table, ax)
+    plots.precision_and_recall(table, ax)
     places = [
         collection.get_offsets()[:, 0] for collection in ax.collections if len(collection.get_offsets()) == 3
     ]
@@ -65,7 +63,7 @@ def test_precision_and_recall_stand_on_their_intervals(ax):
 def test_a_class_that_is_never_predicted_has_no_precision(ax):
     labels = np.array([0, 1, 2, 2])
     table = per_class_table(evaluate(np.eye(3)[[0, 1, 0, 1]], labels, NAMES))
-    metric_plots.precision_and_recall(table, ax)
+    plots.precision_and_recall(table, ax)
     recall, precision = (dots.get_offsets()[:, 0] for dots in ax.collections[1::2])
     missed = table.index.get_loc("sad")
     assert recall[missed] == 0
@@ -74,7 +72,7 @@ def test_a_class_that_is_never_predicted_has_no_precision(ax):
 
 def test_coverage_ends_at_the_accuracy_of_all(ax):
     probs, labels, _ = case()
-    metric_plots.coverage(coverage_table(probs, labels), ax)
+    plots.coverage(coverage_table(probs, labels), ax)
     assert ax.lines[0].get_ydata()[-1] == pytest.approx(100 * (probs.argmax(1) == labels).mean())
 
 
@@ -89,11 +87,11 @@ def test_boxes_lie_where_the_regions_are(ax):
 def test_mean_maps_name_the_classes_that_they_lack(ax):
     _, labels, images = case()
     present = labels != 1
-    plots.mean_maps(images[present], np.ones((60, 16, 16)), labels[present], NAMES, ax)
+    faces.mean_maps(images[present], np.ones((60, 16, 16)), labels[present], NAMES, ax)
     assert [text.get_text() for text in ax.texts] == ["angry\nn = 30", "sad\nn = 30"]
     assert title(ax) == "Mean map of the correct predictions; none is correct for happy"
     plt.figure()
-    plots.mean_maps(images, np.ones((90, 16, 16)), labels, NAMES, plt.gca())
+    faces.mean_maps(images, np.ones((90, 16, 16)), labels, NAMES, plt.gca())
     assert title(plt.gca()) == "Mean map of the correct predictions"
 
 
@@ -123,7 +121,7 @@ def test_slices_are_named_with_their_number(ax):
 
 def test_mean_maps_of_nothing_are_an_empty_figure(ax):
     _, labels, images = case()
-    plots.mean_maps(images[:0], np.ones((0, 16, 16)), labels[:0], NAMES, ax)
+    faces.mean_maps(images[:0], np.ones((0, 16, 16)), labels[:0], NAMES, ax)
     assert not ax.texts and title(ax).endswith("none is correct for angry, happy, sad")
 
 
@@ -135,13 +133,13 @@ def test_each_kind_of_error_is_a_row_of_faces_with_their_certainty():
     _, _, images = case()
     errors = errors_of(["sad", "sad", "happy"], ["angry", "angry", "sad"], [0.9, 0.42, 0.5])
     axs = plt.figure().subplots(3)
-    plots.error_rows(images, errors, axs)
+    faces.error_rows(images, errors, axs)
     assert (
         title(axs[0]) == "sad taken for angry: 2 errors" and title(axs[1]) == "happy taken for sad: 1 errors"
     )
     assert sorted(text.get_text() for text in axs[0].texts) == ["42%", "90%"]
     assert not axs[2].axison
-    plots.error_rows(images, errors[:0], axs := plt.figure().subplots(3))
+    faces.error_rows(images, errors[:0], axs := plt.figure().subplots(3))
     assert title(axs[0]) == "There are no errors" and not any(ax.images for ax in axs)
     plt.close("all")
 
