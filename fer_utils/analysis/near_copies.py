@@ -9,6 +9,7 @@ import pandas as pd
 
 from fer_utils.competition import Competition, copies_of
 from fer_utils.data.images import with_channels
+from fer_utils.on_disk import concatenate
 from fer_utils.progress import bar
 
 # Correlation of two pictures at their best shift. Of 100 pairs of FER2013 above it, 99 were the same
@@ -24,7 +25,7 @@ PAIRS = (("valid", "train"), ("test", "train"), ("test", "valid"))  # whose copi
 
 def all_images(competition: Competition) -> np.ndarray:
     """The pictures of all splits, uint8 [N, C, H, W], in the order of `audit.picture_table`."""
-    return np.concatenate([split.images for split in competition.splits.values()])
+    return concatenate([split.images for split in competition.splits.values()])
 
 
 def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
