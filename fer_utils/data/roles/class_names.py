@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
+from statistics import mode
 
 import numpy as np
 
@@ -18,31 +19,31 @@ from fer_utils.data.words import ALIASES, RAF_CLASSES, STRAY_SHARE, as_int, cano
 FER, RAF = "FER2013", "RAF-DB"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Coding:
     """How the data writes its classes.
 
     Attributes:
         class_names: in lower case; the project's word for each known expression.
         label_values: the data's own label for each class.
-        numbers: the number of each class, None where the data does not say it.
+        numbers: the number of each class; none where the data does not say them.
         words: the word that the data has for each class; none where it has only numbers.
         note: where names and numbers were taken from, or "".
     """
 
     class_names: tuple[str, ...]
     label_values: tuple[int | str, ...]
-    numbers: tuple[int | None, ...] = ()
+    numbers: tuple[int, ...] = ()
     words: tuple[str, ...] = ()
     note: str = ""
 
     def __post_init__(self):
         if not self.numbers and all(isinstance(value, int) for value in self.label_values):
-            object.__setattr__(self, "numbers", self.label_values)
+            self.numbers = self.label_values
         if not self.words and all(isinstance(value, str) for value in self.label_values):
-            object.__setattr__(self, "words", self.label_values)
+            self.words = self.label_values
         if not self.words and not any(re.fullmatch(r"class -?\d+", name) for name in self.class_names):
-            object.__setattr__(self, "words", self.class_names)
+            self.words = self.class_names
 
     @cached_property
     def _by_label(self) -> dict[int | str, int]:
@@ -52,7 +53,7 @@ class Coding:
         own = [(str(value), index) for index, value in enumerate(self.label_values)]
         words |= {without_number(value): index for value, index in own if as_int(value) is None}
         words |= {name: index for index, name in pairs}
-        numbers = {number: index for index, number in enumerate(self.numbers) if number is not None}
+        numbers = {number: index for index, number in enumerate(self.numbers)}
         return words | numbers | {_key(value): index for value, index in own}
 
     def index(self, label: str) -> int:
@@ -71,11 +72,7 @@ def _key(label: str) -> int | str:
 
 
 def find_coding(
-    labels: Iterable[str],
-    *,
-    form: str = "",
-    names: Mapping[int, str] | None = None,
-    source: str = "",
+    labels: Iterable[str], *, form: str = "", names: Mapping[int, str] | None = None, source: str = "the data"
 ) -> Coding:
     """The coding of the training labels.
 
@@ -86,10 +83,8 @@ def find_coding(
         source: what says it, for the note.
     """
     counts = Counter(label for label in labels if label.strip())
-    integers = Counter()
-    for label, n in counts.items():
-        if (number := as_int(label)) is not None:
-            integers[number] += n
+    integers = Counter(map(as_int, counts.elements()))
+    del integers[None]
     # A word or two among numbers are broken rows, not classes.
     if integers.total() >= (1 - STRAY_SHARE) * counts.total() and integers:
         return _number_coding(_without_strays(integers), names or {}, form, source)
@@ -136,7 +131,7 @@ def _number_coding(codes: list[int], names: Mapping[int, str], form: str, source
     is_fer = set(words.values()) <= set(FER_CLASSES)
     order = sorted(words, key=lambda code: FER_CLASSES.index(words[code]) if is_fer else code)
     pairs = ", ".join(f"{code} {words[code]}" for code in sorted(words))
-    note = note or f"labels named by {source or 'the data'}: {pairs}"
+    note = note or f"labels named by {source}: {pairs}"
     own = tuple(names[code].strip() for code in order)
     return Coding(tuple(words[code] for code in order), tuple(order), words=own, note=note)
 
@@ -150,11 +145,11 @@ def _word_coding(counts: Counter[str], numbers: Mapping[str, int], source: str) 
     for label, n in counts.items():
         spellings.setdefault(keys[label], Counter())[label.strip()] += n
     # Of sad and Sad the one that is written as most labels are.
-    ((is_lower, _),) = Counter(label.islower() for label in counts.elements()).most_common(1)
-    values = {}
-    for key, spelling in spellings.items():
-        fitting = [word for word in spelling if word.islower() == is_lower]
-        values[key] = max(fitting or spelling, key=spelling.get)
+    is_lower = mode(label.islower() for label in counts.elements())
+    values = {
+        key: max(spelling, key=lambda word: (word.islower() == is_lower, spelling[word]))
+        for key, spelling in spellings.items()
+    }
     # Two words for one expression in the same data (joy beside happy) are two classes of that data.
     words = {key: canonical(value) for key, value in values.items()}
     n_spellings = Counter(words.values())
@@ -173,15 +168,12 @@ def _prefixes(values: Iterable[str]) -> dict[str, int]:
 
 def _numbered(coding: Coding, numbers: Mapping[str, int], source: str) -> Coding:
     """The coding with a number for each class, as far as the words are known."""
-    found: list[int | None] = [None] * len(coding.class_names)
-    for word, number in numbers.items():
-        if (index := coding.index(word)) >= 0:
-            found[index] = number
+    of_class = {coding.index(word): number for word, number in numbers.items()}
+    found = [of_class.get(index) for index in range(len(coding.class_names))]
     if None in found or len(set(found)) < len(found):
         return coding
     pairs = ", ".join(f"{n} {name}" for n, name in sorted(zip(found, coding.class_names, strict=True)))
-    note = f"classes numbered by {source or 'the data'}: {pairs}"
-    return replace(coding, numbers=tuple(found), note=note)
+    return replace(coding, numbers=tuple(found), note=f"classes numbered by {source}: {pairs}")
 
 
 def _natural(value: str) -> list[tuple[int, int | str]]:

@@ -24,7 +24,7 @@ from fer_utils.data.roles.name_files import fitting_names, parse_classes
 from fer_utils.data.roles.said import Said
 from fer_utils.data.submission import sample_ids
 from fer_utils.data.tables import Table
-from fer_utils.data.words import STRAY_SHARE, are_counted, as_int, canonical, vote_label
+from fer_utils.data.words import STRAY_SHARE, are_counted, canonical, vote_label
 
 MOST_TIES = 0.05  # of the pictures that several people labelled
 REPEAT = "listed before"
@@ -77,9 +77,7 @@ def understand(
     Raises:
         DataError: the data can be understood in several ways; names them and what decides.
     """
-    if any(
-        (column := said.column(role)) and column not in pictures.rows.columns for role in ("label", "split")
-    ):
+    if not {said.column("label"), said.column("split")} - {""} <= set(pictures.rows.columns):
         return None
     division = find_division(pictures, said.splits, said.column("split"))
     if sample is not None and "test" not in division.splits and said.splits == "auto":
@@ -249,7 +247,7 @@ def _coding(
     # anger/ in the validation folder is the angry/ of the training folder.
     values += [v for v in valid if v in words or canonical(v) not in known]
     plain = find_coding(values)
-    codes = list(plain.numbers) if plain.numbers and as_int(str(plain.label_values[0])) is not None else None
+    codes = list(plain.numbers) if isinstance(plain.label_values[0], int) else None
     if said.classes != "auto":
         names = parse_classes(said.classes, None if codes is None else sorted(codes))
         if codes is not None and (missing := sorted(set(codes) - set(names))):
@@ -260,14 +258,11 @@ def _coding(
                 f"classes names {unknown[0]!r}, but the labels are {', '.join(coding.class_names)}"
             )
         return coding
-    evidence: dict[str, dict[int, str]] = {}
-    if labels.names:
-        evidence["another column"] = labels.names
-    if labels.column in pictures.names:
-        evidence["the file's metadata"] = pictures.names[labels.column]
-    evidence |= {file: fits for file, names in named.items() if (fits := _fitting(names, codes, plain))}
-    _check_agreement(evidence)
+    evidence = {"another column": labels.names, "the file's metadata": pictures.names.get(labels.column)}
+    evidence |= {file: _fitting(names, codes, plain) for file, names in named.items()}
+    evidence = {source: names for source, names in evidence.items() if names}
     if evidence:
+        _check_agreement(evidence)
         source, names = next(iter(evidence.items()))
         return find_coding(values, names=names, source=source)
     form = FER if labels.column == "emotion" and pictures.layout in ("pixel tables", "fer2013.csv") else ""
@@ -287,7 +282,7 @@ def _fitting(names: Mapping[int, str], codes: Sequence[int] | None, plain: Codin
 
 def _check_agreement(evidence: Mapping[str, Mapping[int, str]]) -> None:
     """Raise a DataError if two sources name a number differently."""
-    (first, names), *others = evidence.items() if evidence else [("", {})]
+    (first, names), *others = evidence.items()
     for other, words in others:
         for number in names.keys() & words.keys():
             one, two = (canonical(w[number]) or w[number].strip().lower() for w in (names, words))
