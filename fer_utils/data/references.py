@@ -68,16 +68,15 @@ class References:
 
     def __init__(self, files: Sequence[str]):
         self._plain = {file: plain_path(file) for file in files}
-        self._index: list[dict[str | int, list[str]]] = []
+        self._indices: dict[int, dict[str | int | None, list[str]]] = {}
 
-    def _files_by_key(self, leniency: int) -> dict[str | int, list[str]]:
-        while len(self._index) <= leniency:
-            index, key = defaultdict(list), _KEYS[len(self._index)]
+    def _files_by_key(self, leniency: int) -> dict[str | int | None, list[str]]:
+        if leniency not in self._indices:
+            index = self._indices[leniency] = defaultdict(list)
             for file, path in self._plain.items():
-                if (k := key(path)) is not None:
-                    index[k].append(file)
-            self._index.append(index)
-        return self._index[leniency]
+                index[_KEYS[leniency](path)].append(file)
+            index.pop(None, None)
+        return self._indices[leniency]
 
     def resolve(self, listed: Sequence[str], hints: Callable[[int], set[str]] | None = None) -> Resolved:
         """Find the files that a column of names means.

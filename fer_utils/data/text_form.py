@@ -43,8 +43,7 @@ def find_form(path: Path, chosen: set[str]) -> tuple[list[str], bool, str, str, 
     try:
         options |= {"names": range(len(names)), "index_col": False, "on_bad_lines": "skip"}
         head = pd.read_csv(path, nrows=HEAD_ROWS, skiprows=1, **options).fillna("")
-        cells = [[cell.strip() for cell in row] for row in head.to_numpy().tolist()]
-        head = pd.DataFrame(cells, columns=head.columns, dtype=object)
+        head = head.map(str.strip).astype(object)
     except (pd.errors.EmptyDataError, pd.errors.ParserError):  # reported when all rows are read
         head = pd.DataFrame(columns=range(len(names)))
     if chosen & set(map(normal, names)) or _is_header(names, head):

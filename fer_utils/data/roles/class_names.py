@@ -113,9 +113,7 @@ def _number_coding(codes: list[int], names: Mapping[int, str], form: str, source
     has_gap, note = codes != list(range(len(codes))), ""
     if set(codes) <= set(names):
         names = {code: names[code] for code in codes}
-    elif form == FER and (
-        codes == list(range(7)) or (has_gap and 0 in codes and set(codes) <= set(range(7)))
-    ):
+    elif form == FER and 0 in codes and set(codes) <= set(range(7)) and (has_gap or len(codes) == 7):
         names, note = dict(enumerate(FER_CLASSES)), "labels 0..6 are FER2013's: 0 angry ... 6 neutral"
     elif form == RAF and codes == list(range(1, 8)):
         names, note = dict(enumerate(RAF_CLASSES, 1)), "labels 1..7 are RAF-DB's: 1 surprise ... 7 neutral"
@@ -157,18 +155,16 @@ def _word_coding(counts: Counter[str], numbers: Mapping[str, int], source: str) 
     is_fer = set(names.values()) <= set(FER_CLASSES)
     order = sorted(values, key=lambda key: FER_CLASSES.index(names[key]) if is_fer else _natural(values[key]))
     coding = Coding(tuple(names[key] for key in order), tuple(values[key] for key in order))
-    return _numbered(coding, numbers or _prefixes(values.values()), source)
-
-
-def _prefixes(values: Iterable[str]) -> dict[str, int]:
-    """The numbers before the words (0 angry, 1 disgust), if all words have one of their own."""
-    found = {value: as_int(match[0]) for value in values if (match := re.match(r"\d+", value))}
-    return found if len(set(found.values())) == len(list(values)) else {}
+    return _numbered(coding, numbers, source)
 
 
 def _numbered(coding: Coding, numbers: Mapping[str, int], source: str) -> Coding:
-    """The coding with a number for each class, as far as the words are known."""
+    """The coding with a number for each class, if every word has one of its own: in `numbers`, or else before
+    the word (0 angry, 1 disgust)."""
     of_class = {coding.index(word): number for word, number in numbers.items()}
+    if not numbers:
+        starts = [re.match(r"\d*", value)[0] for value in coding.label_values]
+        of_class = dict(enumerate(map(as_int, starts)))
     found = [of_class.get(index) for index in range(len(coding.class_names))]
     if None in found or len(set(found)) < len(found):
         return coding

@@ -84,12 +84,13 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
         return Division(["train"] * len(pictures), ["splits of the data are not used (splits='none')"])
     if isinstance(said, dict):
         return _as_said(pictures, said, column)
+    columns = [c for c in pictures.table_columns() if column_splits(c, pictures.rows[c].unique())]
     none, reasons = [None] * len(pictures), {}
     parts, files = pictures.parts, pictures.files or none
     found = {
         "tables": [part and (split_of(stem(part)) or folder_split(part)) or None for part in parts],
         "folders": _by_folder(files),
-        "column": _by_column(pictures, column, reasons),
+        "column": _by_column(pictures, [column] if column else columns, reasons),
         "file names": _by_file_name(files),
     }
     found |= {source: none for source in SOURCES if said not in ("auto", source)}
@@ -109,8 +110,8 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     extra = [row for row, part in enumerate(parts) if re.search(r"un-?_?label", stem(part).lower())]
     left_out = dict.fromkeys(extra, "an unlabelled extra")
     if "train" in kinds["folders"] and len(kinds["folders"]) > 1:
-        of_no_table = [row for row, file in enumerate(files) if file and not parts[row]]
-        strays = [row for row in of_no_table if not found["folders"][row]]
+        rows = zip(files, parts, found["folders"], strict=True)
+        strays = [row for row, (file, part, split) in enumerate(rows) if file and not part and not split]
         left_out |= dict.fromkeys(strays, "outside of the folders of the splits")
     _refine_tables(found, kinds, left_out)
     if len(kinds["folders"]) > 1 and len(kinds["column"]) > 1:
@@ -121,7 +122,7 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     division = [next((found[s][row] for s in sources if found[s][row]), None) for row in range(len(pictures))]
     notes = [f"splits: from the {source}" for source in sources if len(kinds[source]) > 1][:1]
     rejected = {row: why for row, why in reasons.items() if division[row] is None and row not in left_out}
-    return Division(division, notes, rejected, left_out, {*split_columns(pictures), column})
+    return Division(division, notes, rejected, left_out, {*columns, column})
 
 
 def _by_folder(files: Sequence[str | None]) -> list[str | None]:
@@ -193,11 +194,6 @@ def _as_said(pictures: Pictures, said: Mapping[str, Sequence[str]], column: str)
     return Division(result, ["splits: as they were named"], {}, left, used)
 
 
-def split_columns(pictures: Pictures) -> list[str]:
-    """The columns all of whose cells are words for splits, or that say yes or no to one split."""
-    return [c for c in pictures.table_columns() if column_splits(c, pictures.rows[c].unique())]
-
-
 def _check_unknown(pictures: Pictures) -> None:
     """Raise a DataError if a column's name says that it divides the data, in words that nobody knows."""
     for column in filter(is_split_name, pictures.table_columns()):
@@ -212,13 +208,12 @@ def _check_unknown(pictures: Pictures) -> None:
             )
 
 
-def _by_column(pictures: Pictures, column: str, reasons: dict[int, str]) -> list[str | None]:
-    columns = [column] if column else split_columns(pictures)
+def _by_column(pictures: Pictures, columns: Sequence[str], reasons: dict[int, str]) -> list[str | None]:
     result: list[str | None] = [None] * len(pictures)
     for name in columns:
         values = [value for value in pictures.rows[name].unique() if value]
         words = column_splits(name, values) or {value: split_of(value) for value in values}
-        if column and not any(words.values()):
+        if not any(words.values()):  # a person named the column
             raise DataError(
                 f"columns: what {', '.join(map(repr, list(words)[:4]))} in {name!r} mean is not known: "
                 "splits='train=A, valid=B, test=C' says it"

@@ -34,9 +34,9 @@ class Labels:
     notes: list[str] = field(default_factory=list)
 
 
-def is_hidden(label: str | None) -> bool:
-    """Whether a cell shows no label."""
-    return label is None or label.strip().lower() in HIDDEN
+def is_hidden(label: str | None, marks: Set[str] = frozenset()) -> bool:
+    """Whether a cell shows no label: it is none, or a word for that, also one of `marks`."""
+    return label is None or (word := label.strip().lower()) in HIDDEN or word in marks
 
 
 def hidden_marks(

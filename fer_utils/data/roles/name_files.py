@@ -55,13 +55,12 @@ def parse_classes(classes: str | Mapping[int, str], codes: list[int] | None = No
     """
     if not isinstance(classes, str):
         return fitting_names(classes, codes) or dict(classes)
-    items = [item.strip() for item in classes.split(",") if item.strip()]
+    pairs = as_pairs(classes)
     if "=" in classes:
-        pairs = as_pairs(classes)
-        for item, (code, word) in zip(items, pairs, strict=True):
-            if as_int(code) is None or not word:
-                raise DataError(f"classes must be like 'angry, happy' or '0=angry, 1=happy', got {item!r}")
+        if not all(word and as_int(code) is not None for code, word in pairs):
+            raise DataError(f"classes must be like 'angry, happy' or '0=angry, 1=happy', got {classes!r}")
         return {as_int(code): word for code, word in pairs}
+    items = [word for word, _ in pairs]
     codes = list(range(len(items))) if codes is None else codes
     if len(items) != len(codes):
         raise DataError(
@@ -125,12 +124,10 @@ def names_in(path: Path) -> dict[int, str] | None:
         kind = path.suffix.lower()
         if kind == ".json":
             return _json_names(json.loads(text))
-        if kind == ".md":
-            parts = text.split("---")
-            return (
-                _nested_names(yaml.safe_load(parts[1])) if len(parts) > 2 and not parts[0].strip() else None
-            )
-        if kind in (".yaml", ".yml"):
+        if kind == ".md":  # YAML between two lines of dashes at its start
+            match = re.match(r"\s*---(.*?)---", text, re.DOTALL)
+            text = match[1] if match else ""
+        if kind in (".md", ".yaml", ".yml"):
             return _nested_names(yaml.safe_load(text))
         return _listed_names(text)
     except (ValueError, OSError, RecursionError, yaml.YAMLError):
@@ -140,10 +137,8 @@ def names_in(path: Path) -> dict[int, str] | None:
 def _json_names(content: object) -> dict[int, str] | None:
     if isinstance(content, list) and all(isinstance(word, str) for word in content):
         return PlainList(enumerate(content)) if _are_classes(content) else None
-    if names := class_map(content):
-        return names
     inner = content.values() if isinstance(content, dict) else ()
-    return next(filter(None, map(class_map, inner)), None) or _nested_names(content)
+    return next(filter(None, map(class_map, [content, *inner])), None) or _nested_names(content)
 
 
 def _nested_names(content: object, seen: set[int] | None = None) -> dict[int, str] | None:

@@ -4,11 +4,12 @@ proven by the data, said by a person, or refused."""
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from fer_utils.competition import DataError, Rejected, SubmissionFormat
 from fer_utils.data.column_names import boxes_in
@@ -85,8 +86,8 @@ def understand(
     if said.splits == "auto":
         _check_beside(pictures, division)
     not_labels = {*division.columns, said.column("id"), said.column("subject")}
-    candidates = [s if row not in division.left_out else "test" for row, s in enumerate(division.splits)]
-    labels = find_labels(pictures, candidates, said, not_labels, named.values())
+    splits = ["test" if row in division.left_out else split for row, split in enumerate(division.splits)]
+    labels = find_labels(pictures, splits, said, not_labels, named.values())
     if labels is None:
         return None
     hide_labels(division, labels.values)
@@ -99,17 +100,10 @@ def understand(
     notes = [*division.notes, *labels.notes, coding.note, *pictures.notes, *_counted(pictures, division)]
     form = find_form_of_predictions(pictures, sample, rows["test"], labels, coding, ids, notes)
     groups = find_persons(pictures, said, [*rows["train"], *rows["valid"]], notes)
-    return Understanding(
-        pictures,
-        {split: found for split, found in rows.items() if found},
-        labels,
-        coding,
-        ids,
-        form,
-        groups,
-        [note for note in notes if note],
-        [Rejected(pictures.places[row], why) for row, why in division.rejected.items()],
-    )
+    rows = {split: found for split, found in rows.items() if found}
+    notes = [note for note in notes if note]
+    rejected = [Rejected(pictures.places[row], why) for row, why in division.rejected.items()]
+    return Understanding(pictures, rows, labels, coding, ids, form, groups, notes, rejected)
 
 
 def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> None:
@@ -117,8 +111,7 @@ def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> 
     wanted = sample_ids(sample)
     columns = {"id": pictures.ids, "file": pictures.files} if pictures.files else {}
     columns |= {c: pictures.cells(c) for c in pictures.table_columns()}
-    shown = {name: list(filter(None, cells)) for name, cells in columns.items()}
-    columns = {name: columns[name] for name, cells in shown.items() if len(set(cells)) == len(cells)}
+    columns = {name: cells for name, cells in columns.items() if pd.Index(filter(None, cells)).is_unique}
     if not wanted or not columns:
         return
     name, rows, _ = find_rows(wanted, columns)
@@ -160,24 +153,23 @@ def _merge_repeats(pictures: Pictures, division: Division, labels: Labels) -> No
         )
     if not repeated or labels.votes is not None:
         return
-    names = tuple(sorted({labels.values[row] for rows in found.values() for row in rows}))
-    votes = np.zeros((len(pictures), len(names)), np.float32)
-    for first, *others in found.values():
-        for row in (first, *others):
-            votes[first, names.index(labels.values[row])] += 1
-        for row in others:
-            division.left_out[row], division.splits[row] = REPEAT, None
-    differ = [rows[0] for rows in repeated.values() if np.count_nonzero(votes[rows[0]]) > 1]
-    ties = [row for row in differ if not vote_label(votes[row].tolist(), names)]
+    votes = {rows[0]: Counter(labels.values[row] for row in rows) for rows in found.values()}
+    winners = {row: vote_label(list(counts.values()), list(counts)) for row, counts in votes.items()}
+    for row in (row for rows in repeated.values() for row in rows[1:]):
+        division.left_out[row], division.splits[row] = REPEAT, None
+    differ = [row for row, counts in votes.items() if len(counts) > 1]
+    ties = [row for row in differ if not winners[row]]
     if len(ties) > MOST_TIES * len(found):
         raise DataError(
             f"{len(ties):,} pictures are listed several times with labels that differ and no majority (as "
             f"{pictures.places[ties[0]]}): cut out the faces, or keep one row for each picture"
         )
     if differ:
-        labels.votes, labels.vote_names = votes, names
-        for rows in found.values():
-            labels.values[rows[0]] = vote_label(votes[rows[0]].tolist(), names)
+        labels.vote_names = tuple(sorted(set().union(*votes.values())))
+        labels.votes = np.zeros((len(pictures), len(labels.vote_names)), np.float32)
+        for row, counts in votes.items():
+            labels.votes[row] = [counts[name] for name in labels.vote_names]
+            labels.values[row] = winners[row]
     what = f"the labels of {len(differ):,} differ and count as votes" if differ else "their labels agree"
     labels.notes.append(f"{len(repeated):,} pictures are listed several times: {what}")
 
@@ -274,10 +266,10 @@ def _coding(
 
 def _fitting(names: Mapping[int, str], codes: Sequence[int] | None, plain: Coding) -> dict[int, str] | None:
     """Class names from a file if they fit the labels of the data: all numbers, or all words."""
-    if codes is None:
-        known = {plain.index(word) for word in names.values()}
-        return dict(names) if are_counted(names) and known >= set(range(len(plain.class_names))) else None
-    return fitting_names(names, codes)
+    if codes is not None:
+        return fitting_names(names, codes)
+    known = {plain.index(word) for word in names.values()}
+    return dict(names) if are_counted(names) and known >= set(range(len(plain.class_names))) else None
 
 
 def _check_agreement(evidence: Mapping[str, Mapping[int, str]]) -> None:
