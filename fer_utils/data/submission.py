@@ -32,8 +32,8 @@ def read_format(
 
     Args:
         table: the sample.
-        ids: what the test pictures are called, [N] each, by the column that says it; the likeliest first.
-            They may be written differently in the sample (zero-padded, without a suffix).
+        ids: what the test pictures are called, [N] each, by the column that says it; the likeliest first. The
+            sample may write them in another way (zero-padded, without a suffix).
         coding: how the training labels are written.
         by_row: nothing but its row names a test picture, so that a sample may count them.
 

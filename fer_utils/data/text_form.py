@@ -21,10 +21,8 @@ HEAD_ROWS = 64  # from which all this is recognised
 
 def find_form(path: Path, chosen: set[str]) -> tuple[list[str], bool, str, str, pd.DataFrame]:
     """How a text table is written: names, header, separator, encoding and head, as a `Table` keeps them;
-    where no line holds the names, they are made of what the columns hold.
-
-    Args:
-        chosen: names of columns that a person gave: a line that holds one is a header.
+    where no line holds the names, they are made of what the columns hold. A line that holds one of the names
+    that a person gave (`chosen`) is a header.
 
     Raises:
         DataError: it is no text.

@@ -70,11 +70,8 @@ def parse_splits(splits: str) -> dict[str, list[str]] | str:
 
 def find_division(pictures: Pictures, splits: str, column: str = "") -> Division:
     """The split of each picture. Tables come before folders and those before a column, if they name at least
-    two splits; what one leaves open, the next decides.
-
-    Args:
-        splits: what a person said, as in `parse_splits`.
-        column: the column of splits that a person named, or "".
+    two splits; what one leaves open, the next decides. A person may have said all (`parse_splits`) or named
+    the column.
 
     Raises:
         DataError: folders and a column contradict each other, or nothing fits what was said.

@@ -88,8 +88,8 @@ def find_form_of_predictions(
     if pictures.files and all(pictures.files[row] for row in rows):
         columns["their files"] = [pictures.files[row] for row in rows]
     columns |= {c: pictures.rows[c].iloc[list(rows)].tolist() for c in others}
-    in_order = len({pictures.parts[row] for row in rows} - {""}) == 1  # of a table that lists all of them
-    by_row = not pictures.files or in_order
+    # Rows are counted in a table that holds or lists all test pictures.
+    by_row = not pictures.files or len({pictures.parts[row] for row in rows} - {""}) == 1
     if not pictures.files and others and columns["their ids"] == [str(row) for row in range(len(rows))]:
         columns = {c: columns[c] for c in others}  # a row number is no id where a column is one
     form = read_format(sample, columns, coding, by_row and not others)

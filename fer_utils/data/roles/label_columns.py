@@ -132,7 +132,7 @@ class Evidence:
         hidden, doubtful = hidden_marks(cells, self.splits, self.named_labels)
         shown = {row: cells[row] for row in self.rows if not is_hidden(cells[row], hidden)}
         is_path = column in self.pictures.layouts
-        shown = _without_strangers(shown) if is_path and shown else shown
+        shown = _without_strangers(shown) if is_path else shown
         counts = Counter(shown.values())
         if not 2 <= len(counts) <= MOST_CLASSES:
             return None
@@ -172,8 +172,7 @@ def _without_strangers(shown: dict[int, str]) -> dict[int, str]:
     """Without folders such as docs/ that hold a figure or two."""
     counts = Counter(shown.values())
     kept = {label for label, n in counts.items() if is_class_name(label) or n > MOST_STRAYS}
-    kept = kept or set(counts)
-    return {row: label for row, label in shown.items() if label in kept}
+    return {row: label for row, label in shown.items() if label in kept} or shown
 
 
 def _same(one: Candidate, other: Candidate) -> float:

@@ -45,10 +45,7 @@ def hidden_marks(
     """Which of the words that may stand for a hidden label do so in a column, and which could be a class too.
 
     -1 beside three numbers from 0 on hides a label; a word such as none only where no picture to train on
-    has it.
-
-    Args:
-        shown: words that a person named as labels.
+    has it; what a person named as a label (`shown`) hides none.
     """
     rows: dict[str, set[str | None]] = {}
     for cell, split in zip(cells, splits, strict=True):

@@ -149,12 +149,10 @@ def _nested_names(content: object, seen: set[int] | None = None) -> dict[int, st
         return None
     seen.add(id(content))
     names = content.get("names") if isinstance(content, dict) else None
-    names = PlainList(enumerate(names)) if isinstance(names, list) else names
-    fitting = isinstance(names, dict) and 2 <= len(names) <= 1000
-    if fitting and all(
-        as_int(str(c)) is not None and isinstance(w, (str, int, float)) for c, w in names.items()
-    ):
-        return type(names)({as_int(str(code)): str(word) for code, word in names.items()})
+    if isinstance(names, (list, dict)):
+        pairs = enumerate(names) if isinstance(names, list) else names.items()
+        if words := class_map({str(code): word for code, word in pairs}):
+            return PlainList(words) if isinstance(names, list) else words
     inner = content.values() if isinstance(content, dict) else content
     return next(filter(None, (_nested_names(item, seen) for item in inner)), None)
 

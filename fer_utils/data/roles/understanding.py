@@ -68,12 +68,8 @@ class Understanding:
 def understand(
     pictures: Pictures, sample: Table | None, named: Mapping[str, Mapping[int, str]], said: Said
 ) -> Understanding | None:
-    """The splits, labels, classes and ids of the pictures; None if there is nothing to learn from.
-
-    Args:
-        sample: the sample submission.
-        named: class names by number, from each file that lists them (`named_classes`).
-        said: what a person said.
+    """The splits, labels, classes and ids of the pictures, also by the sample submission, the files that name
+    classes (`named_classes`) and what a person said; None if there is nothing to learn from.
 
     Raises:
         DataError: the data can be understood in several ways; names them and what decides.
