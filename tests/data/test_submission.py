@@ -16,8 +16,8 @@ from fer_utils.data.submission import (
 )
 from fer_utils.data.tables import open_table
 
-FER = Coding(FER_CLASSES, tuple(range(7)))
-WORDS = Coding(("happy", "sad"), ("Happiness", "Sadness"))
+FER = Coding(FER_CLASSES, tuple(range(7)), tuple(range(7)), FER_CLASSES)
+WORDS = Coding(("happy", "sad"), ("Happiness", "Sadness"), words=("Happiness", "Sadness"))
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_a_sample_that_asks_for_some_of_the_pictures(tmp_path):
         (["Sadness", "Sadness", "Sadness"], WORDS, "Happiness Sadness"),
         (["sadness", "sadness", "sadness"], WORDS, "happiness sadness"),
         (["?", "?", "?"], WORDS, "Happiness Sadness"),
-        (["0", "0", "0"], Coding(("class 1", "class 2"), (1, 2)), "1 2"),
+        (["0", "0", "0"], Coding(("class 1", "class 2"), (1, 2), (1, 2)), "1 2"),
     ],
 )
 def test_labels_are_written_as_in_the_sample(tmp_path, cells, coding, values):

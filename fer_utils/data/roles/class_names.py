@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -19,7 +19,7 @@ from fer_utils.data.words import ALIASES, RAF_CLASSES, STRAY_SHARE, as_int, cano
 FER, RAF = "FER2013", "RAF-DB"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Coding:
     """How the data writes its classes.
 
@@ -37,14 +37,6 @@ class Coding:
     words: tuple[str, ...] = ()
     note: str = ""
 
-    def __post_init__(self):
-        if not self.numbers and all(isinstance(value, int) for value in self.label_values):
-            self.numbers = self.label_values
-        if not self.words and all(isinstance(value, str) for value in self.label_values):
-            self.words = self.label_values
-        if not self.words and not any(re.fullmatch(r"class -?\d+", name) for name in self.class_names):
-            self.words = self.class_names
-
     @cached_property
     def _by_label(self) -> dict[int | str, int]:
         """Class index by the data's own labels, and by other words for the expression."""
@@ -60,10 +52,10 @@ class Coding:
         """The class of a label as written in the data; -1 if it is none."""
         return self._by_label.get(_key(label), self._by_label.get(without_number(label), -1))
 
-    def indices(self, labels: Iterable[str | None]) -> np.ndarray:
+    def indices(self, labels: Collection[str | None]) -> np.ndarray:
         """The classes of labels, int64 [N]; -1 where a label is none."""
-        known: dict[str | None, int] = {None: -1}
-        return np.array([known.setdefault(label, self.index(label or "")) for label in labels], np.int64)
+        known = {label: self.index(label or "") for label in set(labels)}
+        return np.array([known[label] for label in labels], np.int64)
 
 
 def _key(label: str) -> int | str:
@@ -122,7 +114,7 @@ def _number_coding(codes: list[int], names: Mapping[int, str], form: str, source
             f"what the labels {codes[0]}..{codes[-1]} mean is not known: "
             f"classes='word for {codes[0]}, word for {codes[1] if codes[1:] else '...'}, ...' names them"
         )
-        return Coding(tuple(f"class {code}" for code in codes), tuple(codes), note=note)
+        return Coding(tuple(f"class {code}" for code in codes), tuple(codes), tuple(codes), note=note)
     words = {code: canonical(word) or word.strip().lower() for code, word in names.items()}
     if len(set(words.values())) < len(words):
         words = names
@@ -131,7 +123,7 @@ def _number_coding(codes: list[int], names: Mapping[int, str], form: str, source
     pairs = ", ".join(f"{code} {words[code]}" for code in sorted(words))
     note = note or f"labels named by {source}: {pairs}"
     own = tuple(names[code].strip() for code in order)
-    return Coding(tuple(words[code] for code in order), tuple(order), words=own, note=note)
+    return Coding(tuple(words[code] for code in order), tuple(order), tuple(order), own, note)
 
 
 def _word_coding(counts: Counter[str], numbers: Mapping[str, int], source: str) -> Coding:
@@ -154,8 +146,8 @@ def _word_coding(counts: Counter[str], numbers: Mapping[str, int], source: str) 
     names = {key: word if word and n_spellings[word] == 1 else key for key, word in words.items()}
     is_fer = set(names.values()) <= set(FER_CLASSES)
     order = sorted(values, key=lambda key: FER_CLASSES.index(names[key]) if is_fer else _natural(values[key]))
-    coding = Coding(tuple(names[key] for key in order), tuple(values[key] for key in order))
-    return _numbered(coding, numbers, source)
+    own = tuple(values[key] for key in order)
+    return _numbered(Coding(tuple(names[key] for key in order), own, words=own), numbers, source)
 
 
 def _numbered(coding: Coding, numbers: Mapping[str, int], source: str) -> Coding:

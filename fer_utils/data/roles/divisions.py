@@ -46,9 +46,9 @@ class Division:
     columns: set[str] = field(default_factory=set)
 
 
-def parse_splits(splits: str) -> dict[str, list[str]] | str:
-    """What a person said about the splits: "auto", "none", one of `SOURCES`, or cells such as
-    "train=A, valid=fold 0" by split.
+def parse_splits(splits: str) -> dict[str, str] | str:
+    """What a person said about the splits: "auto", "none", one of `SOURCES`, or the split of some cells from
+    "train=A, valid=fold 0".
 
     Raises:
         DataError: text of another form.
@@ -57,15 +57,13 @@ def parse_splits(splits: str) -> dict[str, list[str]] | str:
         raise DataError(f"splits must be text, got {splits!r}")
     if splits in ("auto", "none", *SOURCES):
         return splits
-    said: dict[str, list[str]] = {}
-    for name, cell in as_pairs(splits):
-        if name not in SPLITS or not cell:
-            others = ", ".join(SOURCES)
-            raise DataError(
-                f"splits must be auto, none, {others}, or like 'train=A, valid=B, test=C', got {splits!r}"
-            )
-        said.setdefault(name, []).append(cell.lower())
-    return said
+    pairs = as_pairs(splits)
+    if not all(cell and name in SPLITS for name, cell in pairs):
+        others = ", ".join(SOURCES)
+        raise DataError(
+            f"splits must be auto, none, {others}, or like 'train=A, valid=B, test=C', got {splits!r}"
+        )
+    return {cell.lower(): name for name, cell in pairs}
 
 
 def find_division(pictures: Pictures, splits: str, column: str = "") -> Division:
@@ -148,14 +146,13 @@ def _all_named(names: Sequence[str]) -> list[str] | None:
     return [words[name] for name in names] if whole else None
 
 
-def _as_said(pictures: Pictures, said: Mapping[str, Sequence[str]], column: str) -> Division:
+def _as_said(pictures: Pictures, wanted: Mapping[str, str], column: str) -> Division:
     """The split of each picture by the cells, folders or tables that a person named. What is not named keeps
     the split that its own word means.
 
     Raises:
         DataError: nothing holds a cell, or several columns hold all of them.
     """
-    wanted = {cell: split for split, cells in said.items() for cell in cells}
     sources: dict[str, list[set[str]]] = {
         "the tables": [{part.lower(), stem(part).lower()} for part in pictures.parts],
         "the folders": [set((file or "").lower().split("/")[:-1]) for file in pictures.files],
@@ -184,7 +181,7 @@ def _as_said(pictures: Pictures, said: Mapping[str, Sequence[str]], column: str)
         for row, cells in enumerate(sources[name]):
             found = next((wanted[cell] for cell in cells if cell in wanted), None)
             result[row] = found or result[row] or next((others[c] for c in cells if others.get(c)), None)
-    if "train" not in said and "train" not in result:
+    if "train" not in {*wanted.values(), *result}:
         result = [split or "train" for split in result]
     left = {row: "in none of the splits that were named" for row, split in enumerate(result) if split is None}
     used = set() if wanted.keys() <= HIDDEN | MAYBE_HIDDEN else set(names)  # hidden labels are labels
