@@ -40,7 +40,7 @@ def is_hidden(label: str | None, marks: Set[str] = frozenset()) -> bool:
 
 
 def hidden_marks(
-    cells: Sequence[str | None], splits: Sequence[str | None], shown: Set[str] = frozenset()
+    cells: Sequence[str | None], splits: Sequence[str | None], shown: Set[str]
 ) -> tuple[set[str], set[str]]:
     """Which of the words that may stand for a hidden label do so in a column, and which could be a class too.
 

@@ -107,10 +107,10 @@ def _may_name_classes(name: str) -> bool:
 
 def _names_in_table(frame: pd.DataFrame) -> dict[int, str] | None:
     """Class names from a table of two columns or so, a number and a word in each row."""
-    if not 2 <= len(frame) <= 100 or not 2 <= frame.shape[1] <= 3:
+    if len(frame) > 100 or not 2 <= frame.shape[1] <= 3:
         return None
-    columns = [frame[column].tolist() for column in frame if frame[column].nunique() == len(frame)]
-    codes = next((c for c in columns if all(as_int(cell) is not None for cell in c)), None)
+    columns = [frame[column].tolist() for column in frame if frame[column].is_unique]
+    codes = next((c for c in columns if None not in map(as_int, c)), None)
     words = next((c for c in columns if _are_classes(c) and not re.search(r"\d", "".join(c))), None)
     return dict(zip(map(as_int, codes), words, strict=True)) if codes and words else None
 
