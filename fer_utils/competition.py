@@ -52,8 +52,7 @@ class Split:
 
     def take(self, rows: np.ndarray) -> Split:
         """The split of `rows` (indices or a boolean mask [N]), in their order."""
-        columns = (self.images, self.labels, self.ids, self.votes, self.groups)
-        return Split(*(None if column is None else take(column, rows) for column in columns))
+        return Split(*(None if column is None else take(column, rows) for column in vars(self).values()))
 
     def without_labels(self) -> Split:
         """The same images with their labels hidden."""

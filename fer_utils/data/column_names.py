@@ -26,9 +26,7 @@ COLUMNS = {
     ),
 }
 # Names that say that a column is a label, an id or a split, even where its cells alone would not.
-SURE_LABELS = {
-    name for name in COLUMNS["label"] if "emotion" in name or "expression" in name or "label" in name
-}
+SURE_LABELS = {name for name in COLUMNS["label"] if re.search("emotion|expression|label", name)}
 KNOWN_NAMES = {name for names in COLUMNS.values() for name in names}
 # Columns about the person or the picture, which are no label unless somebody says so.
 ABOUT = {
@@ -42,9 +40,8 @@ ROW_NUMBERS = ("", "index", "unnamed: 0")
 
 def is_split_name(name: str) -> bool:
     """Whether a column's name says that it divides the data."""
-    return bool(
-        set(re.split(r"[^a-z]+", name)) & {"split", "usage", "subset", "set", "partition", "part", "phase"}
-    )
+    words = {"split", "usage", "subset", "set", "partition", "part", "phase"}
+    return not words.isdisjoint(re.split(r"[^a-z]+", name))
 
 
 def boxes_in(columns: Collection[str]) -> set[str]:

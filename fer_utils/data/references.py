@@ -60,35 +60,26 @@ def plain_path(name: str) -> str:
 
 
 class References:
-    """The files that names may mean.
-
-    Args:
-        files: their paths, or other texts that stand for pictures.
-    """
+    """The files that names may mean, by their paths, or other texts that stand for pictures."""
 
     def __init__(self, files: Sequence[str]):
         self._plain = {file: plain_path(file) for file in files}
-        self._index: list[dict[str | int, list[str]]] = []
+        self._indices: dict[int, dict[str | int | None, list[str]]] = {}
 
-    def _files_by_key(self, leniency: int) -> dict[str | int, list[str]]:
-        while len(self._index) <= leniency:
-            index, key = defaultdict(list), _KEYS[len(self._index)]
+    def _files_by_key(self, leniency: int) -> dict[str | int | None, list[str]]:
+        if leniency not in self._indices:
+            index = self._indices[leniency] = defaultdict(list)
             for file, path in self._plain.items():
-                if (k := key(path)) is not None:
-                    index[k].append(file)
-            self._index.append(index)
-        return self._index[leniency]
+                index[_KEYS[leniency](path)].append(file)
+            index.pop(None, None)
+        return self._indices[leniency]
 
     def resolve(self, listed: Sequence[str], hints: Callable[[int], set[str]] | None = None) -> Resolved:
-        """Find the files that a column of names means.
+        """Find the files that a column of names [N] means, with or without folders and suffix; "" means none.
 
         Paths are matched by their longest common end. One way of comparing is taken for the whole column: the
-        strictest of those that find the most, if no two names mean one file.
-
-        Args:
-            listed: names [N], with or without folders and suffix; "" means none.
-            hints: words in lower case that the folders of a row's file contain, where paths alone leave
-                several.
+        strictest of those that find the most, if no two names mean one file. Where paths alone leave several,
+        `hints` gives words in lower case that the folders of a row's file contain.
         """
         names = [plain_path(name) for name in listed]
         best = Resolved([None] * len(names))

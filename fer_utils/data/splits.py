@@ -38,12 +38,10 @@ def _grouped_folds(split: Split, copies: np.ndarray, n_folds: int, seed: int) ->
     known = split.groups != ""  # each unknown person is one of their own
     persons = pd.factorize(np.where(known, split.groups, [f"{row}\0" for row in range(len(split))]))[0]
     # A person is a node, a picture that stands there several times an edge between persons.
-    nodes = coo_array((np.ones(len(copies)), (persons, persons.max() + 1 + copies)))
-    size = max(nodes.shape)
-    nodes.resize((size, size))
+    n_persons, n_nodes = persons.max() + 1, persons.max() + copies.max() + 2
+    nodes = coo_array((np.ones(len(copies)), (persons, n_persons + copies)), shape=(n_nodes, n_nodes))
     groups = pd.factorize(connected_components(nodes, directed=False)[1][persons])[0]
-    counts = np.zeros((groups.max() + 1, split.labels.max() + 1), np.int64)
-    np.add.at(counts, (groups, split.labels), 1)
+    counts = pd.crosstab(groups, split.labels).to_numpy()
     shuffled = np.random.default_rng(seed).permutation(len(counts))
     folds, totals = np.empty(len(counts), np.int64), np.zeros((n_folds, counts.shape[1]))
     for group in shuffled[np.argsort(-counts[shuffled].sum(1), kind="stable")]:

@@ -32,8 +32,8 @@ def read_format(
 
     Args:
         table: the sample.
-        ids: what the test pictures are called, [N] each, by the column that says it; the likeliest first.
-            They may be written differently in the sample (zero-padded, without a suffix).
+        ids: what the test pictures are called, [N] each, by the column that says it; the likeliest first. The
+            sample may write them in another way (zero-padded, without a suffix).
         coding: how the training labels are written.
         by_row: nothing but its row names a test picture, so that a sample may count them.
 
@@ -161,7 +161,7 @@ def _label_values(table: Table, cells: pd.Series, coding: Coding) -> tuple[str, 
     if not seen or seen <= set(own):
         return own
     if all(as_int(cell) is not None for cell in seen):
-        if not coding.numbers or None in coding.numbers:
+        if not coding.numbers:
             raise DataError(
                 f"{table.path.name} wants numbers for the classes {', '.join(coding.class_names)}, and "
                 "nothing says which class has which number. classes='word for 0, word for 1, ...' says it, "
@@ -229,8 +229,8 @@ def write_submission(competition: Competition, probs: np.ndarray, path: str | Pa
     if not np.isfinite(probs).all():
         raise DataError(f"probs of test picture {np.argwhere(~np.isfinite(probs))[0, 0]} are not finite")
     sums = probs.sum(1, dtype=np.float64)
-    row = int(np.abs(sums - 1).argmax()) if len(sums) else None
-    if row is not None and abs(sums[row] - 1) > 1e-3:
+    row = int(np.abs(sums - 1).argmax())
+    if abs(sums[row] - 1) > 1e-3:
         raise DataError(
             f"probs of test picture {row} sum to {sums[row]:.4f} instead of 1: apply softmax first"
         )
@@ -242,29 +242,22 @@ def write_submission(competition: Competition, probs: np.ndarray, path: str | Pa
     else:
         table[form.label_column] = [form.label_values[pred] for pred in probs.argmax(1)[form.rows]]
     with atomic_write(path) as temporary:
-        table.to_csv(
-            temporary,
-            index=False,
-            header=form.header,
-            sep=form.separator,
-            lineterminator="\n",
-            encoding=form.encoding,
-        )
+        options = {"header": form.header, "sep": form.separator, "encoding": form.encoding}
+        table.to_csv(temporary, index=False, lineterminator="\n", **options)
     validate_submission(competition, path)
     return Path(path)
 
 
-def read_submission(competition: Competition, path: str | Path) -> np.ndarray:
-    """Read a submission back as int64 preds [N_test], -1 for pictures that the competition does not ask for.
+def validate_submission(competition: Competition, path: str | Path) -> None:
+    """Check a submission on disk: the template's header, columns, ids and order, and only allowed labels.
 
     Raises:
-        DataError: see `validate_submission`.
+        DataError: the first thing that is wrong, with its row.
     """
     form, path = _test_format(competition), Path(path)
-    options = {"sep": form.separator, "dtype": str, "na_filter": False, "skip_blank_lines": False}
-    options["encoding"] = form.encoding
+    options = {"sep": form.separator, "encoding": form.encoding, "dtype": str, "na_filter": False}
     try:
-        table = pd.read_csv(path, header=None, **options).fillna("")
+        table = pd.read_csv(path, header=None, skip_blank_lines=False, **options).fillna("")
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {str(error).strip()}") from error
     columns = list(form.template.columns)
@@ -285,32 +278,14 @@ def read_submission(competition: Competition, path: str | Path) -> np.ndarray:
             )
     if len(got) != len(wanted):
         raise DataError(f"{path.name} has {len(got):,} predictions, the form wants {len(wanted):,}")
-    preds = np.full(len(competition.test), -1, np.int64)
+    cells = table[written]
     if form.probability_columns:
-        preds[form.rows] = _most_probable(table[written], path.name, 1 + form.header)
-        return preds
-    for row, label in enumerate(table[form.label_column], 1 + form.header):
-        if label not in form.label_values:
-            raise DataError(
-                f"{path.name} row {row}: label {label!r} is none of {', '.join(form.label_values)}"
-            )
-    preds[form.rows] = [form.label_values.index(label) for label in table[form.label_column]]
-    return preds
-
-
-def _most_probable(cells: pd.DataFrame, name: str, first_row: int) -> np.ndarray:
-    """The classes with the highest probability; each row has to sum to 1."""
-    probs = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    wrong = ~(np.isfinite(probs).all(1) & (np.abs(probs.sum(1) - 1) < 1e-3) & (probs >= 0).all(1))
-    if wrong.any():
-        raise DataError(f"{name} row {first_row + int(wrong.argmax())}: the probabilities do not sum to 1")
-    return probs.argmax(1)
-
-
-def validate_submission(competition: Competition, path: str | Path) -> None:
-    """Check a submission on disk: the template's header, columns, ids and order, and only allowed labels.
-
-    Raises:
-        DataError: the first thing that is wrong, with its row.
-    """
-    read_submission(competition, path)
+        probs = cells.apply(pd.to_numeric, errors="coerce")  # no number becomes NaN, which fits nothing
+        fits = (probs >= 0).all(axis=1) & ((probs.sum(axis=1, skipna=False) - 1).abs() < 1e-3)
+    else:
+        fits = cells[form.label_column].isin(form.label_values)
+    if not fits.all():
+        row = int(fits.to_numpy().argmin())
+        label = f"label {cells.iat[row, 0]!r} is none of {', '.join(form.label_values)}"
+        why = "the probabilities do not sum to 1" if form.probability_columns else label
+        raise DataError(f"{path.name} row {row + 1 + form.header}: {why}")

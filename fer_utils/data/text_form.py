@@ -21,10 +21,8 @@ HEAD_ROWS = 64  # from which all this is recognised
 
 def find_form(path: Path, chosen: set[str]) -> tuple[list[str], bool, str, str, pd.DataFrame]:
     """How a text table is written: names, header, separator, encoding and head, as a `Table` keeps them;
-    where no line holds the names, they are made of what the columns hold.
-
-    Args:
-        chosen: names of columns that a person gave: a line that holds one is a header.
+    where no line holds the names, they are made of what the columns hold. A line that holds one of the names
+    that a person gave (`chosen`) is a header.
 
     Raises:
         DataError: it is no text.
@@ -43,8 +41,7 @@ def find_form(path: Path, chosen: set[str]) -> tuple[list[str], bool, str, str, 
     try:
         options |= {"names": range(len(names)), "index_col": False, "on_bad_lines": "skip"}
         head = pd.read_csv(path, nrows=HEAD_ROWS, skiprows=1, **options).fillna("")
-        cells = [[cell.strip() for cell in row] for row in head.to_numpy().tolist()]
-        head = pd.DataFrame(cells, columns=head.columns, dtype=object)
+        head = head.map(str.strip).astype(object)
     except (pd.errors.EmptyDataError, pd.errors.ParserError):  # reported when all rows are read
         head = pd.DataFrame(columns=range(len(names)))
     if chosen & set(map(normal, names)) or _is_header(names, head):

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
+from statistics import mode
 
 import numpy as np
 
@@ -25,24 +26,16 @@ class Coding:
     Attributes:
         class_names: in lower case; the project's word for each known expression.
         label_values: the data's own label for each class.
-        numbers: the number of each class, None where the data does not say it.
+        numbers: the number of each class; none where the data does not say them.
         words: the word that the data has for each class; none where it has only numbers.
         note: where names and numbers were taken from, or "".
     """
 
     class_names: tuple[str, ...]
     label_values: tuple[int | str, ...]
-    numbers: tuple[int | None, ...] = ()
+    numbers: tuple[int, ...] = ()
     words: tuple[str, ...] = ()
     note: str = ""
-
-    def __post_init__(self):
-        if not self.numbers and all(isinstance(value, int) for value in self.label_values):
-            object.__setattr__(self, "numbers", self.label_values)
-        if not self.words and all(isinstance(value, str) for value in self.label_values):
-            object.__setattr__(self, "words", self.label_values)
-        if not self.words and not any(re.fullmatch(r"class -?\d+", name) for name in self.class_names):
-            object.__setattr__(self, "words", self.class_names)
 
     @cached_property
     def _by_label(self) -> dict[int | str, int]:
@@ -52,17 +45,17 @@ class Coding:
         own = [(str(value), index) for index, value in enumerate(self.label_values)]
         words |= {without_number(value): index for value, index in own if as_int(value) is None}
         words |= {name: index for index, name in pairs}
-        numbers = {number: index for index, number in enumerate(self.numbers) if number is not None}
+        numbers = {number: index for index, number in enumerate(self.numbers)}
         return words | numbers | {_key(value): index for value, index in own}
 
     def index(self, label: str) -> int:
         """The class of a label as written in the data; -1 if it is none."""
         return self._by_label.get(_key(label), self._by_label.get(without_number(label), -1))
 
-    def indices(self, labels: Iterable[str | None]) -> np.ndarray:
+    def indices(self, labels: Collection[str | None]) -> np.ndarray:
         """The classes of labels, int64 [N]; -1 where a label is none."""
-        known: dict[str | None, int] = {None: -1}
-        return np.array([known.setdefault(label, self.index(label or "")) for label in labels], np.int64)
+        known = {label: self.index(label or "") for label in set(labels)}
+        return np.array([known[label] for label in labels], np.int64)
 
 
 def _key(label: str) -> int | str:
@@ -71,11 +64,7 @@ def _key(label: str) -> int | str:
 
 
 def find_coding(
-    labels: Iterable[str],
-    *,
-    form: str = "",
-    names: Mapping[int, str] | None = None,
-    source: str = "",
+    labels: Iterable[str], *, form: str = "", names: Mapping[int, str] | None = None, source: str = "the data"
 ) -> Coding:
     """The coding of the training labels.
 
@@ -86,10 +75,8 @@ def find_coding(
         source: what says it, for the note.
     """
     counts = Counter(label for label in labels if label.strip())
-    integers = Counter()
-    for label, n in counts.items():
-        if (number := as_int(label)) is not None:
-            integers[number] += n
+    integers = Counter(map(as_int, counts.elements()))
+    del integers[None]
     # A word or two among numbers are broken rows, not classes.
     if integers.total() >= (1 - STRAY_SHARE) * counts.total() and integers:
         return _number_coding(_without_strays(integers), names or {}, form, source)
@@ -118,9 +105,7 @@ def _number_coding(codes: list[int], names: Mapping[int, str], form: str, source
     has_gap, note = codes != list(range(len(codes))), ""
     if set(codes) <= set(names):
         names = {code: names[code] for code in codes}
-    elif form == FER and (
-        codes == list(range(7)) or (has_gap and 0 in codes and set(codes) <= set(range(7)))
-    ):
+    elif form == FER and 0 in codes and set(codes) <= set(range(7)) and (has_gap or len(codes) == 7):
         names, note = dict(enumerate(FER_CLASSES)), "labels 0..6 are FER2013's: 0 angry ... 6 neutral"
     elif form == RAF and codes == list(range(1, 8)):
         names, note = dict(enumerate(RAF_CLASSES, 1)), "labels 1..7 are RAF-DB's: 1 surprise ... 7 neutral"
@@ -129,16 +114,16 @@ def _number_coding(codes: list[int], names: Mapping[int, str], form: str, source
             f"what the labels {codes[0]}..{codes[-1]} mean is not known: "
             f"classes='word for {codes[0]}, word for {codes[1] if codes[1:] else '...'}, ...' names them"
         )
-        return Coding(tuple(f"class {code}" for code in codes), tuple(codes), note=note)
+        return Coding(tuple(f"class {code}" for code in codes), tuple(codes), tuple(codes), note=note)
     words = {code: canonical(word) or word.strip().lower() for code, word in names.items()}
     if len(set(words.values())) < len(words):
         words = names
     is_fer = set(words.values()) <= set(FER_CLASSES)
     order = sorted(words, key=lambda code: FER_CLASSES.index(words[code]) if is_fer else code)
     pairs = ", ".join(f"{code} {words[code]}" for code in sorted(words))
-    note = note or f"labels named by {source or 'the data'}: {pairs}"
+    note = note or f"labels named by {source}: {pairs}"
     own = tuple(names[code].strip() for code in order)
-    return Coding(tuple(words[code] for code in order), tuple(order), words=own, note=note)
+    return Coding(tuple(words[code] for code in order), tuple(order), tuple(order), own, note)
 
 
 def _word_coding(counts: Counter[str], numbers: Mapping[str, int], source: str) -> Coding:
@@ -150,38 +135,33 @@ def _word_coding(counts: Counter[str], numbers: Mapping[str, int], source: str) 
     for label, n in counts.items():
         spellings.setdefault(keys[label], Counter())[label.strip()] += n
     # Of sad and Sad the one that is written as most labels are.
-    ((is_lower, _),) = Counter(label.islower() for label in counts.elements()).most_common(1)
-    values = {}
-    for key, spelling in spellings.items():
-        fitting = [word for word in spelling if word.islower() == is_lower]
-        values[key] = max(fitting or spelling, key=spelling.get)
+    is_lower = mode(label.islower() for label in counts.elements())
+    values = {
+        key: max(spelling, key=lambda word: (word.islower() == is_lower, spelling[word]))
+        for key, spelling in spellings.items()
+    }
     # Two words for one expression in the same data (joy beside happy) are two classes of that data.
     words = {key: canonical(value) for key, value in values.items()}
     n_spellings = Counter(words.values())
     names = {key: word if word and n_spellings[word] == 1 else key for key, word in words.items()}
     is_fer = set(names.values()) <= set(FER_CLASSES)
     order = sorted(values, key=lambda key: FER_CLASSES.index(names[key]) if is_fer else _natural(values[key]))
-    coding = Coding(tuple(names[key] for key in order), tuple(values[key] for key in order))
-    return _numbered(coding, numbers or _prefixes(values.values()), source)
-
-
-def _prefixes(values: Iterable[str]) -> dict[str, int]:
-    """The numbers before the words (0 angry, 1 disgust), if all words have one of their own."""
-    found = {value: as_int(match[0]) for value in values if (match := re.match(r"\d+", value))}
-    return found if len(set(found.values())) == len(list(values)) else {}
+    own = tuple(values[key] for key in order)
+    return _numbered(Coding(tuple(names[key] for key in order), own, words=own), numbers, source)
 
 
 def _numbered(coding: Coding, numbers: Mapping[str, int], source: str) -> Coding:
-    """The coding with a number for each class, as far as the words are known."""
-    found: list[int | None] = [None] * len(coding.class_names)
-    for word, number in numbers.items():
-        if (index := coding.index(word)) >= 0:
-            found[index] = number
+    """The coding with a number for each class, if every word has one of its own: in `numbers`, or else before
+    the word (0 angry, 1 disgust)."""
+    of_class = {coding.index(word): number for word, number in numbers.items()}
+    if not numbers:
+        starts = [re.match(r"\d*", value)[0] for value in coding.label_values]
+        of_class = dict(enumerate(map(as_int, starts)))
+    found = [of_class.get(index) for index in range(len(coding.class_names))]
     if None in found or len(set(found)) < len(found):
         return coding
     pairs = ", ".join(f"{n} {name}" for n, name in sorted(zip(found, coding.class_names, strict=True)))
-    note = f"classes numbered by {source or 'the data'}: {pairs}"
-    return replace(coding, numbers=tuple(found), note=note)
+    return replace(coding, numbers=tuple(found), note=f"classes numbered by {source}: {pairs}")
 
 
 def _natural(value: str) -> list[tuple[int, int | str]]:

@@ -34,7 +34,6 @@ class Division:
 
     Attributes:
         splits: [N], "train", "valid", "test", or None where nothing says it.
-        notes: where the splits were taken from.
         rejected: why a picture belongs to no split although it should, by row.
         left_out: why a picture is not used, by row.
         columns: the columns that say it, which are no labels.
@@ -47,9 +46,9 @@ class Division:
     columns: set[str] = field(default_factory=set)
 
 
-def parse_splits(splits: str) -> dict[str, list[str]] | str:
-    """What a person said about the splits: "auto", "none", one of `SOURCES`, or cells such as
-    "train=A, valid=fold 0" by split.
+def parse_splits(splits: str) -> dict[str, str] | str:
+    """What a person said about the splits: "auto", "none", one of `SOURCES`, or the split of some cells from
+    "train=A, valid=fold 0".
 
     Raises:
         DataError: text of another form.
@@ -58,24 +57,19 @@ def parse_splits(splits: str) -> dict[str, list[str]] | str:
         raise DataError(f"splits must be text, got {splits!r}")
     if splits in ("auto", "none", *SOURCES):
         return splits
-    said: dict[str, list[str]] = {}
-    for name, cell in as_pairs(splits):
-        if name not in SPLITS or not cell:
-            raise DataError(
-                f"splits must be auto, none, {', '.join(SOURCES)}, or like 'train=A, valid=B, test=C', "
-                f"got {splits!r}"
-            )
-        said.setdefault(name, []).append(cell.lower())
-    return said
+    pairs = as_pairs(splits)
+    if not all(cell and name in SPLITS for name, cell in pairs):
+        others = ", ".join(SOURCES)
+        raise DataError(
+            f"splits must be auto, none, {others}, or like 'train=A, valid=B, test=C', got {splits!r}"
+        )
+    return {cell.lower(): name for name, cell in pairs}
 
 
 def find_division(pictures: Pictures, splits: str, column: str = "") -> Division:
     """The split of each picture. Tables come before folders and those before a column, if they name at least
-    two splits; what one leaves open, the next decides.
-
-    Args:
-        splits: what a person said, as in `parse_splits`.
-        column: the column of splits that a person named, or "".
+    two splits; what one leaves open, the next decides. A person may have said all (`parse_splits`) or named
+    the column.
 
     Raises:
         DataError: folders and a column contradict each other, or nothing fits what was said.
@@ -85,15 +79,16 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
         return Division(["train"] * len(pictures), ["splits of the data are not used (splits='none')"])
     if isinstance(said, dict):
         return _as_said(pictures, said, column)
+    columns = [c for c in pictures.table_columns() if column_splits(c, pictures.rows[c].unique())]
     none, reasons = [None] * len(pictures), {}
     parts, files = pictures.parts, pictures.files or none
     found = {
         "tables": [part and (split_of(stem(part)) or folder_split(part)) or None for part in parts],
         "folders": _by_folder(files),
-        "column": _by_column(pictures, column, reasons),
+        "column": _by_column(pictures, [column] if column else columns, reasons),
         "file names": _by_file_name(files),
     }
-    found = {source: values if said in ("auto", source) else none for source, values in found.items()}
+    found |= {source: none for source in SOURCES if said not in ("auto", source)}
     kinds = {source: set(values) - {None} for source, values in found.items()}
     if said != "auto" and not kinds[said]:
         raise DataError(f"splits={said!r}: the {said} of these pictures name no split")
@@ -104,14 +99,14 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
             f"splits='train={stem(known[0])}, test=...' says which is which"
         )
     if all(len(splits) < 2 for splits in kinds.values()):
-        _check_unknown(pictures, split_columns(pictures))
+        _check_unknown(pictures)
     if "train" not in kinds["column"] and _covers_only_tests(found):  # public and private rows of the test
         found["column"], kinds["column"] = none, set()
     extra = [row for row, part in enumerate(parts) if re.search(r"un-?_?label", stem(part).lower())]
     left_out = dict.fromkeys(extra, "an unlabelled extra")
     if "train" in kinds["folders"] and len(kinds["folders"]) > 1:
-        of_no_table = [row for row, file in enumerate(files) if file and not parts[row]]
-        strays = [row for row in of_no_table if not found["folders"][row]]
+        rows = zip(files, parts, found["folders"], strict=True)
+        strays = [row for row, (file, part, split) in enumerate(rows) if file and not part and not split]
         left_out |= dict.fromkeys(strays, "outside of the folders of the splits")
     _refine_tables(found, kinds, left_out)
     if len(kinds["folders"]) > 1 and len(kinds["column"]) > 1:
@@ -122,7 +117,7 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     division = [next((found[s][row] for s in sources if found[s][row]), None) for row in range(len(pictures))]
     notes = [f"splits: from the {source}" for source in sources if len(kinds[source]) > 1][:1]
     rejected = {row: why for row, why in reasons.items() if division[row] is None and row not in left_out}
-    return Division(division, notes, rejected, left_out, {*split_columns(pictures), column})
+    return Division(division, notes, rejected, left_out, {*columns, column})
 
 
 def _by_folder(files: Sequence[str | None]) -> list[str | None]:
@@ -151,20 +146,18 @@ def _all_named(names: Sequence[str]) -> list[str] | None:
     return [words[name] for name in names] if whole else None
 
 
-def _as_said(pictures: Pictures, said: Mapping[str, Sequence[str]], column: str) -> Division:
+def _as_said(pictures: Pictures, wanted: Mapping[str, str], column: str) -> Division:
     """The split of each picture by the cells, folders or tables that a person named. What is not named keeps
     the split that its own word means.
 
     Raises:
         DataError: nothing holds a cell, or several columns hold all of them.
     """
-    wanted = {cell: split for split, cells in said.items() for cell in cells}
     sources: dict[str, list[set[str]]] = {
         "the tables": [{part.lower(), stem(part).lower()} for part in pictures.parts],
         "the folders": [set((file or "").lower().split("/")[:-1]) for file in pictures.files],
     }
-    columns = [column] if column else [c for c in pictures.rows.columns if pictures.rows[c].nunique() <= 100]
-    for name in columns:
+    for name in [column] if column else [c for c in pictures.rows if pictures.rows[c].nunique() <= 100]:
         cells = [(cell or "").lower() for cell in pictures.cells(name)]
         sources[name] = [{cell, f"{name} {cell}"} for cell in cells]
     holds = {name: set().union(*cells) & set(wanted) for name, cells in sources.items()}
@@ -188,30 +181,19 @@ def _as_said(pictures: Pictures, said: Mapping[str, Sequence[str]], column: str)
         for row, cells in enumerate(sources[name]):
             found = next((wanted[cell] for cell in cells if cell in wanted), None)
             result[row] = found or result[row] or next((others[c] for c in cells if others.get(c)), None)
-    if "train" not in said and "train" not in result:
+    if "train" not in {*wanted.values(), *result}:
         result = [split or "train" for split in result]
     left = {row: "in none of the splits that were named" for row, split in enumerate(result) if split is None}
-    marks = HIDDEN | MAYBE_HIDDEN
-    return Division(
-        result, ["splits: as they were named"], {}, left, set(names) if not wanted.keys() <= marks else set()
-    )
+    used = set() if wanted.keys() <= HIDDEN | MAYBE_HIDDEN else set(names)  # hidden labels are labels
+    return Division(result, ["splits: as they were named"], {}, left, used)
 
 
-def split_columns(pictures: Pictures) -> list[str]:
-    """The columns all of whose cells are words for splits, or that say yes or no to one split."""
-    return [c for c in pictures.rows.columns if _words_of(pictures, c) and c not in pictures.layouts]
-
-
-def _words_of(pictures: Pictures, column: str) -> dict[str, str | None]:
-    return column_splits(column, pictures.rows[column].unique())
-
-
-def _check_unknown(pictures: Pictures, used: Sequence[str]) -> None:
+def _check_unknown(pictures: Pictures) -> None:
     """Raise a DataError if a column's name says that it divides the data, in words that nobody knows."""
-    for column in pictures.table_columns():
+    for column in filter(is_split_name, pictures.table_columns()):
         values = sorted({value for value in pictures.rows[column].unique() if value})
         unknown = not any(map(split_of, values)) and not all(map(canonical, values))
-        if is_split_name(column) and column not in used and 2 <= len(values) <= len(SPLITS) and unknown:
+        if 2 <= len(values) <= len(SPLITS) and unknown and not column_splits(column, values):
             pairs = ", ".join(f"{s}={v}" for s, v in zip(SPLITS, values, strict=False))
             raise DataError(
                 f"the column {column!r} seems to divide the data ({', '.join(values)}), and which of these "
@@ -220,12 +202,12 @@ def _check_unknown(pictures: Pictures, used: Sequence[str]) -> None:
             )
 
 
-def _by_column(pictures: Pictures, column: str, reasons: dict[int, str]) -> list[str | None]:
-    columns = [column] if column else split_columns(pictures)
+def _by_column(pictures: Pictures, columns: Sequence[str], reasons: dict[int, str]) -> list[str | None]:
     result: list[str | None] = [None] * len(pictures)
     for name in columns:
-        words = _words_of(pictures, name) or {v: split_of(v) for v in pictures.rows[name].unique() if v}
-        if column and not any(words.values()):
+        values = [value for value in pictures.rows[name].unique() if value]
+        words = column_splits(name, values) or {value: split_of(value) for value in values}
+        if not any(words.values()):  # a person named the column
             raise DataError(
                 f"columns: what {', '.join(map(repr, list(words)[:4]))} in {name!r} mean is not known: "
                 "splits='train=A, valid=B, test=C' says it"
@@ -252,11 +234,8 @@ def _refine_tables(
     for row, (table, column) in enumerate(pairs):
         if table == "train" and column and column != "train":
             if column in kinds["tables"]:
-                for splits in found.values():
-                    splits[row] = None
-                left_out[row] = (
-                    f"{column} rows of a training table, as another table holds the {column} split"
-                )
+                why = f"{column} rows of a training table, as another table holds the {column} split"
+                left_out[row] = why
             else:
                 found["tables"][row] = column
 
@@ -264,8 +243,7 @@ def _refine_tables(
 def _covers_only_tests(found: Mapping[str, Sequence[str | None]]) -> bool:
     """Whether a column only names pictures that tables or folders have for the test."""
     rows = [row for row, cell in enumerate(found["column"]) if cell]
-    said = (found["tables"], found["folders"])
-    return bool(rows) and any(all(splits[row] == "test" for row in rows) for splits in said)
+    return bool(rows) and any({found[s][row] for row in rows} == {"test"} for s in ("tables", "folders"))
 
 
 def _agree(found: Mapping[str, Sequence[str | None]]) -> None:

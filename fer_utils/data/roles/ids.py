@@ -24,12 +24,10 @@ def _says_id(column: str) -> bool:
 def _id_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
     """The columns that have another cell in each of some rows, those named as ids first."""
     frame = pictures.rows.iloc[list(rows)]
-    columns = [c for c in pictures.table_columns() if c not in {*ROW_NUMBERS, *ABOUT}]
-    columns = [c for c in columns if frame[c].notna().all() and (frame[c] != "").all()]
-    columns = [
-        c for c in columns if not (frame[c].map(is_number).all() and None in set(frame[c].map(as_int)))
-    ]
-    columns = [c for c in columns if frame[c].is_unique and c not in boxes_in(columns)]
+    others = {*ROW_NUMBERS, *ABOUT, *boxes_in(frame.columns)}
+    columns = [c for c in pictures.table_columns() if c not in others and frame[c].is_unique]
+    columns = [c for c in columns if not frame[c].isin([None, ""]).any()]
+    columns = [c for c in columns if not (all(map(is_number, frame[c])) and None in map(as_int, frame[c]))]
     return sorted(columns, key=lambda c: (rank("id", c), not _says_id(c)))
 
 
@@ -90,30 +88,28 @@ def find_form_of_predictions(
     if pictures.files and all(pictures.files[row] for row in rows):
         columns["their files"] = [pictures.files[row] for row in rows]
     columns |= {c: pictures.rows[c].iloc[list(rows)].tolist() for c in others}
-    in_order = len({pictures.parts[row] for row in rows} - {""}) == 1  # of a table that lists all of them
-    by_row = not pictures.files or in_order
+    # Rows are counted in a table that holds or lists all test pictures.
+    by_row = not pictures.files or len({pictures.parts[row] for row in rows} - {""}) == 1
     if not pictures.files and others and columns["their ids"] == [str(row) for row in range(len(rows))]:
         columns = {c: columns[c] for c in others}  # a row number is no id where a column is one
     form = read_format(sample, columns, coding, by_row and not others)
     notes.append(f"ids of {sample.name}: {form.ids_from}")
-    if not form.probability_columns:
-        pairs = zip(coding.class_names, form.label_values, strict=True)
-        text = ", ".join(value if value == name else f"{name} = {value}" for name, value in pairs)
-        notes.append(f"predictions are written as in {sample.name}: {text}")
-    else:
-        notes.append(f"predictions are written as in {sample.name}: a probability for each class")
+    pairs = zip(coding.class_names, form.label_values, strict=False)
+    text = ", ".join(value if value == name else f"{name} = {value}" for name, value in pairs)
+    text = "a probability for each class" if form.probability_columns else text
+    notes.append(f"predictions are written as in {sample.name}: {text}")
     if len(form.rows) < len(rows):
         notes.append(f"{sample.name} asks for {len(form.rows):,} of the {len(rows):,} test pictures")
     return form
 
 
 def _check_unique(pictures: Pictures, ids: Sequence[str], rows: Sequence[int]) -> None:
-    first: dict[str, str] = {}
+    places, first = pictures.places, {}
     for row in rows:
-        if ids[row] in first:
-            place = pictures.places[row]
-            raise DataError(f"{place}: test id {ids[row]!r} stands there twice, first in {first[ids[row]]}")
-        first[ids[row]] = pictures.places[row]
+        if (other := first.setdefault(ids[row], row)) != row:
+            raise DataError(
+                f"{places[row]}: test id {ids[row]!r} stands there twice, first in {places[other]}"
+            )
 
 
 def find_persons(
@@ -132,8 +128,8 @@ def find_persons(
         named = [c for c in pictures.table_columns() if c in COLUMNS["subject"]]
         named = [c for c in named if 2 <= pictures.rows[c].nunique() <= len(pictures) / 2]
         named = [c for c in named if not pictures.rows[c].iloc[trained].isin([None, ""]).any()]
-        wanted = next(iter(named), "")
-    if not wanted:
-        return None
+        if not named:
+            return None
+        wanted = named[0]
     notes.append(f"persons: column {wanted!r} keeps the pictures of each on one side of a split made here")
     return pictures.cells(wanted)

@@ -87,18 +87,20 @@ def find_labels(
     excluded = excluded | boxes_in(columns)
     evidence = Evidence(pictures, splits, rows, named, said.shown_labels())
     column = said.column("label")
-    found = [evidence.candidate(c) for c in columns if c not in excluded and c != column]
+    found = [evidence.candidate(c) for c in columns if c not in {*excluded, column}]
     found = [candidate for candidate in found if candidate]
     if column:
         chosen = evidence.candidate(column, forced=True)
         if chosen is None:
-            raise DataError(f"columns: {column!r} holds no labels: {_what_it_holds(pictures, column)}")
+            cells = pictures.rows[column].dropna()
+            raise DataError(
+                f"columns: {column!r} holds no labels: {cells.nunique():,} different cells in "
+                f"{len(cells):,} rows, such as {', '.join(map(repr, cells[:3]))}"
+            )
         return _labels(pictures, chosen, [c for c in found if _same(c, chosen) == 1])
     tables = [c for c in found if not c.is_path]
     if tables:  # where a list says it, folders that are no expressions are persons or parts
-        found = [
-            c for c in found if not c.is_path or c.strength == WORDS or 1 in (_same(c, t) for t in tables)
-        ]
+        found = [c for c in found if c.strength == WORDS or c in tables or 1 in (_same(c, t) for t in tables)]
     most = max((len(candidate.shown) for candidate in found), default=0)
     found = [candidate for candidate in found if len(candidate.shown) >= LEAST_COVERAGE * most]
     names = vote_columns(pictures, rows)
@@ -128,10 +130,9 @@ class Evidence:
         """The evidence for one column; None if it cannot be the label."""
         cells = self.pictures.cells(column)
         hidden, doubtful = hidden_marks(cells, self.splits, self.named_labels)
-        shown = {row: cells[row] for row in self.rows if not is_hidden(cells[row])}
-        shown = {row: cell for row, cell in shown.items() if cell.strip().lower() not in hidden}
+        shown = {row: cells[row] for row in self.rows if not is_hidden(cells[row], hidden)}
         is_path = column in self.pictures.layouts
-        shown = _without_strangers(shown) if is_path and shown else shown
+        shown = _without_strangers(shown) if is_path else shown
         counts = Counter(shown.values())
         if not 2 <= len(counts) <= MOST_CLASSES:
             return None
@@ -171,14 +172,7 @@ def _without_strangers(shown: dict[int, str]) -> dict[int, str]:
     """Without folders such as docs/ that hold a figure or two."""
     counts = Counter(shown.values())
     kept = {label for label, n in counts.items() if is_class_name(label) or n > MOST_STRAYS}
-    kept = kept or set(counts)
-    return {row: label for row, label in shown.items() if label in kept}
-
-
-def _what_it_holds(pictures: Pictures, column: str) -> str:
-    values = pictures.rows[column].dropna()
-    cells = ", ".join(map(repr, values[:3]))
-    return f"{values.nunique():,} different cells in {len(values):,} rows, such as {cells}"
+    return {row: label for row, label in shown.items() if label in kept} or shown
 
 
 def _same(one: Candidate, other: Candidate) -> float:
@@ -204,9 +198,9 @@ def _strongest(found: list[Candidate]) -> Candidate:
         told_apart = other.strength == first.strength and named
         if rivals and not told_apart and max(_same(first, other), _same(other, first)) < ALIKE:
             raise DataError(
-                f"the columns {first.column!r} and {other.column!r} could both be the label "
-                f"({_sample(first)}; "
-                f'{_sample(other)}). columns="label={first.column}" or columns="label={other.column}" decides'
+                f"the columns {first.column!r} and {other.column!r} could both be the label ("
+                f"{'; '.join(f'{c.column}: {_first(set(c.shown.values()), 4)}' for c in (first, other))}). "
+                f'columns="label={first.column}" or columns="label={other.column}" decides'
                 + _if_split(first, other)
             )
     return first
@@ -221,9 +215,9 @@ def _if_split(*candidates: Candidate) -> str:
     return f", or splits='{', '.join(cells)}' if that is what {named[0].column!r} says" if named else ""
 
 
-def _sample(candidate: Candidate) -> str:
-    words = sorted(set(candidate.shown.values()))
-    return f"{candidate.column}: {', '.join(words[:4])}{', ...' if len(words) > 4 else ''}"
+def _first(texts: Collection[str], most: int) -> str:
+    """The first texts in order, with "..." for the others."""
+    return ", ".join([*sorted(texts)[:most], *["..."] * (len(texts) > most)])
 
 
 def _labels(pictures: Pictures, chosen: Candidate, alike: list[Candidate]) -> Labels:
@@ -236,7 +230,7 @@ def _labels(pictures: Pictures, chosen: Candidate, alike: list[Candidate]) -> La
             "classes='-1=..., 0=..., 1=...' makes it a class, and splits='test=-1' the test split"
         )
     cells = pictures.cells(first.column)
-    cells = ["" if cell is not None and cell.strip().lower() in first.hidden else cell for cell in cells]
+    cells = ["" if cell is not None and is_hidden(cell, first.hidden) else cell for cell in cells]
     if first.is_path:  # without folders that are none
         known = set(first.shown.values())
         cells = [cell if cell in known else None for cell in cells]
@@ -244,12 +238,11 @@ def _labels(pictures: Pictures, chosen: Candidate, alike: list[Candidate]) -> La
     labels.notes.append(f"labels: {_described(pictures, first)}")
     for other in (c for c in (chosen, *alike) if c is not first):
         mapping = _mapping(first, other)
-        if other.is_numbers and not first.is_numbers:
-            labels.names = labels.names or {as_int(b): a for a, b in mapping.items()}
-            labels.notes.append(f"numbers of the classes: {_described(pictures, other)}")
-        elif first.is_numbers and not other.is_numbers:
-            labels.names = labels.names or {as_int(a): b for a, b in mapping.items()}
-            labels.notes.append(f"classes named by {_described(pictures, other)}")
+        if first.is_numbers != other.is_numbers:
+            pairs = mapping.items() if first.is_numbers else zip(mapping.values(), mapping, strict=True)
+            labels.names = labels.names or {as_int(number): word for number, word in pairs}
+            what = "classes named by" if first.is_numbers else "numbers of the classes:"
+            labels.notes.append(f"{what} {_described(pictures, other)}")
         layout = _layout_of(pictures, other.column)
         if layout != labels.layout:
             labels.notes.append(f"also recognised, not used: {layout} (layout={layout!r})")
@@ -264,9 +257,8 @@ def _labels(pictures: Pictures, chosen: Candidate, alike: list[Candidate]) -> La
 def _described(pictures: Pictures, candidate: Candidate) -> str:
     if candidate.is_path:
         return f"{candidate.column} ({pictures.layouts[candidate.column]})"
-    tables = sorted({pictures.parts[row] for row in candidate.shown} - {""})
-    of = f" of {', '.join(tables[:3])}{', ...' if len(tables) > 3 else ''}" if tables else ""
-    return f"column {candidate.column!r}{of}"
+    tables = {pictures.parts[row] for row in candidate.shown} - {""}
+    return f"column {candidate.column!r}" + (f" of {_first(tables, 3)}" if tables else "")
 
 
 def _mapping(one: Candidate, other: Candidate) -> dict[str, str]:

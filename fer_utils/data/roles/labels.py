@@ -34,21 +34,18 @@ class Labels:
     notes: list[str] = field(default_factory=list)
 
 
-def is_hidden(label: str | None) -> bool:
-    """Whether a cell shows no label."""
-    return label is None or label.strip().lower() in HIDDEN
+def is_hidden(label: str | None, marks: Set[str] = frozenset()) -> bool:
+    """Whether a cell shows no label: it is none, or a word for that, also one of `marks`."""
+    return label is None or (word := label.strip().lower()) in HIDDEN or word in marks
 
 
 def hidden_marks(
-    cells: Sequence[str | None], splits: Sequence[str | None], shown: Set[str] = frozenset()
+    cells: Sequence[str | None], splits: Sequence[str | None], shown: Set[str]
 ) -> tuple[set[str], set[str]]:
     """Which of the words that may stand for a hidden label do so in a column, and which could be a class too.
 
     -1 beside three numbers from 0 on hides a label; a word such as none only where no picture to train on
-    has it.
-
-    Args:
-        shown: words that a person named as labels.
+    has it; what a person named as a label (`shown`) hides none.
     """
     rows: dict[str, set[str | None]] = {}
     for cell, split in zip(cells, splits, strict=True):

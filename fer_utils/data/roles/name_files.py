@@ -55,13 +55,12 @@ def parse_classes(classes: str | Mapping[int, str], codes: list[int] | None = No
     """
     if not isinstance(classes, str):
         return fitting_names(classes, codes) or dict(classes)
-    items = [item.strip() for item in classes.split(",") if item.strip()]
+    pairs = as_pairs(classes)
     if "=" in classes:
-        pairs = as_pairs(classes)
-        for item, (code, word) in zip(items, pairs, strict=True):
-            if as_int(code) is None or not word:
-                raise DataError(f"classes must be like 'angry, happy' or '0=angry, 1=happy', got {item!r}")
+        if not all(word and as_int(code) is not None for code, word in pairs):
+            raise DataError(f"classes must be like 'angry, happy' or '0=angry, 1=happy', got {classes!r}")
         return {as_int(code): word for code, word in pairs}
+    items = [word for word, _ in pairs]
     codes = list(range(len(items))) if codes is None else codes
     if len(items) != len(codes):
         raise DataError(
@@ -108,10 +107,10 @@ def _may_name_classes(name: str) -> bool:
 
 def _names_in_table(frame: pd.DataFrame) -> dict[int, str] | None:
     """Class names from a table of two columns or so, a number and a word in each row."""
-    if not 2 <= len(frame) <= 100 or not 2 <= frame.shape[1] <= 3:
+    if len(frame) > 100 or not 2 <= frame.shape[1] <= 3:
         return None
-    columns = [frame[column].tolist() for column in frame if frame[column].nunique() == len(frame)]
-    codes = next((c for c in columns if all(as_int(cell) is not None for cell in c)), None)
+    columns = [frame[column].tolist() for column in frame if frame[column].is_unique]
+    codes = next((c for c in columns if None not in map(as_int, c)), None)
     words = next((c for c in columns if _are_classes(c) and not re.search(r"\d", "".join(c))), None)
     return dict(zip(map(as_int, codes), words, strict=True)) if codes and words else None
 
@@ -125,12 +124,10 @@ def names_in(path: Path) -> dict[int, str] | None:
         kind = path.suffix.lower()
         if kind == ".json":
             return _json_names(json.loads(text))
-        if kind == ".md":
-            parts = text.split("---")
-            return (
-                _nested_names(yaml.safe_load(parts[1])) if len(parts) > 2 and not parts[0].strip() else None
-            )
-        if kind in (".yaml", ".yml"):
+        if kind == ".md":  # YAML between two lines of dashes at its start
+            match = re.match(r"\s*---(.*?)---", text, re.DOTALL)
+            text = match[1] if match else ""
+        if kind in (".md", ".yaml", ".yml"):
             return _nested_names(yaml.safe_load(text))
         return _listed_names(text)
     except (ValueError, OSError, RecursionError, yaml.YAMLError):
@@ -140,10 +137,8 @@ def names_in(path: Path) -> dict[int, str] | None:
 def _json_names(content: object) -> dict[int, str] | None:
     if isinstance(content, list) and all(isinstance(word, str) for word in content):
         return PlainList(enumerate(content)) if _are_classes(content) else None
-    if names := class_map(content):
-        return names
     inner = content.values() if isinstance(content, dict) else ()
-    return next(filter(None, map(class_map, inner)), None) or _nested_names(content)
+    return next(filter(None, map(class_map, [content, *inner])), None) or _nested_names(content)
 
 
 def _nested_names(content: object, seen: set[int] | None = None) -> dict[int, str] | None:
@@ -154,12 +149,10 @@ def _nested_names(content: object, seen: set[int] | None = None) -> dict[int, st
         return None
     seen.add(id(content))
     names = content.get("names") if isinstance(content, dict) else None
-    names = PlainList(enumerate(names)) if isinstance(names, list) else names
-    fitting = isinstance(names, dict) and 2 <= len(names) <= 1000
-    if fitting and all(
-        as_int(str(c)) is not None and isinstance(w, (str, int, float)) for c, w in names.items()
-    ):
-        return type(names)({as_int(str(code)): str(word) for code, word in names.items()})
+    if isinstance(names, (list, dict)):
+        pairs = enumerate(names) if isinstance(names, list) else names.items()
+        if words := class_map({str(code): word for code, word in pairs}):
+            return PlainList(words) if isinstance(names, list) else words
     inner = content.values() if isinstance(content, dict) else content
     return next(filter(None, (_nested_names(item, seen) for item in inner)), None)
 

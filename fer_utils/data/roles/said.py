@@ -25,7 +25,6 @@ class Said:
 
     def shown_labels(self) -> set[str]:
         """Words in lower case that are labels, though they may stand for a hidden one elsewhere."""
-        pairs = [] if isinstance(self.classes, str) else self.classes.items()
-        words = re.split(r"[=,\s]+", self.classes.lower()) if isinstance(self.classes, str) else []
-        words += [str(part).lower() for pair in pairs for part in pair]
-        return {*words, *(["-1"] if self.splits == "none" else [])}
+        is_text = isinstance(self.classes, str)
+        words = re.split(r"[=,\s]+", self.classes) if is_text else [*self.classes, *self.classes.values()]
+        return {str(word).lower() for word in words} | ({"-1"} if self.splits == "none" else set())

@@ -4,11 +4,12 @@ proven by the data, said by a person, or refused."""
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from fer_utils.competition import DataError, Rejected, SubmissionFormat
 from fer_utils.data.column_names import boxes_in
@@ -24,7 +25,7 @@ from fer_utils.data.roles.name_files import fitting_names, parse_classes
 from fer_utils.data.roles.said import Said
 from fer_utils.data.submission import sample_ids
 from fer_utils.data.tables import Table
-from fer_utils.data.words import STRAY_SHARE, are_counted, as_int, canonical, vote_label
+from fer_utils.data.words import STRAY_SHARE, are_counted, canonical, vote_label
 
 MOST_TIES = 0.05  # of the pictures that several people labelled
 REPEAT = "listed before"
@@ -67,19 +68,13 @@ class Understanding:
 def understand(
     pictures: Pictures, sample: Table | None, named: Mapping[str, Mapping[int, str]], said: Said
 ) -> Understanding | None:
-    """The splits, labels, classes and ids of the pictures; None if there is nothing to learn from.
-
-    Args:
-        sample: the sample submission.
-        named: class names by number, from each file that lists them (`named_classes`).
-        said: what a person said.
+    """The splits, labels, classes and ids of the pictures, also by the sample submission, the files that name
+    classes (`named_classes`) and what a person said; None if there is nothing to learn from.
 
     Raises:
         DataError: the data can be understood in several ways; names them and what decides.
     """
-    if any(
-        (column := said.column(role)) and column not in pictures.rows.columns for role in ("label", "split")
-    ):
+    if not {said.column("label"), said.column("split")} - {""} <= set(pictures.rows.columns):
         return None
     division = find_division(pictures, said.splits, said.column("split"))
     if sample is not None and "test" not in division.splits and said.splits == "auto":
@@ -87,8 +82,8 @@ def understand(
     if said.splits == "auto":
         _check_beside(pictures, division)
     not_labels = {*division.columns, said.column("id"), said.column("subject")}
-    candidates = [s if row not in division.left_out else "test" for row, s in enumerate(division.splits)]
-    labels = find_labels(pictures, candidates, said, not_labels, named.values())
+    splits = ["test" if row in division.left_out else split for row, split in enumerate(division.splits)]
+    labels = find_labels(pictures, splits, said, not_labels, named.values())
     if labels is None:
         return None
     hide_labels(division, labels.values)
@@ -101,17 +96,10 @@ def understand(
     notes = [*division.notes, *labels.notes, coding.note, *pictures.notes, *_counted(pictures, division)]
     form = find_form_of_predictions(pictures, sample, rows["test"], labels, coding, ids, notes)
     groups = find_persons(pictures, said, [*rows["train"], *rows["valid"]], notes)
-    return Understanding(
-        pictures,
-        {split: found for split, found in rows.items() if found},
-        labels,
-        coding,
-        ids,
-        form,
-        groups,
-        [note for note in notes if note],
-        [Rejected(pictures.places[row], why) for row, why in division.rejected.items()],
-    )
+    rows = {split: found for split, found in rows.items() if found}
+    notes = [note for note in notes if note]
+    rejected = [Rejected(pictures.places[row], why) for row, why in division.rejected.items()]
+    return Understanding(pictures, rows, labels, coding, ids, form, groups, notes, rejected)
 
 
 def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> None:
@@ -119,8 +107,7 @@ def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> 
     wanted = sample_ids(sample)
     columns = {"id": pictures.ids, "file": pictures.files} if pictures.files else {}
     columns |= {c: pictures.cells(c) for c in pictures.table_columns()}
-    shown = {name: list(filter(None, cells)) for name, cells in columns.items()}
-    columns = {name: columns[name] for name, cells in shown.items() if len(set(cells)) == len(cells)}
+    columns = {name: cells for name, cells in columns.items() if pd.Index(filter(None, cells)).is_unique}
     if not wanted or not columns:
         return
     name, rows, _ = find_rows(wanted, columns)
@@ -162,24 +149,23 @@ def _merge_repeats(pictures: Pictures, division: Division, labels: Labels) -> No
         )
     if not repeated or labels.votes is not None:
         return
-    names = tuple(sorted({labels.values[row] for rows in found.values() for row in rows}))
-    votes = np.zeros((len(pictures), len(names)), np.float32)
-    for first, *others in found.values():
-        for row in (first, *others):
-            votes[first, names.index(labels.values[row])] += 1
-        for row in others:
-            division.left_out[row], division.splits[row] = REPEAT, None
-    differ = [rows[0] for rows in repeated.values() if np.count_nonzero(votes[rows[0]]) > 1]
-    ties = [row for row in differ if not vote_label(votes[row].tolist(), names)]
+    votes = {rows[0]: Counter(labels.values[row] for row in rows) for rows in found.values()}
+    winners = {row: vote_label(list(counts.values()), list(counts)) for row, counts in votes.items()}
+    for row in (row for rows in repeated.values() for row in rows[1:]):
+        division.left_out[row], division.splits[row] = REPEAT, None
+    differ = [row for row, counts in votes.items() if len(counts) > 1]
+    ties = [row for row in differ if not winners[row]]
     if len(ties) > MOST_TIES * len(found):
         raise DataError(
             f"{len(ties):,} pictures are listed several times with labels that differ and no majority (as "
             f"{pictures.places[ties[0]]}): cut out the faces, or keep one row for each picture"
         )
     if differ:
-        labels.votes, labels.vote_names = votes, names
-        for rows in found.values():
-            labels.values[rows[0]] = vote_label(votes[rows[0]].tolist(), names)
+        labels.vote_names = tuple(sorted(set().union(*votes.values())))
+        labels.votes = np.zeros((len(pictures), len(labels.vote_names)), np.float32)
+        for row, counts in votes.items():
+            labels.votes[row] = [counts[name] for name in labels.vote_names]
+            labels.values[row] = winners[row]
     what = f"the labels of {len(differ):,} differ and count as votes" if differ else "their labels agree"
     labels.notes.append(f"{len(repeated):,} pictures are listed several times: {what}")
 
@@ -249,7 +235,7 @@ def _coding(
     # anger/ in the validation folder is the angry/ of the training folder.
     values += [v for v in valid if v in words or canonical(v) not in known]
     plain = find_coding(values)
-    codes = list(plain.numbers) if plain.numbers and as_int(str(plain.label_values[0])) is not None else None
+    codes = list(plain.numbers) if isinstance(plain.label_values[0], int) else None
     if said.classes != "auto":
         names = parse_classes(said.classes, None if codes is None else sorted(codes))
         if codes is not None and (missing := sorted(set(codes) - set(names))):
@@ -260,14 +246,11 @@ def _coding(
                 f"classes names {unknown[0]!r}, but the labels are {', '.join(coding.class_names)}"
             )
         return coding
-    evidence: dict[str, dict[int, str]] = {}
-    if labels.names:
-        evidence["another column"] = labels.names
-    if labels.column in pictures.names:
-        evidence["the file's metadata"] = pictures.names[labels.column]
-    evidence |= {file: fits for file, names in named.items() if (fits := _fitting(names, codes, plain))}
-    _check_agreement(evidence)
+    evidence = {"another column": labels.names, "the file's metadata": pictures.names.get(labels.column)}
+    evidence |= {file: _fitting(names, codes, plain) for file, names in named.items()}
+    evidence = {source: names for source, names in evidence.items() if names}
     if evidence:
+        _check_agreement(evidence)
         source, names = next(iter(evidence.items()))
         return find_coding(values, names=names, source=source)
     form = FER if labels.column == "emotion" and pictures.layout in ("pixel tables", "fer2013.csv") else ""
@@ -279,15 +262,15 @@ def _coding(
 
 def _fitting(names: Mapping[int, str], codes: Sequence[int] | None, plain: Coding) -> dict[int, str] | None:
     """Class names from a file if they fit the labels of the data: all numbers, or all words."""
-    if codes is None:
-        known = {plain.index(word) for word in names.values()}
-        return dict(names) if are_counted(names) and known >= set(range(len(plain.class_names))) else None
-    return fitting_names(names, codes)
+    if codes is not None:
+        return fitting_names(names, codes)
+    known = {plain.index(word) for word in names.values()}
+    return dict(names) if are_counted(names) and known >= set(range(len(plain.class_names))) else None
 
 
 def _check_agreement(evidence: Mapping[str, Mapping[int, str]]) -> None:
     """Raise a DataError if two sources name a number differently."""
-    (first, names), *others = evidence.items() if evidence else [("", {})]
+    (first, names), *others = evidence.items()
     for other, words in others:
         for number in names.keys() & words.keys():
             one, two = (canonical(w[number]) or w[number].strip().lower() for w in (names, words))
