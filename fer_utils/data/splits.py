@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from fer_utils.competition import POOLED, Split, picture_groups
+from fer_utils.on_disk import concatenate
 
 
 def split_folds(split: Split, n_folds: int = 10, seed: int = 0) -> np.ndarray:
@@ -70,4 +71,4 @@ def joined(first: Split, second: Split) -> Split:
     if np.isin(second.ids, first.ids).any():
         second = replace(second, ids=np.char.add(POOLED, second.ids))
     pairs = zip(vars(first).values(), vars(second).values(), strict=True)
-    return Split(*(None if a is None or b is None else np.concatenate([a, b]) for a, b in pairs))
+    return Split(*(None if a is None or b is None else concatenate([a, b]) for a, b in pairs))
