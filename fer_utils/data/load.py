@@ -87,7 +87,7 @@ def load_competition(
         data = download(str(data))
     path = find_path(data)
     options = (said, image_size, color, allow_rejected)
-    cache = Cache(path, around(path), {"options": repr(options)})
+    cache = Cache(path, around(path), repr(options))
     reading = cache.load()
     if reading is None:
         reading = _read(path, *options)

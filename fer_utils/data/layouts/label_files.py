@@ -25,14 +25,8 @@ def _file(tree: Tree, name: str, suffix: str) -> Path | None:
 
 def box_label(path: Path) -> str | None:
     """The class of the largest box in YOLO's text file (`class x y width height` a line)."""
-    boxes = []
-    for line in path.read_text("utf-8", "replace").splitlines():
-        words = line.split()
-        try:
-            boxes.append((float(words[3]) * float(words[4]), str(int(words[0]))))
-        except (ValueError, IndexError):
-            return None
-    return max(boxes)[1] if boxes else None
+    boxes = [line.split() for line in path.read_text("utf-8", "replace").splitlines()]
+    return _largest(([0.0, 0.0, float(box[3]), float(box[4])], str(int(box[0]))) for box in boxes)
 
 
 def _largest(outlines: Iterable[tuple[list[float], str]]) -> str | None:
@@ -51,8 +45,7 @@ def xml_label(path: Path) -> str | None:
 
 def json_label(path: Path) -> str | None:
     """The largest shape in labelme's annotation."""
-    content = json.loads(path.read_bytes())
-    shapes = content.get("shapes", []) if isinstance(content, dict) else []
+    shapes = json.loads(path.read_bytes())["shapes"]
     return _largest(([float(x) for point in s["points"] for x in point], s["label"]) for s in shapes)
 
 
