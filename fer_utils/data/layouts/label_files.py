@@ -15,14 +15,6 @@ _FOLDERS = ("labels", "annotations", "Annotations")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def _file(tree: Tree, name: str, suffix: str) -> Path | None:
-    """The file for an image: train/images/a.txt or train/labels/a.txt for train/images/a.png."""
-    *folders, _ = name.split("/")
-    places = [folders, *([*folders[:-1], folder] for folder in _FOLDERS)]
-    names = ("/".join([*place, stem(name) + suffix]) for place in places)
-    return next((tree.files[name] for name in names if name in tree.files), None)
-
-
 def box_label(path: Path) -> str | None:
     """The class of the largest box in YOLO's text file (`class x y width height` a line)."""
     boxes = [line.split() for line in path.read_text("utf-8", "replace").splitlines()]
@@ -71,11 +63,14 @@ READERS = {
 
 
 def file_label(tree: Tree, name: str, suffix: str) -> str | None:
-    """The label of an image in its own file with this end; None if there is none, or the file holds something
-    else: then the picture is listed as one without a label."""
-    if (path := _file(tree, name, suffix)) is None:
-        return None
+    """The label of an image in its own file with this end: train/images/a.txt or train/labels/a.txt for
+    train/images/a.png; None if there is none, or the file holds something else: then the picture is listed as
+    one without a label."""
+    *folders, _ = name.split("/")
+    places = [folders, *([*folders[:-1], folder] for folder in _FOLDERS)]
+    names = ("/".join([*place, stem(name) + suffix]) for place in places)
+    path = next((tree.files[name] for name in names if name in tree.files), None)
     try:
-        return READERS[suffix](path)
+        return path and READERS[suffix](path)
     except (ElementTree.ParseError, OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
