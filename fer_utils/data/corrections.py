@@ -16,7 +16,6 @@ from fer_utils.data.words import canonical
 from fer_utils.files import find_path
 
 LEAVE_OUT = "drop"
-_AS_IS = {"na_filter": False, "skip_blank_lines": False}  # cells stay text, and lines keep their numbers
 
 
 def apply_fixes(
@@ -77,16 +76,16 @@ def _read(path: Path) -> pd.DataFrame:
     """The rows of the file under their line numbers, as a spreadsheet may have written them."""
     table = open_table(path)
     options = {"sep": table.separator, "encoding": table.encoding, "skipinitialspace": True}
+    options |= {"na_filter": False, "skip_blank_lines": False}  # cells stay text, lines keep their numbers
     try:
-        cells = pd.read_csv(path, header=None, dtype=str, index_col=False, **options, **_AS_IS)
+        cells = pd.read_csv(path, header=None, dtype=str, index_col=False, **options)
     except ValueError as error:
         raise DataError(f"label_fixes: {path} cannot be read ({error})") from error
     cells = cells.fillna("").apply(lambda column: column.str.strip())
     cells.index += 1
     cells = cells[(cells != "").any(axis=1)]
     fixes = cells.iloc[1:].set_axis(cells.iloc[0].str.lower().tolist(), axis=1)
-    missing = [name for name in ("id", "given", "label") if name not in fixes]
-    if missing:
+    if missing := [name for name in ("id", "given", "label") if name not in fixes]:
         raise DataError(f"label_fixes: {path} lacks the column {', '.join(missing)}")
     if len(repeated := fixes.id[fixes.id.duplicated()]):
         raise DataError(f"{path}, row {repeated.index[0]}: {repeated.iloc[0]!r} appears twice")

@@ -131,8 +131,7 @@ def _scaled(values: np.ndarray) -> Image.Image:
 def _decode_block(
     sources: Sequence[Path | bytes | None], size: int, channels: int
 ) -> tuple[np.ndarray, dict[int, str], Counter[Form]]:
-    """Images [n, channels, size, size], mid-grey where a file is broken; why, by position; forms of the
-    others."""
+    """See `read_files`."""
     images = np.full((len(sources), channels, size, size), MID_GREY, np.uint8)
     broken, forms = {}, Counter()
     for row, source in enumerate(sources):
@@ -150,11 +149,10 @@ def _decode_block(
 def read_files(
     sources: Sequence[Path | bytes | None], size: int, channels: int = 1
 ) -> tuple[np.ndarray, dict[int, str], Counter[Form]]:
-    """Decode image files, or their bytes; many files on all cores.
+    """Decode image files, or their bytes; many on all cores.
 
     Returns:
-        uint8 [N, channels, size, size], mid-grey where a file is broken; why, by position; the forms of the
-        others.
+        uint8 [N, channels, size, size], mid-grey where a file is broken; why, by position; the others' forms.
 
     Raises:
         DataError: a process that decodes died, as it does when memory runs out.
@@ -179,7 +177,7 @@ def _decoded(
     blocks: list[Sequence[Path | bytes | None]], n: int, size: int, channels: int
 ) -> Iterator[tuple]:
     """`_decode_block` of each block, in order, by processes where there are many files."""
-    if n < WORTH_PROCESSES or isinstance(blocks[0][0], bytes):
+    if n < WORTH_PROCESSES:
         yield from (_decode_block(block, size, channels) for block in blocks)
         return
     pool = joblib.Parallel(n_jobs=min(os.cpu_count() or 1, len(blocks)), return_as="generator")

@@ -108,7 +108,7 @@ def as_text(value: object) -> str:
 
 @contextmanager
 def _opened(
-    path: Path, rows: int = 1, names: Sequence[str] = ()
+    path: Path, rows: int = 1, positions: Sequence[int] = ()
 ) -> Iterator[tuple[pyarrow.Schema, Iterator[pyarrow.RecordBatch]]]:
     """The columns of a parquet file, or of an Arrow stream as Hugging Face's `save_to_disk` writes it; and
     some of them, `rows` rows at a time, which are read as they are asked for."""
@@ -117,11 +117,12 @@ def _opened(
 
     if path.suffix.lower() != ".arrow":
         with pyarrow.parquet.ParquetFile(path) as file:
-            yield file.schema_arrow, file.iter_batches(batch_size=rows, columns=list(names))
+            names = [file.schema_arrow.names[position] for position in positions]
+            yield file.schema_arrow, file.iter_batches(batch_size=rows, columns=names)
         return
     with pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))) as reader:
         parts = (batch.slice(k, rows) for batch in reader for k in range(0, len(batch), rows))
-        yield reader.schema, (part.select(list(names)) for part in parts)
+        yield reader.schema, (part.select(list(positions)) for part in parts)
 
 
 def schema(path: Path) -> pyarrow.Schema:
@@ -132,14 +133,12 @@ def schema(path: Path) -> pyarrow.Schema:
 
 def parquet_chunks(path: Path, positions: Sequence[int], rows: int) -> Iterator[pd.DataFrame]:
     """Some columns, `rows` rows at a time, named by position; the cells keep their types."""
-    names = schema(path).names
-    if len(set(names)) != len(names):
-        raise DataError(f"{path}: a column name comes twice, which parquet readers cannot tell apart")
-    wanted = [names[position] for position in positions]
-    with _opened(path, rows, wanted) as (_, batches):
+    with _opened(path, rows, positions) as (columns, batches):
+        if len(set(columns.names)) != len(columns):
+            raise DataError(f"{path}: a column name comes twice, which parquet readers cannot tell apart")
         for batch in batches:
-            cells = {p: batch.column(name).to_pylist() for p, name in zip(positions, wanted, strict=True)}
-            yield pd.DataFrame(cells, dtype=object)
+            cells = zip(positions, (column.to_pylist() for column in batch.columns), strict=True)
+            yield pd.DataFrame(dict(cells), dtype=object)
 
 
 def metadata_classes(path: Path) -> dict[str, dict[int, str]]:

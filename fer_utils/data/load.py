@@ -17,7 +17,7 @@ from fer_utils.data.corrections import apply_fixes, clean_training
 from fer_utils.data.files.cache import Cache
 from fer_utils.data.files.download import download
 from fer_utils.data.images import changes, coloured
-from fer_utils.data.layouts.registry import check_layout
+from fer_utils.data.layouts.registry import LAYOUTS
 from fer_utils.data.locate import around, open_data, search_data
 from fer_utils.data.roles.divisions import parse_splits
 from fer_utils.data.roles.labels import is_hidden
@@ -72,13 +72,14 @@ def load_competition(
         allow_rejected: continue although more than 1 % of the images cannot be read.
 
     Raises:
+        ConfigError: no such `color` or `layout`.
         DataError: no such data, no known layout, too many unreadable images, or fixes that do not fit.
     """
     _check_options(image_size, n_folds, fold, seed)
     check_choice("color", color, COLORS)
-    said = Said(layout, parse_columns(columns), read_classes(classes), splits, groups)
-    check_layout(layout)
+    check_choice("layout", str(layout), ["auto", *LAYOUTS])
     parse_splits(splits)
+    said = Said(layout, parse_columns(columns), read_classes(classes), splits, groups)
     if str(data) == "auto":
         data = search_data()
     if str(data) == "demo":
@@ -87,9 +88,8 @@ def load_competition(
         data = download(str(data))
     path = find_path(data)
     options = (said, image_size, color, allow_rejected)
-    cache = Cache(path, around(path), {"options": repr(options)})
-    reading = cache.load()
-    if reading is None:
+    cache = Cache(path, around(path), repr(options))
+    if (reading := cache.load()) is None:
         reading = _read(path, *options)
         cache.save(reading)
     return _corrected(_split(reading, path, (n_folds, fold, seed), pool_valid), label_fixes, clean)
@@ -103,16 +103,12 @@ def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
     """
     if columns == "auto":
         return {}
-    if not isinstance(columns, (str, Mapping)):
-        raise DataError(f"columns must be text or a dictionary, got {columns!r}")
-    if isinstance(columns, str):
-        pairs = as_pairs(columns)
-        if not all(name for _, name in pairs):
-            raise DataError(f"columns must be like 'label=mood, image=file', got {columns!r}")
-        columns = dict(pairs)
-    if wrong := sorted(set(columns) - set(COLUMNS)):
+    named = dict(as_pairs(columns)) if isinstance(columns, str) else columns
+    if not isinstance(named, Mapping) or not all(named.values()):
+        raise DataError(f"columns must be like 'label=mood, image=file' or a dictionary, got {columns!r}")
+    if wrong := sorted(set(named) - set(COLUMNS)):
         raise DataError(f"columns: unknown {', '.join(wrong)}; known are {', '.join(COLUMNS)}")
-    return dict(columns)
+    return dict(named)
 
 
 def _check_options(image_size: int, n_folds: int, fold: int, seed: int) -> None:

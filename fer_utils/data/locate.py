@@ -55,11 +55,10 @@ def _understood(tree: Tree, said: Said) -> tuple[list[Understanding], list[DataE
     named = named_classes(tree) if proposals else {}
     for pictures in proposals:
         try:
-            if result := understand(pictures, tree.sample_table, named, said):
-                found.append(result)
+            found.append(understand(pictures, tree.sample_table, named, said))
         except DataError as error:
             errors.append(error)
-    return found, errors
+    return [result for result in found if result], errors
 
 
 def _proven(found: list[Understanding], path: Path) -> Understanding:

@@ -44,20 +44,24 @@ def parse_pixels(texts: Sequence[str], pixels: int) -> tuple[np.ndarray, dict[in
 
 def _parse_row(text: str, pixels: int) -> np.ndarray:
     """The pixels of one row, or a ValueError that says what is wrong with it."""
+    text = text.translate(_LIST_MARKS).strip()
     try:
-        values = np.fromstring(text, dtype=np.int32, sep=" ") if text.strip() else np.empty(0)
-    except (ValueError, DeprecationWarning):  # a printed list, [1, 2, 3], or 1.0 2.0 3.0
-        try:
-            values = np.fromstring(text.translate(_LIST_MARKS), dtype=np.float64, sep=" ")
-        except (ValueError, DeprecationWarning):
-            values = np.array([np.nan])
-        if not np.isfinite(values).all() or (values % 1).any():
-            raise ValueError("a pixel is not a whole number") from None
+        values = np.fromstring(text, np.float64, sep=" ") if text else np.empty(0)
+    except (ValueError, DeprecationWarning):
+        raise ValueError("a pixel is not a whole number") from None
     if len(values) != pixels:
         raise ValueError(f"{len(values) or 'no'} pixels instead of {pixels}")
-    if values.min() < 0 or values.max() > 255:
-        raise ValueError(f"a pixel is outside 0..255 ({values.min():.0f}..{values.max():.0f})")
+    if fault := _fault(values):
+        raise ValueError(fault)
     return values
+
+
+def _fault(values: np.ndarray) -> str:
+    """What is wrong with the pixels of a row; "" if nothing is."""
+    if not np.isfinite(values).all() or (values % 1).any():
+        return "a pixel is not a whole number"
+    low, high = values.min(), values.max()
+    return "" if low >= 0 and high <= 255 else f"a pixel is outside 0..255 ({low:.0f}..{high:.0f})"
 
 
 def parse_cells(cells: pd.DataFrame, pixels: int) -> tuple[np.ndarray, dict[int, str]]:
@@ -71,13 +75,9 @@ def parse_cells(cells: pd.DataFrame, pixels: int) -> tuple[np.ndarray, dict[int,
     if any(kind.kind not in "iuf" for kind in cells.dtypes):
         cells = cells.apply(pd.to_numeric, errors="coerce")
     numbers = cells.to_numpy(np.float64, copy=True)
-    whole = (np.isfinite(numbers) & (numbers % 1 == 0)).all(1)
-    within = ((numbers >= 0) & (numbers <= 255)).all(1)
-    broken = {}
-    for row in np.flatnonzero(~(whole & within)).tolist():
-        outside = f"a pixel is outside 0..255 ({numbers[row].min():.0f}..{numbers[row].max():.0f})"
-        broken[row] = outside if whole[row] else "a pixel is not a whole number"
-    numbers[list(broken)] = 0
+    fine = ((numbers >= 0) & (numbers <= 255) & (numbers % 1 == 0)).all(1)
+    broken = {row: _fault(numbers[row]) for row in np.flatnonzero(~fine).tolist()}
+    numbers[~fine] = 0
     return numbers.astype(np.uint8), broken
 
 

@@ -99,35 +99,29 @@ class Table:
         return bool(self.pixels) or self.encoded is not None
 
     @cached_property
-    def content(self) -> tuple[pd.DataFrame, np.ndarray | None, dict[int, str]]:
-        """All columns but the pixels as text; the pictures, uint8 [N, 1 or 3, S, S], None without pixels; why
+    def content(self) -> tuple[pd.DataFrame, np.ndarray, dict[int, str]]:
+        """All columns but the pixels as text; the pictures, uint8 [N, 1 or 3, S, S], none without pixels; why
         the pixels of a row cannot be read, by row."""
         others = [i for i in range(len(self.columns)) if i not in {*self.pixels, self.encoded}]
-        names = [self.columns[i] for i in others]
-        if not self.pixels:
-            read = others or [self.encoded]
-            chunks = [chunk[others] for chunk in read_chunks(self, read, 64 * CHUNK_ROWS)]
-            frame = pd.concat(chunks, ignore_index=True) if chunks else pd.DataFrame(columns=others)
-            return _as_texts(frame).set_axis(names, axis=1), None, {}
-        texts, blocks, broken, shape, start = [], [], {}, None, 0
-        for chunk in read_ahead(read_chunks(self, [*others, *self.pixels], CHUNK_ROWS)):
-            pixels = chunk[list(self.pixels)]
-            shape = shape or square(pixels, self.path.name)
-            side, channels = shape
-            images, wrong = parse_cells(pixels, side * side * channels)
-            images[list(wrong)] = MID_GREY
-            blocks.append(np.moveaxis(images.reshape(len(images), side, side, channels), 3, 1))
-            broken |= {start + row: reason for row, reason in wrong.items()}
+        texts, images, broken, shape, start = [pd.DataFrame(columns=others)], [], {}, None, 0
+        for chunk in read_ahead(read_chunks(self, [*others, *self.pixels] or [self.encoded])):
             texts.append(_as_texts(chunk[others]))
-            start += len(chunk)
-        if not blocks:
-            return pd.DataFrame(columns=names), np.empty((0, 1, 1, 1), np.uint8), {}
-        images = np.empty((start, *blocks[0].shape[1:]), np.uint8)
-        while blocks:  # each is freed when it is copied: no image is in memory twice
-            block = blocks.pop()
-            start -= len(block)
-            images[start : start + len(block)] = block
-        return pd.concat(texts, ignore_index=True).set_axis(names, axis=1), images, broken
+            if self.pixels:
+                pixels = chunk[list(self.pixels)]
+                shape = shape or square(pixels, self.path.name)
+                side, channels = shape
+                block, wrong = parse_cells(pixels, side * side * channels)
+                block[list(wrong)] = MID_GREY
+                images.append(np.moveaxis(block.reshape(-1, side, side, channels), 3, 1))
+                broken |= {start + row: reason for row, reason in wrong.items()}
+                start += len(chunk)
+        frame = pd.concat(texts, ignore_index=True).set_axis([self.columns[i] for i in others], axis=1)
+        return frame, np.concatenate(images) if images else np.empty((0, 1, 1, 1), np.uint8), broken
+
+    @property
+    def pictures(self) -> tuple[np.ndarray, dict[int, str]]:
+        """Its pictures, and why any are broken, by row (see `content`)."""
+        return self.content[1:]
 
     @property
     def frame(self) -> pd.DataFrame:

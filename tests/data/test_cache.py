@@ -259,5 +259,5 @@ def test_entries_hold_plain_arrays_and_json(tmp_path, folder):
     (entry,) = folder.iterdir()
     with np.load(entry, allow_pickle=False) as file:
         content = json.loads(file["content"].tobytes())
-        assert file.files == ["content", "train.images", "train.labels"]
+        assert file.files == ["content", "train.images", "train.labels", "train.ids"]
     assert content["layout"]

@@ -6,6 +6,7 @@ import pytest
 from competitions import COMPETITIONS, fer_plus_beside_fer2013, pixels, save, write
 
 from fer_utils.competition import FER_CLASSES, DataError
+from fer_utils.config import ConfigError
 from fer_utils.data.files import cache
 from fer_utils.data.load import load_competition, parse_columns
 
@@ -38,7 +39,7 @@ def test_a_layout_that_is_not_there_says_what_is(tmp_path):
 
 def test_an_unknown_layout_is_refused_with_the_nearest(tmp_path):
     COMPETITIONS["flat_test"](tmp_path)
-    with pytest.raises(DataError, match="did you mean 'class folders'"):
+    with pytest.raises(ConfigError, match="did you mean 'class folders'"):
         load_competition(tmp_path, layout="class folder")
 
 

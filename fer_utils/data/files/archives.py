@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -58,20 +59,23 @@ def opened(path: str | Path) -> Iterator[Path]:
 
 
 def _extract(archive: Path, folder: Path) -> None:
+    packed, free = archive.stat().st_size, shutil.disk_usage(folder).free
+    unpacked = 0
     try:
-        check = _budget(archive, folder)
-        if archive.name.lower().endswith(".zip"):
-            with zipfile.ZipFile(archive) as file:
-                for member in file.infolist():
-                    check(member.filename, member.file_size, not stat.S_ISLNK(member.external_attr >> 16))
-                    member.filename = member.filename.replace("\\", "/")  # packed by a tool on Windows
-                    file.extract(member, folder)
-        else:
-            with tarfile.open(archive) as file:
-                while (member := file.next()) is not None:
-                    check(member.name, member.size, member.isfile() or member.isdir())
-                    file.extract(member, folder, filter="data")
-                    file.members.clear()  # tarfile would keep all of them in memory
+        for number, (name, size, is_plain, extract) in enumerate(_members(archive), 1):
+            unpacked += size
+            path = PurePosixPath(name.replace("\\", "/"))
+            if path.is_absolute() or ".." in path.parts or ":" in name[:2]:
+                raise DataError(f"{archive} is not safe to unpack: {name!r} points outside the folder")
+            if not is_plain:
+                raise DataError(f"{archive} holds a link or device, {name!r}: pack the files themselves")
+            if number > MAX_MEMBERS:
+                raise DataError(f"{archive} holds more than {MAX_MEMBERS:,} files: unpack it yourself")
+            check_growth(archive, unpacked, packed)
+            if unpacked > free:
+                room = f"the {free / 2**30:,.1f} GB free in {folder}"
+                raise DataError(f"{archive} needs more room than {room}")
+            extract(path=folder)
     except DataError:
         raise
     except Exception as error:  # zipfile and tarfile let the errors of zlib, lzma and the system through
@@ -81,26 +85,20 @@ def _extract(archive: Path, folder: Path) -> None:
         raise DataError(f"{archive} cannot be unpacked: {error}{hint}") from error
 
 
-def _budget(archive: Path, folder: Path) -> Callable[[str, int, bool], None]:
-    """A check to call with each member's name, size and whether it is a plain file or folder."""
-    packed, free = archive.stat().st_size, shutil.disk_usage(folder).free
-    members = unpacked = 0
-
-    def check(name: str, size: int, plain: bool) -> None:
-        nonlocal members, unpacked
-        members, unpacked = members + 1, unpacked + size
-        parts = PurePosixPath(name.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or ":" in name[:2]:
-            raise DataError(f"{archive} is not safe to unpack: {name!r} points outside the folder")
-        if not plain:
-            raise DataError(f"{archive} holds a link or device, {name!r}: pack the files themselves")
-        if members > MAX_MEMBERS:
-            raise DataError(f"{archive} holds more than {MAX_MEMBERS:,} files: unpack it yourself")
-        check_growth(archive, unpacked, packed)
-        if unpacked > free:
-            raise DataError(f"{archive} needs more room than the {free / 2**30:,.1f} GB free in {folder}")
-
-    return check
+def _members(archive: Path) -> Iterator[tuple[str, int, bool, Callable[..., object]]]:
+    """The name and size of each member, whether it is a plain file or folder, and what unpacks it."""
+    if archive.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(archive) as file:
+            for member in file.infolist():
+                member.filename = member.filename.replace("\\", "/")  # packed by a tool on Windows
+                is_link = stat.S_ISLNK(member.external_attr >> 16)
+                yield member.filename, member.file_size, not is_link, partial(file.extract, member)
+    else:
+        with tarfile.open(archive) as file:
+            while (member := file.next()) is not None:
+                is_plain = member.isfile() or member.isdir()
+                yield member.name, member.size, is_plain, partial(file.extract, member, filter="data")
+                file.members.clear()  # tarfile would keep all of them in memory
 
 
 def check_growth(path: Path, unpacked: int, packed: int) -> None:

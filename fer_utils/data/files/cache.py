@@ -14,9 +14,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ import pandas as pd
 import PIL
 
 from fer_utils.competition import Competition, Rejected, Split, SubmissionFormat
+from fer_utils.data.words import SPLITS
 from fer_utils.files import REPOSITORY, OutputError, atomic_write, walk
 
-PARTS = ("images", "labels", "votes", "groups")  # of a split, kept as arrays
 MAX_CACHE_BYTES = 2 * 2**30
 # A file that changes twice within one tick of the file system's clock looks the same: what is younger is not
 # kept. No file system in use ticks slower (FAT: two seconds).
@@ -72,20 +71,16 @@ class Cache:
     """The entry for one path and its options: a competition as its files hold it, with no validation split
     (None) where they have none."""
 
-    def __init__(self, path: Path, seen: Path, options: Mapping[str, Any]):
-        """
-        Args:
-            path: what is read.
-            seen: the file or folder whose state decides, mostly the same.
-            options: all that changes what is read.
-        """
+    def __init__(self, path: Path, seen: Path, options: str):
+        """What is read, the file or folder whose state decides (mostly the same), and all that changes the
+        reading."""
         folder = cache_folder()
         self.seen, self.file = seen, None
         if folder is None:
             return
         self.state = snapshot(seen)
-        content = [str(path.resolve()), self.state[0], _code(), sorted(options.items())]
-        key = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+        content = "\n".join([str(path.resolve()), self.state[0], _code(), options])
+        key = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
         self.file = folder / f"{key[:40]}.npz"
 
     def load(self) -> Competition | None:
@@ -118,27 +113,26 @@ class Cache:
 
     def _make_room(self) -> None:
         """Remove the entries that were not used for longest while all together are too large."""
-        entries = []
-        for path in self.file.parent.glob("[0-9a-f]" * 40 + ".npz"):
-            with suppress(OSError):
-                entries.append((path.stat().st_mtime, path.stat().st_size, path))
-        total = sum(size for _, size, _ in entries)
-        for _, size, path in sorted(entries):
-            if total <= MAX_CACHE_BYTES or path == self.file:
-                break
-            with suppress(OSError):  # Windows keeps an open file
+        with suppress(OSError):  # another process removes some as well, or Windows keeps an open file
+            found = list(self.file.parent.glob("[0-9a-f]" * 40 + ".npz"))
+            entries = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in found)
+            total = sum(size for _, size, _ in entries)
+            for _, size, path in entries:
+                if total <= MAX_CACHE_BYTES or path == self.file:
+                    break
                 path.unlink()
                 total -= size
 
 
 def _packed(reading: Competition) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    arrays: dict[str, np.ndarray] = {}
+    arrays = {
+        f"{name}.{part}": values
+        for name, split in reading.splits.items()
+        for part, values in vars(split).items()
+        if values is not None
+    }
     content = vars(reading) | {"rejected": [asdict(item) for item in reading.rejected]}
-    for name, split in reading.splits.items():
-        content[name] = split.ids.tolist()
-        for part in PARTS:
-            if (values := getattr(split, part)) is not None:
-                arrays[f"{name}.{part}"] = values
+    content |= dict.fromkeys(SPLITS)
     if reading.submission is not None:
         template = reading.submission.template
         cells = {"columns": list(template.columns), "data": template.to_numpy().tolist()}
@@ -148,10 +142,10 @@ def _packed(reading: Competition) -> tuple[dict[str, Any], dict[str, np.ndarray]
 
 
 def _unpacked(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Competition:
-    for name in ("train", "valid", "test"):
-        if (ids := content[name]) is not None:
-            parts = {part: arrays.get(f"{name}.{part}") for part in PARTS}
-            content[name] = Split(ids=np.array(ids, dtype=str), **parts)
+    for name in SPLITS:
+        if f"{name}.images" in arrays:
+            parts = [arrays.get(f"{name}.{part.name}") for part in fields(Split)]
+            content[name] = Split(*parts)
     content["rejected"] = [Rejected(**item) for item in content["rejected"]]
     if form := content["submission"]:
         form["template"] = pd.DataFrame(**form["template"], dtype=str)

@@ -6,8 +6,9 @@ from __future__ import annotations
 import math
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,8 +17,8 @@ import numpy as np
 from fer_utils.competition import DataError
 from fer_utils.data.files.archives import check_growth, opened_bytes
 
-# The key of an array in its file, its shape and its kind as in numpy.
-Header = tuple[str, tuple[int, ...], str]
+# The key of an array in its file, its shape, its kind as in numpy, and what reads its values.
+Described = tuple[str, tuple[int, ...], str, Callable[[], np.ndarray]]
 
 
 def form_of(path: str | Path) -> str:
@@ -30,45 +31,17 @@ def form_of(path: str | Path) -> str:
     return name[-4:] if name.endswith((".npy", ".npz", ".mat")) else ""
 
 
-def headers(path: Path) -> list[Header]:
-    """The key ("" in .npy and IDX), shape and kind of every array in a file.
+def describe(path: Path) -> list[Described]:
+    """The key ("" in .npy and IDX), shape and kind of every array in a file, and what reads it: only numbers
+    and text.
 
     Raises:
-        DataError: it is broken, cut off or too large, or holds pickled Python objects.
+        DataError: it is broken, cut off or too large, or holds pickled Python objects; also when it is read.
     """
     forms = {".npy": _npy, ".npz": _npz, ".mat": _mat, ".h5": _h5, ".idx": _idx}
     with _array_errors(path):
-        return list(forms[form_of(path)](path, path.stat().st_size))
-
-
-def read_array(path: Path, key: str) -> np.ndarray:
-    """The values of the array `key`; only numbers and text.
-
-    Raises:
-        DataError: the file is broken.
-    """
-    form = form_of(path)
-    with _array_errors(path):
-        if form == ".mat":
-            from scipy.io import loadmat  # here, since scipy takes long to import
-
-            return loadmat(path, variable_names=[key])[key]
-        if form == ".h5":
-            import h5py  # optional
-
-            with h5py.File(path) as file:
-                is_text = h5py.check_string_dtype(file[key].dtype)
-                return file[key].asstr("utf-8", "replace")[()].astype(str) if is_text else file[key][()]
-        if form == ".idx":
-            ((_, shape, _),) = headers(path)
-            with opened_bytes(path) as file:
-                file.seek(4 + 4 * len(shape))
-                return np.frombuffer(file.read(), np.uint8).reshape(shape)
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if form == ".npy":
-            return loaded
-        with loaded:
-            return loaded[key]
+        found = forms[form_of(path)](path, path.stat().st_size)
+        return [(*described, _array_errors(path)(read)) for *described, read in found]
 
 
 @contextmanager
@@ -84,19 +57,25 @@ def _array_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path} cannot be read as arrays: {error}") from error
 
 
-def _npy(path: Path, size: int) -> Iterator[Header]:
+def _npy(path: Path, size: int) -> Iterator[Described]:
+    read = partial(np.load, path, mmap_mode="r", allow_pickle=False)
     with open(path, "rb") as file:
-        yield "", *_npy_header(file, str(path), size)
+        yield "", *_npy_header(file, str(path), size), read
 
 
-def _npz(path: Path, size: int) -> Iterator[Header]:
+def _npz(path: Path, size: int) -> Iterator[Described]:
+    def read(key: str) -> np.ndarray:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays[key]
+
     with zipfile.ZipFile(path) as archive:
         check_growth(path, sum(member.file_size for member in archive.infolist()), size)
         for member in archive.infolist():
             if member.filename.endswith(".npy"):
                 key = member.filename.removesuffix(".npy")
                 with archive.open(member) as file:
-                    yield key, *_npy_header(file, f"{path} ({key})", member.file_size)
+                    header = _npy_header(file, f"{path} ({key})", member.file_size)
+                yield key, *header, partial(read, key)
 
 
 def _npy_header(file: BinaryIO, where: str, size: int) -> tuple[tuple[int, ...], str]:
@@ -114,37 +93,44 @@ def _npy_header(file: BinaryIO, where: str, size: int) -> tuple[tuple[int, ...],
     return shape, dtype.kind
 
 
-def _mat(path: Path, size: int) -> Iterator[Header]:
-    from scipy.io import whosmat  # here, since scipy takes long to import
+def _mat(path: Path, size: int) -> Iterator[Described]:
+    from scipy.io import loadmat, whosmat  # here, since scipy takes long to import
+
+    def read(key: str) -> np.ndarray:
+        return loadmat(path, variable_names=[key])[key]
 
     kinds = {"char": "U", "logical": "b", "single": "f", "double": "f"}
     listed = [(key, shape, kind) for key, shape, kind in whosmat(path) if shape]
     # At most eight bytes for each number.
     check_growth(path, sum(8 * int(np.prod(shape, dtype=object)) for _, shape, _ in listed), size)
     for key, shape, kind in listed:
-        yield key, shape, kinds.get(kind, "i" if "int" in kind else "O")
+        yield key, shape, kinds.get(kind, "i" if "int" in kind else "O"), partial(read, key)
 
 
-def _h5(path: Path, size: int) -> Iterator[Header]:
+def _h5(path: Path, size: int) -> Iterator[Described]:
     try:
         import h5py  # optional
     except ImportError as error:
         raise DataError(f"{path} needs h5py to be read: python -m pip install h5py") from error
-    found: list[Header] = []
+    found: list[Described] = []
+
+    def read(key: str) -> np.ndarray:
+        with h5py.File(path) as file:
+            is_text = h5py.check_string_dtype(file[key].dtype)
+            return file[key].asstr("utf-8", "replace")[()].astype(str) if is_text else file[key][()]
 
     def visit(key: str, item: object) -> None:  # links are not followed
         if isinstance(item, h5py.Dataset) and not item.external:
             check_growth(path, item.nbytes, size)
-            found.append(
-                (key, item.shape or (), "U" if h5py.check_string_dtype(item.dtype) else item.dtype.kind)
-            )
+            kind = "U" if h5py.check_string_dtype(item.dtype) else item.dtype.kind
+            found.append((key, item.shape or (), kind, partial(read, key)))
 
     with h5py.File(path) as file:
         file.visititems(visit)
     yield from found
 
 
-def _idx(path: Path, size: int) -> Iterator[Header]:
+def _idx(path: Path, size: int) -> Iterator[Described]:
     """The header of an IDX file of bytes (LeCun et al. 1998), whose size has to fit it."""
     with opened_bytes(path) as file:
         zeros, kind, dimensions = file.read(2), *file.read(2)
@@ -152,4 +138,10 @@ def _idx(path: Path, size: int) -> Iterator[Header]:
             raise DataError(f"{path} is no IDX file of bytes")
         shape = tuple(np.frombuffer(file.read(4 * dimensions), ">u4").tolist())
     check_growth(path, math.prod(shape), size)
-    yield "", shape, "u"
+
+    def read() -> np.ndarray:
+        with opened_bytes(path) as file:
+            file.seek(4 + 4 * dimensions)
+            return np.frombuffer(file.read(), np.uint8).reshape(shape)
+
+    yield "", shape, "u", read

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.data.files.tree import Tree, folder_split
 from fer_utils.data.images import MID_GREY
-from fer_utils.data.layouts.array_files import form_of, headers, read_array
-from fer_utils.data.layouts.pictures import Block, Pictures, reader, stacked
+from fer_utils.data.layouts.array_files import describe, form_of
+from fer_utils.data.layouts.pictures import TOGETHER, Pictures, reader, stacked
 from fer_utils.data.pixel_strings import is_picture, square_of
 from fer_utils.data.tables import read_as_written
 from fer_utils.data.words import split_of
@@ -39,6 +40,7 @@ class Array:
     Attributes:
         name: of the file in the tree; key: of the array in the file, "" in .npy.
         shape, kind: as in numpy ("u", "i", "f", "b", "U", "S").
+        read: its values; only numbers and text.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Array:
     key: str
     shape: tuple[int, ...]
     kind: str
+    read: Callable[[], np.ndarray]
 
     def __str__(self) -> str:
         return f"{self.name}[{self.key}]" if self.key else self.name
@@ -92,9 +95,23 @@ class Array:
             return self.shape[self.axes.index("N")]
         return max(self.shape) if min(self.shape, default=0) == 1 else next(iter(self.shape), 0)
 
-    def read(self) -> np.ndarray:
-        """Its values; only numbers and text."""
-        return read_array(self.path, self.key)
+    @cached_property
+    def pictures(self) -> tuple[np.ndarray, dict[int, str]]:
+        """Its images as uint8 [N, 1 or 3, S, S], and why any are broken, by position."""
+        values = np.moveaxis(self.read(), self.axes.index("N"), 0)
+        axes = self.axes.replace("N", "")
+        if axes == "F":
+            side, channels = square_of(values.shape[1])
+            values, axes = values.reshape(-1, side, side, channels), "HWC"
+        values = np.moveaxis(values, 1 + axes.index("C"), 1) if "C" in axes else values[:, None]
+        if values.dtype == np.uint8:
+            return values, {}
+        missing = np.isnan(values).any((1, 2, 3)) if self.kind == "f" else np.zeros(len(values), bool)
+        images, scale = np.empty(values.shape, np.uint8), _scale(values, self)
+        for k in range(0, len(values), TOGETHER):
+            images[k : k + TOGETHER] = np.nan_to_num(values[k : k + TOGETHER] * scale).round()
+        images[missing] = MID_GREY
+        return images, dict.fromkeys(np.flatnonzero(missing).tolist(), "a pixel is not a number")
 
 
 def propose(tree: Tree) -> list[Pictures]:
@@ -127,7 +144,8 @@ def _pictures(pairs: list[tuple[str, Array, Array | None]], notes: list[str]) ->
     places = [f"{images} picture {row + 1}" for _, images, _ in pairs for row in range(images.n)]
     ids = [str(row) for _, images, _ in pairs for row in range(images.n)]
     parts = [images.key or images.path.stem for _, images, _ in pairs for _ in range(images.n)]
-    read = reader([_block(images) for _, images, _ in pairs])
+    sources = [images for _, images, _ in pairs]
+    read = reader([images.n for images in sources], sources)
     return Pictures(LAYOUT, stacked(frames), parts, places, ids, read, notes=notes)
 
 
@@ -147,7 +165,7 @@ def _find_arrays(tree: Tree) -> list[Array]:
     for name in sorted(name for name in tree.files if form_of(name))[:MAX_ARRAYS]:
         path = tree.files[name]
         try:
-            found += [Array(name, path, *header) for header in headers(path)]
+            found += [Array(name, path, *described) for described in describe(path)]
         except DataError as error:
             tree.unreadable[name] = str(error).replace(str(path), name)
     return found
@@ -182,37 +200,8 @@ def _find_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | Non
     return splits if "train" in splits else {}
 
 
-def _block(array: Array) -> Block:
-    axes = array.axes.replace("N", "")
-
-    @functools.cache  # read only if these pictures are chosen, and once
-    def opened() -> tuple[np.ndarray, int]:
-        values = np.moveaxis(array.read(), array.axes.index("N"), 0)
-        return values, _scale(values, array)
-
-    def take(rows: slice | np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-        values, scale = opened()
-        block = values[rows]
-        if axes == "F":
-            side, channels = square_of(block.shape[1])
-            block = block.reshape(len(block), side, side, channels)
-        else:
-            block = np.moveaxis(block, 1 + axes.index("C"), 3) if "C" in axes else block[..., None]
-        missing = np.isnan(block).any((1, 2, 3)) if array.kind == "f" else np.zeros(len(block), bool)
-        if block.dtype != np.uint8:
-            block = np.nan_to_num(block * scale).round().astype(np.uint8)
-        images = np.ascontiguousarray(np.moveaxis(block, 3, 1))
-        if missing.any():
-            images[missing] = MID_GREY
-        return images, dict.fromkeys(np.flatnonzero(missing).tolist(), "a pixel is not a number")
-
-    return Block(array.n, take)
-
-
 def _scale(values: np.ndarray, array: Array) -> int:
     """The factor that turns its values into grey levels from 0 to 255."""
-    if values.dtype == np.uint8:
-        return 1
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if low < 0 or high > 255:
         raise DataError(f"{array} holds values from {low:g} to {high:g}: pixels must be 0 to 255, or 0 to 1")

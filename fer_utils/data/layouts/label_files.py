@@ -15,24 +15,10 @@ _FOLDERS = ("labels", "annotations", "Annotations")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def _file(tree: Tree, name: str, suffix: str) -> Path | None:
-    """The file for an image: train/images/a.txt or train/labels/a.txt for train/images/a.png."""
-    *folders, _ = name.split("/")
-    places = [folders, *([*folders[:-1], folder] for folder in _FOLDERS)]
-    names = ("/".join([*place, stem(name) + suffix]) for place in places)
-    return next((tree.files[name] for name in names if name in tree.files), None)
-
-
 def box_label(path: Path) -> str | None:
     """The class of the largest box in YOLO's text file (`class x y width height` a line)."""
-    boxes = []
-    for line in path.read_text("utf-8", "replace").splitlines():
-        words = line.split()
-        try:
-            boxes.append((float(words[3]) * float(words[4]), str(int(words[0]))))
-        except (ValueError, IndexError):
-            return None
-    return max(boxes)[1] if boxes else None
+    boxes = [line.split() for line in path.read_text("utf-8", "replace").splitlines()]
+    return _largest(([0.0, 0.0, float(box[3]), float(box[4])], str(int(box[0]))) for box in boxes)
 
 
 def _largest(outlines: Iterable[tuple[list[float], str]]) -> str | None:
@@ -51,8 +37,7 @@ def xml_label(path: Path) -> str | None:
 
 def json_label(path: Path) -> str | None:
     """The largest shape in labelme's annotation."""
-    content = json.loads(path.read_bytes())
-    shapes = content.get("shapes", []) if isinstance(content, dict) else []
+    shapes = json.loads(path.read_bytes())["shapes"]
     return _largest(([float(x) for point in s["points"] for x in point], s["label"]) for s in shapes)
 
 
@@ -78,11 +63,14 @@ READERS = {
 
 
 def file_label(tree: Tree, name: str, suffix: str) -> str | None:
-    """The label of an image in its own file with this end; None if there is none, or the file holds something
-    else: then the picture is listed as one without a label."""
-    if (path := _file(tree, name, suffix)) is None:
-        return None
+    """The label of an image in its own file with this end: train/images/a.txt or train/labels/a.txt for
+    train/images/a.png; None if there is none, or the file holds something else: then the picture is listed as
+    one without a label."""
+    *folders, _ = name.split("/")
+    places = [folders, *([*folders[:-1], folder] for folder in _FOLDERS)]
+    names = ("/".join([*place, stem(name) + suffix]) for place in places)
+    path = next((tree.files[name] for name in names if name in tree.files), None)
     try:
-        return READERS[suffix](path)
+        return path and READERS[suffix](path)
     except (ElementTree.ParseError, OSError, ValueError, TypeError, LookupError, AttributeError):
         return None

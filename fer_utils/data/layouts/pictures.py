@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,15 @@ LISTS, FOLDERS, NAMES, LABEL_FILES = "image list", "class folders", "labels in f
 # that they had.
 Decoded = tuple[np.ndarray, dict[int, str], Counter[Form]]
 Read = Callable[[Sequence[int], int, int], Decoded]
-TOGETHER = 2048  # pictures converted at a time, so that no copy in float64 fills the memory
+TOGETHER = 2048  # pictures converted at a time, so that no further copy fills the memory
+
+
+class Source(Protocol):
+    """A table or an array."""
+
+    @property
+    def pictures(self) -> tuple[np.ndarray, dict[int, str]]:
+        """uint8 [n, 1 or 3, S, S], and why any are broken, by position."""
 
 
 @dataclass(eq=False)
@@ -67,44 +76,25 @@ class Pictures:
         return [column for column in self.rows.columns if column not in self.layouts]
 
 
-@dataclass(frozen=True)
-class Block:
-    """Pictures in one array or table.
-
-    Attributes:
-        n: how many.
-        take: some of them, by a slice or int64 [n], as uint8 [n, 1 or 3, S, S], and why any are broken, by
-            position.
-    """
-
-    n: int
-    take: Callable[[slice | np.ndarray], tuple[np.ndarray, dict[int, str]]]
-    is_colour: bool = False
-
-
-def reader(blocks: Sequence[Block]) -> Read:
-    """Reads rows of blocks that lie one after the other."""
-    starts = np.cumsum([0, *(block.n for block in blocks)])
+def reader(lengths: Sequence[int], sources: Sequence[Source]) -> Read:
+    """Reads rows of tables or arrays, `lengths` pictures each, that lie one after the other."""
+    starts = np.cumsum([0, *lengths])
 
     def read(chosen: Sequence[int], size: int, channels: int) -> Decoded:
         rows, broken, forms = np.asarray(chosen, np.int64), {}, Counter()
+        images = np.empty((len(rows), channels, size, size), np.uint8)
         of = np.searchsorted(starts, rows, side="right") - 1
-        in_order = len(rows) > 0 and bool((np.diff(rows) == 1).all()) and of[0] == of[-1]
-        out = None if in_order else np.empty((len(rows), channels, size, size), np.uint8)
         for number in np.unique(of):
-            block, targets = blocks[number], np.flatnonzero(of == number)
+            there, wrong = sources[number].pictures
+            targets = np.flatnonzero(of == number)
             own = rows[targets] - starts[number]
-            step = len(own) if in_order else TOGETHER
-            for k in range(0, len(own), step):
-                images, wrong = block.take(slice(own[0], own[-1] + 1) if in_order else own[k : k + step])
-                broken |= {int(targets[k + place]): why for place, why in wrong.items()}
-                forms[(images.shape[:1:-1], block.is_colour)] += len(images)
-                images = with_channels(images, channels)
-                if in_order:  # no picture is in memory twice
-                    out = resize(images, size)
-                else:
-                    out[targets[k : k + step]] = resize(images, size)
-        return out, broken, forms
+            forms[(there.shape[:1:-1], there.shape[1] == 3)] += len(own)
+            pairs = zip(targets.tolist(), own.tolist(), strict=True)
+            broken |= {target: wrong[row] for target, row in pairs if row in wrong}
+            for k in range(0, len(own), TOGETHER):
+                some = with_channels(there[own[k : k + TOGETHER]], channels)
+                images[targets[k : k + TOGETHER]] = resize(some, size)
+        return images, broken, forms
 
     return read
 

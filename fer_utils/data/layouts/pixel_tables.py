@@ -14,8 +14,7 @@ from fer_utils.data.column_names import COLUMNS
 from fer_utils.data.files.tree import Tree, stem
 from fer_utils.data.images import read_files
 from fer_utils.data.json_parquet import metadata_classes
-from fer_utils.data.layouts.pictures import Block, Decoded, Pictures, Read, reader, stacked
-from fer_utils.data.pixel_strings import square
+from fer_utils.data.layouts.pictures import Decoded, Pictures, Read, reader, stacked
 from fer_utils.data.tables import Table, read_chunks
 from fer_utils.data.words import PREDICTED, as_int, canonical, column_splits, is_number, split_of
 
@@ -67,7 +66,7 @@ def _has_splits(table: Table) -> bool:
 def _pictures(tree: Tree, tables: list[Table], layout: str, votes: Table | None = None) -> Pictures:
     frames = [_joined(tree, table) if votes is None else _with_votes(table, votes) for table in tables]
     notes = [f"labels from the votes in {votes.name}, row by row"] if votes else []
-    return _of_tables(layout, tables, frames, reader(list(map(_block, tables))), notes=notes)
+    return _of_tables(layout, tables, frames, reader(list(map(len, frames)), tables), notes=notes)
 
 
 def _of_tables(
@@ -90,17 +89,6 @@ def _joined(tree: Tree, table: Table) -> pd.DataFrame:
             if new and keys.is_unique and frame[column].is_unique and frame[column].isin(keys).mean() > 0.9:
                 frame = frame.join(other.frame.set_index(column)[new], on=column).fillna("")
     return frame
-
-
-def _block(table: Table) -> Block:
-    _, images, broken = table.content
-
-    def take(rows: slice | np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-        numbers = range(len(images))[rows] if isinstance(rows, slice) else rows.tolist()
-        return images[rows], {k: broken[row] for k, row in enumerate(numbers) if row in broken}
-
-    is_colour = square(table.head[list(table.pixels)], table.path.name)[1] == 3
-    return Block(len(images), take, is_colour)
 
 
 def _vote_table(tree: Tree) -> Table | None:

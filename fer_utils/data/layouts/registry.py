@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 
-from fer_utils.competition import DataError
 from fer_utils.data.files.tree import Tree
 from fer_utils.data.layouts import arrays, image_files, pixel_tables
 from fer_utils.data.layouts.pictures import Pictures
@@ -23,14 +21,6 @@ _FOREIGN = {
     (".lmdb", ".mdb"): "an LMDB database, which is not read: save its pictures as files",
     (".mp4", ".avi"): "a video: save its frames as files",
 }
-
-
-def check_layout(name: str) -> None:
-    """Raise a DataError unless `name` is auto or a layout; the nearest is suggested."""
-    if name != "auto" and name not in LAYOUTS:
-        near = difflib.get_close_matches(str(name), LAYOUTS, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"layout must be auto or one of {', '.join(LAYOUTS)}, got {name!r}{hint}")
 
 
 def propose(tree: Tree, layout: str = "auto") -> list[Pictures]:
