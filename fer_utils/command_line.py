@@ -11,12 +11,8 @@ SPEAKING_ERRORS = ("ConfigError", "DataError", "OutputError", "TrainingError", "
 
 
 def exit_status(work: Callable[[], int | None]) -> int:
-    """Do `work` and report what goes wrong on standard error.
-
-    Returns:
-        What `work` returns (None is 0); 1 for an error of `SPEAKING_ERRORS`; 130 where it was interrupted.
-        Argument parsers end with 2, as everywhere.
-    """
+    """Do `work` and report what goes wrong on standard error. Returns what `work` returns (None is 0), 1 for
+    an error of `SPEAKING_ERRORS`, or 130 where it was interrupted; argument parsers end with 2."""
     try:
         return work() or 0
     except KeyboardInterrupt as error:

@@ -43,12 +43,9 @@ def _parameter(
 @dataclass(frozen=True)
 class Config:
     """The parameters of one training run, each explained here and nowhere else: the parameters cell of
-    `03_training` and the error messages repeat these words. pydantic's messages would have to be rewritten to
-    suggest the nearest name and what to type, which takes as many lines as these checks.
-
-    Raises:
-        ConfigError: a value of the wrong type or out of range.
-    """
+    `03_training` and the error messages repeat these words. A value of the wrong type or out of range is a
+    ConfigError. pydantic would replace only the loop of `__post_init__`: notebooks and others need the checks
+    below too, and its messages would have to be rewritten."""
 
     # fmt: off
     # set these first
@@ -153,12 +150,9 @@ class Config:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """A Config from names and values; the rest comes from the `preset`, if one is named, or the defaults.
-
-        Raises:
-            ConfigError: an unknown name (the nearest known one is suggested) or a bad value.
-        """
+        An unknown name (the nearest known one is suggested) or a bad value is a ConfigError."""
         values = {name: value for name, value in values.items() if value not in REMOVED.get(name, ())}
-        check_names(values, ["preset", *(field.name for field in dataclasses.fields(cls))])
+        check_names(values, ["preset", *cls().to_dict()])
         preset = checked_value("preset", values.pop("preset", "none"), str)
         check_choice("preset", preset, PRESETS)
         try:
@@ -187,8 +181,7 @@ class Config:
 
     def changed(self) -> dict[str, Any]:
         """Only what differs from the defaults."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        return {name: value for name, value in self.to_dict().items() if value != defaults[name]}
+        return {name: value for name, value in self.to_dict().items() if value != getattr(Config, name)}
 
     def differing(self, other: Config) -> str:
         """How a run of `other` differs from one of this config, in words; empty if this one can resume it."""
@@ -245,10 +238,7 @@ def check_names(given: Iterable[str], known: list[str]) -> None:
 
 def checked_value(name: str, value: Any, kind: type) -> Any:
     """`value` as `kind` (bool, int, float, str); an int is accepted for a float, and a count for `n_devices`.
-
-    Raises:
-        ConfigError: another type, or a float that is not finite.
-    """
+    Another type, or a float that is not finite, is a ConfigError."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if name == "n_devices" and type(value) is int:  # "auto" or a number, which papermill passes as one

@@ -37,29 +37,26 @@ def atomic_write(path: str | Path, previous: Path | None = None) -> Iterator[Pat
     """Yield a temporary file name beside `path`; it becomes `path` only on success. The file that it replaces
     gets the name `previous`, if that is given.
 
-    The parent folder is made. The temporary name keeps the suffix, which numpy and others need. After
-    this the file is on the disk, not only in a buffer: a power cut leaves the old file or the new one.
-
-    Raises:
-        OutputError: it cannot be written; the old file, if there was one, is as it was.
+    The parent folder is made. The temporary name keeps the suffix, which numpy and others need. After this
+    the file is on the disk, not only in a buffer: a power cut leaves the old file or the new one. So does an
+    OutputError, where it cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem[:100]}-{uuid.uuid4().hex}{path.suffix}")
     try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            with open(temporary, "r+b") as file:  # Windows flushes only a file that is open for writing
-                os.fsync(file.fileno())
-            if previous is not None and path.is_file():
-                os.replace(path, previous)
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "r+b") as file:  # Windows flushes only a file that is open for writing
+            os.fsync(file.fileno())
+        if previous is not None and path.is_file():
+            os.replace(path, previous)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise _output_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -100,13 +97,9 @@ def _output_error(path: Path, error: OSError) -> OSError:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock `folder` for this process, and remove the partial files of a killed one.
-
-    The operating system releases the lock when the process ends, however it ends.
-
-    Raises:
-        OutputError: another process has locked the folder, or it cannot be written.
-    """
+    """Lock `folder` for this process, and remove the partial files of a killed one. The operating system
+    releases the lock when the process ends, however it ends. A folder that another process has locked, or
+    that cannot be written, is an OutputError."""
     lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,11 +139,8 @@ def write_json(path: str | Path, content: Any) -> Path:
 
 
 def find_path(path: str | Path) -> Path:
-    """Find an existing path: as it is or from the working directory, else from the repository root.
-
-    Raises:
-        DataError: nothing is there; names what was looked for, where, and similar names.
-    """
+    """Find an existing path: as it is or from the working directory, else from the repository root. Where
+    nothing is there, a DataError names what was looked for, where, and similar names."""
     try:
         path = Path(path).expanduser()
         places = [path] if path.is_absolute() else [Path.cwd() / path, REPOSITORY / path]

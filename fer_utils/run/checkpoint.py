@@ -52,14 +52,9 @@ class CheckpointFile:
         return config.checkpoint_seconds == 0 or (cheap and (epoch_over or age >= config.checkpoint_seconds))
 
     def save(self, learner: Learner, totals: Tensor | None = None) -> None:
-        """Write all that resuming needs; the last one is kept beside it.
-
-        `totals` [team, 2] are those of all processes of a team in the middle of an epoch.
-
-        Raises:
-            OutputError: it cannot be written; the last one is as it was.
-            TrainingError: the weights are no longer finite.
-        """
+        """Write all that resuming needs; the last one is kept beside it. `totals` [team, 2] are those of all
+        processes of a team in the middle of an epoch. After an OutputError, or a TrainingError for weights
+        that are no longer finite, the last one is as it was."""
         start = time.perf_counter()
         _check_finite(learner)
         buffer = io.BytesIO()
@@ -72,11 +67,8 @@ class CheckpointFile:
     def load(self, learner: Learner) -> bool:
         """Bring `learner` to where the last one was written; returns whether there was a whole one.
 
-        A damaged file is skipped with a warning: the one before it is used, or the training begins anew.
-
-        Raises:
-            ConfigError, DataError: it was written by another config or on other data.
-            OutputError: it cannot be read.
+        A damaged file is skipped with a warning: the one before it is used, or the training begins anew. One
+        of another config or other data is a ConfigError or DataError, one that cannot be read an OutputError.
         """
         for path in (self.path, self.previous):
             if not path.is_file():
@@ -104,12 +96,8 @@ class CheckpointFile:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, if it is whole. Nothing in it can run as code (`weights_only`).
-
-    Raises:
-        DataError: it is damaged, or was not written by this module.
-        OutputError: it may be whole, but cannot be read.
-    """
+    """The content of a checkpoint. Nothing in it can run as code (`weights_only`). It is a DataError if it is
+    damaged or was not written by this module, an OutputError if it may be whole, but cannot be read."""
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -52,25 +52,17 @@ class Run:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The chosen weights, on the device of the config, ready to predict.
-
-        Raises:
-            DataError: model.safetensors is damaged, or has the weights of another network.
-        """
+        """The chosen weights, on the device of the config, ready to predict; a DataError if they are damaged
+        or another network's."""
         options = self.config.model_options | {"channels": self.channels}
         model = create_model(self.config.model, len(self.class_names), **options)
         self.folder.load_weights(model)
         return model.to(choose_device(self.config.device)).eval()
 
     def predict(self, images: np.ndarray, views: str | None = None) -> np.ndarray:
-        """Class probabilities float32 [N, C] of uint8 images [N, 1 or 3, H, W] or [N, H, W].
-
-        `views` defaults to the config's; images of another size are resized, and colours turned to grey or
-        grey repeated as the network needs it.
-
-        Raises:
-            DataError: images of another type or shape.
-        """
+        """Class probabilities float32 [N, C] of uint8 images [N, 1 or 3, H, W] or [N, H, W]; others are a
+        DataError. `views` defaults to the config's; images of another size are resized, and colours turned to
+        grey or grey repeated as the network needs it."""
         images = np.asarray(images)
         images = images[:, None] if images.ndim == 3 else images
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
@@ -85,11 +77,8 @@ class Run:
         return answers([self], files, views)
 
     def load_data(self, data: str = "run") -> Competition:
-        """The competition this run was trained on, from the `data` of its config or another place.
-
-        Raises:
-            DataError: other images, labels or another validation split than the run's.
-        """
+        """The competition this run was trained on, from the `data` of its config or another place; other
+        images, labels or another validation split are a DataError."""
         data = self.config.data if data == "run" else data
         try:
             competition = load_competition(data, **self.config.data_options)
@@ -108,20 +97,12 @@ class Run:
         return self.saved(split, "probs_views" if views else "probs")
 
     def saved(self, split: str, name: str) -> np.ndarray:
-        """A saved array of `split`: "ids", "labels" (where known), "probs" or "probs_views".
-
-        Raises:
-            DataError: the file is missing or damaged, or holds objects, which could run code.
-        """
+        """A saved array of `split`: "ids", "labels" (where known), "probs" or "probs_views"."""
         return self.folder.predictions(split, name)
 
 
 def load_run(out: str | Path) -> Run:
-    """Read the run in the folder `out`.
-
-    Raises:
-        DataError: no such folder, or the run in it is not finished.
-    """
+    """Read the run in the folder `out`; a DataError if there is none, or it is not finished."""
     folder = RunFolder(find_path(out).absolute())
     if missing := ", ".join(folder.missing()):
         advice = "Start the same training again: it resumes from its last checkpoint"
@@ -153,12 +134,8 @@ def answers(
     below the chin, and little around it). It may have any size and colours; the middle is cut out if it is
     not square.
 
-    Returns:
-        A row per file: `file`, `answer`, `certainty` (the probability of the answer), and the probability of
-        each class.
-
-    Raises:
-        DataError: no image there, or one that cannot be read; it names the file.
+    Returns a row per file: `file`, `answer`, `certainty` (the probability of the answer), and the probability
+    of each class. No image there, or one that cannot be read, is a DataError that names the file.
     """
     paths, names = picture_files(files), list(runs[0].class_names)
     images, broken, _ = read_files(paths, runs[0].config.image_size, runs[0].channels)
@@ -171,11 +148,7 @@ def answers(
 
 
 def picture_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The paths in `files`, or those of the images in a folder, by name.
-
-    Raises:
-        DataError: a path that does not exist, or a folder without images.
-    """
+    """The paths in `files`, or those of the images in a folder, by name; a DataError where there is none."""
     paths = [Path(path) for path in ([files] if isinstance(files, (str, Path)) else files)]
     if len(paths) == 1 and (folder := paths[0]).is_dir():
         paths = sorted(folder / name for name, _ in walk(folder) if name.lower().endswith(IMAGE_SUFFIXES))

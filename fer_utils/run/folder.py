@@ -26,12 +26,7 @@ RUN_FILES = ("config.json", "history.csv", "model.safetensors", "valid.npz", "me
 
 
 class RunFolder:
-    """The folder of one run.
-
-    Attributes:
-        path: where it is; a relative `out` counts from the repository.
-        checkpoint: its checkpoint.
-    """
+    """The folder of one run; a relative `out` counts from the repository."""
 
     def __init__(self, out: str | Path):
         self.path = resolve_out(out)
@@ -101,38 +96,17 @@ class RunFolder:
         """Where the submission is, if the data has a test split."""
         return self.path / "submission.csv"
 
-    def write_results(
-        self,
-        competition: Competition,
-        history: list[dict[str, Any]],
-        weights: Mapping[str, Tensor],
-        predictions: Mapping[str, Mapping[str, np.ndarray]],
-        metrics: Mapping[str, Any],
-    ) -> None:
-        """Write the files of a finished run, metrics.json last.
-
-        Args:
-            history: a row for each epoch.
-            predictions: by split, what `write_predictions` takes.
-        """
+    def write_training(self, history: list[dict[str, Any]], weights: dict[str, Tensor]) -> None:
+        """Write the rows of the epochs and the chosen weights."""
         with atomic_write(self.path / "history.csv") as temporary:
             pd.DataFrame(history).to_csv(temporary, index=False)
         with atomic_write(self.weights) as temporary:
-            temporary.write_bytes(save(dict(weights)))
-        for split, arrays in predictions.items():
-            self.write_predictions(split, arrays)
-        if "test" in predictions:
-            self.write_submission(
-                competition, *(predictions[name]["probs_views"] for name in ("valid", "test"))
-            )
-        self.write_metrics(metrics)
+            temporary.write_bytes(save(weights))
 
     def write_submission(self, competition: Competition, valid: np.ndarray, test: np.ndarray) -> None:
-        """Write the submission from probabilities [N, C] of the validation and the test split.
-
-        Where the competition takes probabilities, they are calibrated first: a temperature fitted to the
-        validation split (Guo et al. 2017).
-        """
+        """Write the submission from probabilities [N, C] of the validation and the test split. Where the
+        competition takes probabilities, they are calibrated first: a temperature fitted to the validation
+        split (Guo et al. 2017)."""
         if competition.submission.probability_columns:
             test = at_temperature(test, fit_temperature(valid, competition.valid.labels))
         write_submission(competition, test, self.submission)
@@ -145,11 +119,7 @@ class RunFolder:
             raise DataError(f"{self.path / 'history.csv'} is damaged ({error})") from error
 
     def load_weights(self, model: nn.Module) -> None:
-        """Give `model` the weights in model.safetensors.
-
-        Raises:
-            DataError: it is damaged, or has the weights of another network.
-        """
+        """Give `model` the weights in model.safetensors; a DataError if they are damaged or another's."""
         try:
             model.load_state_dict(load_file(self.weights))
         except (SafetensorError, RuntimeError, OSError) as error:
@@ -166,11 +136,8 @@ class RunFolder:
         return (self.path / f"{split}.npz").is_file()
 
     def predictions(self, split: str, name: str) -> np.ndarray:
-        """An array of what `write_predictions` wrote.
-
-        Raises:
-            DataError: the file is missing or damaged, or holds objects, which could run code.
-        """
+        """An array of what `write_predictions` wrote; a DataError if the file is missing or damaged, or holds
+        objects, which could run code."""
         path = self.path / f"{split}.npz"
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -183,20 +150,13 @@ class RunFolder:
         write_json(self.path / "metrics.json", metrics)
 
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json holds.
-
-        Raises:
-            DataError: it is damaged.
-        """
+        """What metrics.json holds; a DataError if it is damaged."""
         return _read_json(self.path / "metrics.json")
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The record in a config.json; None where a person wrote the file, or there is none.
-
-    Raises:
-        DataError: the file is damaged.
-    """
+    """The record in a config.json; None where a person wrote the file, or there is none. A damaged file is a
+    DataError."""
     if not path.is_file():
         return None
     record = _read_json(path).get("record")

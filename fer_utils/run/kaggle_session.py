@@ -14,13 +14,9 @@ WORKING = Path("/kaggle/working")
 
 
 def continue_session(out: str | Path, inputs: Path = KAGGLE_INPUT) -> list[Path]:
-    """Copy the runs of an earlier session, attached below `inputs`, to where this one writes them.
-
-    They are recognized by the name of `out`. What `out` already contains stays as it is.
-
-    Raises:
-        DataError: two attached outputs contain the same run.
-    """
+    """Copy the runs of an earlier session, attached below `inputs`, to where this one writes them. They are
+    recognized by the name of `out`. What `out` already contains stays as it is. Two attached outputs with the
+    same run are a DataError."""
     out, taken = Path(out), {}
     for run in run_folders(inputs):
         names = run.relative_to(inputs).parts

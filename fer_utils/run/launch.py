@@ -9,8 +9,8 @@ python -m fer_utils config.json       trains one run on as many devices as its n
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import queue
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -22,7 +22,7 @@ from fer_utils.competition import Competition
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import resolve_out
 from fer_utils.learning.device import choose_device, visible_gpu
-from fer_utils.learning.distributed import end_process, in_team
+from fer_utils.learning.distributed import in_team
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.interruption import Interruption
@@ -83,13 +83,13 @@ def launch_members(
     if n_devices == "auto":
         n_devices = torch.cuda.device_count() if kind == "cuda" else 1
     _check_available(int(n_devices), kind)
-    processes, start, late = Processes(), time.monotonic(), set()
+    processes, start = Processes(), time.monotonic()
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     places = per_device * int(n_devices)
     for number in range(places):
         free.put(number % int(n_devices))
 
-    def train(config: Config) -> None:
+    def train(config: Config) -> bool:  # whether there was time for it
         index, label = free.get(), f"{Path(config.out).name}: "
         variables = _threads(places)
         if kind == "cuda":  # a process that sees one GPU only calls it plain "cuda", and so does its config
@@ -100,22 +100,24 @@ def launch_members(
                 raise OutOfTime(f"{label}OutOfTime: max_hours ended before it began")
             alone = dataclasses.replace(config, n_devices="1", max_hours=hours)
             processes.run(alone, variables, label=label)
+            return True
         except OutOfTime as error:
-            late.add(str(resolve_out(config.out)))
             print(error, flush=True)
+            return False
         finally:
             free.put(index)
 
-    _side_by_side(train, configs, places, processes)
-    if late and late == set(outs):
+    in_time = _side_by_side(train, configs, places, processes)
+    if outs and not any(in_time):
         raise OutOfTime("max_hours ended before any member had a result; the same call resumes there")
-    return [load_run(out) for out in outs if out not in late]
+    return [load_run(out) for out in itertools.compress(outs, in_time)]
 
 
 def _side_by_side(
-    train: Callable[[Config], None], configs: Sequence[Config], places: int, processes: Processes
-) -> None:
-    """Call `train` with each config, in `places` threads; raise the first error when all have ended."""
+    train: Callable[[Config], bool], configs: Sequence[Config], places: int, processes: Processes
+) -> list[bool]:
+    """What `train` returns for each config, called in `places` threads; the first error is raised when all
+    have ended."""
     pool = ThreadPoolExecutor(places)
     started = [pool.submit(train, config) for config in configs]
     with Interruption(defer=False):
@@ -126,8 +128,7 @@ def _side_by_side(
             processes.stop()
             raise
     pool.shutdown()
-    for future in started:
-        future.result()
+    return [future.result() for future in started]
 
 
 def _check_available(n_devices: int, kind: str) -> None:
@@ -149,7 +150,3 @@ def _launch_file(path: str, out: str | None) -> None:
     if in_team():
         raise ConfigError("torchrun starts fer_utils.run.train; python -m fer_utils starts torchrun itself")
     train_from_file(path, out, launch)
-
-
-if __name__ == "__main__":
-    end_process(main(sys.argv[1:]))

@@ -61,27 +61,22 @@ _NO_DEVICE = re.compile(
 
 @contextmanager
 def explained(config: Config) -> Iterator[None]:
-    """Turn errors of memory and of the device into a TrainingError that says what to do, and free the memory.
-
-    Raises:
-        TrainingError: in place of torch's own error.
-    """
+    """Turn errors of memory and of the device into a TrainingError that says what to do, and free the
+    memory."""
     try:
         yield
+        return
     except (MemoryError, RuntimeError) as error:
         message = _message(error, config)
         if message is None:
             raise
         # The frames of the failed call hold the network and its gradients; a notebook would keep them.
         traceback.clear_frames(error.__traceback__)
-        failure = TrainingError(message)
-    else:
-        return
     gc.collect()
     if torch.cuda.is_initialized():
         with suppress(RuntimeError):  # a GPU that failed cannot free memory either
             torch.cuda.empty_cache()
-    raise failure
+    raise TrainingError(message)
 
 
 def _message(error: Exception, config: Config) -> str | None:

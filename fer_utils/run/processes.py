@@ -27,11 +27,8 @@ class Processes:
         self.stopped = False
 
     def run(self, config: Config, variables: dict[str, str], n_processes: int = 1, label: str = "") -> None:
-        """Train in a process of its own, or in several with torchrun, and print their output.
-
-        Args:
-            variables: added to the environment of this process.
-            label: printed before each line.
+        """Train in a process of its own, or in several with torchrun; print their output, `label` before each
+        line. `variables` are added to the environment of this process.
 
         Raises:
             TrainingError: it failed; the message has the traceback of the process that failed first.

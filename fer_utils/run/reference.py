@@ -32,11 +32,7 @@ class Reference:
         return self.runs[0].class_names
 
     def predict(self, files: str | Path | Sequence[str | Path], views: str | None = None) -> np.ndarray:
-        """Class probabilities float32 [N, C] of image files, of all in a folder (by name), or of one file.
-
-        Raises:
-            DataError: no image there, or one that cannot be read; it names the file.
-        """
+        """Class probabilities float32 [N, C] of image files, of all in a folder (by name), or of one file."""
         return self.predict_files(files, views)[list(self.class_names)].to_numpy(np.float32)
 
     def predict_files(
@@ -47,12 +43,8 @@ class Reference:
 
 
 def load_reference(name: str) -> Reference:
-    """A committed result by the name of its folder in outputs/reference.
-
-    Raises:
-        ConfigError: no such name (a similar one is suggested).
-        DataError: its files are damaged.
-    """
+    """A committed result by the name of its folder in outputs/reference; a ConfigError for another name, a
+    DataError for damaged files."""
     known = sorted(folder.name for folder in FOLDER.glob("*") if RunFolder(folder).has_results)
     if name not in known:
         raise unknown_reference(name, known)

@@ -25,11 +25,7 @@ def config_from_file(path: str | Path, out: str | None = None) -> Config:
 
     A run's config.json trains in its own folder, whatever `out` it names (a stranger's file cannot choose a
     folder), or in the given `out`. A repetition uses the recorded precision and threads, which determine the
-    bytes.
-
-    Raises:
-        ConfigError: the file cannot be used.
-        DataError: its record is damaged.
+    bytes. A ConfigError or DataError says what is wrong with the file or its record.
     """
     path = Path(path)
     config, record, folder = Config.from_json(path), read_record(path), path.resolve().parent
@@ -61,11 +57,8 @@ def recorded_precision(
 
 
 def check_repetition(path: str | Path, config: Config, competition: Competition) -> None:
-    """Before a run is repeated from its config.json: check the data, and warn if the machine differs.
-
-    Raises:
-        DataError: the data differ.
-    """
+    """Before a run is repeated from its config.json: a DataError if the data differ, and a warning if the
+    machine does."""
     record = read_record(Path(path))
     if record is None:
         return

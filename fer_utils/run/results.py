@@ -49,17 +49,19 @@ def write_results(
             arrays["labels"] = split.labels
             scores[name] = score_split(arrays, competition, name)
         predictions[name] = arrays
-    folder.write_results(competition, learner.history, weights, predictions, scores)
+    folder.write_training(learner.history, weights)
+    for name, arrays in predictions.items():
+        folder.write_predictions(name, arrays)
+    if "test" in predictions:
+        probs = [predictions[name]["probs_views"] for name in ("valid", "test")]
+        folder.write_submission(competition, *probs)
+    folder.write_metrics(scores)
 
 
 def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: str) -> dict[str, Any]:
-    """Scores plain and with views, whether the views helped, and the score without copies.
-
-    Args:
-        arrays: `labels` [N], `probs` and `probs_views` [N, C] of the split.
-        name: "valid" or "test"; `without_copies` leaves out images that an earlier split has too, because a
-            model may just remember those.
-    """
+    """Scores plain and with views, and whether the views helped, from `labels` [N], `probs` and `probs_views`
+    [N, C] of the split `name` ("valid" or "test"). `without_copies` leaves out images that an earlier split
+    has too, because a model may just remember those."""
     plain, views, labels = arrays["probs"], arrays["probs_views"], arrays["labels"]
     earlier = [competition.train.images] + ([competition.valid.images] if name == "test" else [])
     new = ~copies_of(competition.splits[name].images, *earlier)

@@ -26,12 +26,9 @@ def warnings_for(config: Config, competition: Competition) -> list[str]:
 
 
 def check_targets(config: Config, competition: Competition) -> None:
-    """Check before any work that there is something to learn from and to validate on.
-
-    Raises:
-        DataError: no labels or votes, or a teacher that is no finished run, has other classes, or has another
-            validation or test split: it may have learned from the images that score its student.
-    """
+    """Raise a DataError before any work without labels or votes, or for a teacher that is no finished run,
+    has other classes, or has another validation or test split: it may have learned from the images that score
+    its student."""
     for name in ("train", "valid"):
         split = competition.splits[name]
         if split.labels is None or len(split) == 0:

@@ -80,8 +80,7 @@ def fit(config: Config, competition: Competition) -> Run:
     if folder.holds(config, competition):
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
-    device = own_device(config.device)
-    team = join_team(device)
+    team = join_team(own_device(config.device))
     for warning in warnings_for(config, competition) if team.leads else ():
         print(f"WARNING: {warning}", flush=True)
     if config.n_devices not in ("auto", str(team.size)):
@@ -93,23 +92,18 @@ def fit(config: Config, competition: Competition) -> Run:
     with lock, explained(config), Interruption(defer=team.size == 1) as interruption:
         finished = team.leads and folder.holds(config, competition)  # by another process, before the lock
         if not team.agree(finished):
-            _train(config, competition, folder, device, team, interruption)
+            _train(config, competition, folder, team, interruption)
     return load_run(folder.path)
 
 
 def _train(
-    config: Config,
-    competition: Competition,
-    folder: RunFolder,
-    device: torch.device,
-    team: Team,
-    interruption: Interruption,
+    config: Config, competition: Competition, folder: RunFolder, team: Team, interruption: Interruption
 ) -> None:
     """Start or resume, epochs, results; not within `fit`, so that `explained` can free the learner."""
     valid, test = len(competition.valid), len(competition.splits.get("test", ()))
     passes = team.size * len(VIEWS[config.views]) * (valid + test) / valid  # the leader predicts
     limit = TimeLimit(config.max_hours, passes)
-    learner = _start_or_resume(config, competition, folder, device, team)
+    learner = _start_or_resume(config, competition, folder, team)
     in_time = _run_epochs(learner, competition, folder, interruption, limit)
     interruption.message = "stopped while writing the results; the same command resumes there"
     if team.leads:
@@ -119,10 +113,9 @@ def _train(
     team.agree(None)  # the others wait until the run is whole
 
 
-def _start_or_resume(
-    config: Config, competition: Competition, folder: RunFolder, device: torch.device, team: Team
-) -> Learner:
+def _start_or_resume(config: Config, competition: Competition, folder: RunFolder, team: Team) -> Learner:
     """A learner as the checkpoint left it, or a new one whose config.json is written."""
+    device = own_device(config.device)
     precision = recorded_precision(folder, config, competition.fingerprint, device)
     is_new = not folder.checkpoint.exists
     learner = Learner(config, competition, device, team, precision, is_new)
@@ -264,11 +257,8 @@ def run_command(work: Callable[[str, str | None], None], description: str, argum
 
 
 def train_from_file(path: str, out: str | None, train: Callable[[Config, Competition], Run] = fit) -> None:
-    """Train the config in a JSON file with `fit` or `launch`, and print the data and the results.
-
-    Raises:
-        DataError: in a process of `launch`, the files hold other data than `launch` was given.
-    """
+    """Train the config in a JSON file with `fit` or `launch`, and print the data and the results. In a
+    process of `launch`, other data than `launch` was given are a DataError."""
     follow_parent()
     config = config_from_file(path, out)
     competition = load_competition(config.data, **config.data_options)

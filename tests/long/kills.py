@@ -111,7 +111,7 @@ def trials(folder: Path, data: Path, quick: bool) -> Iterator[Trial]:
     )
 
     def pair(out: Path) -> Command:
-        return training(data, out, module="fer_utils.run.launch", n_devices="2")
+        return training(data, out, module="fer_utils", n_devices="2")
 
     n = 1 if quick else 5
     act = kill_child("-m fer_utils.run.train")
