@@ -117,6 +117,7 @@ class Planned:
 
     @property
     def folder(self) -> RunFolder:
+        """Where its run is, or will be."""
         return RunFolder(self.config.out)
 
     def shortened(self, share: float) -> Planned:
