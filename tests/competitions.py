@@ -288,9 +288,12 @@ def muxspace(root: Path) -> Expected:
     return Expected("image list", ("angry", "happy", "neutral", "sad"), (24, None, 0))
 
 
+SIDE = 20  # of the pictures with a column for every pixel: wide tables are slow to read
+
+
 def column_per_pixel(root: Path) -> Expected:
     """A column for every pixel, as MNIST's relatives have it."""
-    header = ",".join(f"pixel_{i}" for i in range(32 * 32))
+    header = ",".join(f"pixel_{i}" for i in range(SIDE**2))
     rows = [f"{r % 7},{_columns(r % 7, r)}" for r in range(35)]
     write(root / "train.csv", [f"label,{header}", *rows])
     write(root / "test.csv", [f"id,{header}", *(f"{r + 5},{_columns(6 - r, 90 + r)}" for r in range(7))])
@@ -298,11 +301,11 @@ def column_per_pixel(root: Path) -> Expected:
 
 
 def _columns(level: int, number: int) -> str:
-    return pixels(level, number, 32).replace(" ", ",")
+    return pixels(level, number, SIDE).replace(" ", ",")
 
 
 def column_per_pixel_without_header(root: Path) -> Expected:
-    """Nothing but numbers: the label behind 1,024 pixels."""
+    """Nothing but numbers: the label behind the pixels."""
     write(root / "training.csv", [f"{_columns(r % 5, r)},{r % 5 + 1}" for r in range(30)])
     write(root / "testing.csv", [_columns(4 - r, 90 + r) for r in range(5)])
     names = tuple(f"class {n}" for n in range(1, 6))

@@ -123,10 +123,11 @@ def train_members(
     """
     pace = 1.0
     for start in range(0, len(members), at_once):
-        places = [k for k in range(start, min(start + at_once, len(members))) if not members[k].is_finished]
+        group = range(len(members))[start : start + at_once]
+        places = [k for k in group if not members[k].folder.is_finished]
         if not places:
             continue
-        begun = any(members[k].is_begun for k in places)
+        begun = any(members[k].folder.record() is not None for k in places)  # then its config is fixed
         left = end - time.monotonic()
         share = left / (pace * max(members[k].seconds for k in places))
         if not begun and share < 1:

@@ -116,14 +116,9 @@ class Planned:
         return f"{Path(config.out).name}: {network}, about {self.seconds:.0f} s"
 
     @property
-    def is_finished(self) -> bool:
-        """Whether it has its results."""
-        return RunFolder(self.config.out).is_finished
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether its config is fixed, because a training began."""
-        return RunFolder(self.config.out).record() is not None
+    def folder(self) -> RunFolder:
+        """Where its run is, or will be."""
+        return RunFolder(self.config.out)
 
     def shortened(self, share: float) -> Planned:
         """The same with so much less time."""

@@ -120,6 +120,7 @@ def test_after_a_cut_the_finished_members_are_kept(short, tiny_folder, tmp_path,
         calls.append(configs)
         launch(configs, per_device)
 
+    monkeypatch.setattr(gpu, "smoke_test", lambda *_: "left out")
     monkeypatch.setattr(gpu, "launch_members", cut)
     assert gpu.main(command(tiny_folder, out)) == 130
     metrics = (out / "metrics.json").read_bytes()
@@ -152,8 +153,11 @@ def test_what_fails_is_said_and_does_not_end_the_rest(short, tiny_folder, tmp_pa
     assert not (tmp_path / "out" / "member0").exists() and (tmp_path / "out" / "metrics.json").is_file()
 
 
-def test_a_plan_for_other_data_is_refused(short, tiny_folder, tmp_path, capfd):
-    assert gpu.main(command(tiny_folder, tmp_path / "out")) == 0
+def test_a_plan_for_other_data_is_refused(short, tiny_folder, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(gpu, "smoke_test", lambda *_: "left out")
+    monkeypatch.setattr(gpu, "train_members", lambda *_: [])
+    assert gpu.main(command(tiny_folder, tmp_path / "out")) == 1
+    assert "no member has a result yet" in capfd.readouterr().out
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())
     plan["made_for"]["data"] = "other"
     (tmp_path / "out" / "plan.json").write_text(json.dumps(plan))
