@@ -16,6 +16,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from PIL import ExifTags, Image
 
 from fer_utils.competition import DataError
+from fer_utils.on_disk import ROWS_TOGETHER, empty
 from fer_utils.progress import bar
 
 IMAGE_SUFFIXES = (
@@ -35,9 +36,9 @@ BLANK_CONTRAST = 5.0
 # Mean difference of the strongest and the weakest channel of a picture with colours; a grey one that was
 # saved with three channels has none.
 COLOURED = 6.0
-# Files that a process decodes at a time, and the fewest for which processes are started: on two busy cores
-# 16,000 files of 48 pixels took 1.5 s in one process and 3.7 s in several. (Threads share a lock.)
-DECODED_TOGETHER, WORTH_PROCESSES = 256, 30_000
+# Files that a process decodes at a time, and the fewest bytes for which processes are started: on two busy
+# cores 16,000 files of 48 pixels (32 MB) took 1.5 s in one process, 3.7 s in several. (Threads share a lock.)
+DECODED_TOGETHER, WORTH_PROCESSES = 256, 60_000_000
 
 # How a picture has to be turned to be seen upright, by the orientation that its EXIF data give.
 _TURNS = {
@@ -68,7 +69,7 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     """Resize uint8 [N, C, H, W] to `size` x `size`; the same array if that is its size."""
     if images.shape[2:] == (size, size):
         return images
-    out = np.empty((*images.shape[:2], size, size), np.uint8)
+    out = empty((*images.shape[:2], size, size))
     for image, target in zip(images, out, strict=True):
         pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, 2)
         _fill(target, resized(Image.fromarray(pixels), size))
@@ -157,11 +158,11 @@ def read_files(
     Raises:
         DataError: a process that decodes died, as it does when memory runs out.
     """
-    images = np.empty((len(sources), channels, size, size), np.uint8)
+    images = empty((len(sources), channels, size, size))
     broken, forms, start = {}, Counter(), 0
     blocks = [sources[k : k + DECODED_TOGETHER] for k in range(0, len(sources), DECODED_TOGETHER)]
     try:
-        decoded = _decoded(blocks, len(sources), size, channels)
+        decoded = _decoded(blocks, size, channels)
         for block, reasons, seen in bar(decoded, "decoding", len(blocks)):
             images[start : start + len(block)] = block
             broken |= {start + row: reason for row, reason in reasons.items()}
@@ -173,11 +174,10 @@ def read_files(
     return images, broken, forms
 
 
-def _decoded(
-    blocks: list[Sequence[Path | bytes | None]], n: int, size: int, channels: int
-) -> Iterator[tuple]:
-    """`_decode_block` of each block, in order, by processes where there are many files."""
-    if n < WORTH_PROCESSES:
+def _decoded(blocks: list[Sequence[Path | bytes | None]], size: int, channels: int) -> Iterator[tuple]:
+    """`_decode_block` of each block, in order, by processes where there is much to decode."""
+    first = [path.stat().st_size for path in blocks[0] if isinstance(path, Path) and path.is_file()]
+    if not first or np.mean(first) * len(blocks) * DECODED_TOGETHER < WORTH_PROCESSES:
         yield from (_decode_block(block, size, channels) for block in blocks)
         return
     pool = joblib.Parallel(n_jobs=min(os.cpu_count() or 1, len(blocks)), return_as="generator")
@@ -203,7 +203,11 @@ def changes(forms: Counter[Form], size: int, channels: int) -> list[str]:
 
 def light(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean and the standard deviation of the grey levels of each picture of uint8 [N, C, H, W]."""
-    pixels = with_channels(images, 1).reshape(len(images), -1)
-    mean = pixels.sum(1, dtype=np.int64) / pixels.shape[1]
-    mean_square = np.einsum("ij,ij->i", pixels, pixels, dtype=np.int64) / pixels.shape[1]
+    moments = np.empty((2, len(images)))
+    for start in range(0, len(images), ROWS_TOGETHER):
+        rows = slice(start, start + ROWS_TOGETHER)
+        pixels = with_channels(images[rows], 1).reshape(len(images[rows]), -1)
+        moments[0, rows] = pixels.sum(1, dtype=np.int64) / pixels.shape[1]
+        moments[1, rows] = np.einsum("ij,ij->i", pixels, pixels, dtype=np.int64) / pixels.shape[1]
+    mean, mean_square = moments
     return mean, np.sqrt((mean_square - mean**2).clip(min=0))

@@ -90,8 +90,7 @@ def load_competition(
     options = (said, image_size, color, allow_rejected)
     cache = Cache(path, around(path), repr(options))
     if (reading := cache.load()) is None:
-        reading = _read(path, *options)
-        cache.save(reading)
+        reading = cache.keep(_read(path, *options))
     return _corrected(_split(reading, path, (n_folds, fold, seed), pool_valid), label_fixes, clean)
 
 

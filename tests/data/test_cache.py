@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from competitions import COMPETITIONS, flat_test, pixels, save, write
 
+from fer_utils import on_disk
 from fer_utils.data import load as data
 from fer_utils.data.files import cache
 from fer_utils.data.load import load_competition
@@ -238,11 +239,53 @@ def test_a_folder_that_cannot_be_written_is_told_and_does_no_harm(tmp_path, monk
     assert "not kept for the next time" in capsys.readouterr().out
 
 
+@pytest.fixture
+def all_is_large(monkeypatch):
+    monkeypatch.setattr(on_disk, "MOST_IN_MEMORY", 1000)
+
+
+def test_large_pictures_are_mapped_from_a_file(tmp_path, folder, readings, all_is_large):
+    flat_test(tmp_path / "data")
+    first, again = (load_competition(tmp_path / "data") for _ in range(2))
+    same(first, again)
+    assert len(readings) == 1 and isinstance(again.test.images, np.memmap)
+    names = {path.name.partition("-")[2] for path in folder.iterdir()}
+    assert names == {
+        "",
+        "train.images.npy",
+        "valid.images.npy",
+        "test.images.npy",
+    }  # and no file that was filled in between
+    again.test.images[:] = 0  # changes memory alone
+    same(first, load_competition(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_a_damaged_file_of_large_pictures_is_read_anew(damage, tmp_path, folder, readings, all_is_large):
+    flat_test(tmp_path / "data")
+    first = load_competition(tmp_path / "data")
+    (file,) = folder.glob("*-train.images.npy")
+    content = file.read_bytes()
+    file.unlink()  # `first` still maps it
+    if damage == "cut":
+        file.write_bytes(content[:500])
+    same(first, load_competition(tmp_path / "data"))
+    assert len(readings) == 2
+
+
+def test_of_large_entries_the_last_is_kept_beside_the_small_ones(tmp_path, folder, monkeypatch):
+    for name in ("small", "large", "larger"):
+        monkeypatch.setattr(on_disk, "MOST_IN_MEMORY", 10**9 if name == "small" else 1000)
+        flat_test(tmp_path / name)
+        load_competition(tmp_path / name)
+    assert len(list(folder.glob("*.npz"))) == 2 and len(list(folder.glob("*.npy"))) == 3
+
+
 def test_off_means_off(tmp_path, monkeypatch):
     monkeypatch.setenv("FER_CACHE", "off")
     flat_test(tmp_path / "data")
     load_competition(tmp_path / "data")
-    assert cache.cache_folder() is None and not list(tmp_path.glob("**/*.npz"))
+    assert not list(tmp_path.glob("**/*.npz"))
 
 
 def test_by_default_it_lies_in_outputs(monkeypatch):

@@ -3,7 +3,8 @@
 
 An entry is found only under everything that it came from: the names, sizes and times of all files, the
 options, the code of this project and the versions of the libraries that decode. It holds plain arrays and
-JSON, never a pickle.
+JSON, never a pickle. Pictures that are too large for memory lie in a file of their own beside it, from which
+they are mapped.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import functools
 import hashlib
 import json
 import os
-import tempfile
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -25,21 +26,13 @@ import PIL
 
 from fer_utils.competition import Competition, Rejected, Split, SubmissionFormat
 from fer_utils.data.words import SPLITS
-from fer_utils.files import REPOSITORY, OutputError, atomic_write, walk
+from fer_utils.files import REPOSITORY, atomic_write, walk
+from fer_utils.on_disk import cache_folder, is_large
 
 MAX_CACHE_BYTES = 2 * 2**30
 # A file that changes twice within one tick of the file system's clock looks the same: what is younger is not
 # kept. No file system in use ticks slower (FAT: two seconds).
 SETTLED_SECONDS = 2.0
-
-
-def cache_folder() -> Path | None:
-    """Where entries lie; None if caching is off."""
-    if chosen := os.environ.get("FER_CACHE"):
-        return None if chosen.lower() == "off" else Path(chosen)
-    if Path("/kaggle/working").is_dir():  # what lies there becomes the notebook's public output
-        return Path(tempfile.gettempdir()) / "fer-cache"
-    return REPOSITORY / "outputs" / "cache"
 
 
 def snapshot(path: Path) -> tuple[str, float]:
@@ -74,14 +67,13 @@ class Cache:
     def __init__(self, path: Path, seen: Path, options: str):
         """What is read, the file or folder whose state decides (mostly the same), and all that changes the
         reading."""
-        folder = cache_folder()
         self.seen, self.file = seen, None
-        if folder is None:
+        if os.environ.get("FER_CACHE", "").lower() == "off":
             return
         self.state = snapshot(seen)
         content = "\n".join([str(path.resolve()), self.state[0], _code(), options])
         key = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
-        self.file = folder / f"{key[:40]}.npz"
+        self.file = cache_folder() / f"{key[:40]}.npz"
 
     def load(self) -> Competition | None:
         """What was kept, or None if nothing was or it cannot be read."""
@@ -91,37 +83,63 @@ class Cache:
             with np.load(self.file, allow_pickle=False) as file:
                 arrays = dict(file)
             content = json.loads(arrays.pop("content").tobytes())
+            for name in content.pop("mapped"):
+                arrays[name] = np.load(self._part(name), mmap_mode="c")
             os.utime(self.file)  # the longest unused entries go first
             return _unpacked(content, arrays)
         except Exception:  # damaged: read again from the source, which writes it anew
             return None
 
-    def save(self, reading: Competition) -> None:
-        """Keep a reading, unless its files changed meanwhile or a moment ago; says so if it cannot."""
+    def keep(self, reading: Competition) -> Competition:
+        """Save a reading and return it, with large pictures mapped from here; says so if it cannot be saved.
+        It is not if its files changed meanwhile or a moment ago."""
         if self.file is None or time.time() - self.state[1] < SETTLED_SECONDS:
-            return
+            return reading
         content, arrays = _packed(reading)
-        size = sum(array.nbytes for array in arrays.values())
-        if size > MAX_CACHE_BYTES or snapshot(self.seen) != self.state:
-            return
+        names = [name for name in arrays if name.endswith(".images") and is_large(arrays[name].nbytes)]
+        large = {name: arrays.pop(name) for name in names}
+        sizes = [sum(array.nbytes for array in some.values()) for some in (arrays, large)]
+        if sizes[0] > MAX_CACHE_BYTES or snapshot(self.seen) != self.state:
+            return reading
         try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            if sizes[1] > shutil.disk_usage(self.file.parent).free:
+                return reading
+            for name, array in large.items():
+                with atomic_write(self._part(name)) as temporary:
+                    np.save(temporary, array)
+            content = json.dumps(content | {"mapped": names}).encode()
             with atomic_write(self.file) as temporary, open(temporary, "wb") as file:
-                np.savez(file, content=np.frombuffer(json.dumps(content).encode(), np.uint8), **arrays)
+                np.savez(file, content=np.frombuffer(content, np.uint8), **arrays)
             self._make_room()
-        except OutputError as error:
+        except OSError as error:
             print(f"not kept for the next time: {error}")
+            return reading
+        return (self.load() or reading) if large else reading  # the files that were filled vanish
+
+    def _part(self, name: str) -> Path:
+        return self.file.with_name(f"{self.file.stem}-{name}.npy")
 
     def _make_room(self) -> None:
-        """Remove the entries that were not used for longest while all together are too large."""
+        """Remove the entries that were not used for longest while all together are too large; of those with
+        large pictures all but this one, if it is such an entry."""
         with suppress(OSError):  # another process removes some as well, or Windows keeps an open file
             found = list(self.file.parent.glob("[0-9a-f]" * 40 + ".npz"))
-            entries = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in found)
+            same_kind = [path for path in found if bool(_parts(path)) == bool(_parts(self.file))]
+            most = 0 if _parts(self.file) else MAX_CACHE_BYTES
+            entries = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in same_kind)
             total = sum(size for _, size, _ in entries)
             for _, size, path in entries:
-                if total <= MAX_CACHE_BYTES or path == self.file:
+                if total <= most or path == self.file:
                     break
-                path.unlink()
+                for file in (path, *_parts(path)):
+                    file.unlink()
                 total -= size
+
+
+def _parts(entry: Path) -> list[Path]:
+    """The files of large pictures beside the file of an entry."""
+    return sorted(entry.parent.glob(f"{entry.stem}-*.npy"))
 
 
 def _packed(reading: Competition) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

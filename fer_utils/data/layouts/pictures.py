@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.data.images import Form, resize, with_channels
+from fer_utils.on_disk import empty
 
 # The readers of image files, by what the label is taken from.
 LISTS, FOLDERS, NAMES, LABEL_FILES = "image list", "class folders", "labels in file names", "label files"
@@ -82,7 +83,7 @@ def reader(lengths: Sequence[int], sources: Sequence[Source]) -> Read:
 
     def read(chosen: Sequence[int], size: int, channels: int) -> Decoded:
         rows, broken, forms = np.asarray(chosen, np.int64), {}, Counter()
-        images = np.empty((len(rows), channels, size, size), np.uint8)
+        images = empty((len(rows), channels, size, size))
         of = np.searchsorted(starts, rows, side="right") - 1
         for number in np.unique(of):
             there, wrong = sources[number].pictures

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError
@@ -17,6 +16,7 @@ from fer_utils.data.json_parquet import metadata_classes
 from fer_utils.data.layouts.pictures import Decoded, Pictures, Read, reader, stacked
 from fer_utils.data.tables import Table, read_chunks
 from fer_utils.data.words import PREDICTED, as_int, canonical, column_splits, is_number, split_of
+from fer_utils.on_disk import empty
 
 LAYOUT, ONE_TABLE, VOTES, ENCODED = "pixel tables", "fer2013.csv", "FER+ votes", "parquet pictures"
 LOOKS_FOR = {
@@ -134,7 +134,7 @@ def _encoded_pictures(tables: list[Table]) -> Pictures:
             frame[column] = [names[column].get(as_int(cell), cell) for cell in frame[column]]
 
     def read(chosen: Sequence[int], size: int, channels: int) -> Decoded:
-        images = np.empty((len(chosen), channels, size, size), np.uint8)
+        images = empty((len(chosen), channels, size, size))
         broken, forms = {}, Counter()
         for position, encoded in _encoded(tables, chosen):
             images[position], wrong, seen = read_files(encoded, size, channels)
