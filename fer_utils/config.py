@@ -271,12 +271,18 @@ _SHORT |= dict(rotate=10.0, scale=0.1, shift=0.06, brightness=0.0, contrast=0.0,
 _LONG = dict(weight_decay=0.01, rotate=16.0, scale=0.16, shift=0.1, erase=0.3, views="shift")
 _GPU = {**_SHORT, **_LONG, "model": "large", "width": 0.75, "dropout": 0.2}
 # What a person sets overrides the preset.
-PRESET_WORDS = "quick, standard or best, on a GPU gpu-10s to gpu-10min; parameters you set override it"
+PRESET_WORDS = "quick, standard, best, finetune, or for GPUs gpu-10s to gpu-10min; what you set wins"
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {},
     "quick": {**_SHORT, "epochs": 12},
     "standard": {**_SHORT, "epochs": 24},
     "best": {**_SHORT, **_LONG, "width": 0.75, "epochs": 46},
+    # From published weights, of a timm/NAME that you choose; the layers near the images move least.
+    "finetune": dict(
+        **dict(pretrained=True, image_size=96, epochs=5, batch_size=64, head_epochs=1, layer_decay=0.9),
+        **dict(optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, schedule="cosine", warmup=0.1),
+        **dict(drop_path=0.1, rotate=10.0, scale=0.1, shift=0.06, brightness=0.0, contrast=0.0, erase=0.0),
+    ),
     # A ladder for one network on one GPU: about so long on an H100 by estimates, not measured yet.
     "gpu-10s": {**_SHORT, "width": 1.0, "epochs": 14},
     "gpu-30s": {**_GPU, "model": "medium", "width": 1.0, "epochs": 50},
@@ -289,5 +295,7 @@ EXPECTED: dict[str, str] = {
     "quick": "65.7 % (sd 0.7, 3 seeds) in 6 min",
     "standard": "67.7 % (sd 0.4, 3 seeds) in 11 min",
     "best": "70.3 % (sd 0.7, 3 seeds) in 43 min",
-    **dict.fromkeys(("gpu-10s", "gpu-30s", "gpu-2min", "gpu-10min"), "nothing yet (not measured)"),
+    **dict.fromkeys(
+        ("finetune", "gpu-10s", "gpu-30s", "gpu-2min", "gpu-10min"), "nothing yet (not measured)"
+    ),
 }
