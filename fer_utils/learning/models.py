@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_utils.config import ConfigError, check_choice
-from fer_utils.learning.pretrained import HOW_TO_ATTACH
+from fer_utils.learning.pretrained import HOW_TO_ATTACH, start_classifier
 
 # Of the three channels of ImageNet's pictures, where timm names no others.
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -195,6 +195,8 @@ def create_model(
         options = {"num_classes": num_classes, "drop_rate": dropout, "pretrained": pretrained}
         options |= {"in_chans": channels} | ({"drop_path_rate": drop_path} if drop_path else {})
         backbone = _timm_backbone(name.removeprefix("timm/"), image_size, options)
+        if pretrained:
+            start_classifier(backbone)
         return Normalised(backbone, *(_constants(backbone, key, channels) for key in ("mean", "std")))
     check_choice("model", name, [*MODELS, "timm/NAME"])
     if pretrained:

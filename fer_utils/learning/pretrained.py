@@ -65,7 +65,7 @@ def load_weights(model: nn.Module, file: Path) -> Loaded:
     Tensors are matched by name and shape, after timm's own conversion for this network; or, if the names are
     another program's, by their order where all kinds and shapes follow each other in the same way. A first
     convolution for colours is summed for grey images, and one for grey images is shared between colours. The
-    classifier keeps its random start if the number of classes differs.
+    classifier starts anew if the number of classes differs.
 
     Raises:
         ConfigError: the file cannot be read, or is of another network.
@@ -85,10 +85,21 @@ def load_weights(model: nn.Module, file: Path) -> Loaded:
             f"weights: {file} has {share:.0%} of this network, so it belongs to another one. Not in it, for "
             f"instance: {_listed(own, new)}; there instead: {_listed(given, list(given))}"
         )
-    model.load_state_dict(own | chosen)
-    rest = f"; with a random start: {_listed(own, new)}" if new else ""
+    start_classifier(model)
+    model.load_state_dict(model.state_dict() | chosen)
+    rest = f"; not in it: {_listed(own, new)}" if new else ""
     report = f"{len(chosen)} of {len(own)} tensors ({share:.1%} of the numbers) from {file.name}, {how}{rest}"
     return Loaded(str(file), hashlib.sha256(file.read_bytes()).hexdigest(), report)
+
+
+def start_classifier(model: nn.Module) -> None:
+    """Set the classifier, the last linear layer, to zero. On the features of published weights, which are
+    large, a random one is wrong with certainty: EfficientNet-Lite0 began with a loss of 5.8 on 7 classes, where
+    guessing has 1.9."""
+    for layer in [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]:
+        nn.init.zeros_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def _files(folder: Path) -> list[Path]:

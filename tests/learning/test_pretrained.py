@@ -44,7 +44,16 @@ def test_all_but_the_classifier_is_loaded_and_the_report_says_so(published):
     assert all(torch.equal(own[name], given[name]) for name in own if not name.startswith("fc."))
     n = len(own)
     assert loaded.report.startswith(f"{n - 2} of {n} tensors (") and "by name" in loaded.report
-    assert "random start: backbone.fc.weight [4, " in loaded.report and len(loaded.sha256) == 64
+    assert "not in it: backbone.fc.weight [4, " in loaded.report and len(loaded.sha256) == 64
+
+
+def test_a_new_classifier_begins_by_guessing(published):
+    model = create_model(NETWORK, 4)
+    load_weights(model, published)
+    assert not model(torch.rand(2, 1, 48, 48)).any()
+    model = create_model(NETWORK, 1000)  # as many classes as in the file: its classifier is loaded
+    load_weights(model, published)
+    assert model(torch.rand(2, 1, 48, 48)).any()
 
 
 def test_a_grey_network_answers_as_the_colour_one_does_on_grey_pictures(published):
@@ -99,7 +108,7 @@ def test_a_run_of_this_project_is_a_start_too(tmp_path):
     save_file(other.state_dict(), tmp_path / "model.safetensors")
     model = create_model("medium", 4, width=0.125)
     report = load_weights(model, tmp_path / "model.safetensors").report
-    assert "random start: classifier.weight [4, 32], classifier.bias [4]" in report
+    assert "not in it: classifier.weight [4, 32], classifier.bias [4]" in report
     assert torch.equal(next(model.parameters()), next(other.parameters()))
 
 
