@@ -93,9 +93,8 @@ def load_weights(model: nn.Module, file: Path) -> Loaded:
 
 
 def start_classifier(model: nn.Module) -> None:
-    """Set the classifier, the last linear layer, to zero. On the features of published weights, which are
-    large, a random one is wrong with certainty: EfficientNet-Lite0 began with a loss of 5.8 on 7 classes, where
-    guessing has 1.9."""
+    """Set the classifier, the last linear layer, to zero. On large published features a random one is
+    wrong with certainty: EfficientNet-Lite0 began with a loss of 5.8 on 7 classes; guessing has 1.9."""
     for layer in [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]:
         nn.init.zeros_(layer.weight)
         if layer.bias is not None:
