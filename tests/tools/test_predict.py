@@ -1,11 +1,15 @@
 """Answers for a person's own pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from fer_utils import Config, fit
+from fer_utils.analysis.ensemble import save_ensemble, score_ensemble
+from fer_utils.learning.metrics import evaluate
 from tools.predict import main
 
 
@@ -36,6 +40,23 @@ def test_a_table_and_a_page_of_faces(run, photos, tmp_path, capsys):
     assert np.allclose(run.predict(image), probs[1:], atol=1e-5)  # as `predict` does with its pixels
     assert Image.open(tmp_path / "out" / "answers.png").width > 500
     assert "2 pictures" in capsys.readouterr().out
+
+
+def test_an_ensemble_answers_with_the_average_of_its_runs(run, tiny, photos, tmp_path, capsys):
+    other = fit(replace(run.config, out=str(tmp_path / "other"), seed=1), tiny)
+    first = fit(replace(run.config, out=str(tmp_path / "first")), tiny)
+    probs = np.stack([each.saved_probs() for each in (first, other)])
+    scores = score_ensemble(probs, tiny.valid.labels, tiny.class_names)
+    scores["ensemble"] = evaluate(probs.mean(0), tiny.valid.labels, tiny.class_names)
+    save_ensemble([first, other], tiny, tmp_path / "both", scores)
+    assert main([str(tmp_path / "both"), str(photos / "b.png"), "--out", str(tmp_path / "out")]) == 0
+    image = np.array(Image.open(photos / "b.png"))[None]
+    expected = (first.predict(image) + other.predict(image)) / 2
+    table = pd.read_csv(tmp_path / "out" / "answers.csv")
+    assert np.allclose(table[list(tiny.class_names)].to_numpy(), expected, atol=1e-5)
+    (tmp_path / "other").rename(tmp_path / "moved")
+    assert main([str(tmp_path / "both"), str(photos / "b.png")]) == 1
+    assert "(first, other) are no longer beside it" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_said(run, photos, tmp_path, capsys):
