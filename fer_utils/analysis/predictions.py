@@ -58,7 +58,7 @@ def headlines(run: Run, table: pd.DataFrame) -> str:
         pair, confident = confused_pairs(table).iloc[0], int((errors.confidence > 0.8).sum())
         lines += [
             f"Most confused: {pair.pair}, {100 * pair.share:.0f} % of the {len(errors):,} errors; "
-            f"{pair.mostly_errors:,} of these {pair.errors:,} are {pair.mostly}.",
+            f"{pair.mostly_errors:,} of {pair.errors:,} are {pair.mostly}.",
             f"Errors with more than 80 % certainty: {confident:,}."
             + " Look for wrong labels among them first." * (confident > 0),
         ]
