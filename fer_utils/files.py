@@ -32,6 +32,11 @@ class OutputError(OSError):
 _TEMPORARY = re.compile(r"\..{0,100}-[0-9a-f]{32}(\.\w+)?")
 
 
+def shown_path(path: Path) -> str:
+    """A path as it is typed in the folder of the project."""
+    return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)
+
+
 @contextmanager
 def atomic_write(path: str | Path, previous: Path | None = None) -> Iterator[Path]:
     """Yield a temporary file name beside `path`; it becomes `path` only on success. The file that it replaces

@@ -79,10 +79,12 @@ def execute(name: str, saved: Path, cwd: Path, /, **parameters):
 
 
 def printed(notebook) -> str:
-    """What was printed, or displayed as text."""
+    """What was printed, or displayed as text or as a table."""
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    kinds = ("text/markdown", "text/html")
     return "".join(
-        output.get("text", "") + output.get("data", {}).get("text/markdown", "") for output in outputs
+        output.get("text", "") + "".join(output.get("data", {}).get(kind, "") for kind in kinds)
+        for output in outputs
     )
 
 
@@ -106,7 +108,8 @@ def test_notebooks_are_clean(path):
     assert notebook.metadata.kernelspec.name == "python3"
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
-    assert notebook.cells[0].source.startswith(f"# {path.stem[:2]} · ")
+    number = path.stem.split("_")[0]
+    assert notebook.cells[0].source.startswith(f"# {number} · ")
     assert path.stat().st_size < 40_000
 
 

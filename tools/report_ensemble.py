@@ -88,7 +88,7 @@ def facts(ensemble: Ensemble) -> list[tuple[str, str, str]]:
     scores, gain = ensemble.scores, ensemble.scores["against_best"]
     shown = [
         ("valid accuracy of the average", scores["ensemble"]),
-        ("best member", scores["scores"][scores["best"]]),
+        ("most accurate member", scores["scores"][scores["best"]]),
         ("cross-fitted", scores["cross_fitted"]),
     ]
     low, high = (f"{100 * gain[key]:+.1f}" for key in ("ci_low", "ci_high"))
@@ -96,7 +96,7 @@ def facts(ensemble: Ensemble) -> list[tuple[str, str, str]]:
     name, guess = commonest(scores["ensemble"])
     return [
         *((what, common.percent(some), common.interval(some)) for what, some in shown),
-        ("gain over the best member", f"{100 * gain['difference']:+.1f} points", verdict),
+        ("gain over that member", f"{100 * gain['difference']:+.1f} points", verdict),
         (f"always answering {name}", f"{100 * guess:.1f} %", "for comparison"),
         ("members", str(len(ensemble.names)), f"of {len(scores['scores'])} candidates"),
         *(("data", common.last_part(run.config.data), "") for run in ensemble.members[:1]),
@@ -127,7 +127,10 @@ def _members(ensemble: Ensemble) -> dict[str, Any]:
             frame[what] = [str(getattr(run.config, what)) for run in ensemble.members]
     frame["valid accuracy"] = [common.percent(scores) for scores in shown.values()]
     frame["log loss"] = [f"{scores['log_loss']:.3f}" for scores in shown.values()]
-    line = "The runs that are averaged, each with its own scores on the validation split. "
+    line = (
+        "The runs that are averaged, the lowest log loss first, then as they lower that of the average; each "
+    )
+    line += "with its own scores on the validation split. "
     why = "they did not lower the log loss of the calibrated average"
     line += f"Left out: {left_out}, since {why}." if left_out else "No candidate was left out."
     return {"title": "Members", "lines": [line], "table": frame}
@@ -144,7 +147,7 @@ def _gain(ensemble: Ensemble) -> dict[str, Any]:
     return {
         "title": "What averaging gained",
         "lines": [
-            f"Average against the best member: {describe_gain(scores['against_best'])}.",
+            f"Average against the most accurate member: {describe_gain(scores['against_best'])}.",
             f"Cross-fitted: {describe_gain(scores['cross_fitted_against_best'])}.",
         ],
         "image": figure(draw, 1.1 + 0.5 * len(shown)),

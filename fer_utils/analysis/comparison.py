@@ -48,7 +48,7 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
         `difference` in accuracy and its 95 % interval `ci_low`, `ci_high`; `tests`, a DataFrame with a row
         per pair of runs: their names, their accuracies (%) and what `paired_test` found; `gained` and `lost`,
         int64, the pictures that more seeds of `new` (or of `old`) predict correctly, the largest differences
-        first; `verdict`.
+        first; `verdict`; `names` of both sides; `recipes`, how these differ, in words.
 
     Raises:
         DataError: other validation pictures or labels.
@@ -71,8 +71,11 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
     low, high = np.quantile(samples[:, 0] - samples[:, 1], [0.025, 0.975])
     margin = right.mean(0) - old_right.mean(0)
     order = np.argsort(-np.abs(margin), kind="stable")
+    names = [side[0].out.name + f" and {len(side) - 1} more" * (len(side) > 1) for side in (new, old)]
     result = {
         "n": len(labels),
+        "names": names,
+        "recipes": _recipes(new[0], old[0]),
         "seeds": (len(new), len(old)),
         "difference": float(right.mean() - old_right.mean()),
         "ci_low": float(low),
@@ -82,6 +85,16 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
         "lost": order[margin[order] < 0],
     }
     return result | {"verdict": _verdict(result)}
+
+
+def _recipes(new: Run, old: Run) -> str:
+    """How the recipe of `new` differs from that of `old`, in words."""
+    if differing := replace(new.config, seed=old.config.seed).differing(old.config):
+        return f"They differ in their parameters ({differing}; there: {old.out.name})."
+    if new.fingerprint != old.fingerprint:
+        return "They have the same parameters, but other data to train on."
+    but = " but the seed" * (new.config.seed != old.config.seed)
+    return f"They differ in nothing{but}: this is one recipe, and what they gain or lose is chance."
 
 
 def resampled_accuracies(recipes: Sequence[np.ndarray]) -> np.ndarray:
@@ -119,11 +132,12 @@ def _verdict(result: dict[str, Any]) -> str:
 def describe_comparison(result: dict[str, Any]) -> str:
     """The outcome of `compare` in words."""
     seeds = " against ".join(f"{count} seed{'s' * (count > 1)}" for count in result["seeds"])
+    points, low, high = (100 * result[name] for name in ("difference", "ci_low", "ci_high"))
     text = (
-        f"{100 * result['difference']:+.2f} points (95 % bootstrap interval {100 * result['ci_low']:+.2f} to "
-        f"{100 * result['ci_high']:+.2f}, n = {result['n']:,}, {seeds}): {result['verdict']}"
+        f"{' against '.join(result['names'])}: {points:+.2f} points (95 % bootstrap interval {low:+.2f} to "
+        f"{high:+.2f}, n = {result['n']:,}, {seeds}): {result['verdict']}"
     )
     if result["seeds"] == (1, 1):
         test = result["tests"].iloc[0]
-        return f"{text}; gained {test.gained}, lost {test.lost}, exact McNemar p = {test.p:.3g}"
-    return text
+        text += f"; gained {test.gained}, lost {test.lost}, exact McNemar p = {test.p:.3g}"
+    return f"{text}. {result['recipes']}"

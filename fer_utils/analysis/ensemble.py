@@ -72,8 +72,8 @@ def member_configs(recipe: str, n: int, shared: Mapping[str, Any]) -> list[Confi
 
 
 def choose_members(members: np.ndarray, labels: np.ndarray) -> list[int]:
-    """Members of the average, from probabilities [M, N, C]: the best one first, then the one that lowers the
-    calibrated log loss of the average most, until none does (greedy selection, Caruana et al. 2004)."""
+    """Members of the average, from probabilities [M, N, C]: the lowest calibrated log loss first, then
+    what lowers that of the average most, until none does (greedy selection, Caruana et al. 2004)."""
     chosen, lowest = [], math.inf
     while left := [m for m in range(len(members)) if m not in chosen]:
         loss, best = min((calibrated_log_loss(members[[*chosen, m]].mean(0), labels), m) for m in left)
@@ -98,8 +98,9 @@ def member_table(runs: Sequence[Run], result: dict[str, Any]) -> pd.DataFrame:
     """A row per run: its model and seed, its validation scores, and whether `score_ensemble` chose it."""
     rows = []
     for k, (run, score) in enumerate(zip(runs, result["scores"], strict=True)):
-        accuracy, loss = f"{100 * score['accuracy']:.2f} %", round(score["log_loss"], 3)
-        rows.append((run.out.name, run.config.model, run.config.seed, accuracy, loss, k in result["chosen"]))
+        accuracy, loss = f"{100 * score['accuracy']:.2f} %", f"{score['log_loss']:.3f}"
+        chosen = "yes" if k in result["chosen"] else "no"
+        rows.append((run.out.name, run.config.model, run.config.seed, accuracy, loss, chosen))
     return pd.DataFrame(rows, columns=["run", "model", "seed", "valid accuracy", "log loss", "chosen"])
 
 
@@ -132,7 +133,7 @@ def save_ensemble(runs: Sequence[Run], competition: Competition, out: Path, scor
 def score_ensemble(
     members: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], choose: bool = True
 ) -> dict[str, Any]:
-    """The chosen members [M, N, C] and the gain of their average over the best one, on validation.
+    """The chosen members [M, N, C] and the gain of their average over the most accurate one, on validation.
 
     Without `choose` all are averaged, for a validation split too small to choose by.
 
@@ -157,9 +158,9 @@ def score_ensemble(
 
 
 def verdict(result: dict[str, Any]) -> str:
-    """What `score_ensemble` found, in two lines: how many runs are averaged, and what that gains."""
-    n = len(result["chosen"])
-    if n == 1:
-        return "The best run alone:\nno other lowers the log loss of the average"
+    """What `score_ensemble` found, in two lines: the gain of averaging, cross-fitted. Each half may have
+    other members, or one alone, so it is not the gain of the chosen members."""
+    if len(result["chosen"]) == 1:
+        return "One run alone, that of the lowest log loss:\nno other lowers it in an average"
     gain = describe_gain(result["cross_fitted_against_best"])
-    return f"{n} runs averaged, cross-fitted, against the best alone:\n{gain}"
+    return f"Averaging, members chosen on the other half, against the most accurate run:\n{gain}"

@@ -9,7 +9,8 @@ import pandas as pd
 
 from fer_utils.analysis.audit import picture_table
 from fer_utils.analysis.near_copies import near_copies
-from fer_utils.competition import Competition, Split
+from fer_utils.competition import Competition, DataError
+from fer_utils.data.corrections import apply_fixes
 from fer_utils.demo.dataset import demo_truth
 from fer_utils.files import atomic_write
 from fer_utils.learning.metrics import accuracy_of
@@ -111,17 +112,31 @@ def describe_wrong_labels(competition: Competition, doubts: pd.DataFrame | None,
     return f"Doubts that are really wrong labels: {found}. So review from the top, and stop in time."
 
 
-def write_suggestions(path: Path, doubts: pd.DataFrame, split: Split) -> None:
+def write_suggestions(path: Path, doubts: pd.DataFrame, competition: Competition) -> str:
     """Write a CSV for `label_fixes`: one row per doubtful label, its column `label` to be edited; not those
     whose id names several pictures. An existing file is kept, since a person may have edited it.
 
     `label` is the suggestion where it is clear, and the given label where a person should look first.
+    Returns what the file holds, in words; loudly, if it was kept and is not what would have been written.
     """
-    if path.exists():
-        return
+    split = competition.train
     label = np.where(doubts.clear, doubts.suggested, doubts.given)
     table = doubts.assign(id=split.ids[doubts.row], label=label)
     unique = ~pd.Series(split.ids).duplicated(keep=False)[doubts.row].to_numpy()
     columns = ["id", "given", "label", "suggested", "given_probability", "suggested_probability"]
-    with atomic_write(path) as temporary:
-        table.loc[unique, columns].round(3).to_csv(temporary, index=False)
+    text = table.loc[unique, columns].round(3).to_csv(index=False, lineterminator="\n")
+    if not path.exists():
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+    if path.read_bytes() == text.encode():
+        words = f"`{path.name}` in the run's folder lists {unique.sum():,} of them. Its column `label` holds"
+        return f"{words} the suggestion where it is clear, else the given label."
+    try:
+        effect = apply_fixes(competition, path)[1].removeprefix("label_fixes: ").rsplit(" (", 1)[0]
+        effect = f"This page measures the gain of that file: {effect}"
+    except DataError as error:
+        effect = f"Its gain is not measured: {error}"
+    return (
+        f"**`{path.name}` in the run's folder is not this list.** It was there already, edited or from other "
+        f"networks, and is kept. {effect}. For a new one, move it away and run this page again."
+    )

@@ -16,16 +16,16 @@ import pandas as pd
 
 from fer_utils.analysis.comparison import resampled_accuracies
 from fer_utils.analysis.small_trainings import STRENGTHS
-from fer_utils.config import PRESETS, Config
-from fer_utils.files import REPOSITORY
+from fer_utils.config import AUGMENTATION, PRESETS, Config
+from fer_utils.files import shown_path
 from fer_utils.learning.metrics import holm
 from fer_utils.run.finished_run import Run
 
 CHANGES = {
     "longer": "twice the epochs",
-    "augmented": "stronger augmentation",
-    "average": "averaging seeds",
-    "fixed": "correcting the clearly doubtful labels",
+    "augmented": "default augmentation instead of light",
+    "average": "averaging seeds (against their mean)",
+    "fixed": "labels as in label_fixes.csv",
     "half": "twice the pictures (estimated)",
 }
 MOST = 3  # things to advise
@@ -38,13 +38,15 @@ def changes_table(run: Run, labels: np.ndarray, variants: Variants | None) -> pd
 
     Returns:
         A row per change: its `name` and `change`, in words; `gain` in points of validation accuracy, its 95 %
-        interval `low` and `high` over pictures and seeds, and `p`, nan where not measured; `significant`,
-        whether p, corrected for the number of changes (Holm 1979), is below 0.05, never with a single seed;
-        `why` it is not measured.
+        interval `low` and `high` over pictures and seeds (for "average": over pictures), and `p`, nan where
+        not measured; `significant`, whether p, corrected for the number of changes (Holm 1979), is below
+        0.05, never with a single seed; `why` it is not measured.
     """
     right = {name: _correct(runs, labels) for name, runs in (variants or {}).items()}
-    rows = []
-    for name, change in CHANGES.items():
+    changes, rows = dict(CHANGES), []
+    if all(getattr(run.config, name) == STRENGTHS.get(name, 0) for name in AUGMENTATION):
+        changes["augmented"] = "this run's augmentation instead of light"
+    for name, change in changes.items():
         why = _why_not(name, run, right)
         gain = {} if why else _gain(name, variants, labels)
         rows.append({"name": name, "change": change, "significant": False, "why": why} | gain)
@@ -71,7 +73,7 @@ def _why_not(name: str, run: Run, right: Mapping[str, np.ndarray]) -> str:
     if name not in right:
         return "not measured"
     if name == "half" and not error_falls(right["half"], right["base"]):
-        return "not measurable here: the error does not fall"
+        return "the error does not fall measurably"
     return ""
 
 
@@ -194,7 +196,7 @@ def _measurement(row: pd.Series, variants: Variants, again: dict[str, Any]) -> s
     same = {"study_epochs": config.epochs, "study_width": config.width, "study_seeds": more}
     return (
         f"**Undecided: {row.change}**, {_points(row)}. {more} seeds of each small training, not {seeds}, "
-        f"would show a gain of about {seen:.1f} points or more, in about "
+        f"would narrow the interval to about ±{seen:.1f} points, in about "
         f"{duration(seconds * (more / seeds - 1))}:\n\n{_block(_line('04_error_analysis', again | same))}"
     )
 
@@ -207,8 +209,8 @@ def _step(row: Any, run: Run, variants: Variants, data: str) -> str:
         epochs, tried = run.config.epochs, variants["base"][0].config.epochs
         recipes[0]["epochs"], seconds = 2 * epochs, 2 * seconds
         if tried < epochs:
-            expected = f"gain not measurable here**; from {tried} to {2 * tried} epochs it was "
-            expected += f"{_points(row)}, expect less after {epochs}"
+            expected = f"the gain from {epochs} to {2 * epochs} epochs was not measured**; from {tried} to "
+            expected += f"{2 * tried} epochs of the small network it was {_points(row)}, so expect less"
     elif row.name == "augmented":
         recipes[0] |= STRENGTHS
     elif row.name == "fixed":
@@ -218,6 +220,7 @@ def _step(row: Any, run: Run, variants: Variants, data: str) -> str:
         seeds = range(run.config.seed + 1, run.config.seed + len(variants["base"]))
         recipes = [{"seed": seed, "out": f"{out}-seed{seed}"} for seed in seeds]
         seconds *= len(seeds)
+        note = " It may be nothing against the best of them; `05_ensemble` measures that."
     commands = [_training(run, data, recipe) for recipe in recipes]
     if row.name == "average":
         members = ", ".join([shown_path(run.out), *(recipe["out"] for recipe in recipes)])
@@ -254,11 +257,6 @@ def _line(notebook: str, parameters: Mapping[str, Any]) -> str:
 
 def _block(*lines: str) -> str:
     return "\n".join(["```", *lines, "```"])
-
-
-def shown_path(path: Any) -> str:
-    """A path as it is typed in the folder of the project."""
-    return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)
 
 
 def _points(row: Any) -> str:

@@ -57,14 +57,14 @@ def headlines(run: Run, table: pd.DataFrame) -> str:
     if len(errors):
         pair, confident = confused_pairs(table).iloc[0], int((errors.confidence > 0.8).sum())
         lines += [
-            f"Most confused: {pair.pair}, {100 * pair.share:.0f} % of the {len(errors):,} errors, mostly "
-            f"{pair.mostly}.",
+            f"Most confused: {pair.pair}, {100 * pair.share:.0f} % of the {len(errors):,} errors; "
+            f"{pair.mostly_errors:,} of {pair.errors:,} are {pair.mostly}.",
             f"Errors with more than 80 % certainty: {confident:,}."
             + " Look for wrong labels among them first." * (confident > 0),
         ]
     gap = 100 * (table.confidence.mean() - scores["accuracy"])
     side = "higher" if gap > 0 else "lower"
-    lines.append(f"Its certainty is {abs(gap):.1f} points {side} than its accuracy, on average.")
+    lines.append(f"Its mean certainty is {abs(gap):.1f} points {side} than its accuracy.")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -73,7 +73,8 @@ def describe_calibration(report: pd.DataFrame) -> str:
     before, after = (100 * report.calibration_error[name] for name in ("as it is", "calibrated"))
     verdict = "One temperature makes it better" if after < before else "One temperature does not help here"
     return (
-        f"**{verdict}:** certainty and accuracy differ by {before:.1f} points on average, and by {after:.1f} "
-        f"at a temperature of {report.temperature['calibrated']:.2f}; log loss "
-        f"{report.log_loss['as it is']:.3f} and {report.log_loss['calibrated']:.3f}. No answer changes."
+        f"**{verdict}:** the calibration error (the mean gap between certainty and accuracy, over bins of "
+        f"certainty) is {before:.1f} points as it is and {after:.1f} calibrated, each half by "
+        f"the other; log loss {report.log_loss['as it is']:.3f} and {report.log_loss['calibrated']:.3f}. "
+        f"Fitted on all, the temperature is {report.temperature['calibrated']:.2f}. No answer changes."
     )

@@ -98,14 +98,14 @@ def sanity_check(
 
     Returns:
         Mean rank correlations of a map: `shuffled`, with that of the network with shuffled weights; `others`,
-        with that of another picture, which is high if all faces are in the middle. `n` pictures; those with
-        an empty map are left out.
+        with that of another picture, which is high if all faces are in the middle. `n` of `of` pictures;
+        those with an empty map among these maps are left out.
     """
     from scipy.stats import spearmanr
 
     shuffled, others = grad_cam(shuffle_weights(model, images), images, classes), np.roll(maps, 1, axis=0)
     rows = np.flatnonzero(np.all([part.any((1, 2)) for part in (maps, shuffled, others)], axis=0))
-    check: dict[str, float] = {"n": len(rows)}
+    check: dict[str, float] = {"n": len(rows), "of": len(maps)}
     for name, part in (("shuffled", shuffled), ("others", others)):
         values = [spearmanr(maps[i].ravel(), part[i].ravel()).statistic for i in rows]
         check[name] = float(pd.Series(values, dtype=float).mean())  # nan without any
@@ -117,6 +117,8 @@ def describe_sanity(check: dict[str, float]) -> str:
     shuffled, others = check["shuffled"], check["others"]
     if np.isnan(shuffled) or np.isnan(others):
         return "**Not measurable here:** too few pictures have a map that is not empty."
+    empty = check["of"] - check["n"]
+    left_out = f", {empty} left out for an empty map" * (empty > 0)
     words = "**The maps depend on the weights and on the picture**"
     if shuffled >= 0.5:
         words = "**Do not read these maps:** they hardly depend on the weights"
@@ -125,7 +127,7 @@ def describe_sanity(check: dict[str, float]) -> str:
         words += "where the network looks in general, not why it errs on one picture"
     return (
         f"{words} (mean rank correlation {shuffled:.2f} with the map of shuffled weights, {others:.2f} with "
-        f"the map of another picture; {check['n']} pictures)."
+        f"the map of another picture; {check['n']} pictures{left_out})."
     )
 
 

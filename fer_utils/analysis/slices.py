@@ -56,8 +56,9 @@ def _mirror_correlation(grey: np.ndarray) -> np.ndarray:
 
 
 def slice_masks(attributes: pd.DataFrame, has_copy: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
-    """The slices to test, (what, which) -> bool [N]: fifths of each attribute, and pictures with (`has_copy`)
-    and without a copy in the training split."""
+    """The slices to test, (what, which) -> bool [N]: fifths of each attribute, unequal or fewer where many
+    pictures share a value (a face has one of 13 sizes), and pictures with (`has_copy`) and without a copy in
+    the training split."""
     masks = {}
     for name in attributes:
         fifths = pd.qcut(attributes[name], 5, duplicates="drop")

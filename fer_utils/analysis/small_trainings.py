@@ -5,7 +5,7 @@ Each is an ordinary run in its own folder: an interrupted one resumes, and a fin
 
 from __future__ import annotations
 
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,8 +80,7 @@ def variant_runs(
 
     Returns:
         name -> a run for each seed: "base"; "quarter" and "half" of the pictures; "longer", twice the epochs;
-        "augmented", with the default strengths of `Config`; "fixed", with the fixes (if they cannot be used,
-        the reason is printed).
+        "augmented", with the default strengths of `Config`; "fixed", with the fixes, if they can be used.
     """
     if competition.test is not None:  # its labels are not used, even if the data has them
         competition = replace(competition, test=competition.test.without_labels())
@@ -95,10 +94,8 @@ def variant_runs(
         "augmented": (replace(config, **STRENGTHS), train),
     }
     if fixes is not None:
-        try:
+        with suppress(DataError):  # `write_suggestions` says why
             variants["fixed"] = (config, apply_fixes(competition, fixes)[0])
-        except DataError as error:
-            print(f"the fixes are not measured: {error}")
     runs: dict[str, list[Run]] = {name: [] for name in variants}
     seeds = range(config.seed, config.seed + n_seeds)
     for seed, name in bar([(seed, name) for seed in seeds for name in variants], "small trainings"):
@@ -129,15 +126,17 @@ def small_trainings(
 
     Returns:
         The `variant_runs`; the `doubtful_labels` of the training split, None without cleanlab; and how many
-        these are and how far to trust them, in words.
+        these are, how far to trust them and which file lists them, in words.
     """
     folder = run.out / "studies" / f"width{width:g}-epochs{epochs}"
     labels = competition.train.labels
     config = study_config(run.config, folder, len(labels), epochs, width)
     probs = out_of_fold_probs(replace(config, epochs=round(1.25 * epochs)), competition, n_folds)
     doubts, fixes = doubtful_labels(probs, labels, competition.class_names), None
+    words = describe_doubts(doubts, len(labels), (probs.argmax(1) == labels).mean())
     if doubts is not None and run.config.label_fixes == "none":
         fixes = run.out / "label_fixes.csv"
-        write_suggestions(fixes, doubts, competition.train)
-    words = describe_doubts(doubts, len(labels), (probs.argmax(1) == labels).mean())
+        words += f"\n\n{write_suggestions(fixes, doubts, competition)}"
+    elif doubts is not None:
+        words += "\n\nNo file lists them: this run was trained with `label_fixes` already."
     return variant_runs(config, competition, fixes, n_seeds), doubts, words

@@ -90,11 +90,12 @@ def recall_bars(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def reliability(table: pd.DataFrame, ax: Axes, label: str = "", color: str = BLUE) -> Axes:
-    """Accuracy against confidence, from `metrics.calibration_table`; dot area shows the number of images."""
-    ax.plot([0, 1], [0, 1], color=DARK, lw=1, ls=":")
-    ax.plot(table.confidence, table.accuracy, color=color, lw=1)
-    ax.scatter(table.confidence, table.accuracy, 10 + 200 * table.n / table.n.sum(), color=color, label=label)
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    """Accuracy against certainty, from `metrics.calibration_table`; dot area shows the number of images."""
+    sure, right = 100 * table.confidence, 100 * table.accuracy
+    ax.plot([0, 100], [0, 100], color=DARK, lw=1, ls=":")
+    ax.plot(sure, right, "o-", ms=3, color=color, lw=1, label=label)  # dots of one size for the legend
+    ax.scatter(sure, right, 10 + 200 * table.n / table.n.sum(), color=color, clip_on=False, zorder=3)
+    ax.set(xlabel="certainty (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
     ax.set_title("Calibration")
     return ax
 
@@ -168,7 +169,7 @@ def coverage(table: pd.DataFrame, ax: Axes) -> Axes:
     points = 100 * table
     ax.fill_between(points.coverage, points.ci_low, points.ci_high, color=BLUE, alpha=0.2, lw=0)
     ax.plot(points.coverage, points.accuracy, "o-", ms=4, color=BLUE)
-    ax.set(xlabel="most confident predictions kept (%)", ylabel="accuracy among them (%)")
+    ax.set(xlabel="most certain predictions kept (%)", ylabel="accuracy among them (%)")
     ax.set_title("Accuracy against coverage")
     return ax
 
@@ -192,7 +193,7 @@ def region_boxes(mean_face: np.ndarray, regions: Mapping[str, tuple[slice, slice
         size = columns.stop - columns.start, rows.stop - rows.start
         ax.add_patch(Rectangle((left, top), *size, fill=False, color=YELLOW, lw=1.5))
         box = {"facecolor": YELLOW, "pad": 0.5, "lw": 0}
-        ax.text(left + 0.5, top + 0.5, name, fontsize=7, va="top", bbox=box)
+        ax.text(left + 0.5, top + 0.5, name, fontsize=9, va="top", bbox=box)
     ax.set(xticks=[], yticks=[], title="Hidden regions")
     ax.grid(visible=False)
     return ax
@@ -243,5 +244,4 @@ def slice_gaps(table: pd.DataFrame, ax: Axes) -> Axes:
     names = [f"{row.what} {row.which} (n = {row.n:,})" for row in table.itertuples()]
     intervals(names, 100 * table[["gap", "low", "high"]], ax, "gap", (table.p_corrected < 0.05).to_numpy())
     ax.set(xlabel="points of accuracy above what its classes reach, 95 % interval", title="Slices")
-    ax.tick_params(axis="y", labelsize=8)
     return ax

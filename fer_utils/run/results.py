@@ -14,6 +14,8 @@ from fer_utils.learning.training_loop import Learner
 from fer_utils.run.finished_run import Run
 from fer_utils.run.folder import RunFolder
 
+DRAWN = "Drawn demo faces: no number here says anything of real ones."
+
 
 def write_results(
     learner: Learner, competition: Competition, folder: RunFolder, out_of_time: bool = False
@@ -92,7 +94,7 @@ def headline(run: Run, competition: Competition) -> str:
         causes = run.config.warnings or ["train longer (epochs), or look at the labels with `01_eda`"]
         lines.append(f"**Not shown to be better than guessing**: {'; '.join(causes)}.")
     if competition.is_demo:
-        lines.append("Drawn demo faces: no number here says anything of real ones.")
+        lines.append(DRAWN)
     return "\n\n".join(lines)
 
 

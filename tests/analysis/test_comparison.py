@@ -48,7 +48,9 @@ def test_a_planted_gain_is_found_with_its_faces(run, tmp_path):
     assert result["gained"].tolist() == list(range(600, 650))
     assert result["lost"].tolist() == list(range(5))
     assert result["verdict"] == "evidence of a gain"
-    assert "gained 50, lost 5" in describe_comparison(result)
+    text = describe_comparison(result)
+    assert "gained 50, lost 5" in text
+    assert text.startswith(f"{new[0].out.name} against {old[0].out.name}: +4.50 points")
     assert compare(old, new)["verdict"] == "evidence of a loss"
     test = result["tests"].iloc[0]
     assert (test.run, test.against, test.gained, test.lost) == (new[0].out.name, old[0].out.name, 50, 5)
@@ -80,6 +82,22 @@ def test_the_luck_of_seeds_widens_the_interval(run, tmp_path):
         runs_like(run, tmp_path, [places < n for n in (600, 605, 610)], labels),
     )
     assert steady["verdict"] == "evidence of a gain"
+
+
+def test_it_is_said_how_the_recipes_differ(run, tmp_path):
+    labels = np.arange(40) % 4
+    one, seed = runs_like(run, tmp_path, [labels == 0, labels == 1], labels)
+    other = dataclasses.replace(seed, config=dataclasses.replace(seed.config, epochs=7))
+    same = dataclasses.replace(one, config=dataclasses.replace(one.config, device="cpu", out="b"))
+    elsewhere = dataclasses.replace(seed, fingerprint="trained on more")
+    for old, words in (
+        (seed, "They differ in nothing but the seed: this is one recipe"),
+        (same, "They differ in nothing: this is one recipe"),
+        (other, f"differ in their parameters (epochs: 7 there, 1 now; there: {other.out.name})"),
+        (elsewhere, "other data to train on"),
+    ):
+        assert words in describe_comparison(compare([one], [old]))
+    assert compare([one, seed], [other])["names"] == [f"{one.out.name} and 1 more", other.out.name]
 
 
 def test_other_pictures_labels_or_classes_are_refused(run, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fer_utils.analysis.ensemble import score_ensemble, verdict
+from fer_utils.analysis.ensemble import choose_members, score_ensemble, verdict
 
 NAMES = ("happy", "sad")
 LABELS = np.random.default_rng(0).integers(0, 2, 600)
@@ -22,7 +22,7 @@ def independent(n, accuracy=0.8):
 
 def test_a_gain_is_said_where_errors_differ():
     text = verdict(score_ensemble(independent(5), LABELS, NAMES))
-    assert text.startswith("5 runs averaged, cross-fitted, against the best alone:\n+")
+    assert text.startswith("Averaging, members chosen on the other half, against the most accurate run:\n+")
     assert text.endswith("evidence of a gain") and "no evidence" not in text
 
 
@@ -30,7 +30,7 @@ def test_no_gain_is_said_where_errors_are_nearly_the_same():
     right = np.arange(len(LABELS)) % 5 > 0
     runs = np.stack([member(right ^ (np.arange(len(LABELS)) == k), 0.7 + 0.1 * k) for k in range(3)])
     text = verdict(score_ensemble(runs, LABELS, NAMES))
-    assert text.endswith("no evidence of a difference") or text.startswith("The best run alone")
+    assert text.endswith("no evidence of a difference") or text.startswith("One run alone")
 
 
 def test_a_loss_is_said():
@@ -43,7 +43,19 @@ def test_the_best_alone_is_no_ensemble():
     good, bad = member(np.arange(len(LABELS)) % 10 > 0), member(np.arange(len(LABELS)) % 2 > 0, 0.99)
     result = score_ensemble(np.stack([good, bad]), LABELS, NAMES)
     assert result["chosen"] == [0]
-    assert verdict(result) == "The best run alone:\nno other lowers the log loss of the average"
+    assert verdict(result) == "One run alone, that of the lowest log loss:\nno other lowers it in an average"
+
+
+def test_no_number_of_averaged_runs_is_named_where_a_half_averages_none():
+    """The second run helps on one half of the pictures only, so the other half chooses the first alone."""
+    half = np.random.default_rng(0).permutation(len(LABELS)) < len(LABELS) // 2
+    rng = np.random.default_rng(1)
+    first, wrong = member(rng.random(len(LABELS)) < 0.8), member(np.zeros(len(LABELS), bool), 0.99)
+    second = np.where(half[:, None], member(rng.random(len(LABELS)) < 0.8), wrong)
+    runs = np.stack([first, second])
+    assert [choose_members(runs[:, part], LABELS[part]) for part in (half, ~half)][1] == [0]
+    result = score_ensemble(runs, LABELS, NAMES) | {"chosen": [0, 1]}
+    assert "2 runs" not in verdict(result) and "members chosen on the other half" in verdict(result)
 
 
 @pytest.mark.parametrize("seed", range(3))

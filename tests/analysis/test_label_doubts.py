@@ -50,12 +50,20 @@ def test_suggestions_are_what_training_reads_and_are_never_overwritten(tiny, tmp
     odds = {"given_probability": [0.1, 0.1, 0.3], "suggested_probability": [0.8, 0.7, 0.4]}
     table = pd.DataFrame(rows | odds | {"clear": [True, True, False]})
     path = tmp_path / "label_fixes.csv"
-    doubts.write_suggestions(path, table, tiny.train)
+    fresh = doubts.write_suggestions(path, table, tiny)
+    assert fresh.startswith("`label_fixes.csv` in the run's folder lists 3 of them.")
+    assert doubts.write_suggestions(path, table, tiny) == fresh  # read again: the same list
     train, _ = apply_fixes(tiny, path)
     assert [tiny.class_names[train.labels[row]] for row in (4, 7, 0)] == ["sad", "happy", "angry"]
     path.write_text("id,given,label\n4,angry,drop\n")
-    doubts.write_suggestions(path, table, tiny.train)
+    kept = doubts.write_suggestions(path, table, tiny)
     assert path.read_text() == "id,given,label\n4,angry,drop\n"
+    assert kept.startswith("**`label_fixes.csv` in the run's folder is not this list.**")
+    assert "0 labels changed, 1 pictures left out. For a new one, move it away" in kept
+    path.write_text("id,given,label\n4,angry,joyfull\n")
+    kept = doubts.write_suggestions(path, table, tiny)
+    assert "Its gain is not measured: " in kept and "row 2: unknown label 'joyfull'" in kept
+    assert "joyfull" in path.read_text()
 
 
 def test_conflicts_of_near_copies_are_counted_by_pair():
@@ -117,6 +125,7 @@ def test_pictures_that_share_an_id_are_left_out_of_the_suggestions(tiny, tmp_pat
     train = dataclasses.replace(tiny.train, ids=np.where(np.arange(60) == 5, "4", tiny.train.ids))
     columns = {"row": [4, 7], "given": ["angry", "neutral"], "suggested": ["sad", "happy"]}
     table = pd.DataFrame(columns | {"given_probability": 0.1, "suggested_probability": 0.8, "clear": True})
-    doubts.write_suggestions(tmp_path / "f.csv", table, train)
+    words = doubts.write_suggestions(tmp_path / "f.csv", table, dataclasses.replace(tiny, train=train))
+    assert "lists 1 of them" in words
     assert pd.read_csv(tmp_path / "f.csv").id.tolist() == [7]
     apply_fixes(dataclasses.replace(tiny, train=train), tmp_path / "f.csv")

@@ -68,7 +68,24 @@ def test_what_helps_and_harms_is_told_from_what_may_be_chance(run, variants_of):
     assert table.gain.is_monotonic_decreasing and (table.low < table.gain).all()
     words = next_steps.describe_changes(table, variants)
     assert "Helps: twice the epochs, twice the pictures (estimated)." in words
-    assert "Harms: stronger augmentation." in words and "2 seeds of each training" in words
+    assert "Harms: this run's augmentation instead of light." in words and "2 seeds of each training" in words
+    assert table.change["fixed"] == "labels as in label_fixes.csv"  # whatever that file holds
+
+
+def test_augmentation_is_called_that_of_the_run_only_where_it_is(run, variants_of):
+    variants = variants_of(base=(0.7, 0.71), augmented=(0.8, 0.81))
+    for changes, words in (({}, "this run's"), ({"rotate": 5.0}, "default"), ({"shear": 5.0}, "default")):
+        other = dataclasses.replace(run, config=dataclasses.replace(run.config, **changes))
+        table = next_steps.changes_table(other, LABELS, variants)
+        assert table.change[0] == f"{words} augmentation instead of light"
+
+
+def test_averaging_is_against_the_mean_and_resamples_pictures_alone(run, variants_of):
+    """Two seeds of 50 and 90 %: the mean of their probabilities follows one, whatever seeds are drawn."""
+    table = next_steps.changes_table(run, LABELS, variants_of(base=(0.5, 0.9), longer=(0.5, 0.9)))
+    width = (table.high - table.low).set_axis(table.name)
+    assert width["average"] < 0.3 * width["longer"]
+    assert "(against their mean)" in table.change[table.name == "average"].item()
 
 
 def test_a_single_seed_proves_nothing(run, variants_of):
@@ -76,7 +93,7 @@ def test_a_single_seed_proves_nothing(run, variants_of):
     table = next_steps.changes_table(run, LABELS, variants).set_index("name")
     assert table.gain["longer"] > 15 and not table.significant.any()
     assert table.why["average"] == "not measured: needs two seeds"
-    assert np.isnan(table.gain["half"]) and "not measurable here" in table.why["half"]
+    assert np.isnan(table.gain["half"]) and table.why["half"] == "the error does not fall measurably"
     words = next_steps.describe_changes(table, variants)
     assert "Helps: nothing, measurably" in words and "set study_seeds to 2" in words
 
@@ -91,7 +108,7 @@ def test_noise_is_not_continued_to_twice_the_pictures(run, variants_of):
     """82.7, 84.5 and 82.9 %: the error does not fall, so more pictures neither help nor harm."""
     variants = variants_of(**NOISE)
     row = next_steps.changes_table(run, LABELS, variants).set_index("name").loc["half"]
-    assert np.isnan(row.gain) and row.why == "not measurable here: the error does not fall"
+    assert np.isnan(row.gain) and row.why == "the error does not fall measurably"
     curve = next_steps.learning_curve_table(variants, LABELS, 400)
     assert curve.n.tolist() == [100, 200, 400] and not curve.estimated.any()
     assert next_steps.describe_learning_curve(curve).startswith("**Not measurable here.**")
@@ -180,8 +197,8 @@ def test_a_gain_of_few_epochs_is_not_promised_to_a_long_training(run, variants_o
         promised = "**1. Try twice the epochs: +10.0 points" in text
         assert promised == (epochs == 1)
         last = (
-            "**2. Try twice the epochs: gain not measurable here**; from 1 to 2 epochs it was +10.0 points"
-            in text
+            "**2. Try twice the epochs: the gain from 46 to 92 epochs was not measured**; from 1 to 2 epochs "
+            "of the small network it was +10.0 points" in text
         )
         assert last == (epochs == 46)
 
@@ -192,6 +209,7 @@ def test_averaging_is_advised_with_all_its_commands(run, variants_of, monkeypatc
     changes.loc[changes.name == "average", ["gain", "low", "high", "significant"]] = 2.0, 1.0, 3.0, True
     training, ensemble = list(commands_in(advice(run, changes, variants)))[:2]
     assert training[1]["seed"] == "1" and ensemble[0] == "notebooks/05_ensemble.ipynb"
+    assert "It may be nothing against the best of them" in advice(run, changes, variants)
     assert ensemble[1]["runs"] == f"{run.out}, {training[1]['out']}"
 
 
@@ -200,6 +218,10 @@ def test_too_little_evidence_names_the_measurement_that_would_decide(run, varian
     text = advice(run, next_steps.changes_table(run, LABELS, variants), variants)
     assert text.startswith("**No change helps measurably, so none is advised.**") and "Try" not in text
     assert "**Undecided: " in text and "4 seeds of each small training, not 2" in text
+    table = next_steps.changes_table(run, LABELS, variants)
+    row = table[table.change == re.search(r"Undecided: (.*?)\*\*", text)[1]].iloc[0]
+    half = (row.high - row.low) / 2 / np.sqrt(2)
+    assert f"would narrow the interval to about ±{half:.1f} points" in text
     ((notebook, parameters),) = commands_in(text)
     assert notebook == "notebooks/04_error_analysis.ipynb" and parameters["study_seeds"] == "4"
     nothing = advice(run, next_steps.changes_table(run, LABELS, None), None)
@@ -210,7 +232,7 @@ def test_too_little_evidence_names_the_measurement_that_would_decide(run, varian
 def test_what_harms_or_is_there_already_is_not_advised(run, variants_of):
     variants = variants_of(base=(0.7, 0.71), longer=(0.5, 0.5), augmented=(0.8, 0.81))
     text = advice(run, next_steps.changes_table(run, LABELS, variants), variants)  # it has default strengths
-    assert "twice the epochs" not in text and "stronger augmentation" not in text
+    assert "twice the epochs" not in text and "augmentation" not in text
 
 
 def test_durations_have_the_unit_that_people_use():

@@ -150,9 +150,9 @@ def test_headlines_say_what_is_there(runs, tiny):
     labels, preds = np.arange(20) % 4, np.where(np.arange(20) % 4 == 2, 3, np.arange(20) % 4)
     text = headlines(*answers(runs[0], tiny, preds, labels, 0.9))
     assert "75.0 %" in text and "Never predicted: sad." in text
-    assert "Most confused: neutral / sad, 100 % of the 5 errors, mostly sad taken for neutral." in text
+    assert "Most confused: neutral / sad, 100 % of the 5 errors; 5 of 5 are sad taken for neutral." in text
     assert "Errors with more than 80 % certainty: 5. Look for wrong labels among them first." in text
-    assert "certainty is 15.0 points higher than its accuracy" in text
+    assert "mean certainty is 15.0 points higher than its accuracy" in text
     unsure = headlines(*answers(runs[0], tiny, preds, labels, 0.5))
     assert "Errors with more than 80 % certainty: 0." in unsure and "Look for" not in unsure
     assert "certainty is 25.0 points lower" in unsure
@@ -171,10 +171,9 @@ def test_calibration_is_praised_only_where_it_helps():
         return describe_calibration(pd.DataFrame(rows, ["as it is", "calibrated"]))
 
     good, bad = sentence(0.048, 0.025), sentence(0.02, 0.03)
-    assert (
-        good.startswith("**One temperature makes it better:**")
-        and "4.8 points on average, and by 2.5" in good
-    )
+    assert good.startswith("**One temperature makes it better:**")
+    assert "is 4.8 points as it is and 2.5 calibrated, each half by the other" in good
+    assert "Fitted on all, the temperature is 0.84." in good
     assert bad.startswith("**One temperature does not help here:**")
 
 

@@ -66,12 +66,14 @@ def test_the_evidence_lies_where_the_network_looks():
 def test_shuffled_weights_change_the_maps(run, valid):
     maps = saliency.grad_cam(run.model, valid.images, valid.labels)
     check = saliency.sanity_check(run.model, valid.images, valid.labels, maps)
-    assert check["n"] > 5
+    assert 5 < check["n"] <= check["of"] == len(maps)
     assert check["shuffled"] < 0.5
 
 
 def test_maps_are_trusted_as_far_as_they_were_checked():
-    good = {"shuffled": -0.07, "others": 0.2, "n": 593}
+    good = {"shuffled": -0.07, "others": 0.2, "n": 593, "of": 600}
+    assert saliency.describe_sanity(good).endswith("; 593 pictures, 7 left out for an empty map).")
+    assert saliency.describe_sanity(good | {"of": 593}).endswith("; 593 pictures).")
     assert saliency.describe_sanity(good).startswith("**The maps depend on the weights and on the picture**")
     alike = saliency.describe_sanity(good | {"others": 0.73})
     assert "much alike for all pictures" in alike and "not why it errs on one picture" in alike

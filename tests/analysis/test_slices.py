@@ -95,6 +95,17 @@ def test_combinations_are_found_in_one_half_and_tested_on_the_other():
     assert found.n.sum() <= 3000
 
 
+def test_slices_of_a_property_with_few_values_are_unequal():
+    """A face has one of 13 sizes; brightness differs from picture to picture."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (500, 1, 24, 24)).astype(np.uint8)
+    attributes = slices.attribute_table(images, images[:50])
+    assert attributes["face size"].nunique() <= 13 < attributes.brightness.nunique()
+    masks = slices.slice_masks(attributes, np.zeros(500, bool))
+    sizes = {name: {mask.sum() for (what, _), mask in masks.items() if what == name} for name in attributes}
+    assert sizes["brightness"] == {100} and sizes["face size"] != {100}
+
+
 def test_small_slices_are_left_out():
     attributes, _, _, _ = planted(100)
     known = np.arange(100) < 10

@@ -316,11 +316,12 @@ def test_predicted_shares_stand_beside_those_of_training(ax):
 def test_reliability_draws_accuracy_over_confidence_with_dots_sized_by_n(ax):
     table = pd.DataFrame({"confidence": [0.3, 0.8], "accuracy": [0.2, 0.9], "n": [10, 30]})
     plots.reliability(table, ax, label="plain")
-    assert ax.collections[0].get_offsets().tolist() == [[0.3, 0.2], [0.8, 0.9]]
+    assert ax.collections[0].get_offsets().tolist() == [[30, 20], [80, 90]]
     small, large = ax.collections[0].get_sizes() - 10
     assert large == pytest.approx(3 * small)
-    assert list(ax.lines[0].get_xdata()) == list(ax.lines[0].get_ydata()) == [0, 1]
+    assert list(ax.lines[0].get_xdata()) == list(ax.lines[0].get_ydata()) == [0, 100]
     assert ax.get_legend_handles_labels()[1] == ["plain"]
+    assert not ax.collections[0].get_clip_on()  # a bin without a hit is drawn whole
 
 
 def test_accuracy_intervals_stand_in_order_with_their_ends(ax):

@@ -234,7 +234,7 @@ def test_demo_and_time_limit_are_said_loudly(run, competition, tmp_path, data, l
     stopped = with_metrics(better, tmp_path / "run", data, layout, out_of_time=True, epochs=1)
     page = Page(write_report(stopped, competition, tmp_path / "report.html"))
     assert "Drawn demo faces, not a competition" in page.said
-    assert "The most confident errors" in page.said and "licence" not in page.said
+    assert "The errors with most certainty" in page.said and "licence" not in page.said
     assert "Stopped by max_hours after 1 of 2 epochs" in page.said
     assert len([tag for tag in page.all("p") if tag.get("class") == "loud"]) == 2
 
@@ -329,8 +329,8 @@ def test_an_ensemble_has_a_page_of_its_own(ensemble, competition, tmp_path):
     page = Page(write_report(ensemble, competition, tmp_path / "report.html"))
     said = page.said[page.said.index("Report of the ensemble both") :]
     order = [said.index(word) for word in (
-        "of the validation pictures are named rightly", "best member",
-        "gain over the best member", "Members", "What averaging gained", "How much they agree", "By class",
+        "of the validation pictures are named rightly", "most accurate member",
+        "gain over that member", "Members", "What averaging gained", "How much they agree", "By class",
         "What is taken for what", "How sure it is", "Where it errs", "How it was made",
     )]  # fmt: skip
     assert order == sorted(order) and order[0] < 60
@@ -350,7 +350,7 @@ def test_the_gain_and_the_agreement_are_those_of_the_members(ensemble, competiti
         ({"difference": 0.1, "ci_low": -0.02, "p": 0.3}, "no evidence of a difference"),
     ):
         other = dataclasses.replace(ensemble, scores={**ensemble.scores, "against_best": {**gain, **change}})
-        (value, more) = next(fact[1:] for fact in facts(other) if fact[0] == "gain over the best member")
+        (value, more) = next(fact[1:] for fact in facts(other) if fact[0] == "gain over that member")
         assert value == f"{100 * change['difference']:+.1f} points"
         assert more.startswith(f"{100 * change['ci_low']:+.1f} to ") and more.endswith(f": {words}")
     said = Page(write_report(ensemble, None, tmp_path / "report.html")).said
