@@ -48,7 +48,7 @@ def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
 
 def near_report(table: pd.DataFrame, near: pd.DataFrame) -> dict[str, int]:
     """Count near copies, ready for JSON: pairs; pictures of a split that have one, but no exact copy, in
-    another; and pairs with two labels."""
+    another; and pairs of which both pictures are labelled."""
     first, second = (table.loc[near[name]] for name in ("first", "second"))
     codes, other_codes = (rows.label.cat.codes.to_numpy() for rows in (first, second))
     labelled = (codes >= 0) & (other_codes >= 0)
@@ -92,7 +92,10 @@ def _near(images: np.ndarray, others: np.ndarray, mirrored: bool, within: bool) 
         # The frames of a video are all alike, and would otherwise be very many pairs.
         blocks.append(block.groupby("first").head(_MOST_PER_PICTURE))
     pairs = pd.concat(blocks, ignore_index=True)
-    pairs["similarity"] = _best_correlation(images[pairs["first"]], others[pairs["second"]])
+    one, other = images[pairs["first"]], others[pairs["second"]]
+    # Only the second of them is shifted. The picture of `near_copies` that comes first is one of train, so
+    # that here it has to be the one of `others`: a pair near the threshold may be above it on one way only.
+    pairs["similarity"] = _best_correlation(one, other) if within else _best_correlation(other, one)
     return pairs[pairs.similarity >= (NEAR_MIRRORED if mirrored else NEAR)]
 
 
@@ -115,7 +118,7 @@ def unit_vectors(pictures: np.ndarray) -> np.ndarray:
 
 
 def _best_correlation(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The correlation of pairs of uint8 [N, 1, H, W] at their best shift, float32 [N]."""
+    """The correlation of pairs of uint8 [N, 1, H, W] at the best shift of the second, float32 [N]."""
     reach = max(1, images.shape[-1] // 16)
     best = np.full(len(images), -1, np.float32)
     inner = [slice(reach + shift, images.shape[-1] - reach + shift) for shift in range(-reach, reach + 1)]

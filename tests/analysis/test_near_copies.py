@@ -93,6 +93,17 @@ def test_counts_by_split_and_label():
     assert json.loads(json.dumps(report)) == report
 
 
+def test_both_ways_to_count_say_the_same():
+    """Among copies that are hardly near, a few are nearer one way round than the other."""
+    noise = np.random.default_rng(0).normal(0, 18, FACES[:100].shape)
+    hardly = np.roll(FACES[:100], 2, -1) + noise
+    data = competition(split(FACES[:100]), split(hardly.clip(0, 255)))
+    table = picture_table(data)
+    report = near_report(table, near_copies(data, table))
+    known = near_copies_of(data.valid.images, data.train.images)
+    assert 0 < report["valid_in_train"] == known.sum() < 100
+
+
 def test_nothing_near():
     noise = np.random.default_rng(0).integers(0, 256, (60, 1, 48, 48))
     data = competition(split(noise[:40]), split(noise[40:]))
@@ -135,7 +146,7 @@ def test_splits_from_one_source_and_from_two():
     other = dataclasses.replace(drawn, valid=dataclasses.replace(drawn.valid, images=blurred))
     table = picture_table(other)
     drift = split_drift(other, table)
-    assert drift.loc["train, valid"].low > 0.9 and drift.loc["train, valid"].n == "700, 300"
+    assert drift.loc["train, valid"].low > 0.9 and drift.loc["train, valid"].n == "700 and 300"
     text = " ".join(findings(audit(other, table, drift=drift)))
     assert "they differ, so expect another score there" in text
 
@@ -147,7 +158,7 @@ def test_splits_from_one_source_and_from_two():
 )  # fmt: skip
 def test_the_verdict_on_two_splits_is_that_of_the_interval(auc, low, high, said):
     drawn = make_demo(100, 60, 10, seed=1)
-    drift = pd.DataFrame({"n": "5, 5", "auc": auc, "low": low, "high": high}, ["train, valid"])
+    drift = pd.DataFrame({"n": "5 and 5", "auc": auc, "low": low, "high": high}, ["train, valid"])
     assert said in findings(audit(drawn, picture_table(drawn), drift=drift))[-1]
 
 
