@@ -57,8 +57,8 @@ def headlines(run: Run, table: pd.DataFrame) -> str:
     if len(errors):
         pair, confident = confused_pairs(table).iloc[0], int((errors.confidence > 0.8).sum())
         lines += [
-            f"Most confused: {pair.pair}, {100 * pair.share:.0f} % of the {len(errors):,} errors, mostly "
-            f"{pair.mostly}.",
+            f"Most confused: {pair.pair}, {100 * pair.share:.0f} % of the {len(errors):,} errors; "
+            f"{pair.mostly_errors:,} of {pair.errors:,} are {pair.mostly}.",
             f"Errors with more than 80 % certainty: {confident:,}."
             + " Look for wrong labels among them first." * (confident > 0),
         ]

@@ -150,7 +150,7 @@ def test_headlines_say_what_is_there(runs, tiny):
     labels, preds = np.arange(20) % 4, np.where(np.arange(20) % 4 == 2, 3, np.arange(20) % 4)
     text = headlines(*answers(runs[0], tiny, preds, labels, 0.9))
     assert "75.0 %" in text and "Never predicted: sad." in text
-    assert "Most confused: neutral / sad, 100 % of the 5 errors, mostly sad taken for neutral." in text
+    assert "Most confused: neutral / sad, 100 % of the 5 errors; 5 of 5 are sad taken for neutral." in text
     assert "Errors with more than 80 % certainty: 5. Look for wrong labels among them first." in text
     assert "certainty is 15.0 points higher than its accuracy" in text
     unsure = headlines(*answers(runs[0], tiny, preds, labels, 0.5))

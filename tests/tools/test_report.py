@@ -67,7 +67,7 @@ def test_results_come_first_and_equal_the_metrics(page, run):
     order = [page.said.index(word) for word in (
         f"{100 * scores['views']['accuracy']:.1f} % of the validation pictures", "valid accuracy, plain",
         "By class", "How it learned", "What is taken for what", "How sure it is", "Where it errs",
-        "How it was made", "Every knob", "Versions and hardware",
+        "How it was made", "Every parameter", "Versions and hardware",
     )]  # fmt: skip
     assert order == sorted(order)
     for kind in ("views", "plain"):
@@ -187,7 +187,7 @@ def test_confused_pairs_need_no_faces(run, tmp_path):
     confusion = 3 * np.eye(4, dtype=int)
     confusion[1, 3], confusion[3, 1], confusion[0, 2] = 3, 4, 1
     page = Page(write_report(with_views(run, confusion=confusion.tolist()), None, tmp_path / "report.html"))
-    assert "/ neutral 7 88 % neutral taken for <script>alert(1)</script>" in page.said
+    assert "/ neutral 7 88 % 4 neutral taken for <script>alert(1)</script>" in page.said
     assert (
         "Confusion matrix: most often neutral is taken for <script>alert(1)</script>, in 4 of 7 pictures."
         in [image["alt"] for image in page.all("img")]
