@@ -46,7 +46,7 @@ def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
     return pairs.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
 
 
-def near_report(table: pd.DataFrame, near: pd.DataFrame) -> dict[str, int]:
+def near_report(competition: Competition, table: pd.DataFrame, near: pd.DataFrame) -> dict[str, int]:
     """Count near copies, ready for JSON: pairs; pictures of a split that have one, but no exact copy, in
     another; and pairs of which both pictures are labelled."""
     first, second = (table.loc[near[name]] for name in ("first", "second"))
@@ -58,11 +58,12 @@ def near_report(table: pd.DataFrame, near: pd.DataFrame) -> dict[str, int]:
         "labelled_pairs": int(labelled.sum()),
         "conflicting_pairs": int((labelled & (codes != other_codes)).sum()),
     }
-    one, other = pd.concat([first.group, second.group]), pd.concat([second.group, first.group])
-    for here, there in PAIRS:
-        mine, exact = (table.group[table.split == name] for name in (here, there))
-        has_near = mine.isin(one[other.isin(exact).to_numpy()])
-        report[f"{here}_in_{there}"] = int((has_near & ~mine.isin(exact)).sum())
+    for pair in PAIRS:  # as 03 counts them: the pairs above are only those most alike of each picture
+        report["_in_".join(pair)] = 0
+        if competition.splits.keys() >= set(pair):
+            images, others = (competition.splits[name].images for name in pair)
+            only_near = near_copies_of(images, others) & ~copies_of(images, others)
+            report["_in_".join(pair)] = int(only_near.sum())
     return report
 
 
@@ -93,8 +94,8 @@ def _near(images: np.ndarray, others: np.ndarray, mirrored: bool, within: bool) 
         blocks.append(block.groupby("first").head(_MOST_PER_PICTURE))
     pairs = pd.concat(blocks, ignore_index=True)
     one, other = images[pairs["first"]], others[pairs["second"]]
-    # Only the second of them is shifted. The picture of `near_copies` that comes first is one of train, so
-    # that here it has to be the one of `others`: a pair near the threshold may be above it on one way only.
+    # Only the second is shifted: that of the later split, as in `near_copies`. A pair near the threshold may
+    # be above it one way round only.
     pairs["similarity"] = _best_correlation(one, other) if within else _best_correlation(other, one)
     return pairs[pairs.similarity >= (NEAR_MIRRORED if mirrored else NEAR)]
 
