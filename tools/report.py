@@ -102,7 +102,7 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
         ("network", f"{run.config.model}, width {run.config.width:g}", size),
         ("epochs", f"{training['epochs']}, epoch {training['chosen_epoch']} kept", f"seed {run.config.seed}"),
         ("training time", str(duration), hardware),
-        ("data", last_part(run.config.data), str(record.get("layout", ""))),
+        ("data", str(record.get("layout", "")), last_part(run.config.data)),
     ]
 
 
