@@ -20,7 +20,8 @@ from fer_utils.learning.models import create_model
 
 
 def same_operations(config: Config) -> v2.Compose:
-    """torchvision's transforms with the operations and strengths of `augment`, one draw for each call."""
+    """torchvision's transforms of the kinds and with the numbers of `augment`, one draw for each call. (Its
+    brightness is a factor, and it fills borders and boxes with black.)"""
     scale = (1 - config.scale, 1 + config.scale)
     return v2.Compose(
         [

@@ -153,9 +153,8 @@ class Competition:
         """A few plain lines: layout, size, counts per split and class, and the notes."""
         height, width = self.train.images.shape[2:]
         colour = ", in colour" * (self.channels == 3)
-        lines = [
-            f"{self.layout}: {self.source} ({len(self.class_names)} classes, {height}x{width} pixels{colour})"
-        ]
+        heading = ": ".join(dict.fromkeys((self.layout, self.source)))  # the demo's are the same
+        lines = [f"{heading} ({len(self.class_names)} classes, {height}x{width} pixels{colour})"]
         for name, split in self.splits.items():
             text = ", labels hidden"
             if split.labels is not None:

@@ -86,18 +86,23 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
         for what, key in ((f"views: {run.config.views}", "views"), ("plain", "plain")):
             facts.append((f"{split} accuracy, {what}", percent(scores[key]), interval(scores[key])))
         if without := scores["without_copies"]:
-            what = f"{split} accuracy without copies of earlier pictures"
+            seen = "training pictures" if split == "valid" else "training and validation pictures"
+            what = f"{split} accuracy without copies of {seen}"
             facts.append((what, percent(without), interval(without)))
     name, guess = commonest(run.metrics["valid"]["views"])
     facts.append((f"always answering {name}", f"{100 * guess:.1f} %", "for comparison"))
     record, duration = record_of(run), timedelta(seconds=round(training["seconds"]))
+    machine = record.get("environment", {})
+    hardware = str(machine.get("hardware", ""))
+    if machine.get("device") == "cpu" and (threads := machine.get("threads")):
+        hardware += f", {threads} thread{'s' * (threads != 1)} used"
     size = f"{training['parameters'] / 1e6:.2f} M parameters"
     return [
         *facts,
         ("network", f"{run.config.model}, width {run.config.width:g}", size),
-        ("epochs", f"{training['epochs']}, kept {training['chosen_epoch']}", f"seed {run.config.seed}"),
-        ("training time", str(duration), record.get("environment", {}).get("hardware", "")),
-        ("data", last_part(run.config.data), str(record.get("layout", ""))),
+        ("epochs", f"{training['epochs']}, epoch {training['chosen_epoch']} kept", f"seed {run.config.seed}"),
+        ("training time", str(duration), hardware),
+        ("data", str(record.get("layout", "")), last_part(run.config.data)),
     ]
 
 

@@ -191,6 +191,6 @@ def _config(ensemble: Ensemble) -> dict[str, Any]:
             "chooses nothing.",
             "What differs from the defaults in any member:",
         ],
-        "table": pd.DataFrame({"knob": values.keys(), "value": values.values()}),
+        "table": pd.DataFrame({"parameter": values.keys(), "value": values.values()}),
         "words": True,
     }

@@ -43,10 +43,11 @@ def figure(draw: Callable[..., Any], height: float, rows: int = 1, width: float 
 
 def _lighten(fig: Figure) -> None:
     """Make lines and dots that are drawn in colours of their own visible on dark paper."""
+    legends = [*fig.legends, *(ax.get_legend() for ax in fig.axes)]
+    lines = [line for legend in legends if legend for line in legend.get_lines()]
+    for line in lines + [line for ax in fig.axes for line in ax.lines]:
+        line.set_color(readable(line.get_color()))
     for ax in fig.axes:
-        legend = ax.get_legend()
-        for line in [*ax.lines, *(legend.get_lines() if legend else ())]:
-            line.set_color(readable(line.get_color()))
         for group in ax.collections:
             if not isinstance(group, QuadMesh):  # a heatmap's colours mean something
                 group.set_facecolor([readable(color) for color in group.get_facecolor()])

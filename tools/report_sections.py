@@ -45,7 +45,7 @@ def sections(run: Run, competition: Competition | None, note: str) -> list[dict[
 
 
 def record_of(run: Run) -> dict[str, Any]:
-    """What config.json records beside the knobs."""
+    """What config.json records beside the parameters."""
     return run.folder.record() or {}
 
 
@@ -76,7 +76,7 @@ def last_part(path: str) -> str:
 
 
 def shown_value(name: str, value: Any) -> str:
-    """The value of a knob as text."""
+    """The value of a parameter as text."""
     return last_part(str(value)) if name in PRIVATE else str(value)
 
 
@@ -114,10 +114,6 @@ def _curves(run: Run) -> dict[str, Any]:
 
     def draw(axs: np.ndarray) -> None:
         plots.learning_curves(history, axs, training["chosen_epoch"])
-        # Below, since so narrow a figure has no room for it among the lines.
-        sns.move_legend(
-            axs[1], "upper center", bbox_to_anchor=(0.5, -0.3), ncol=2, columnspacing=1, fontsize=9
-        )
 
     return {
         "title": "How it learned",
@@ -187,12 +183,13 @@ def pairs(run: Run) -> dict[str, Any]:
     answers = pd.DataFrame({"true": names[true], "predicted": names[said], "correct": true == said})
     table = confused_pairs(answers).head(5)
     table["share"] = [together(f"{100 * share:.0f} %") for share in table.share]
-    table.loc[2 * table.mostly_errors == table.errors, "mostly"] = "both ways alike"
+    table["in the commoner way"] = [f"{row.mostly_errors:,} {row.mostly}" for row in table.itertuples()]
+    table.loc[2 * table.mostly_errors == table.errors, "in the commoner way"] = "both ways alike"
     return section | {
         "lines": [
             "The pairs of classes with most errors, both ways together, with their share of all errors."
         ],
-        "table": table[["pair", "errors", "share", "mostly"]],
+        "table": table[["pair", "errors", "share", "in the commoner way"]],
         "words": True,
     }
 
@@ -227,7 +224,7 @@ def faces(run: Run, competition: Competition | None, note: str) -> dict[str, Any
 
 
 def _config(run: Run) -> dict[str, Any]:
-    def table(values: dict[str, Any], kind: str = "knob") -> pd.DataFrame:
+    def table(values: dict[str, Any], kind: str = "parameter") -> pd.DataFrame:
         texts = {name: shown_value(name, value) for name, value in values.items()}
         return pd.DataFrame({kind: texts.keys(), "value": texts.values()})
 
@@ -242,7 +239,7 @@ def _config(run: Run) -> dict[str, Any]:
         "table": table(run.config.changed()),
         "words": True,
         "folded": [
-            {"title": "Every knob", "table": table(run.config.to_dict())},
+            {"title": "Every parameter", "table": table(run.config.to_dict())},
             {"title": "Versions and hardware", "table": table(record_of(run).get("environment", {}), "what")},
         ],
     }

@@ -203,5 +203,5 @@ def split_drift(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
             some = features[chosen]
             scores = cross_val_predict(model, some, is_there, cv=folds, method="decision_function")
             auc = float(roc_auc_score(is_there, scores))
-            rows.append((f"{here}, {there}", f"{n:,}, {m:,}", auc, *auc_interval(auc, n, m)))
+            rows.append((f"{here}, {there}", f"{n:,} and {m:,}", auc, *auc_interval(auc, n, m)))
     return pd.DataFrame(rows, columns=["splits", "n", "auc", "low", "high"]).set_index("splits")

@@ -78,7 +78,7 @@ def _near_copies(report: dict[str, Any]) -> Iterator[str]:
         return
     yield (
         f"Nearly the same, but not exactly: {near['pairs']:,} pairs, and {near['mirrored_pairs']:,} "
-        f"mirrored ones; {near['valid_in_train']:,} more valid pictures "
+        f"more in which one picture is mirrored; {near['valid_in_train']:,} more valid pictures "
         f"({_percent(near['valid_in_train'], report['n']['valid'])}) have one in train."
     )
     if near["labelled_pairs"] >= 30:
@@ -89,7 +89,7 @@ def _near_copies(report: dict[str, Any]) -> Iterator[str]:
         if share > by_chance / 2:  # of one photograph, labels are not so bad
             meaning = f"any two pictures would in {_percent(by_chance, 1)}. So many of these pairs are "
             meaning += "different faces that look alike, and their labels say nothing on label noise."
-        pairs = f"Of {near['labelled_pairs']:,} such pairs with two labels"
+        pairs = f"Of the {near['labelled_pairs']:,} of these pairs whose pictures are both labelled"
         yield f"{pairs}, {_percent(share, 1)} disagree: {meaning}"
 
 
@@ -130,12 +130,12 @@ def _light_by_class(report: dict[str, Any]) -> str:
         return "Whether light tells classes apart is not measurable here: no class has 10 pictures."
     apart = [row for row in rows if row["low"] > 0.55 or row["high"] < 0.45]
     if apart:
-        row, more = apart[0], [f"{row['label']} ({row['value']}, {row['auc']:.2f})" for row in apart[1:]]
+        row, more = apart[0], ", ".join(map(_side, apart[1:]))
         step = {"redness": "hue", "blueness": "hue"}.get(row["value"], row["value"])
         return (
             f"The {row['value']} alone separates {row['label']} from the others with an AUC of {_auc(row)}: "
             f"its mean is {row['mean']:.0f}, theirs {row['others'][0]:.0f} to {row['others'][1]:.0f}. "
-            f"{'Other classes stand out too: ' + ', '.join(more) + '. ' if more else ''}A model can use that "
+            f"{'Other classes stand out too: ' + more + '. ' if more else ''}A model can use that "
             f"as a shortcut, which fails in other light; more `{step}` in augmentation weakens it."
         )
     if max(abs(bound - 0.5) for row in rows for bound in (row["low"], row["high"])) > 0.15:
@@ -149,6 +149,11 @@ def _light_by_class(report: dict[str, Any]) -> str:
         f"No class stands out by light: the AUC furthest from chance is that of the {rows[0]['value']} of "
         f"{rows[0]['label']}, {_auc(rows[0])}. Varying light in augmentation is safe."
     )
+
+
+def _side(row: dict[str, Any]) -> str:
+    side = "higher" if row["auc"] > 0.5 else "lower"
+    return f"{row['label']} ({row['value']}, {row['auc']:.2f}: {side})"
 
 
 def _auc(row: dict[str, Any]) -> str:

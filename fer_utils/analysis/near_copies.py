@@ -47,9 +47,9 @@ def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
     return pairs.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
 
 
-def near_report(table: pd.DataFrame, near: pd.DataFrame) -> dict[str, int]:
+def near_report(competition: Competition, table: pd.DataFrame, near: pd.DataFrame) -> dict[str, int]:
     """Count near copies, ready for JSON: pairs; pictures of a split that have one, but no exact copy, in
-    another; and pairs with two labels."""
+    another; and pairs of which both pictures are labelled."""
     first, second = (table.loc[near[name]] for name in ("first", "second"))
     codes, other_codes = (rows.label.cat.codes.to_numpy() for rows in (first, second))
     labelled = (codes >= 0) & (other_codes >= 0)
@@ -59,11 +59,12 @@ def near_report(table: pd.DataFrame, near: pd.DataFrame) -> dict[str, int]:
         "labelled_pairs": int(labelled.sum()),
         "conflicting_pairs": int((labelled & (codes != other_codes)).sum()),
     }
-    one, other = pd.concat([first.group, second.group]), pd.concat([second.group, first.group])
-    for here, there in PAIRS:
-        mine, exact = (table.group[table.split == name] for name in (here, there))
-        has_near = mine.isin(one[other.isin(exact).to_numpy()])
-        report[f"{here}_in_{there}"] = int((has_near & ~mine.isin(exact)).sum())
+    for pair in PAIRS:  # as 03 counts them: the pairs above are only those most alike of each picture
+        report["_in_".join(pair)] = 0
+        if competition.splits.keys() >= set(pair):
+            images, others = (competition.splits[name].images for name in pair)
+            only_near = near_copies_of(images, others) & ~copies_of(images, others)
+            report["_in_".join(pair)] = int(only_near.sum())
     return report
 
 
@@ -93,7 +94,10 @@ def _near(images: np.ndarray, others: np.ndarray, mirrored: bool, within: bool) 
         # The frames of a video are all alike, and would otherwise be very many pairs.
         blocks.append(block.groupby("first").head(_MOST_PER_PICTURE))
     pairs = pd.concat(blocks, ignore_index=True)
-    pairs["similarity"] = _best_correlation(images[pairs["first"]], others[pairs["second"]])
+    one, other = images[pairs["first"]], others[pairs["second"]]
+    # Only the second is shifted: that of the later split, as in `near_copies`. A pair near the threshold may
+    # be above it one way round only.
+    pairs["similarity"] = _best_correlation(one, other) if within else _best_correlation(other, one)
     return pairs[pairs.similarity >= (NEAR_MIRRORED if mirrored else NEAR)]
 
 
@@ -116,7 +120,7 @@ def unit_vectors(pictures: np.ndarray) -> np.ndarray:
 
 
 def _best_correlation(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The correlation of pairs of uint8 [N, 1, H, W] at their best shift, float32 [N]."""
+    """The correlation of pairs of uint8 [N, 1, H, W] at the best shift of the second, float32 [N]."""
     reach = max(1, images.shape[-1] // 16)
     best = np.full(len(images), -1, np.float32)
     inner = [slice(reach + shift, images.shape[-1] - reach + shift) for shift in range(-reach, reach + 1)]

@@ -19,14 +19,14 @@ from fer_utils.learning.augment import affine, mix, random_erase, recolour, reli
 
 
 def at_strength(face: Tensor, name: str, value: float) -> Tensor:
-    """The face [1, C, H, W] transformed by exactly `value`, without chance; shifts go along the diagonal."""
+    """The face [1, C, H, W] transformed by exactly `value`; positive shifts go to the right and down."""
     own = dict.fromkeys(AUGMENTATION, torch.zeros_like(face[:, :1, :1, :1]))
     own[name] = torch.full_like(own[name], value)
     if name in ("brightness", "contrast"):
         return relight(face, 1 + own["contrast"], own["brightness"])
     if name in ("hue", "saturation"):
         return recolour(face, own["hue"], 1 + own["saturation"])
-    return affine(face, own["rotate"], own["scale"], own["shift"], own["shift"], own["shear"])
+    return affine(face, own["rotate"], own["scale"], -own["shift"], -own["shift"], own["shear"])
 
 
 def ranges(face: Tensor, config: Config, ax: Axes, generator: torch.Generator, columns: int = 9) -> Axes:
@@ -79,14 +79,9 @@ def _row(face: Tensor, name: str, values: Sequence[float]) -> tuple[Tensor, list
 
 
 def _cut_off(face: Tensor, tile: Tensor) -> str:
-    """Of the pixels, the shares that a change of light makes black or white, in any colour, in a line of its
-    own."""
-    words = []
-    for end, word in ((0, "black"), (1, "white")):
-        share = float(((tile == end) & (face != end)).any(1).float().mean())
-        if share >= 0.005:
-            words.append(f"{share:.0%} {word}")
-    return "\n" + ", ".join(words) if words else ""
+    """The share of the pixels that a change of light makes black or white, in any colour, in its own line."""
+    share = float((((tile == 0) | (tile == 1)) & (tile != face)).any(1).float().mean())
+    return f"\n{share:.0%} cut off" if share >= 0.005 else ""
 
 
 def _boxes(face: Tensor, columns: int, generator: torch.Generator) -> tuple[Tensor, list[str]]:

@@ -93,7 +93,9 @@ def mean_differences(split: Split, class_names: Sequence[str], ax: Axes) -> Axes
     differences = np.nan_to_num(differences - differences.mean((1, 2, 3), keepdims=True))
     limit = max(1, np.abs(differences).max())
     face_grid(0.5 + differences / (2 * limit), ax, len(class_names), class_names, cmap="RdBu_r")
-    ax.set_title(f"Mean of the class minus the mean of all (±{limit:.0f} grey levels)")
+    ax.set_title(
+        f"Mean of the class minus the mean of all: full red +{limit:.0f}, full blue -{limit:.0f} grey levels"
+    )
     return ax
 
 

@@ -44,7 +44,8 @@ def class_counts(competition: Competition, ax: Axes) -> Axes:
 
 
 def learning_curves(history: pd.DataFrame, axs: Sequence[Axes], chosen_epoch: int) -> Sequence[Axes]:
-    """Loss on the first of two axes, accuracy on the second, by epoch; the chosen epoch is marked."""
+    """Loss on the first of two axes, accuracy on the second, by epoch; the chosen epoch is marked. One legend
+    below is that of both."""
     lines = {
         "train_{}": ("train", "o-", SPLIT_COLORS["train"]),
         "valid_{}": ("valid, weights", "s--", SPLIT_COLORS["valid"]),
@@ -57,7 +58,9 @@ def learning_curves(history: pd.DataFrame, axs: Sequence[Axes], chosen_epoch: in
         ax.axvline(chosen_epoch, color=DARK, lw=1, ls=":", label=f"chosen: epoch {chosen_epoch}")
         ax.set(xlabel="epoch", ylabel=f"{quantity}{unit}", title=quantity.capitalize())
         ax.xaxis.get_major_locator().set_params(integer=True)
-    axs[1].legend(frameon=False)
+    fig, (handles, labels) = axs[0].figure, axs[0].get_legend_handles_labels()
+    columns = 4 if fig.get_figwidth() > 6 else 2
+    fig.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return axs
 
 

@@ -62,7 +62,7 @@ def random_affine(
 
 def affine(images: Tensor, angle: Tensor, change: Tensor, dx: Tensor, dy: Tensor, slant: Tensor) -> Tensor:
     """Warp each image by its own numbers, each [N, 1, 1, 1]: degrees, change of size (positive: larger),
-    shifts as shares of the size, degrees of shear."""
+    shifts as shares of the size (positive: to the left and up), degrees of shear."""
     factor, slant = 1 / (1 + change), torch.tan(slant * (math.pi / 180))
     cos, sin = (wave(angle * (math.pi / 180)) * factor for wave in (torch.cos, torch.sin))
     matrix = torch.stack([cos, slant * cos - sin, 2 * dx, sin, slant * sin + cos, 2 * dy], dim=1)

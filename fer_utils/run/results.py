@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fer_utils.competition import Competition, copies_of
 from fer_utils.learning.metrics import describe, evaluate, holm, paired_test
@@ -123,7 +124,20 @@ def curves_in_words(run: Run) -> str:
     )
     return (
         f"{best}\nIn epoch {chosen} accuracy on augmented training pictures is {abs(gap):.1f} points "
-        f"{'above' if gap > 0 else 'below'} validation accuracy (± {noise:.1f}): {reading}."
+        f"{'above' if gap > 0 else 'below'} validation accuracy, which is known to ± {noise:.1f}: {reading}."
+        f"{_sizes(history)}"
+    )
+
+
+def _sizes(history: pd.DataFrame) -> str:
+    """How the training pictures grew, where they did."""
+    first, last = int(history["size"].iloc[0]), int(history["size"].iloc[-1])
+    if first == last:
+        return ""
+    epoch = history.epoch[history["size"] == last].iloc[0]
+    return (
+        f"\nTraining pictures grew from {first} pixels in epoch 1 to {last} in epoch {epoch}: smaller ones "
+        "take less time. Validation pictures always have the full size."
     )
 
 
@@ -139,7 +153,8 @@ def shares_in_words(preds: np.ndarray, labels: np.ndarray, class_names: tuple[st
         for k, (a, b) in enumerate(pairs)
         if p[k] < 0.05
     )
-    return f"Shares that differ from training beyond chance (n = {n:,}): {differing or 'none'}."
+    chance = f"beyond chance (n = {n:,}, p < 0.05 after Holm's correction for {len(pairs)} classes)"
+    return f"Shares that differ from training {chance}: {differing or 'none'}."
 
 
 def print_results(run: Run) -> None:

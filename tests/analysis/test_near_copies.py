@@ -86,11 +86,31 @@ def test_counts_by_split_and_label():
     test = split([recompressed(FACES[3]), shifted(valid.images[1], -1)]).without_labels()
     data = competition(train, valid, test)
     table = picture_table(data)
-    report = near_report(table, near_copies(data, table).query("not mirrored"))
+    report = near_report(data, table, near_copies(data, table).query("not mirrored"))
     assert report["valid_in_train"] == 2  # the exact copy is not counted again
     assert report["test_in_train"] == 1 and report["test_in_valid"] == 1
     assert report["conflicting_pairs"] == 1 and report["labelled_pairs"] == 2
     assert json.loads(json.dumps(report)) == report
+
+
+def test_both_ways_to_count_say_the_same():
+    """Among copies that are hardly near, a few are nearer one way round than the other."""
+    noise = np.random.default_rng(0).normal(0, 18, FACES[:100].shape)
+    hardly = np.roll(FACES[:100], 2, -1) + noise
+    data = competition(split(FACES[:100]), split(hardly.clip(0, 255)))
+    table = picture_table(data)
+    pairs = near_copies(data, table)
+    report = near_report(data, table, pairs)
+    known = near_copies_of(data.valid.images, data.train.images)
+    assert 0 < report["valid_in_train"] == known.sum() < 100
+    between = pairs[(pairs["first"] < 100) & (pairs["second"] >= 100)]
+    assert set(between["second"] - 100) == set(np.flatnonzero(known))
+    film = np.repeat(FACES[:1], 60, axis=0)  # of each picture `near_copies` lists only the most alike
+    film[:, 0, 0, 0] = np.arange(60)
+    data = competition(split(film[:30]), split(film[30:]))
+    table = picture_table(data)
+    report = near_report(data, table, near_copies(data, table))
+    assert report["valid_in_train"] == near_copies_of(film[30:], film[:30]).sum() == 30
 
 
 def test_nothing_near():
@@ -99,7 +119,7 @@ def test_nothing_near():
     table = picture_table(data)
     pairs = near_copies(data, table)
     assert pairs.empty and list(pairs) == ["first", "second", "similarity", "mirrored"]
-    report = near_report(table, pairs)
+    report = near_report(data, table, pairs)
     assert set(report.values()) == {0}
     assert not any("Nearly" in sentence for sentence in findings(audit(data, table, report)))
 
@@ -135,7 +155,7 @@ def test_splits_from_one_source_and_from_two():
     other = dataclasses.replace(drawn, valid=dataclasses.replace(drawn.valid, images=blurred))
     table = picture_table(other)
     drift = split_drift(other, table)
-    assert drift.loc["train, valid"].low > 0.9 and drift.loc["train, valid"].n == "700, 300"
+    assert drift.loc["train, valid"].low > 0.9 and drift.loc["train, valid"].n == "700 and 300"
     text = " ".join(findings(audit(other, table, drift=drift)))
     assert "they differ, so expect another score there" in text
 
@@ -147,7 +167,7 @@ def test_splits_from_one_source_and_from_two():
 )  # fmt: skip
 def test_the_verdict_on_two_splits_is_that_of_the_interval(auc, low, high, said):
     drawn = make_demo(100, 60, 10, seed=1)
-    drift = pd.DataFrame({"n": "5, 5", "auc": auc, "low": low, "high": high}, ["train, valid"])
+    drift = pd.DataFrame({"n": "5 and 5", "auc": auc, "low": low, "high": high}, ["train, valid"])
     assert said in findings(audit(drawn, picture_table(drawn), drift=drift))[-1]
 
 
@@ -162,7 +182,7 @@ def test_the_sentences_say_what_was_counted(wrong, said):
     valid = split([shifted(image) for image in FACES[:40]], labels[:40] ^ (np.arange(40) < wrong))
     data = competition(train, valid)
     table = picture_table(data)
-    report = audit(data, table, near_report(table, near_copies(data, table)))
+    report = audit(data, table, near_report(data, table, near_copies(data, table)))
     text = " ".join(findings(report))
     assert f"{report['near_copies']['valid_in_train']} more valid pictures" in text
     assert said in text

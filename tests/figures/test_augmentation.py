@@ -71,6 +71,14 @@ def test_the_ends_shown_are_those_of_training(name, face):
         assert low - 1e-4 <= measure(draws).min() and measure(draws).max() <= high + 1e-4
 
 
+def test_positive_shifts_go_to_the_right_and_down():
+    spot = torch.zeros(1, 1, 24, 24)
+    spot[:, :, 12, 12] = 1
+    for value, place in ((0.25, 18), (-0.25, 6)):
+        shown = augmentation.at_strength(spot, "shift", value)[0, 0]
+        assert divmod(int(shown.argmax()), 24) == (place, place)
+
+
 def test_ranges_has_a_row_for_each_transform_that_is_on_from_end_to_end(face, ax):
     config = replace(OFF, flip=0.5, brightness=0.2, erase=0.3, rotate=10.0)
     augmentation.ranges(face, config, ax, generator(), columns=5)
@@ -78,8 +86,8 @@ def test_ranges_has_a_row_for_each_transform_that_is_on_from_end_to_end(face, ax
     below = texts(ax)
     assert below[:5] == ["as it is", "mirrored", "", "", ""]
     assert below[5:10] == ["-10", "-5", "0", "+5", "+10"]
-    assert below[10].startswith("-0.2\n") and "black" in below[10] and below[12] == "0"
-    assert below[14].startswith("+0.2\n") and "white" in below[14]
+    assert below[10].startswith("-0.2\n") and "cut off" in below[10] and below[12] == "0"
+    assert below[14].startswith("+0.2\n") and "cut off" in below[14]
     areas = [int(text.split("%")[0]) for text in below[15:]]
     assert areas == sorted(areas) and areas[0] <= 4 and areas[-1] >= 16
 
@@ -93,7 +101,7 @@ def test_nothing_is_said_to_be_cut_off_where_nothing_is(ax):
 def test_the_share_that_is_cut_off_is_counted(face, ax):
     augmentation.ranges(face, replace(OFF, brightness=0.3), ax, generator(), columns=3)
     bright = augmentation.at_strength(face, "brightness", 0.3)
-    assert texts(ax)[2] == f"+0.3\n{float((bright == 1).float().mean()):.0%} white"
+    assert texts(ax)[2] == f"+0.3\n{float((bright == 1).float().mean()):.0%} cut off"
 
 
 def test_too_much_is_marked_from_the_limit_on_in_both_directions(face, ax):
@@ -207,7 +215,7 @@ def test_a_share_too_small_to_round_is_not_left_out():
 def test_a_pixel_counts_once_whatever_its_colours():
     face = torch.full((1, 3, 10, 10), 0.5)
     face[:, 0, :5] = 0.9  # red alone is cut off, in half of the pixels
-    assert augmentation._cut_off(face, (face + 0.1).clamp(max=1)) == "\n50% white"
+    assert augmentation._cut_off(face, (face + 0.1).clamp(max=1)) == "\n50% cut off"
 
 
 def test_rows_of_different_lengths_keep_each_picture_in_its_row(ax):

@@ -12,11 +12,12 @@ from fer_utils.learning.metrics import evaluate
 from fer_utils.run.results import curves_in_words, headline, shares_in_words
 
 
-def finished(labels, preds, config=None, losses=(2.0, 1.0), train_accuracy=0.5, chosen=None):
+def finished(labels, preds, config=None, losses=(2.0, 1.0), train_accuracy=0.5, chosen=None, sizes=None):
     """What the sentences read of a run that answers `labels` with `preds`."""
     scores = evaluate(np.eye(4)[preds], np.array(labels), ("angry", "happy", "sad", "neutral"))
     epochs = np.arange(1, len(losses) + 1)
     history = pd.DataFrame({"epoch": epochs, "train_loss": losses, "train_accuracy": train_accuracy})
+    history["size"] = sizes or [48] * len(losses)
     metrics = {
         "valid": {"plain": scores, "views": scores},
         "training": {"chosen_epoch": chosen or len(losses)},
@@ -59,7 +60,7 @@ def test_curves_that_fall_or_do_not_and_runs_that_overfit_or_do_not():
     half = LABELS[:150] + [3] * 150  # 50 %, 95 % interval ± 5.6
     said = curves_in_words(finished(LABELS, half))
     assert "The last epoch was the best: try epochs = 4." in said
-    assert "0.0 points below validation accuracy (± 5.6): no sign of overfitting." in said
+    assert "0.0 points below validation accuracy, which is known to ± 5.6: no sign of overfitting." in said
     said = curves_in_words(finished(LABELS, half, losses=(2, 1, 1), train_accuracy=0.7, chosen=2))
     assert "No epoch after epoch 2 was better" in said
     assert "In epoch 2 accuracy on augmented training pictures is 20.0 points above" in said
@@ -73,12 +74,20 @@ def test_curves_that_fall_or_do_not_and_runs_that_overfit_or_do_not():
     assert "try epochs = 2" in curves_in_words(finished(LABELS, half, losses=(1.0,)))
 
 
+def test_pictures_that_grow_during_training_are_told():
+    same = curves_in_words(finished(LABELS, LABELS, losses=(3, 2, 1)))
+    assert "grew" not in same
+    said = curves_in_words(finished(LABELS, LABELS, losses=(3, 2, 1), sizes=[28, 48, 48]))
+    assert "Training pictures grew from 28 pixels in epoch 1 to 48 in epoch 2" in said
+
+
 def test_class_shares_of_a_submission_differ_beyond_chance_or_not():
     names, rng = ("angry", "happy", "sad"), np.random.default_rng(0)
     train = rng.choice(3, 3000, p=(0.5, 0.48, 0.02))
     same = rng.choice(3, 500, p=(0.5, 0.48, 0.02))
     assert shares_in_words(same, train, names) == (
-        "Shares that differ from training beyond chance (n = 500): none."
+        "Shares that differ from training beyond chance (n = 500, p < 0.05 after Holm's correction for 3 "
+        "classes): none."
     )
     never = np.where(same == 2, 0, same)  # a class that is never predicted
     assert "sad 0.0 % (training " in shares_in_words(never, train, names)
