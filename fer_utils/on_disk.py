@@ -6,7 +6,9 @@ the rest, so that a set of 15 GB can be read with 3 GB of memory.
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import mmap
 import os
 import shutil
 import tempfile
@@ -20,6 +22,8 @@ from fer_utils.files import REPOSITORY, OutputError
 # Bytes; 100,000 colour pictures of 224 pixels have 15 billion. What is smaller stays in memory.
 MOST_IN_MEMORY = 2 * 2**30
 ROWS_TOGETHER = 1024
+# The system's advice on memory (Windows has none).
+WILL_NEED = ctypes.CDLL(None).madvise if hasattr(mmap, "MADV_WILLNEED") else None
 
 
 def cache_folder() -> Path:
@@ -59,15 +63,26 @@ def empty(shape: Sequence[int], dtype: type = np.uint8) -> np.ndarray:
         ) from error
 
 
+def fetch(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`array[rows]` for row numbers, in memory. Of a mapped file the system first hears which parts are
+    needed: it reads them at once and not page by page (5,600 and 180 pictures of 224 pixels in a second)."""
+    if WILL_NEED and is_large(array.nbytes):
+        length = array[0].nbytes + mmap.PAGESIZE
+        for row in rows.tolist():
+            start = array.ctypes.data + row * array.strides[0]
+            WILL_NEED(ctypes.c_void_p(start // mmap.PAGESIZE * mmap.PAGESIZE), length, mmap.MADV_WILLNEED)
+    return np.asarray(array[rows])
+
+
 def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """`array[rows]` for row numbers or a boolean mask; if it is large, in a file."""
     rows = np.asarray(rows)
     rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
     if not is_large(len(rows) * array[:1].nbytes):
-        return np.asarray(array[rows])
+        return fetch(array, rows)
     out = empty((len(rows), *array.shape[1:]), array.dtype)
     for start in range(0, len(rows), ROWS_TOGETHER):
-        out[start : start + ROWS_TOGETHER] = array[rows[start : start + ROWS_TOGETHER]]
+        out[start : start + ROWS_TOGETHER] = fetch(array, rows[start : start + ROWS_TOGETHER])
     return out
 
 

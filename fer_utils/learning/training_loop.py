@@ -34,7 +34,7 @@ from fer_utils.learning.optim import (
     train_classifier_only,
 )
 from fer_utils.learning.pretrained import find_weights, load_weights
-from fer_utils.on_disk import is_large
+from fer_utils.on_disk import fetch, is_large
 
 # Batches that a thread fetches while the device computes: enough for a slow read now and then.
 FETCHED_AHEAD = 3
@@ -179,13 +179,14 @@ def gather(images: Tensor, order: Tensor, device: torch.device) -> Iterator[Tens
         order = order.to(device)
         yield from (images[rows] for rows in order)
         return
+    pictures, rows = images.numpy(), order.numpy()
     with ThreadPoolExecutor(1) as thread:
-        ahead = deque(thread.submit(images.__getitem__, rows) for rows in order[:FETCHED_AHEAD])
+        ahead = deque(thread.submit(fetch, pictures, some) for some in rows[:FETCHED_AHEAD])
         for step in range(len(order)):
             batch = ahead.popleft().result()
             if step + FETCHED_AHEAD < len(order):
-                ahead.append(thread.submit(images.__getitem__, order[step + FETCHED_AHEAD]))
-            yield batch.to(device)
+                ahead.append(thread.submit(fetch, pictures, rows[step + FETCHED_AHEAD]))
+            yield torch.from_numpy(batch).to(device)
 
 
 def first_batch(config: Config, images: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:

@@ -84,7 +84,7 @@ class Cache:
                 arrays = dict(file)
             content = json.loads(arrays.pop("content").tobytes())
             for name in content.pop("mapped"):
-                arrays[name] = np.load(self._part(name), mmap_mode="c")
+                arrays[name] = np.load(self._part(name), mmap_mode="c", allow_pickle=False)
             os.utime(self.file)  # the longest unused entries go first
             return _unpacked(content, arrays)
         except Exception:  # damaged: read again from the source, which writes it anew
