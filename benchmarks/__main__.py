@@ -2,7 +2,7 @@
 
 Prints what is compared, ours first, and how many times better ours is; keeps the rows, with the machine and
 the versions, in outputs/bench/results.json. Sections: reading, input_pipeline, training_step,
-time_to_accuracy, inference, growth, devices, start_up; without one named, all of them.
+time_to_accuracy, inference, growth, devices, start_up, large_sets; without one named, all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fer_utils.learning.device import choose_device, environment
 
 SECTIONS = (
     "reading", "input_pipeline", "training_step", "inference", "growth", "devices", "start_up",
-    "time_to_accuracy",
+    "large_sets", "time_to_accuracy",
 )  # fmt: skip
 RESULTS = REPOSITORY / "outputs" / "bench" / "results.json"
 

@@ -152,7 +152,7 @@ class Config:
         """A Config from names and values; the rest comes from the `preset`, if one is named, or the defaults.
         An unknown name (the nearest known one is suggested) or a bad value is a ConfigError."""
         values = {name: value for name, value in values.items() if value not in REMOVED.get(name, ())}
-        check_names(values, ["preset", *cls().to_dict()])
+        check_names(values, ["preset", *cls.__dataclass_fields__])
         preset = checked_value("preset", values.pop("preset", "none"), str)
         check_choice("preset", preset, PRESETS)
         try:

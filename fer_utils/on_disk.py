@@ -65,7 +65,7 @@ def empty(shape: Sequence[int], dtype: type = np.uint8) -> np.ndarray:
 
 def fetch(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """`array[rows]` for row numbers, in memory. Of a mapped file the system first hears which parts are
-    needed: it reads them at once and not page by page (5,600 and 180 pictures of 224 pixels in a second)."""
+    needed, and reads them at once instead of page by page (`python -m benchmarks large_sets`)."""
     if WILL_NEED and is_large(array.nbytes):
         length = array[0].nbytes + mmap.PAGESIZE
         for row in rows.tolist():

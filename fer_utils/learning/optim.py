@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_utils.config import Config, ConfigError
+from fer_utils.learning.pretrained import classifier_of
 
 # The length of Muon's updates is fixed, so its rate has a meaning of its own: `learning_rate` is that of SGD,
 # and the convolutions move at this share of it, with the momentum of the paper.
@@ -71,16 +72,15 @@ def layer_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
 
 
 def train_classifier_only(model: nn.Module, only: bool) -> None:
-    """Let only the classifier, the last linear layer, take gradients; or all parameters again.
+    """Let only the classifier take gradients; or all parameters again.
 
     Raises:
-        ConfigError: there is no linear layer.
+        ConfigError: it is no linear layer.
     """
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not linear:
+    if (layer := classifier_of(model)) is None:
         raise ConfigError("head_epochs must be 0 for a network without a linear classifier")
     model.requires_grad_(not only)
-    linear[-1].requires_grad_(True)
+    layer.requires_grad_(True)
 
 
 class Muon(torch.optim.Optimizer):

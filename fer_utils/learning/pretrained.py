@@ -28,7 +28,7 @@ HOW_TO_ATTACH = (
 
 @dataclass(frozen=True)
 class Loaded:
-    """What `load_weights` did: the file, its SHA-256, and a sentence on what was loaded and what was not."""
+    """What `load_weights` did: the file's name, its SHA-256, and a sentence on what was loaded."""
 
     file: str
     sha256: str
@@ -89,16 +89,26 @@ def load_weights(model: nn.Module, file: Path) -> Loaded:
     model.load_state_dict(model.state_dict() | chosen)
     rest = f"; not in it: {_listed(own, new)}" if new else ""
     report = f"{len(chosen)} of {len(own)} tensors ({share:.1%} of the numbers) from {file.name}, {how}{rest}"
-    return Loaded(str(file), hashlib.sha256(file.read_bytes()).hexdigest(), report)
+    with open(file, "rb") as content:
+        return Loaded(file.name, hashlib.file_digest(content, "sha256").hexdigest(), report)
+
+
+def classifier_of(model: nn.Module) -> nn.Linear | None:
+    """The linear layer that gives the logits: what timm says of its networks, else the last one; None if it
+    is of another kind."""
+    backbone = getattr(model, "backbone", model)
+    if hasattr(backbone, "get_classifier"):
+        layer = backbone.get_classifier()
+        return layer if isinstance(layer, nn.Linear) else None
+    return next((layer for layer in reversed(list(model.modules())) if isinstance(layer, nn.Linear)), None)
 
 
 def start_classifier(model: nn.Module) -> None:
-    """Set the classifier, the last linear layer, to zero. On large published features a random one is
-    wrong with certainty: EfficientNet-Lite0 began with a loss of 5.8 on 7 classes; guessing has 1.9."""
-    for layer in [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]:
-        nn.init.zeros_(layer.weight)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+    """Set the classifier to zero: on published features, which are large, a random one is wrong with
+    certainty, and its loss is far above that of guessing."""
+    if (layer := classifier_of(model)) is not None:
+        for p in layer.parameters():
+            nn.init.zeros_(p)
 
 
 def _files(folder: Path) -> list[Path]:

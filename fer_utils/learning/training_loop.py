@@ -175,7 +175,7 @@ def gather(images: Tensor, order: Tensor, device: torch.device) -> Iterator[Tens
 
     What lies elsewhere, in the host's memory or in a file, is fetched by a thread while the device computes.
     """
-    if images.device == device and not is_large(images.nbytes):
+    if not images.is_cpu or (device.type == "cpu" and not is_large(images.nbytes)):
         order = order.to(device)
         yield from (images[rows] for rows in order)
         return
