@@ -33,6 +33,7 @@ def rows(settings: Settings) -> Iterator[Row]:
     for config in settings.nets(*names):
         name = config.model if config.width == 1 else f"{config.model}, width {config.width:g}"
         learner = Learner(config, competition, device)
+        config = learner.config  # with the size of the images
         precision = str(learner.dtype).removeprefix("torch.")
         loop, step = epoch_of(learner, competition), bare_step(learner)
 

@@ -133,6 +133,11 @@ class Competition:
         return {name: split for name, split in splits.items() if split is not None}
 
     @property
+    def image_size(self) -> int:
+        """Height and width of the images in pixels."""
+        return self.train.images.shape[-1]
+
+    @property
     def channels(self) -> int:
         """1 where the images are grey, 3 where they have colours."""
         return self.train.images.shape[1]

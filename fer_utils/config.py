@@ -14,7 +14,7 @@ from typing import Any, Self
 # Parameters of the data and its splits, of the network and of the random transforms, and those that a run
 # may change when it resumes.
 DATA_PARAMETERS = (
-    *("image_size", "color", "n_folds", "fold", "pool_valid"),
+    *("image_size", "color", "aspect", "n_folds", "fold", "pool_valid"),
     *("layout", "columns", "classes", "splits", "groups", "clean", "label_fixes", "allow_rejected"),
 )
 NETWORK_PARAMETERS = ("width", "dropout", "drop_path", "image_size")
@@ -22,7 +22,7 @@ AUGMENTATION = (
     *("flip", "rotate", "scale", "shift", "shear"),
     *("brightness", "contrast", "hue", "saturation", "erase"),
 )
-COLORS = ("auto", "grey", "rgb")
+COLORS, ASPECTS = ("auto", "grey", "rgb"), ("crop", "pad")
 MAY_CHANGE = ("data", "out", "device", "n_devices", "checkpoint_seconds", "max_hours")
 # Parameters of committed runs that were removed since, with the values at which they did nothing.
 REMOVED = {"whiten": (False,), "compile_mode": ("auto", "off")}
@@ -59,8 +59,9 @@ class Config:
     checkpoint_seconds: float = _parameter(60.0, "time between checkpoints within long epochs; 0: after every step", 0, 1e6)
     max_hours: float = _parameter(0.0, "stop in time to write results within these hours; 0: no limit", 0, 1e4)
     # data
-    image_size: int = _parameter(48, "height and width in pixels; images of another size are resized", 16, 512)
+    image_size: int | str = _parameter("auto", 'height and width in pixels; "auto": near that of the images, 96 at most', 16, 512)
     color: str = _parameter("auto", 'grey, rgb, or auto: rgb where more than 5 % of the images have colours', choices=COLORS)
+    aspect: str = _parameter("crop", "of images that are not square: crop keeps the middle, pad adds grey bars", choices=ASPECTS)
     split_seed: int = _parameter(0, "of the validation split, where one is made; members of an ensemble share it", 0, 2**31)
     n_folds: int = _parameter(10, "the validation split gets one part in n_folds, where one is made or pool_valid is on", 2, 100)
     fold: int = _parameter(0, "which of the n_folds parts, from 0", 0, 99)
@@ -132,10 +133,12 @@ class Config:
             object.__setattr__(self, name, value)
         if self.n_devices != "auto" and not (self.n_devices.isdecimal() and 1 <= int(self.n_devices) <= 1024):
             raise ConfigError(f"n_devices must be 'auto' or a number from 1 to 1024, got {self.n_devices!r}")
+        if isinstance(self.image_size, str) and self.image_size != "auto":
+            raise ConfigError(f"image_size must be 'auto' or a whole number, got {self.image_size!r}")
         if self.fold >= self.n_folds:
             raise ConfigError(f"fold must be below n_folds ({self.n_folds}), got {self.fold}")
         start, end = self.start_size, self.image_size
-        if start > end:
+        if end != "auto" and start > end:
             raise ConfigError(f"start_size must not exceed image_size ({end}), got {start}")
         if 0 < start < 16:  # the networks halve an image up to four times
             raise ConfigError(f"start_size must be 0 (off) or at least 16, got {start}")
@@ -183,20 +186,31 @@ class Config:
         """Only what differs from the defaults."""
         return {name: value for name, value in self.to_dict().items() if value != getattr(Config, name)}
 
+    def at_size(self, image_size: int) -> Self:
+        """This config for images of `image_size` pixels, where "auto" is replaced by their size; a ConfigError
+        if it wants another size."""
+        if self.image_size not in ("auto", image_size):
+            problem = f"image_size is {self.image_size}, but the images were read at {image_size} pixels"
+            raise ConfigError(f"{problem}: load them with **config.data_options")
+        return dataclasses.replace(self, image_size=image_size)
+
     def differing(self, other: Config) -> str:
-        """How a run of `other` differs from one of this config, in words; empty if this one can resume it."""
+        """How a run of `other` differs from one of this config, in words; empty if this one can resume it. An
+        image_size of "auto" stands for any: the images have it."""
         there, now = other.to_dict(), self.to_dict()
-        names = [name for name in now if name not in MAY_CHANGE and there[name] != now[name]]
+        same = (*MAY_CHANGE, "image_size") if self.image_size == "auto" else MAY_CHANGE
+        names = [name for name in now if name not in same and there[name] != now[name]]
         return "; ".join(f"{name}: {there[name]!r} there, {now[name]!r} now" for name in names)
 
     @property
     def warnings(self) -> list[str]:
         """What can hardly work, each with what to type instead; empty for most configs."""
         lines = []
-        if self.epochs == 1 and 0 < self.start_size < self.image_size:
+        size = self.start_size if self.image_size == "auto" else self.image_size
+        if self.epochs == 1 and 0 < self.start_size < size:
             lines.append(
                 f"with epochs 1, start_size {self.start_size} trains on small images only and never on "
-                f"{self.image_size} pixels, on which it is validated: type start_size = 0, or more epochs"
+                f"{size} pixels, on which it is validated: type start_size = 0, or more epochs"
             )
         lowest, advice = 0.005, "0.1 (0.002 is for adamw)"
         if self.optimizer == "adamw":
@@ -243,6 +257,8 @@ def checked_value(name: str, value: Any, kind: type) -> Any:
         value = float(value)
     if name == "n_devices" and type(value) is int:  # "auto" or a number, which papermill passes as one
         value = str(value)
+    if name == "image_size" and (type(value) is int or str(value).isdecimal()):  # the same, kept as a number
+        return int(value)
     if type(value) is not kind:
         hint = " (papermill: pass text with -r instead of -p)" if kind is str else ""
         if isinstance(value, str) and kind in (int, float):

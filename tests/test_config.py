@@ -31,13 +31,27 @@ def changed_value(field):
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_every_field_is_annotated_with_the_type_of_its_default(field):
     annotation = typing.get_type_hints(Config)[field.name]
-    assert annotation in (bool, int, float, str)
-    assert type(field.default) is annotation
+    assert annotation in (bool, int, float, str, int | str)
+    assert type(field.default) in (annotation, *typing.get_args(annotation))
 
 
 def test_defaults_are_a_valid_config_and_nothing_is_changed():
     assert Config().changed() == {}
     assert list(Config().to_dict()) == [field.name for field in FIELDS]
+
+
+def test_the_size_of_the_images_replaces_auto():
+    config = Config(start_size=28)
+    assert config.image_size == "auto" and config.at_size(48) == Config(start_size=28, image_size=48)
+    assert Config(image_size="64").image_size == 64  # papermill -r passes text
+    assert not config.differing(config.at_size(48)) and config.at_size(48).differing(config.at_size(64))
+    with pytest.raises(ConfigError, match="image_size is 64, but the images were read at 48 pixels"):
+        Config(image_size=64).at_size(48)
+    with pytest.raises(ConfigError, match=r"start_size must not exceed image_size \(24\), got 28"):
+        config.at_size(24)
+    for wrong in ("large", 15, 513, 48.0, True):
+        with pytest.raises(ConfigError, match="image_size"):
+            Config(image_size=wrong)
 
 
 def test_a_config_is_frozen():
@@ -207,7 +221,10 @@ def test_parameters_that_just_fit_together_are_allowed(values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epochs": 1, "start_size": 28}, "never on 48 pixels.*type start_size = 0, or more epochs"),
+        (
+            {"epochs": 1, "start_size": 28, "image_size": 48},
+            "never on 48 pixels.*type start_size = 0, or more epochs",
+        ),
         (
             {"learning_rate": 1e-4},
             r"0.0001 is far too low for sgd: type learning_rate = 0.1 \(0.002 is",
@@ -243,6 +260,7 @@ def test_data_options_carry_what_loading_depends_on():
     parameters = {
         "image_size": 64,
         "color": "grey",
+        "aspect": "pad",
         "n_folds": 5,
         "fold": 3,
         "layout": "arrays",

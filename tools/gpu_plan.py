@@ -71,6 +71,7 @@ class Speed:
     def training_seconds(self, config: Config, competition: Competition) -> float:
         """The estimated time of a whole training, start-up and results included."""
         steps = len(batches(len(competition.train), config, 0))
+        config = config.at_size(competition.image_size)
         low, high = config.start_size**2, config.image_size**2
         epochs = 0.0
         for epoch in range(config.epochs):
@@ -83,7 +84,7 @@ class Speed:
 
 def measure(network: tuple[str, float], competition: Competition, device: torch.device) -> Speed:
     """Train and validate for a few steps at both image sizes; the first steps of each only warm up."""
-    config = member_config(network, 2, 0, "unused")
+    config = member_config(network, 2, 0, "unused").at_size(competition.image_size)
     learner = Learner(config, competition, device)
     n = min(len(competition.train), STEPS.get(device.type, 4) * config.batch_size)
     images = place(competition.train.images[:n], device)

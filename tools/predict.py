@@ -14,7 +14,7 @@ import matplotlib
 
 from fer_utils.command_line import exit_status
 from fer_utils.competition import DataError
-from fer_utils.data.images import read_files
+from fer_utils.data.images import ImageFormat, read_files
 from fer_utils.figures.faces import face_gallery
 from fer_utils.figures.style import png_bytes
 from fer_utils.files import atomic_write, write_text
@@ -44,7 +44,7 @@ def predict(options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "answers.csv", table.to_csv(index=False))
     shown = table[:MOST_SHOWN]
-    images, _, _ = read_files(list(map(Path, shown.file)), 96, channels=3)
+    images, _, _ = read_files(list(map(Path, shown.file)), ImageFormat(96, channels=3))
     captions = [f"{row.answer}\n{row.certainty:.0%}" for row in shown.itertuples()]
     with atomic_write(out / "answers.png") as temporary:
         temporary.write_bytes(png_bytes(face_gallery(images, captions), 100))

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import joblib
 import numpy as np
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from fer_utils.competition import DataError
 from fer_utils.on_disk import ROWS_TOGETHER, empty
@@ -54,25 +55,36 @@ _TURNS = {
 Form = tuple[tuple[int, int], bool]  # width and height, and whether it has colours
 
 
-def resized(image: Image.Image, size: int) -> Image.Image:
-    """The largest square in the middle of an image at `size` x `size`, antialiased: the one way to resize, in
-    training and in prediction."""
+class ImageFormat(NamedTuple):
+    """What images become: squares of `size` pixels with 1 or 3 `channels`. Of an image that is not square
+    `aspect` "crop" keeps the largest square in the middle; "pad" keeps all of it between mid-grey bars."""
+
+    size: int
+    channels: int = 1
+    aspect: str = "crop"
+
+
+def resized(image: Image.Image, size: int, aspect: str = "crop") -> Image.Image:
+    """An image at `size` x `size`, antialiased: the one way to resize, in training and in prediction."""
     if image.size == (size, size):
         return image
+    if aspect == "pad":
+        grey = (MID_GREY,) * len(image.getbands())
+        return ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, grey)
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
 
 
-def resize(images: np.ndarray, size: int) -> np.ndarray:
+def resize(images: np.ndarray, size: int, aspect: str = "crop") -> np.ndarray:
     """Resize uint8 [N, C, H, W] to `size` x `size`; the same array if that is its size."""
     if images.shape[2:] == (size, size):
         return images
     out = empty((*images.shape[:2], size, size))
     for image, target in zip(images, out, strict=True):
         pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, 2)
-        _fill(target, resized(Image.fromarray(pixels), size))
+        _fill(target, resized(Image.fromarray(pixels), size, aspect))
     return out
 
 
@@ -98,7 +110,7 @@ def coloured(images: np.ndarray) -> np.ndarray:
     return (images.max(1).astype(np.float32) - images.min(1)).mean((1, 2)) > COLOURED
 
 
-def decode(source: Path | bytes | None, size: int, channels: int = 1) -> tuple[np.ndarray, Form]:
+def decode(source: Path | bytes | None, wanted: ImageFormat) -> tuple[np.ndarray, Form]:
     """An image file, or its bytes, as uint8 [channels, size, size], an animation by its first image; and what
     it was before.
 
@@ -112,11 +124,11 @@ def decode(source: Path | bytes | None, size: int, channels: int = 1) -> tuple[n
             raise ValueError(f"{file.width} x {file.height} pixels are too many")
         is_colour = file.mode not in ("L", "1", "LA", "I", "I;16", "I;16B", "F")
         image = _scaled(np.asarray(file)) if file.mode[0] in "IF" else file
-        image = image.convert("L" if channels == 1 else "RGB")
+        image = image.convert("L" if wanted.channels == 1 else "RGB")
         turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation))
         image = image if turn is None else image.transpose(turn)
-    pixels = np.empty((channels, size, size), np.uint8)
-    _fill(pixels, resized(image, size))
+    pixels = np.empty((wanted.channels, wanted.size, wanted.size), np.uint8)
+    _fill(pixels, resized(image, wanted.size, wanted.aspect))
     return pixels, (image.size, is_colour)
 
 
@@ -130,14 +142,14 @@ def _scaled(values: np.ndarray) -> Image.Image:
 
 
 def _decode_block(
-    sources: Sequence[Path | bytes | None], size: int, channels: int
+    sources: Sequence[Path | bytes | None], wanted: ImageFormat
 ) -> tuple[np.ndarray, dict[int, str], Counter[Form]]:
     """See `read_files`."""
-    images = np.full((len(sources), channels, size, size), MID_GREY, np.uint8)
+    images = np.full((len(sources), wanted.channels, wanted.size, wanted.size), MID_GREY, np.uint8)
     broken, forms = {}, Counter()
     for row, source in enumerate(sources):
         try:
-            images[row], form = decode(source, size, channels)
+            images[row], form = decode(source, wanted)
             forms[form] += 1
         except Exception as error:  # see decode
             reason = str(error) or type(error).__name__
@@ -148,7 +160,7 @@ def _decode_block(
 
 
 def read_files(
-    sources: Sequence[Path | bytes | None], size: int, channels: int = 1
+    sources: Sequence[Path | bytes | None], wanted: ImageFormat
 ) -> tuple[np.ndarray, dict[int, str], Counter[Form]]:
     """Decode image files, or their bytes; many on all cores.
 
@@ -158,11 +170,11 @@ def read_files(
     Raises:
         DataError: a process that decodes died, as it does when memory runs out.
     """
-    images = empty((len(sources), channels, size, size))
+    images = empty((len(sources), wanted.channels, wanted.size, wanted.size))
     broken, forms, start = {}, Counter(), 0
     blocks = [sources[k : k + DECODED_TOGETHER] for k in range(0, len(sources), DECODED_TOGETHER)]
     try:
-        decoded = _decoded(blocks, size, channels)
+        decoded = _decoded(blocks, wanted)
         for block, reasons, seen in bar(decoded, "decoding", len(blocks)):
             images[start : start + len(block)] = block
             broken |= {start + row: reason for row, reason in reasons.items()}
@@ -174,21 +186,22 @@ def read_files(
     return images, broken, forms
 
 
-def _decoded(blocks: list[Sequence[Path | bytes | None]], size: int, channels: int) -> Iterator[tuple]:
+def _decoded(blocks: list[Sequence[Path | bytes | None]], wanted: ImageFormat) -> Iterator[tuple]:
     """`_decode_block` of each block, in order, by processes where there is much to decode."""
     first = [path.stat().st_size for path in blocks[0] if isinstance(path, Path) and path.is_file()]
     if not first or np.mean(first) * len(blocks) * DECODED_TOGETHER < WORTH_PROCESSES:
-        yield from (_decode_block(block, size, channels) for block in blocks)
+        yield from (_decode_block(block, wanted) for block in blocks)
         return
     pool = joblib.Parallel(n_jobs=min(os.cpu_count() or 1, len(blocks)), return_as="generator")
     try:
-        yield from pool(joblib.delayed(_decode_block)(block, size, channels) for block in blocks)
+        yield from pool(joblib.delayed(_decode_block)(block, wanted) for block in blocks)
     finally:  # also after Ctrl-C: no process stays behind
         get_reusable_executor().shutdown(kill_workers=True)
 
 
-def changes(forms: Counter[Form], size: int, channels: int) -> list[str]:
+def changes(forms: Counter[Form], wanted: ImageFormat) -> list[str]:
     """What was changed in pictures of these forms, in words."""
+    size, channels = wanted.size, wanted.channels
     sizes, colour = Counter(), 0
     for (shape, is_colour), count in forms.items():
         sizes[shape] += count
@@ -197,7 +210,8 @@ def changes(forms: Counter[Form], size: int, channels: int) -> list[str]:
     names = ", ".join(f"{width}x{height} ({count:,})" for (width, height), count in other[:3])
     notes = [f"resized to {size}x{size}: {names}{', ...' if len(other) > 3 else ''}"] if other else []
     if cut := sum(count for (width, height), count in sizes.items() if width != height):
-        notes.append(f"not square, cut to the middle: {cut:,} pictures")
+        how = "cut to the middle" if wanted.aspect == "crop" else "padded with grey"
+        notes.append(f"not square, {how}: {cut:,} pictures")
     return notes + [f"colour turned to grey: {colour:,} pictures"] * (channels == 1 and colour > 0)
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from fer_utils.competition import Competition, DataError, Rejected, Split
-from fer_utils.config import COLORS, check_choice
+from fer_utils.config import ASPECTS, COLORS, check_choice
 from fer_utils.data.column_names import COLUMNS
 from fer_utils.data.corrections import apply_fixes, clean_training
 from fer_utils.data.files.cache import Cache
 from fer_utils.data.files.download import download
-from fer_utils.data.images import changes, coloured
+from fer_utils.data.images import ImageFormat, changes, coloured
 from fer_utils.data.layouts.registry import LAYOUTS
 from fer_utils.data.locate import around, open_data, search_data
 from fer_utils.data.roles.divisions import parse_splits
@@ -31,13 +31,15 @@ from fer_utils.files import find_path
 
 MAX_REJECTED_SHARE = 0.01
 LOOKED_AT, MIN_COLOUR_SHARE = 256, 0.05  # pictures for "auto", and the share with colours for rgb
+SIZES = (32, 48, 64, 96)  # of which image_size "auto" is one: larger ones take a CPU too long
 
 
 def load_competition(
     data: str | Path = "auto",
     *,
-    image_size: int = 48,
+    image_size: int | str = "auto",
     color: str = "auto",
+    aspect: str = "crop",
     seed: int = 0,
     n_folds: int = 10,
     fold: int = 0,
@@ -57,8 +59,10 @@ def load_competition(
         data: a folder, file, zip or tar; "kaggle:competition/<slug>" or "kaggle:dataset/<owner>/<slug>" to
             download; "demo" for drawn faces; "auto" to search FER_DATA (an environment variable),
             /kaggle/input and data/ in the repository, else the demo.
-        image_size: side of the square images; others are resized.
+        image_size: side of the square images, to which others are resized; "auto": 32, 48, 64 or 96, what is
+            nearest to the shorter side of most images (the demo: 48).
         color: "grey", "rgb", or "auto": rgb where more than one picture in twenty has colours.
+        aspect: of images that are not square: "crop" keeps the middle, "pad" all of it between grey bars.
         seed, n_folds, fold: which images become the validation split, if the data has none or with
             `pool_valid`, which adds that of the data to the training images first (not for the demo).
         layout: one of `registry.LAYOUTS`, if several fit.
@@ -72,22 +76,24 @@ def load_competition(
         allow_rejected: continue although more than 1 % of the images cannot be read.
 
     Raises:
-        ConfigError: no such `color` or `layout`.
+        ConfigError: no such `color`, `aspect` or `layout`.
         DataError: no such data, no known layout, too many unreadable images, or fixes that do not fit.
     """
     _check_options(image_size, n_folds, fold, seed)
     check_choice("color", color, COLORS)
+    check_choice("aspect", aspect, ASPECTS)
     check_choice("layout", str(layout), ["auto", *LAYOUTS])
     parse_splits(splits)
     said = Said(layout, parse_columns(columns), read_classes(classes), splits, groups)
     if str(data) == "auto":
         data = search_data()
     if str(data) == "demo":
-        return _corrected(make_demo(seed=seed, size=image_size, color=color == "rgb"), label_fixes, clean)
+        size = 48 if image_size == "auto" else image_size
+        return _corrected(make_demo(seed=seed, size=size, color=color == "rgb"), label_fixes, clean)
     if str(data).startswith("kaggle:"):
         data = download(str(data))
     path = find_path(data)
-    options = (said, image_size, color, allow_rejected)
+    options = (said, image_size, color, aspect, allow_rejected)
     cache = Cache(path, around(path), repr(options))
     if (reading := cache.load()) is None:
         reading = cache.keep(_read(path, *options))
@@ -110,11 +116,11 @@ def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
     return dict(named)
 
 
-def _check_options(image_size: int, n_folds: int, fold: int, seed: int) -> None:
+def _check_options(image_size: int | str, n_folds: int, fold: int, seed: int) -> None:
     for name, value in {"image_size": image_size, "n_folds": n_folds, "fold": fold, "seed": seed}.items():
-        if not isinstance(value, int):
+        if not isinstance(value, int) and (name, value) != ("image_size", "auto"):
             raise DataError(f"{name} must be a whole number, got {value!r}")
-    if not 8 <= image_size <= 1024:
+    if image_size != "auto" and not 8 <= image_size <= 1024:
         raise DataError(f"image_size must be from 8 to 1024, got {image_size}")
     if seed < 0:
         raise DataError(f"seed must not be negative, got {seed}")
@@ -134,24 +140,29 @@ def _corrected(competition: Competition, label_fixes: str | Path, clean: bool) -
     return competition
 
 
-def _read(path: Path, said: Said, image_size: int, color: str, allow_rejected: bool) -> Competition:
+def _read(
+    path: Path, said: Said, image_size: int | str, color: str, aspect: str, allow_rejected: bool
+) -> Competition:
     with ExitStack() as stack:  # archives stay unpacked until the pictures are decoded
         understanding, others = open_data(path, stack, said)
-        return _decoded(understanding, others, path, image_size, color, allow_rejected)
+        wanted, notes = _format(understanding, image_size, color, aspect)
+        return _decoded(understanding, wanted, [*understanding.notes, *notes], others, path, allow_rejected)
 
 
 def _decoded(
-    found: Understanding, others: list[str], path: Path, size: int, color: str, allow_rejected: bool
+    found: Understanding,
+    wanted: ImageFormat,
+    notes: list[str],
+    others: list[str],
+    path: Path,
+    allow_rejected: bool,
 ) -> Competition:
     """The pictures decoded, with labels as class indices; no validation split where the data has none."""
     rejected = list(found.rejected)
-    splits, notes = dict.fromkeys(("train", "valid", "test")), list(found.notes)
+    splits = dict.fromkeys(("train", "valid", "test"))
     total, forms = len(rejected), Counter()
-    channels, share = _channels(found, color)
-    if share:
-        notes.append(f"in colour: {share:.0%} of the pictures looked at have colours (color='grey': without)")
     for name, rows in found.rows.items():
-        images, wrong, seen = found.pictures.read(rows, size, channels)
+        images, wrong, seen = found.pictures.read(rows, wanted)
         forms.update(seen)
         total += len(rows)
         for k in wrong:
@@ -182,19 +193,33 @@ def _decoded(
         label_values=found.coding.label_values,
         submission=found.form,
         layout=found.layout,
-        notes=(*notes, *changes(forms, size, channels), *others),
+        notes=(*notes, *changes(forms, wanted), *others),
         rejected=tuple(rejected),
     )
 
 
-def _channels(found: Understanding, color: str) -> tuple[int, float]:
-    """1 or 3 channels; and, where the pictures decide, the share of them with colours if it is enough."""
-    if color != "auto":
-        return (3 if color == "rgb" else 1), 0.0
-    rows = found.rows["train"]
-    images, broken, _ = found.pictures.read(rows[:: -(-len(rows) // LOOKED_AT)], 32, 3)
-    share = float(np.delete(coloured(images), list(broken)).mean()) if len(images) > len(broken) else 0.0
-    return (3, share) if share > MIN_COLOUR_SHARE else (1, 0.0)
+def _format(
+    found: Understanding, image_size: int | str, color: str, aspect: str
+) -> tuple[ImageFormat, list[str]]:
+    """Size and channels as they are set, or as some of the training pictures suggest; and what they say."""
+    notes = []
+    if "auto" in (image_size, color):
+        rows = found.rows["train"]
+        images, broken, forms = found.pictures.read(rows[:: -(-len(rows) // LOOKED_AT)], ImageFormat(32, 3))
+    if image_size == "auto":
+        image_size = SIZES[1]
+        if sides := [min(shape) for (shape, _), count in forms.items() for _ in range(count)]:
+            middle = float(np.median(sides))
+            image_size = min(SIZES, key=lambda size: abs(np.log(size / middle)))
+            more = "; a larger image_size keeps more detail and takes longer" * (middle > SIZES[-1])
+            notes.append(f"image_size {image_size}: the pictures have {middle:.0f} pixels{more}")
+    if color == "auto":
+        share = float(np.delete(coloured(images), list(broken)).mean()) if len(images) > len(broken) else 0.0
+        color = "rgb" if share > MIN_COLOUR_SHARE else "grey"
+        if color == "rgb":
+            seen = f"{share:.0%} of the pictures looked at have colours"
+            notes.append(f"in colour: {seen} (color='grey': without)")
+    return ImageFormat(image_size, 3 if color == "rgb" else 1, aspect), notes
 
 
 def _split(reading: Competition, path: Path, folds: tuple[int, int, int], pool_valid: bool) -> Competition:

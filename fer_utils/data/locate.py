@@ -10,6 +10,7 @@ from pathlib import Path
 from fer_utils.competition import DataError
 from fer_utils.data.files.archives import is_archive, opened
 from fer_utils.data.files.tree import Tree, folder_split, scan, stem, unpacked
+from fer_utils.data.images import ImageFormat
 from fer_utils.data.layouts.registry import describe_unknown, propose
 from fer_utils.data.roles.name_files import named_classes
 from fer_utils.data.roles.said import Said
@@ -97,7 +98,7 @@ def _holds(one: Understanding, other: Understanding) -> bool:
     for reading in (one, other):
         rows = [row for split in ("train", "valid") for row in reading.rows.get(split, ())]
         rows = rows if reading is one else rows[:: max(1, len(rows) // 200)]
-        digests.append({image.tobytes() for image in reading.pictures.read(rows, 48, 1)[0]})
+        digests.append({image.tobytes() for image in reading.pictures.read(rows, ImageFormat(48))[0]})
     return digests[1] <= digests[0]
 
 

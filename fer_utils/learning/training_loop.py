@@ -66,6 +66,7 @@ class Learner:
         is_new: bool = True,
     ):
         torch.manual_seed(config.seed)
+        config = config.at_size(competition.image_size)
         self.config, self.team = config, team
         self.fingerprint = competition.fingerprint
         self.num_classes = len(competition.class_names)
@@ -198,7 +199,7 @@ def first_batch(config: Config, images: np.ndarray, device: torch.device) -> tup
     """
     rows, generator = batches(len(images), config, 0)[0], _generator(config.seed, 1, device)
     batch = to_float(torch.from_numpy(images[rows.numpy()]).to(device))
-    batch = resize(augment(batch, config, generator), size_of_epoch(config, 0))
+    batch = resize(augment(batch, config, generator), size_of_epoch(config.at_size(images.shape[-1]), 0))
     own = torch.eye(len(batch), device=device)
     return rows, batch, *mix(batch, own, config.mixup, config.cutmix, generator)
 

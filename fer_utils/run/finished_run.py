@@ -14,7 +14,7 @@ from torch import nn
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config
-from fer_utils.data.images import IMAGE_SUFFIXES, read_files, resize, with_channels
+from fer_utils.data.images import IMAGE_SUFFIXES, ImageFormat, read_files, resize, with_channels
 from fer_utils.data.load import load_competition
 from fer_utils.files import find_path, walk
 from fer_utils.learning.device import choose_device
@@ -67,7 +67,8 @@ class Run:
         images = images[:, None] if images.ndim == 3 else images
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise DataError(f"images must be uint8 [N, 1 or 3, H, W], got {images.dtype} {images.shape}")
-        config, images = self.config, resize(with_channels(images, self.channels), self.config.image_size)
+        config = self.config
+        images = resize(with_channels(images, self.channels), config.image_size, config.aspect)
         return view_probs(self.model, images, views or config.views, config.evaluation_batch).mean(0)
 
     def predict_files(
@@ -138,7 +139,8 @@ def answers(
     of each class. No image there, or one that cannot be read, is a DataError that names the file.
     """
     paths, names = picture_files(files), list(runs[0].class_names)
-    images, broken, _ = read_files(paths, runs[0].config.image_size, runs[0].channels)
+    config = runs[0].config
+    images, broken, _ = read_files(paths, ImageFormat(config.image_size, runs[0].channels, config.aspect))
     if broken:
         row, reason = next(iter(broken.items()))
         raise DataError(f"{paths[row]}: {reason} ({len(broken)} of {len(paths)} files cannot be read)")

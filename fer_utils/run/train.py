@@ -68,14 +68,14 @@ def fit(config: Config, competition: Competition) -> Run:
     are those of the best epoch so far, and the same call resumes there too.
 
     Raises:
-        ConfigError: the folder has a run with another config.
+        ConfigError: the folder has a run with another config, or the images have another size.
         DataError: the folder has a run on other data, or the data cannot be trained on.
         TrainingError: the loss stopped being a number, or memory or the device failed.
         OutOfTime: `max_hours` were over before the first epoch.
         OutputError: the folder cannot be written, or another process trains there.
         Interrupted: it was interrupted (a KeyboardInterrupt).
     """
-    folder = RunFolder(config.out)
+    folder, config = RunFolder(config.out), config.at_size(competition.image_size)
     check_targets(config, competition)
     if folder.holds(config, competition):
         print(f"{folder} holds this run already, finished: nothing to do")

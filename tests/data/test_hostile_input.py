@@ -24,7 +24,7 @@ from PIL import Image
 from fer_utils import Config, fit
 from fer_utils.competition import FER_CLASSES, Competition, DataError
 from fer_utils.data import images as pictures
-from fer_utils.data.load import load_competition
+from fer_utils.data.load import SIZES, load_competition
 from fer_utils.data.pixel_strings import parse_pixels
 from fer_utils.data.submission import validate_submission
 
@@ -40,7 +40,9 @@ SETTINGS = settings(
 def check(competition: Competition) -> None:
     """Whatever was read is whole."""
     for name, split in competition.splits.items():
-        assert split.images.shape == (len(split), 1, 48, 48) and split.images.dtype == np.uint8
+        size = competition.image_size
+        assert size in SIZES and split.images.dtype == np.uint8
+        assert split.images.shape == (len(split), 1, size, size)
         assert len(split.ids) == len(split)
         if name != "test":
             assert split.labels.shape == (len(split),)
@@ -338,7 +340,7 @@ def test_a_decoding_process_that_dies_is_told(one_of_many, monkeypatch):
     monkeypatch.setattr(pictures, "DECODED_TOGETHER", 2)
     files = [*sorted(one_of_many.rglob("*.png"))[:6], Deadly()]
     with pytest.raises(DataError, match=r"a process that decodes images died at .* is there enough memory"):
-        pictures.read_files(files, 16)
+        pictures.read_files(files, pictures.ImageFormat(16))
     assert not multiprocessing.active_children()
 
 

@@ -17,8 +17,10 @@ from competitions import (
     save,
     write,
 )
+from PIL import Image
 
 from fer_utils.competition import FER_CLASSES, DataError
+from fer_utils.config import ConfigError
 from fer_utils.data.load import load_competition
 from fer_utils.data.submission import validate_submission, write_submission
 
@@ -37,7 +39,7 @@ def test_layout(tmp_path, name, packed):
     if packed != "folder":
         path = shutil.make_archive(tmp_path / "packed", packed, path)
         shutil.rmtree(tmp_path / "data")
-    competition = load_competition(path)
+    competition = load_competition(path, image_size=48)
 
     assert competition.layout == expected.layout
     assert set(competition.class_names) == set(expected.names)
@@ -140,7 +142,7 @@ def test_private_rows_beside_a_test_table_are_not_the_test(tmp_path):
 
 def test_notes_tell_resizing_colour_and_the_copy_beside(tmp_path):
     COMPETITIONS["jonathanoheix"](tmp_path)
-    notes = load_competition(tmp_path).notes
+    notes = load_competition(tmp_path, image_size=48).notes
     assert "resized to 48x48: 64x64 (35)" in notes
     assert "colour turned to grey: 35 pictures" in notes
     assert "also there, not used: images/images" in notes
@@ -167,6 +169,40 @@ def test_image_size(tmp_path):
         told = [competition.class_names[label] for label in competition.train.labels]
         assert told == [names[level] for level in levels(competition.train.images)]
         assert any("resized" in note for note in competition.notes)
+
+
+@pytest.mark.parametrize(
+    ("sides", "size"), [((48,), 48), ((20,), 32), ((100,), 96), ((300, 224), 96), ((64, 64, 48), 64)]
+)
+def test_the_images_decide_their_size(tmp_path, sides, size):
+    for n in range(30):
+        side = sides[n % len(sides)]
+        path = tmp_path / "train" / ("happy", "sad")[n % 2] / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(face(n % 2, n)).resize((side + 7, side)).save(path)
+    competition = load_competition(tmp_path)
+    assert competition.image_size == size
+    (told,) = [note for note in competition.notes if note.startswith(f"image_size {size}: ")]
+    assert ("keeps more detail" in told) == (min(sides) > 96)
+
+
+def test_what_is_not_square_is_cropped_or_padded(tmp_path):
+    """A white bar at the left of a wide picture: outside the middle square, inside the padded one."""
+    for n in range(20):
+        wide = np.full((48, 96), 50 + n, np.uint8)
+        wide[:, :10] = 255
+        path = tmp_path / "train" / ("happy", "sad")[n % 2] / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(wide).save(path)
+    crop = load_competition(tmp_path)
+    pad = load_competition(tmp_path, aspect="pad")
+    assert set(np.unique(crop.train.images)) == set(range(50, 70)) - set(np.unique(crop.valid.images))
+    assert "not square, cut to the middle: 20 pictures" in crop.notes
+    assert "not square, padded with grey: 20 pictures" in pad.notes
+    image = pad.train.images[0, 0]
+    assert (image[[0, 11, 36, 47]] == 128).all() and image[24, 0] > 240 and 50 <= image[24, 30] < 70
+    with pytest.raises(ConfigError, match="did you mean 'pad'"):
+        load_competition(tmp_path, aspect="padd")
 
 
 def test_pixels_are_kept_exactly(tmp_path):

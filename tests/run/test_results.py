@@ -51,7 +51,7 @@ def test_what_is_not_better_than_guessing_says_so_with_the_likely_cause(tiny, hi
     preds = LABELS[:hits] + [3] * (300 - hits)
     said = headline(finished(LABELS, preds), of(tiny, LABELS))
     assert "Not shown to be better than guessing" in said and "train longer" in said
-    small = Config(epochs=1, start_size=28)
+    small = Config(epochs=1, start_size=28, image_size=48)
     said = headline(finished(LABELS, preds, small), of(tiny, LABELS))
     assert "type start_size = 0" in said and "labels" not in said
 

@@ -108,7 +108,7 @@ CHANGED = {
     "erase": 0.9, "mixup": 0.4,
     "cutmix": 0.4, "views": "shift",
 }  # fmt: skip
-ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "image_size"}
+ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "image_size", "aspect"}
 ELSEWHERE |= {"max_hours", "color"}
 ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected"}
 ELSEWHERE |= {"classes", "splits", "groups", "pool_valid", "pretrained", "teacher", "teacher_weight"}
@@ -272,7 +272,7 @@ def test_other_networks_train_too(model, tiny, tmp_path):
 
 
 def test_progressive_resizing_grows_to_the_full_size():
-    config = Config(epochs=12, start_size=28)
+    config = Config(epochs=12, start_size=28, image_size=48)
     sizes = [learner.size_of_epoch(config, epoch) for epoch in range(12)]
     assert sizes[0] == 28
     assert sizes == sorted(sizes)

@@ -12,7 +12,7 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.data.column_names import ABOUT, COLUMNS, rank
 from fer_utils.data.files.tree import Tree, below_split, folder_split, stem
-from fer_utils.data.images import read_files
+from fer_utils.data.images import ImageFormat, read_files
 from fer_utils.data.layouts.label_files import READERS, file_label
 from fer_utils.data.layouts.pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Decoded, Pictures, stacked
 from fer_utils.data.references import BY_NUMBER, References
@@ -65,8 +65,8 @@ def _pictures(tree: Tree, images: list[str], notes: list[str]) -> Pictures:
     for name, layout, cells in own:
         rows[name], layouts[name] = pd.Series(cells, dtype=object), layout
 
-    def read(chosen: Sequence[int], size: int, channels: int) -> Decoded:
-        return read_files([tree.files.get(files[row]) for row in chosen], size, channels)
+    def read(chosen: Sequence[int], wanted: ImageFormat) -> Decoded:
+        return read_files([tree.files.get(files[row]) for row in chosen], wanted)
 
     return Pictures(LISTS, rows, parts, places, ids, read, files, layouts, notes=notes)
 

@@ -10,16 +10,15 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from fer_utils.data.images import Form, resize, with_channels
+from fer_utils.data.images import Form, ImageFormat, resize, with_channels
 from fer_utils.on_disk import empty
 
 # The readers of image files, by what the label is taken from.
 LISTS, FOLDERS, NAMES, LABEL_FILES = "image list", "class folders", "labels in file names", "label files"
 
-# Rows, a size and 1 or 3 channels to uint8 [n, C, S, S], why pictures are broken, by position, and the forms
-# that they had.
+# Rows and the format to uint8 [n, C, S, S], why pictures are broken, by position, and the forms they had.
 Decoded = tuple[np.ndarray, dict[int, str], Counter[Form]]
-Read = Callable[[Sequence[int], int, int], Decoded]
+Read = Callable[[Sequence[int], ImageFormat], Decoded]
 TOGETHER = 2048  # pictures converted at a time, so that no further copy fills the memory
 
 
@@ -43,7 +42,7 @@ class Pictures:
         parts: [N], the table or array that a row comes from; "" for files that no table lists.
         places: [N], file and row, for messages.
         ids: [N], what each picture is called.
-        read: decodes some rows at a size, with 1 or 3 channels.
+        read: decodes some rows.
         files: [N], the picture's file in the data; None where it lies in a table or is missing.
         layouts: another name of the reader for some columns, if the label is taken from them.
         names: class names by number, for columns whose file names them.
@@ -81,9 +80,9 @@ def reader(lengths: Sequence[int], sources: Sequence[Source]) -> Read:
     """Reads rows of tables or arrays, `lengths` pictures each, that lie one after the other."""
     starts = np.cumsum([0, *lengths])
 
-    def read(chosen: Sequence[int], size: int, channels: int) -> Decoded:
+    def read(chosen: Sequence[int], wanted: ImageFormat) -> Decoded:
         rows, broken, forms = np.asarray(chosen, np.int64), {}, Counter()
-        images = empty((len(rows), channels, size, size))
+        images = empty((len(rows), wanted.channels, wanted.size, wanted.size))
         of = np.searchsorted(starts, rows, side="right") - 1
         for number in np.unique(of):
             there, wrong = sources[number].pictures
@@ -93,8 +92,8 @@ def reader(lengths: Sequence[int], sources: Sequence[Source]) -> Read:
             pairs = zip(targets.tolist(), own.tolist(), strict=True)
             broken |= {target: wrong[row] for target, row in pairs if row in wrong}
             for k in range(0, len(own), TOGETHER):
-                some = with_channels(there[own[k : k + TOGETHER]], channels)
-                images[targets[k : k + TOGETHER]] = resize(some, size)
+                some = with_channels(there[own[k : k + TOGETHER]], wanted.channels)
+                images[targets[k : k + TOGETHER]] = resize(some, wanted.size, wanted.aspect)
         return images, broken, forms
 
     return read

@@ -11,7 +11,7 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.data.column_names import COLUMNS
 from fer_utils.data.files.tree import Tree, stem
-from fer_utils.data.images import read_files
+from fer_utils.data.images import ImageFormat, read_files
 from fer_utils.data.json_parquet import metadata_classes
 from fer_utils.data.layouts.pictures import Decoded, Pictures, Read, reader, stacked
 from fer_utils.data.tables import Table, read_chunks
@@ -133,11 +133,11 @@ def _encoded_pictures(tables: list[Table]) -> Pictures:
         for column in names.keys() & set(frame.columns):
             frame[column] = [names[column].get(as_int(cell), cell) for cell in frame[column]]
 
-    def read(chosen: Sequence[int], size: int, channels: int) -> Decoded:
-        images = empty((len(chosen), channels, size, size))
+    def read(chosen: Sequence[int], wanted: ImageFormat) -> Decoded:
+        images = empty((len(chosen), wanted.channels, wanted.size, wanted.size))
         broken, forms = {}, Counter()
         for position, encoded in _encoded(tables, chosen):
-            images[position], wrong, seen = read_files(encoded, size, channels)
+            images[position], wrong, seen = read_files(encoded, wanted)
             broken |= {position[k]: why for k, why in wrong.items()}
             forms.update(seen)
         return images, broken, forms
