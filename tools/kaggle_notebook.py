@@ -58,10 +58,11 @@ PUBLISH_TEXT = """## What Kaggle takes
 
 The competition reads `submission.csv` at the top of the notebook's output."""
 PUBLISH_CODE = "publish_submission(out, competition);"
-# Not carried, and what stands in their place: the demo is 28 KB of drawing, and downloads need internet.
+# Not carried, and what stands in their place: drawing the demo, downloads, and answers for own photos.
 LEFT_OUT = {
     "fer_utils/demo/dataset.py": "make_demo",
     "fer_utils/data/files/download.py": "download",
+    "fer_utils/learning/predict_photos.py": "answers",
 }
 STAND_IN = '''"""Left out of this notebook."""
 
@@ -69,7 +70,7 @@ from fer_utils.competition import DataError
 
 
 def {name}(*arguments, **options):
-    raise DataError("{name} is not in this notebook: attach a competition or a data set as its input")
+    raise DataError("{name} is not in this notebook: attach data as its input, or use the repository")
 '''
 
 

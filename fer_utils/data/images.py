@@ -111,8 +111,22 @@ def coloured(images: np.ndarray) -> np.ndarray:
 
 
 def decode(source: Path | bytes | None, wanted: ImageFormat) -> tuple[np.ndarray, Form]:
-    """An image file, or its bytes, as uint8 [channels, size, size], an animation by its first image; and what
-    it was before.
+    """An image file, or its bytes, as uint8 [channels, size, size]; and what it was before. Raises as
+    `open_image` does."""
+    image, is_colour = open_image(source, wanted.channels)
+    return to_format(image, wanted), (image.size, is_colour)
+
+
+def to_format(image: Image.Image, wanted: ImageFormat) -> np.ndarray:
+    """A grey or RGB image as uint8 [channels, size, size]."""
+    pixels = np.empty((wanted.channels, wanted.size, wanted.size), np.uint8)
+    _fill(pixels, resized(image, wanted.size, wanted.aspect))
+    return pixels
+
+
+def open_image(source: Path | bytes | None, channels: int) -> tuple[Image.Image, bool]:
+    """An image file, or its bytes, upright and grey or RGB, an animation by its first image; and whether it
+    had colours.
 
     Raises:
         Exception: whatever Pillow's plugins stumble over in a broken file.
@@ -124,12 +138,9 @@ def decode(source: Path | bytes | None, wanted: ImageFormat) -> tuple[np.ndarray
             raise ValueError(f"{file.width} x {file.height} pixels are too many")
         is_colour = file.mode not in ("L", "1", "LA", "I", "I;16", "I;16B", "F")
         image = _scaled(np.asarray(file)) if file.mode[0] in "IF" else file
-        image = image.convert("L" if wanted.channels == 1 else "RGB")
+        image = image.convert("L" if channels == 1 else "RGB")
         turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation))
-        image = image if turn is None else image.transpose(turn)
-    pixels = np.empty((wanted.channels, wanted.size, wanted.size), np.uint8)
-    _fill(pixels, resized(image, wanted.size, wanted.aspect))
-    return pixels, (image.size, is_colour)
+        return (image if turn is None else image.transpose(turn)), is_colour
 
 
 def _scaled(values: np.ndarray) -> Image.Image:

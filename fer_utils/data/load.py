@@ -57,10 +57,9 @@ def load_competition(
 
     Args:
         data: a folder, file, zip or tar; "kaggle:competition/<slug>" or "kaggle:dataset/<owner>/<slug>" to
-            download; "demo" for drawn faces; "auto" to search FER_DATA (an environment variable),
-            /kaggle/input and data/ in the repository, else the demo.
-        image_size: side of the square images, to which others are resized; "auto": 32, 48, 64 or 96, what is
-            nearest to the shorter side of most images (the demo: 48).
+            download; "demo" for drawn faces; "auto" to search $FER_DATA, /kaggle/input and data/ in the
+            repository, else the demo.
+        image_size: side of the square images; "auto": 32, 48, 64 or 96, nearest to most images (demo: 48).
         color: "grey", "rgb", or "auto": rgb where more than one picture in twenty has colours.
         aspect: of images that are not square: "crop" keeps the middle, "pad" all of it between grey bars.
         seed, n_folds, fold: which images become the validation split, if the data has none or with
@@ -79,17 +78,14 @@ def load_competition(
         ConfigError: no such `color`, `aspect` or `layout`.
         DataError: no such data, no known layout, too many unreadable images, or fixes that do not fit.
     """
-    _check_options(image_size, n_folds, fold, seed)
-    check_choice("color", color, COLORS)
-    check_choice("aspect", aspect, ASPECTS)
-    check_choice("layout", str(layout), ["auto", *LAYOUTS])
+    _check_words(color=color, aspect=aspect, layout=str(layout))
+    _check_numbers(image_size, n_folds, fold, seed)
     parse_splits(splits)
     said = Said(layout, parse_columns(columns), read_classes(classes), splits, groups)
     if str(data) == "auto":
         data = search_data()
     if str(data) == "demo":
-        size = 48 if image_size == "auto" else image_size
-        return _corrected(make_demo(seed=seed, size=size, color=color == "rgb"), label_fixes, clean)
+        return _corrected(_demo(image_size, color, seed), label_fixes, clean)
     if str(data).startswith("kaggle:"):
         data = download(str(data))
     path = find_path(data)
@@ -116,7 +112,17 @@ def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
     return dict(named)
 
 
-def _check_options(image_size: int | str, n_folds: int, fold: int, seed: int) -> None:
+def _demo(image_size: int | str, color: str, seed: int) -> Competition:
+    return make_demo(seed=seed, size=48 if image_size == "auto" else image_size, color=color == "rgb")
+
+
+def _check_words(**given: str) -> None:
+    choices = {"color": COLORS, "aspect": ASPECTS, "layout": ("auto", *LAYOUTS)}
+    for name, value in given.items():
+        check_choice(name, value, choices[name])
+
+
+def _check_numbers(image_size: int | str, n_folds: int, fold: int, seed: int) -> None:
     for name, value in {"image_size": image_size, "n_folds": n_folds, "fold": fold, "seed": seed}.items():
         if not isinstance(value, int) and (name, value) != ("image_size", "auto"):
             raise DataError(f"{name} must be a whole number, got {value!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -107,6 +108,7 @@ class ModelOptions:
     dropout: float
     drop_path: float = 0.0
     inputs: int = 1  # 1 for grey images, 3 for red, green and blue
+    image_size: int = 48
 
     def channels(self, base: int) -> int:
         """`base` channels at this width, a multiple of 8, which matrix units prefer."""
@@ -116,7 +118,7 @@ class ModelOptions:
 def small(options: ModelOptions) -> nn.Module:
     """For CPUs: the first convolution already reduces the costly full resolution; 1.1 M parameters."""
     a, b, c, d = (options.channels(base) for base in (32, 64, 128, 256))
-    blocks = [*_unit(options.inputs, a, kernel=6, stride=2), *_unit(a, b), nn.MaxPool2d(2)]
+    blocks = [*_stem(options, a, kernel=6, stride=2), *_unit(a, b), nn.MaxPool2d(2)]
     blocks += [*_unit(b, c), *_unit(c, c), nn.MaxPool2d(2), *_unit(c, d), *_unit(d, d)]
     return FaceNet(nn.Sequential(*blocks), d, options.num_classes, options.dropout)
 
@@ -125,7 +127,7 @@ def medium(options: ModelOptions) -> nn.Module:
     """For long runs on CPUs: the same stem, five residual blocks; 2.7 M parameters."""
     a, b, c = (options.channels(base) for base in (64, 128, 256))
     shapes = ((a, a, 1), (a, b, 2), (b, b, 1), (b, c, 2), (c, c, 1))
-    blocks = [*_unit(options.inputs, a, kernel=6, stride=2), *_residual_blocks(shapes, options)]
+    blocks = [*_stem(options, a, kernel=6, stride=2), *_residual_blocks(shapes, options)]
     return FaceNet(nn.Sequential(*blocks), c, options.num_classes, options.dropout)
 
 
@@ -133,7 +135,7 @@ def large(options: ModelOptions) -> nn.Module:
     """For GPUs: full-resolution stem, eight residual blocks with squeeze-and-excitation; 11 M parameters."""
     a, b, c, d = (options.channels(base) for base in (64, 128, 256, 512))
     shapes = ((a, a, 1), (a, a, 1), (a, b, 2), (b, b, 1), (b, c, 2), (c, c, 1), (c, d, 2), (d, d, 1))
-    blocks = [*_unit(options.inputs, a), *_residual_blocks(shapes, options, excite=True)]
+    blocks = [*_stem(options, a), *_residual_blocks(shapes, options, excite=True)]
     return FaceNet(nn.Sequential(*blocks), d, options.num_classes, options.dropout)
 
 
@@ -183,8 +185,9 @@ def create_model(
 ) -> nn.Module:
     """Build a network for images in 0..1 [N, channels, H, W] that gives logits [N, num_classes].
 
-    The parameters are those of `Config`; `image_size` matters only to timm's networks of fixed size, and
-    `channels` is 1 for grey images, 3 for colours. timm's networks normalise as their published weights want.
+    The parameters are those of `Config`. `image_size` matters to timm's networks of fixed size, and to the
+    first layers of this project's own; `channels` is 1 for grey images, 3 for colours. timm's networks
+    normalise as their published weights want.
 
     Raises:
         ConfigError: an unknown name, or an option that this network does not have.
@@ -201,7 +204,7 @@ def create_model(
     check_choice("model", name, [*MODELS, "timm/NAME"])
     if pretrained:
         raise ConfigError(f"pretrained: {name!r} has no published weights; timm/NAME have, or set weights")
-    model = MODELS[name](ModelOptions(num_classes, width, dropout, drop_path, channels))
+    model = MODELS[name](ModelOptions(num_classes, width, dropout, drop_path, channels, image_size))
     if drop_path and not any(isinstance(module, Residual) for module in model.modules()):
         problem = f"drop_path must be 0 for {name}, which has no residual blocks that can be skipped"
         raise ConfigError(f"{problem}; try 'medium'")
@@ -227,6 +230,15 @@ def model_cost(model: nn.Module, image_size: int) -> tuple[int, int]:
 
 def _unit(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
     return [conv_norm(inputs, outputs, kernel, stride), nn.ReLU(inplace=True)]
+
+
+def _stem(options: ModelOptions, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    """The first convolution. Images of 68 pixels and more are pooled behind it by 2, of 136 and more by 4, so
+    that the blocks see maps as large as for 48 pixels and cost no more. On the drawn faces at 96 pixels (two
+    seeds, `medium`) a pool was better than a larger stride or a second convolution in its place."""
+    factor = 2 ** max(0, round(math.log2(options.image_size / 48)))
+    pool = [nn.MaxPool2d(factor)] if factor > 1 else []
+    return [*_unit(options.inputs, outputs, kernel, stride), *pool]
 
 
 def _residual_blocks(

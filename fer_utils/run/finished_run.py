@@ -14,12 +14,13 @@ from torch import nn
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config
-from fer_utils.data.images import IMAGE_SUFFIXES, ImageFormat, read_files, resize, with_channels
+from fer_utils.data.images import ImageFormat, resize, with_channels
 from fer_utils.data.load import load_competition
-from fer_utils.files import find_path, walk
+from fer_utils.files import find_path
 from fer_utils.learning.device import choose_device
 from fer_utils.learning.models import create_model
 from fer_utils.learning.predict import view_probs
+from fer_utils.learning.predict_photos import answers
 from fer_utils.run.folder import RunFolder
 
 
@@ -67,15 +68,20 @@ class Run:
         images = images[:, None] if images.ndim == 3 else images
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise DataError(f"images must be uint8 [N, 1 or 3, H, W], got {images.dtype} {images.shape}")
-        config = self.config
-        images = resize(with_channels(images, self.channels), config.image_size, config.aspect)
+        config, wanted = self.config, self.image_format
+        images = resize(with_channels(images, wanted.channels), wanted.size, wanted.aspect)
         return view_probs(self.model, images, views or config.views, config.evaluation_batch).mean(0)
 
     def predict_files(
-        self, files: str | Path | Sequence[str | Path], views: str | None = None
+        self, files: str | Path | Sequence[str | Path], views: str | None = None, crop: bool = True
     ) -> pd.DataFrame:
         """The answers for image files: see `answers`."""
-        return answers([self], files, views)
+        return answers([self], files, views, crop)
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """What its images become."""
+        return ImageFormat(self.config.image_size, self.channels, self.config.aspect)
 
     def load_data(self, data: str = "run") -> Competition:
         """The competition this run was trained on, from the `data` of its config or another place; other
@@ -124,39 +130,3 @@ def load_run(out: str | Path) -> Run:
         fingerprint=str(record["fingerprint"]),
         channels=record.get("channels", 1),
     )
-
-
-def answers(
-    runs: Sequence[Run], files: str | Path | Sequence[str | Path], views: str | None = None
-) -> pd.DataFrame:
-    """What runs with the same classes, averaged, say of image files, of all in a folder (by name), or of one.
-
-    An image should show one upright face, cropped as in the data of the runs (in FER2013 from the brow to
-    below the chin, and little around it). It may have any size and colours; the middle is cut out if it is
-    not square.
-
-    Returns a row per file: `file`, `answer`, `certainty` (the probability of the answer), and the probability
-    of each class. No image there, or one that cannot be read, is a DataError that names the file.
-    """
-    paths, names = picture_files(files), list(runs[0].class_names)
-    config = runs[0].config
-    images, broken, _ = read_files(paths, ImageFormat(config.image_size, runs[0].channels, config.aspect))
-    if broken:
-        row, reason = next(iter(broken.items()))
-        raise DataError(f"{paths[row]}: {reason} ({len(broken)} of {len(paths)} files cannot be read)")
-    probs = np.mean([run.predict(images, views) for run in runs], axis=0)
-    first = {"file": list(map(str, paths)), "answer": [names[k] for k in probs.argmax(1)]}
-    return pd.DataFrame(first | {"certainty": probs.max(1)} | dict(zip(names, probs.T, strict=True)))
-
-
-def picture_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The paths in `files`, or those of the images in a folder, by name; a DataError where there is none."""
-    paths = [Path(path) for path in ([files] if isinstance(files, (str, Path)) else files)]
-    if len(paths) == 1 and (folder := paths[0]).is_dir():
-        paths = sorted(folder / name for name, _ in walk(folder) if name.lower().endswith(IMAGE_SUFFIXES))
-    if not paths:
-        raise DataError(f"{files}: no images there ({', '.join(IMAGE_SUFFIXES)})")
-    for path in paths:
-        if not path.is_file():
-            raise DataError(f"{path}: no such image")
-    return paths

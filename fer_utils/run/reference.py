@@ -13,7 +13,8 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.config import ConfigError
 from fer_utils.files import REPOSITORY
-from fer_utils.run.finished_run import Run, answers, load_run
+from fer_utils.learning.predict_photos import answers
+from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 
 FOLDER = REPOSITORY / "outputs" / "reference"
@@ -36,10 +37,10 @@ class Reference:
         return self.predict_files(files, views)[list(self.class_names)].to_numpy(np.float32)
 
     def predict_files(
-        self, files: str | Path | Sequence[str | Path], views: str | None = None
+        self, files: str | Path | Sequence[str | Path], views: str | None = None, crop: bool = True
     ) -> pd.DataFrame:
-        """The same as a table: see `answers`."""
-        return answers(self.runs, files, views)
+        """The answers for image files: see `answers`."""
+        return answers(self.runs, files, views, crop)
 
 
 def load_reference(name: str) -> Reference:

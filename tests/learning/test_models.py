@@ -121,6 +121,17 @@ def test_cost_grows_with_the_area_of_the_picture():
     assert model_cost(model, 32)[1] == 4 * model_cost(model, 16)[1]
 
 
+@pytest.mark.parametrize("name", ["small", "medium", "large"])
+@pytest.mark.parametrize(("size", "like"), [(32, 32), (64, 64), (96, 48), (128, 64), (224, 56), (256, 64)])
+def test_larger_pictures_are_reduced_first_so_that_the_blocks_cost_no_more(name, size, like):
+    parameters, operations = model_cost(create_model(name, 7, width=0.25, image_size=size), size)
+    small = create_model(name, 7, width=0.25, image_size=like)
+    assert parameters == model_cost(small, like)[0]
+    assert operations < 1.7 * model_cost(small, like)[1]
+    logits = create_model(name, 7, width=0.25, image_size=size)(torch.rand(2, 1, size, size))
+    assert logits.shape == (2, 7) and logits.isfinite().all()
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_cost_leaves_mode_and_weights_and_random_numbers_alone(training):
     model = tiny("small").train(training)

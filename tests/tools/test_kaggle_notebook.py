@@ -66,7 +66,8 @@ def test_the_cells_write_what_the_notebook_runs_byte_for_byte(bundle):
         if first.startswith("%%writefile "):
             written[first.split()[1].removeprefix("/tmp/fer/")] = (body + "\n").encode()  # as IPython ends it
             assert cell["metadata"]["_kg_hide-input"]
-    left_out = [written.pop(f"fer_utils/{name}.py") for name in ("demo/dataset", "data/files/download")]
+    names = ("demo/dataset", "data/files/download", "learning/predict_photos")
+    left_out = [written.pop(f"fer_utils/{name}.py") for name in names]
     assert all(len(text) < 300 for text in left_out)
     assert written == {name: (REPOSITORY / name).read_bytes() for name in written}
     assert {"fer_utils/__init__.py", "fer_utils/run/train.py", "fer_utils/data/layouts/arrays.py"} <= set(
@@ -92,7 +93,7 @@ def test_what_is_carried_is_closed_under_imports(tmp_path):
             code += f"import {module.removesuffix('.__init__')}\n"
     code += "fer_utils.load_competition('demo')"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert "make_demo is not in this notebook: attach a competition" in done.stderr.splitlines()[-1], (
+    assert "make_demo is not in this notebook: attach data as its input" in done.stderr.splitlines()[-1], (
         done.stderr
     )
 
