@@ -13,6 +13,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from fer_utils import DataError, load_competition, validate_submission
 from fer_utils.analysis.ensemble import member_configs
@@ -261,17 +262,16 @@ def sandbox():
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    """A small competition of demo faces."""
-    folder, demo = tmp_path_factory.mktemp("faces"), make_demo(300, 10, 40)
-
-    def text(images):
-        return [" ".join(map(str, image.ravel())) for image in images]
-
-    pd.DataFrame({"emotion": demo.train.labels, "pixels": text(demo.train.images)}).to_csv(
-        folder / "train.csv", index=False
-    )
-    pd.DataFrame({"id": range(40), "pixels": text(demo.test.images)}).to_csv(folder / "test.csv", index=False)
-    pd.DataFrame({"id": range(40), "emotion": 0}).to_csv(folder / "sample_submission.csv", index=False)
+    """A small competition of demo faces in colour."""
+    folder, demo = tmp_path_factory.mktemp("faces"), make_demo(300, 10, 40, color=True)
+    for name, split in (("train", demo.train), ("test", demo.test)):
+        (folder / name).mkdir()
+        files = [f"{k:03}.png" for k in range(len(split))]
+        for file, image in zip(files, split.images, strict=True):
+            Image.fromarray(image.transpose(1, 2, 0)).save(folder / name / file)
+        columns = {"id": files} | ({"emotion": split.labels} if name == "train" else {})
+        pd.DataFrame(columns).to_csv(folder / f"{name}.csv", index=False)
+    pd.DataFrame({"id": files, "emotion": 0}).to_csv(folder / "sample_submission.csv", index=False)
     return folder
 
 
@@ -301,7 +301,9 @@ def run_on_kaggle(sandbox, bundle, box: Path, inputs: dict[str, Path], **values)
 
 
 def check_submission(box: Path, faces: Path) -> None:
-    validate_submission(load_competition(str(faces), image_size=32), box / "working" / "submission.csv")
+    competition = load_competition(str(faces), image_size=32)
+    assert competition.channels == 3
+    validate_submission(competition, box / "working" / "submission.csv")
 
 
 def test_a_training_on_kaggle_ends_in_time_and_goes_on_in_the_next_session(sandbox, faces, tmp_path):
