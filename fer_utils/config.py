@@ -23,6 +23,7 @@ AUGMENTATION = (
     *("brightness", "contrast", "hue", "saturation", "erase"),
 )
 COLORS, ASPECTS = ("auto", "grey", "rgb"), ("crop", "pad")
+METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "log_loss", "kappa")
 MAY_CHANGE = ("data", "out", "device", "n_devices", "checkpoint_seconds", "max_hours")
 # Parameters of committed runs that were removed since, with the values at which they did nothing.
 REMOVED = {"whiten": (False,), "compile_mode": ("auto", "off")}
@@ -53,6 +54,7 @@ class Config:
     out: str = _parameter("outputs/run", "folder of this run; a relative path counts from the repository")
     epochs: int = _parameter(8, "passes over the training images", 1, 10_000)
     seed: int = _parameter(0, "of the initial weights, the order of the images and the augmentation", 0, 2**31)
+    metric: str = _parameter("accuracy", "chooses the epoch: accuracy, macro_f1, balanced_accuracy, log_loss or kappa")
     # machine and time
     device: str = _parameter("auto", '"cuda", "mps", "cpu" or "auto"')
     n_devices: str = _parameter("auto", 'GPUs that train one network together; "auto": one')
@@ -133,6 +135,8 @@ class Config:
             object.__setattr__(self, name, value)
         if self.n_devices != "auto" and not (self.n_devices.isdecimal() and 1 <= int(self.n_devices) <= 1024):
             raise ConfigError(f"n_devices must be 'auto' or a number from 1 to 1024, got {self.n_devices!r}")
+        if ":" not in self.metric:
+            check_choice("metric", self.metric, [*METRICS, "file:name"])
         if isinstance(self.image_size, str) and self.image_size != "auto":
             raise ConfigError(f"image_size must be 'auto' or a whole number, got {self.image_size!r}")
         if self.fold >= self.n_folds:

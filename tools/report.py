@@ -22,7 +22,16 @@ from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.results import commonest
 from tools import report_ensemble
 from tools.report_ensemble import NOT_FOUND, Ensemble, load_ensemble
-from tools.report_sections import interval, is_demo, last_part, members_of, percent, record_of, sections
+from tools.report_sections import (
+    interval,
+    is_demo,
+    last_part,
+    members_of,
+    metric_fact,
+    percent,
+    record_of,
+    sections,
+)
 from tools.run_options import options_parser
 
 
@@ -85,6 +94,7 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
         scores = run.metrics[split]
         for what, key in ((f"views: {run.config.views}", "views"), ("plain", "plain")):
             facts.append((f"{split} accuracy, {what}", percent(scores[key]), interval(scores[key])))
+        facts += metric_fact(f"{split} ", scores["views"])
         if without := scores["without_copies"]:
             seen = "training pictures" if split == "valid" else "training and validation pictures"
             what = f"{split} accuracy without copies of {seen}"

@@ -16,6 +16,7 @@ from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import REPOSITORY
 from fer_utils.learning.metrics import calibrated_log_loss, describe_gain, evaluate, paired_test
+from fer_utils.learning.scoring import describe_score, goodness, metric_score, readable
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 
@@ -71,25 +72,32 @@ def member_configs(recipe: str, n: int, shared: Mapping[str, Any]) -> list[Confi
     return members
 
 
-def choose_members(members: np.ndarray, labels: np.ndarray) -> list[int]:
+def choose_members(members: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -> list[int]:
     """Members of the average, from probabilities [M, N, C]: the lowest calibrated log loss first, then
-    what lowers that of the average most, until none does (greedy selection, Caruana et al. 2004)."""
+    what lowers that of the average most, until none does (greedy selection, Caruana et al. 2004). The
+    accuracy and the log loss choose by this loss, which varies less by chance; any other metric by itself."""
+
+    def loss_of(rows: list[int]) -> float:
+        probs = members[rows].mean(0)
+        by_loss = metric in ("accuracy", "log_loss")
+        return calibrated_log_loss(probs, labels) if by_loss else -goodness(metric, probs, labels)
+
     chosen, lowest = [], math.inf
     while left := [m for m in range(len(members)) if m not in chosen]:
-        loss, best = min((calibrated_log_loss(members[[*chosen, m]].mean(0), labels), m) for m in left)
+        loss, best = min((loss_of([*chosen, m]), m) for m in left)
         if loss >= lowest:
             break
         chosen, lowest = [*chosen, best], loss
     return chosen
 
 
-def cross_fitted_probs(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def cross_fitted_probs(members: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -> np.ndarray:
     """Probabilities [N, C] of the ensemble, each half of the pictures predicted by the members chosen on the
     other half, so that the choice of members does not raise the accuracy."""
     half = np.random.default_rng(0).permutation(len(labels)) < len(labels) // 2
     probs = np.empty(members.shape[1:], members.dtype)
     for chooser, predicted in ((half, ~half), (~half, half)):
-        chosen = choose_members(members[:, chooser], labels[chooser])
+        chosen = choose_members(members[:, chooser], labels[chooser], metric)
         probs[predicted] = members[chosen][:, predicted].mean(0)
     return probs
 
@@ -101,7 +109,17 @@ def member_table(runs: Sequence[Run], result: dict[str, Any]) -> pd.DataFrame:
         accuracy, loss = f"{100 * score['accuracy']:.2f} %", f"{score['log_loss']:.3f}"
         chosen = "yes" if k in result["chosen"] else "no"
         rows.append((run.out.name, run.config.model, run.config.seed, accuracy, loss, chosen))
-    return pd.DataFrame(rows, columns=["run", "model", "seed", "valid accuracy", "log loss", "chosen"])
+    table = pd.DataFrame(rows, columns=["run", "model", "seed", "valid accuracy", "log loss, not calibrated", "chosen"])
+    if all("metric" in score for score in result["scores"]):
+        values = [f"{score['metric']['value']:.3f}" for score in result["scores"]]
+        table.insert(5, readable(result["scores"][0]["metric"]["name"]), values)
+    return table
+
+
+def common_metric(runs: Sequence[Run]) -> str:
+    """The metric of all runs; accuracy where they have several."""
+    metrics = {run.config.metric for run in runs}
+    return metrics.pop() if len(metrics) == 1 else "accuracy"
 
 
 def agreement(members: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
@@ -131,7 +149,11 @@ def save_ensemble(runs: Sequence[Run], competition: Competition, out: Path, scor
 
 
 def score_ensemble(
-    members: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], choose: bool = True
+    members: np.ndarray,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    choose: bool = True,
+    metric: str = "accuracy",
 ) -> dict[str, Any]:
     """The chosen members [M, N, C] and the gain of their average over the most accurate one, on validation.
 
@@ -139,14 +161,16 @@ def score_ensemble(
 
     Returns:
         chosen, best (indices); scores (`metrics.evaluate` of each member) and ensemble; against_best (paired
-        test); cross_fitted and cross_fitted_against_best (the same with `cross_fitted_probs`).
+        test); cross_fitted and cross_fitted_against_best (the same with `cross_fitted_probs`). With another
+        metric than accuracy, "metric" in the scores is its `scoring.metric_score`, and metric_gain is that of
+        cross_fitted over the best.
     """
     scores = [evaluate(probs, labels, class_names) for probs in members]
     best = max(range(len(members)), key=lambda m: (scores[m]["accuracy"], -scores[m]["log_loss"]))
-    chosen = choose_members(members, labels) if choose else list(range(len(members)))
+    chosen = choose_members(members, labels, metric) if choose else list(range(len(members)))
     average, best_preds = members[chosen].mean(0), members[best].argmax(1)
-    cross_fitted = cross_fitted_probs(members, labels) if choose else average
-    return {
+    cross_fitted = cross_fitted_probs(members, labels, metric) if choose else average
+    result = {
         "chosen": chosen,
         "best": best,
         "scores": scores,
@@ -155,6 +179,13 @@ def score_ensemble(
         "cross_fitted": evaluate(cross_fitted, labels, class_names),
         "cross_fitted_against_best": paired_test(cross_fitted.argmax(1), best_preds, labels),
     }
+    if metric != "accuracy":
+        for found, probs in zip(scores, members, strict=True):
+            found["metric"] = metric_score(metric, probs, labels)
+        result["ensemble"]["metric"] = metric_score(metric, average, labels)
+        result["cross_fitted"]["metric"] = metric_score(metric, cross_fitted, labels)
+        result["metric_gain"] = metric_score(metric, cross_fitted, labels, members[best])
+    return result
 
 
 def verdict(result: dict[str, Any]) -> str:
@@ -163,4 +194,6 @@ def verdict(result: dict[str, Any]) -> str:
     if len(result["chosen"]) == 1:
         return "One run alone, that of the lowest log loss:\nno other lowers it in an average"
     gain = describe_gain(result["cross_fitted_against_best"])
+    if "metric_gain" in result:
+        gain += f"\ndifference in {describe_score(result['metric_gain'])}"
     return f"Averaging, members chosen on the other half, against the most accurate run:\n{gain}"

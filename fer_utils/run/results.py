@@ -11,6 +11,7 @@ from fer_utils.competition import Competition, copies_of
 from fer_utils.learning.metrics import describe, evaluate, holm, paired_test
 from fer_utils.learning.models import model_cost
 from fer_utils.learning.predict import view_probs
+from fer_utils.learning.scoring import describe_score, metric_score
 from fer_utils.learning.training_loop import Learner
 from fer_utils.run.finished_run import Run
 from fer_utils.run.folder import RunFolder
@@ -50,7 +51,7 @@ def write_results(
         arrays = {"ids": split.ids.astype(np.str_), "probs": probs[0], "probs_views": probs.mean(0)}
         if split.labels is not None:
             arrays["labels"] = split.labels
-            scores[name] = score_split(arrays, competition, name)
+            scores[name] = score_split(arrays, competition, name, config.metric)
         predictions[name] = arrays
     folder.write_training(learner.history, weights)
     for name, arrays in predictions.items():
@@ -61,18 +62,28 @@ def write_results(
     folder.write_metrics(scores)
 
 
-def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: str) -> dict[str, Any]:
+def score_split(
+    arrays: dict[str, np.ndarray], competition: Competition, name: str, metric: str = "accuracy"
+) -> dict[str, Any]:
     """Scores plain and with views, and whether the views helped, from `labels` [N], `probs` and `probs_views`
     [N, C] of the split `name` ("valid" or "test"). `without_copies` leaves out images that an earlier split
-    has too, because a model may just remember those."""
+    has too, because a model may just remember those. A `metric` other than accuracy stands in each part."""
     plain, views, labels = arrays["probs"], arrays["probs_views"], arrays["labels"]
     earlier = [competition.train.images] + ([competition.valid.images] if name == "test" else [])
     new = ~copies_of(competition.splits[name].images, *earlier)
+
+    def scores(probs: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+        found = evaluate(probs[rows], labels[rows], competition.class_names)
+        if metric != "accuracy":
+            found["metric"] = metric_score(metric, probs[rows], labels[rows])
+        return found
+
+    every = np.ones(len(labels), bool)
     return {
-        "plain": evaluate(plain, labels, competition.class_names),
-        "views": evaluate(views, labels, competition.class_names),
+        "plain": scores(plain, every),
+        "views": scores(views, every),
         "views_against_plain": paired_test(views.argmax(1), plain.argmax(1), labels),
-        "without_copies": evaluate(views[new], labels[new], competition.class_names) if new.any() else None,
+        "without_copies": scores(views, new) if new.any() else None,
     }
 
 
@@ -89,6 +100,8 @@ def headline(run: Run, competition: Competition) -> str:
     name, guess = commonest(scores)
     guessing = f"always answering {name} reaches {100 * guess:.1f} %"
     lines = [f"**Valid accuracy {describe(scores)}**, seed {run.config.seed}; {guessing}."]
+    if "metric" in scores:
+        lines.insert(0, f"**Valid {describe_score(scores['metric'])}**, which chose the epoch.")
     if late := _out_of_time(run):
         lines.insert(0, f"**{late}**")
     if scores["ci_low"] <= guess:
@@ -166,6 +179,8 @@ def print_results(run: Run) -> None:
             continue
         print(f"{name} accuracy, plain:   {describe(scores['plain'])}")
         print(f"{name} accuracy, {run.config.views}:  {describe(scores['views'])}")
+        if "metric" in scores["views"]:
+            print(f"{name} {describe_score(scores['views']['metric'])}")
         without = scores["without_copies"]
         if without and without["n"] < scores["views"]["n"]:
             print(f"{name} accuracy without copies of training images: {describe(without)}")
