@@ -130,6 +130,8 @@ def main(arguments: list[str]) -> int:
 def report_run(options: argparse.Namespace) -> None:
     """Write the page of a run, without faces where its data is not there."""
     run, note = load_ensemble(options.run) or load_run(options.run), "the page was made without them."
+    if isinstance(run, Ensemble) and not run.scores.get("validated", True):
+        raise DataError(f"{run.out}: its runs were validated on different pictures: there is no result")
     competition, members = None, members_of(run)
     try:
         if members and not options.no_faces:

@@ -73,12 +73,13 @@ def load_ensemble(out: str | Path) -> Ensemble | None:
     scores = folder.metrics()
     if "members" not in scores:
         return None
+    split = "valid" if scores.get("validated", True) else "test"
     for place in (folder.path, folder.path.parent):
         paths = [place / name for name in scores["members"]]
         if not any(RunFolder(path).missing() for path in paths):
             found = Ensemble(folder.path, scores, [load_run(path) for path in paths])
-            average = np.mean([run.saved_probs() for run in found.members], axis=0)
-            if np.allclose(average, found.saved_probs(), atol=1e-3):  # and not others of these names
+            average = np.mean([run.saved_probs(split) for run in found.members], axis=0)
+            if np.allclose(average, found.saved_probs(split), atol=1e-3):  # and not others of these names
                 return found
     return Ensemble(folder.path, scores, [])
 

@@ -15,10 +15,15 @@ import yaml
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import REPOSITORY
-from fer_utils.learning.metrics import calibrated_log_loss, describe_gain, evaluate, paired_test
+from fer_utils.learning.metrics import calibrated_log_loss, describe, describe_gain, evaluate, paired_test
 from fer_utils.learning.scoring import describe_score, goodness, metric_score, readable
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
+
+NOT_VALIDATED = (
+    "**The runs were validated on different pictures**, so nothing measures what averaging gains, and "
+    "nothing chooses members: all are averaged. Runs with the same number of folds `cv` can be compared."
+)
 
 
 def load_runs(patterns: str, at_least: int = 0) -> list[Run]:
@@ -109,7 +114,9 @@ def member_table(runs: Sequence[Run], result: dict[str, Any]) -> pd.DataFrame:
         accuracy, loss = f"{100 * score['accuracy']:.2f} %", f"{score['log_loss']:.3f}"
         chosen = "yes" if k in result["chosen"] else "no"
         rows.append((run.out.name, run.config.model, run.config.seed, accuracy, loss, chosen))
-    table = pd.DataFrame(rows, columns=["run", "model", "seed", "valid accuracy", "log loss, not calibrated", "chosen"])
+    table = pd.DataFrame(
+        rows, columns=["run", "model", "seed", "valid accuracy", "log loss, not calibrated", "chosen"]
+    )
     if all("metric" in score for score in result["scores"]):
         values = [f"{score['metric']['value']:.3f}" for score in result["scores"]]
         table.insert(5, readable(result["scores"][0]["metric"]["name"]), values)
@@ -120,6 +127,19 @@ def common_metric(runs: Sequence[Run]) -> str:
     """The metric of all runs; accuracy where they have several."""
     metrics = {run.config.metric for run in runs}
     return metrics.pop() if len(metrics) == 1 else "accuracy"
+
+
+def gain_table(names: Sequence[str], result: dict[str, Any]) -> pd.DataFrame:
+    """What `score_ensemble` found: the most accurate run, the ensemble and the cross-fitted one, with their
+    accuracies and gains over that run in words."""
+    best = names[result["best"]]
+    rows = [
+        (f"{best}, the most accurate run", describe(result["scores"][result["best"]]), ""),
+        (f"ensemble of {len(result['chosen'])}", describe(result["ensemble"]), "against_best"),
+        ("cross-fitted", describe(result["cross_fitted"]), "cross_fitted_against_best"),
+    ]
+    lines = [(name, scores, key and describe_gain(result[key])) for name, scores, key in rows]
+    return pd.DataFrame(lines, columns=["", "valid accuracy", f"against {best}"])
 
 
 def agreement(members: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
@@ -146,6 +166,27 @@ def save_ensemble(runs: Sequence[Run], competition: Competition, out: Path, scor
     if competition.test is not None:
         folder.write_submission(competition, probs["valid"], probs["test"])
     folder.write_metrics({"members": [run.out.name for run in runs], **scores})
+
+
+def save_average(runs: Sequence[Run], competition: Competition, out: Path) -> None:
+    """Write the average of all `runs` for the test split and its submission, where the runs were validated on
+    different pictures, so that nothing measures the average. Probabilities in a submission get the
+    temperature of the first run, whose `competition` this is.
+
+    Raises:
+        DataError: `out` holds a run, or the competition has no test split.
+    """
+    folder = RunFolder(out)
+    if folder.record() is not None:
+        raise DataError(f"{out} holds a run: choose another out for the ensemble")
+    if competition.test is None:
+        raise DataError(
+            "the runs were validated on different pictures, and there is no test split to predict"
+        )
+    probs = np.mean([run.saved_probs("test") for run in runs], axis=0)
+    folder.write_predictions("test", {"ids": competition.test.ids.astype(np.str_), "probs_views": probs})
+    folder.write_submission(competition, runs[0].saved_probs(), probs)
+    folder.write_metrics({"members": [run.out.name for run in runs], "validated": False})
 
 
 def score_ensemble(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fer_utils.competition import Competition, copies_of
+from fer_utils.config import Config
 from fer_utils.learning.metrics import describe, evaluate, holm, paired_test
 from fer_utils.learning.models import model_cost
 from fer_utils.learning.predict import view_probs
 from fer_utils.learning.scoring import describe_score, metric_score
 from fer_utils.learning.training_loop import Learner
-from fer_utils.run.finished_run import Run
+from fer_utils.run.finished_run import Run, all_folds
 from fer_utils.run.folder import RunFolder
 
 DRAWN = "Drawn demo faces: no number here says anything of real ones."
@@ -62,6 +64,39 @@ def write_results(
     folder.write_metrics(scores)
 
 
+def write_fold_results(config: Config, runs: Sequence[Run], folder: RunFolder) -> None:
+    """Write the results of a `cv`, of which `runs` are the folds: the predictions out of fold for all
+    labelled images, the average for the test split with its submission, the mean curves and the metrics."""
+    competition = all_folds(run.load_data() for run in runs)
+    names = ("ids", "labels", "probs", "probs_views")
+    oof = {name: np.concatenate([run.saved("valid", name) for run in runs]) for name in names}
+    trainings = [run.metrics["training"] for run in runs]
+    chosen = [training["chosen_epoch"] for training in trainings]
+    training = trainings[0] | {
+        "epochs": max(training["epochs"] for training in trainings),
+        "chosen_epoch": int(np.median(chosen)),
+        "seconds": round(sum(training["seconds"] for training in trainings), 1),
+        "out_of_time": any(training["out_of_time"] for training in trainings),
+    }
+    accuracies = [run.metrics["valid"]["views"]["accuracy"] for run in runs]
+    cv = {"accuracies": accuracies, "sd": float(np.std(accuracies, ddof=1)), "chosen_epochs": chosen}
+    scores = {"training": training, "cv": cv, "valid": score_split(oof, competition, "valid", config.metric)}
+    record = runs[0].folder.record()
+    folder.write_config(config, record | {"notes": list(competition.notes)})
+    history = pd.concat([run.history for run in runs]).groupby("epoch", as_index=False).mean()
+    folder.write_history(history)
+    folder.write_predictions("oof", oof)
+    if (split := competition.test) is not None:
+        test = {name: np.mean([run.saved("test", name) for run in runs], axis=0) for name in names[2:]}
+        test["ids"] = split.ids.astype(np.str_)
+        if split.labels is not None:
+            test["labels"] = split.labels
+            scores["test"] = score_split(test, competition, "test", config.metric)
+        folder.write_predictions("test", test)
+        folder.write_submission(competition, oof["probs_views"], test["probs_views"])
+    folder.write_metrics(scores)
+
+
 def score_split(
     arrays: dict[str, np.ndarray], competition: Competition, name: str, metric: str = "accuracy"
 ) -> dict[str, Any]:
@@ -100,6 +135,12 @@ def headline(run: Run, competition: Competition) -> str:
     name, guess = commonest(scores)
     guessing = f"always answering {name} reaches {100 * guess:.1f} %"
     lines = [f"**Valid accuracy {describe(scores)}**, seed {run.config.seed}; {guessing}."]
+    if run.folds:
+        spread = f"their accuracies have sd {100 * run.metrics['cv']['sd']:.1f} points"
+        lines.append(
+            f"Out of fold: each picture by the one of {len(run.folds)} networks that did not learn "
+            f"from it; {spread}."
+        )
     if "metric" in scores:
         lines.insert(0, f"**Valid {describe_score(scores['metric'])}**, which chose the epoch.")
     if late := _out_of_time(run):
