@@ -76,7 +76,7 @@ def launch_folds(config: Config, competition: Competition) -> Run:
     """
     folder, config = RunFolder(config.out), config.at_size(competition.image_size)
     check_targets(config, competition)
-    if folder.holds(config, competition):
+    if folder.holds(config, competition) and not folder.metrics()["training"]["out_of_time"]:
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
     at_once = torch.cuda.device_count() if choose_device(config.device).type == "cuda" else 1

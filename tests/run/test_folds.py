@@ -1,6 +1,7 @@
 """Cross-validation: folds trained in their own folders, predictions out of fold, one submission."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -149,6 +150,18 @@ def test_hours_that_end_before_the_last_fold_resume_there(config, tmp_path, monk
     assert not (tmp_path / "short" / "metrics.json").exists()
     monkeypatch.setattr(launching, "launch_members", side_by_side)
     assert launch(short, data).metrics["valid"]["views"]["n"] == 60
+
+
+def test_a_fold_that_ran_out_of_time_resumes(run, config, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(run.out, copy)
+    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics["training"]["out_of_time"] = True
+    (copy / "metrics.json").write_text(json.dumps(metrics))
+    monkeypatch.setattr(launching, "launch_members", side_by_side)
+    again = dataclasses.replace(config, out=str(copy))
+    result = launch(again, load_competition(again.data, **again.data_options))
+    assert not result.metrics["training"]["out_of_time"]
 
 
 def test_what_cannot_be_is_refused(tmp_path):
