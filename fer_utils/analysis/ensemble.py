@@ -142,6 +142,17 @@ def gain_table(names: Sequence[str], result: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["", "valid accuracy", f"against {best}"])
 
 
+def describe_result(result: dict[str, Any] | None) -> str:
+    """The scores of the ensemble, or why there are none, in words."""
+    if result is None:
+        return "no score: the runs were validated on different pictures"
+    lines = [f"valid accuracy of the ensemble: {describe(result['ensemble'])}"]
+    for name in ("ensemble", "cross_fitted"):
+        if "metric" in result[name]:
+            lines.append(f"valid {describe_score(result[name]['metric'])}, {name.replace('_', '-')}")
+    return "\n".join(lines)
+
+
 def agreement(members: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
     """Share (%) of pictures for which two members, from probabilities [M, N, C], predict the same class."""
     preds = members.argmax(2)
