@@ -136,7 +136,7 @@ def judge(a: Layout, folder: Path, **arguments: str) -> str:
         DataError: it was refused.
     """
     try:
-        read = load_competition(str(a.at), **arguments)
+        read = load_competition(str(a.at), image_size=48, **arguments)
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
