@@ -25,7 +25,7 @@ LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 # fails or time is over (other tests of test_launch.py and test_limits.py start processes there).
 NOT_RUN_ON_KAGGLE = $(addprefix --ignore=tests/,test_benchmarks.py test_browser.py test_claims.py \
 	test_command_line.py test_readme.py test_structure.py \
-	tools/test_gpu.py tools/test_predict.py tools/test_report.py tools/test_reproduce.py tools/test_sweep.py) \
+	tools/test_gpu.py tools/test_predict.py tools/test_report.py tools/test_reproduce.py tools/test_runs.py tools/test_sweep.py) \
 	$(addprefix --deselect tests/,\
 	"data/test_composer.py::test_random_layouts_are_read_right_or_refused[fresh]" \
 	test_notebooks.py::test_a_wrong_parameter_stops_before_any_work \

@@ -76,7 +76,7 @@ def _rows(path: Path, root: Path, times: dict[Path, float]) -> list[dict[str, An
         notes = (row["note"], score.pop("note", ""))
         return [row | score | {"note": "; ".join(filter(None, notes))}]
     except (ValueError, OSError) as error:
-        note = f"{error}".splitlines()[0]
+        note = str(error).partition("\n")[0].replace(f"{folder}{os.sep}", "")
     except (KeyError, TypeError, AttributeError):
         note = "config.json or metrics.json lacks what a run writes there"
     return [row | {"state": "damaged", "note": note}]
