@@ -152,7 +152,7 @@ def test_training_parameters_are_the_config():
         else:
             field = Config.__dataclass_fields__[name]
             default = json.dumps(field.default) if isinstance(field.default, str) else field.default
-            lines.append(f"{name}: {field.type} = {default}  # {field.metadata['words']}")
+            lines.append(f"{name}: {type(field.default).__name__} = {default}  # {field.metadata['words']}")
         if name == "out":
             lines.append(f'preset: str = "none"  # {PRESET_WORDS}')
     notebook = nbformat.read(REPOSITORY / "notebooks" / "03_training.ipynb", as_version=4)
