@@ -29,6 +29,7 @@ NOT_RUN_ON_KAGGLE = $(addprefix --ignore=tests/,test_benchmarks.py test_browser.
 	$(addprefix --deselect tests/,\
 	"data/test_composer.py::test_random_layouts_are_read_right_or_refused[fresh]" \
 	test_notebooks.py::test_a_wrong_parameter_stops_before_any_work \
+	test_notebooks.py::test_folds_and_a_metric_and_the_average_of_what_was_validated_on_different_pictures \
 	run/test_launch.py::test_a_failing_member_is_named_and_the_others_end \
 	run/test_launch.py::test_interrupted_members_end_and_the_next_do_not_begin \
 	run/test_limits.py::test_members_without_time_are_left_out)

@@ -23,6 +23,7 @@ AUGMENTATION = (
     *("brightness", "contrast", "hue", "saturation", "erase"),
 )
 COLORS, ASPECTS = ("auto", "grey", "rgb"), ("crop", "pad")
+METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "log_loss", "kappa")
 MAY_CHANGE = ("data", "out", "device", "n_devices", "checkpoint_seconds", "max_hours", "track")
 # Parameters of committed runs that were removed since, with the values at which they did nothing.
 REMOVED = {"whiten": (False,), "compile_mode": ("auto", "off")}
@@ -53,6 +54,7 @@ class Config:
     out: str = _parameter("outputs/run", "folder of this run; a relative path counts from the repository")
     epochs: int = _parameter(8, "passes over the training images", 1, 10_000)
     seed: int = _parameter(0, "of the initial weights, the order of the images and the augmentation", 0, 2**31)
+    metric: str = _parameter("accuracy", "chooses the epoch: accuracy, macro_f1, balanced_accuracy, log_loss or kappa")
     # machine and time
     device: str = _parameter("auto", '"cuda", "mps", "cpu" or "auto"')
     n_devices: str = _parameter("auto", 'GPUs that train one network together; "auto": one')
@@ -66,6 +68,7 @@ class Config:
     split_seed: int = _parameter(0, "of the validation split, where one is made; members of an ensemble share it", 0, 2**31)
     n_folds: int = _parameter(10, "the validation split gets one part in n_folds, where one is made or pool_valid is on", 2, 100)
     fold: int = _parameter(0, "which of the n_folds parts, from 0", 0, 99)
+    cv: int = _parameter(0, "trainings, each validated on another part of all labelled images; 0: one, on one split", 0, 20)
     pool_valid: bool = _parameter(False, "add the data's own validation split to the training images before splitting")
     layout: str = _parameter("auto", 'name of the layout, where several fit (README, Your own data)')
     columns: str = _parameter("auto", 'columns by role, where "auto" cannot tell (README, Your own data)')
@@ -134,8 +137,12 @@ class Config:
             object.__setattr__(self, name, value)
         if self.n_devices != "auto" and not (self.n_devices.isdecimal() and 1 <= int(self.n_devices) <= 1024):
             raise ConfigError(f"n_devices must be 'auto' or a number from 1 to 1024, got {self.n_devices!r}")
+        if ":" not in self.metric:
+            check_choice("metric", self.metric, [*METRICS, "file:name"])
         if isinstance(self.image_size, str) and self.image_size != "auto":
             raise ConfigError(f"image_size must be 'auto' or a whole number, got {self.image_size!r}")
+        if self.cv == 1:
+            raise ConfigError("cv must be 0 (one split) or at least 2 folds, got 1")
         if self.fold >= self.n_folds:
             raise ConfigError(f"fold must be below n_folds ({self.n_folds}), got {self.fold}")
         start, end = self.start_size, self.image_size
@@ -226,8 +233,14 @@ class Config:
 
     @property
     def data_options(self) -> dict[str, Any]:
-        """The arguments of `load_competition`, except `data`."""
-        return {"seed": self.split_seed} | {name: getattr(self, name) for name in DATA_PARAMETERS}
+        """The arguments of `load_competition`, except `data`; with `cv` those of its first fold."""
+        config = self.of_fold(0) if self.cv else self
+        return {"seed": self.split_seed} | {name: getattr(config, name) for name in DATA_PARAMETERS}
+
+    def of_fold(self, fold: int) -> Self:
+        """The config of one of the `cv` trainings, in a folder of its own within `out`."""
+        own = {"cv": 0, "n_folds": self.cv, "fold": fold, "pool_valid": True, "out": f"{self.out}/fold{fold}"}
+        return dataclasses.replace(self, **own)
 
     @property
     def evaluation_batch(self) -> int:

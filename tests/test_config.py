@@ -23,7 +23,7 @@ def changed_value(field):
     if isinstance(field.default, bool):
         return not field.default
     if isinstance(field.default, str):
-        return field.default + "_other"
+        return "kappa" if field.name == "metric" else field.default + "_other"
     low, high = field.metadata["low"], field.metadata["high"]
     return high if field.default == low else type(field.default)((low + field.default) / 2)
 

@@ -196,6 +196,25 @@ def test_training_by_two_processes_on_a_competition_from_another_directory(
     assert page.index(f"Valid accuracy {100 * accuracy:.1f} %") < page.index('id="Parameters"')
 
 
+def test_folds_and_a_metric_and_the_average_of_what_was_validated_on_different_pictures(
+    competition_folder, tmp_path
+):
+    out = tmp_path / "run"
+    text = printed(
+        execute("03_training", tmp_path / "03.ipynb", tmp_path, data=str(competition_folder), out=str(out),
+                device="cpu", cv=2, metric="macro_f1", **QUICK)
+    )  # fmt: skip
+    assert f"valid submission: {out / 'submission.csv'} (60 pictures)" in text
+    assert "macro F1" in text and "n = 700" in text and "with cv near copies are not looked for" in text
+    average = execute("05_ensemble", tmp_path / "05.ipynb", tmp_path, runs=f"{out}/fold*",
+                      out=str(tmp_path / "average"))  # fmt: skip
+    text = printed(average)
+    assert "The runs were validated on different pictures" in str(average.cells)
+    assert "no score: the runs were validated on different pictures" in text
+    same = [path.read_bytes() for path in (out / "submission.csv", tmp_path / "average" / "submission.csv")]
+    assert same[0] == same[1]
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [

@@ -23,7 +23,16 @@ from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.results import commonest
 from tools import report_ensemble
 from tools.report_ensemble import NOT_FOUND, Ensemble, load_ensemble
-from tools.report_sections import interval, is_demo, last_part, members_of, percent, record_of, sections
+from tools.report_sections import (
+    interval,
+    is_demo,
+    last_part,
+    members_of,
+    metric_fact,
+    percent,
+    record_of,
+    sections,
+)
 from tools.run_options import options_parser
 
 
@@ -91,6 +100,7 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
         scores = run.metrics[split]
         for what, key in ((f"views: {run.config.views}", "views"), ("plain", "plain")):
             facts.append((f"{split} accuracy, {what}", percent(scores[key]), interval(scores[key])))
+        facts += metric_fact(f"{split} ", scores["views"])
         if without := scores["without_copies"]:
             seen = "training pictures" if split == "valid" else "training and validation pictures"
             what = f"{split} accuracy without copies of {seen}"
@@ -126,6 +136,8 @@ def main(arguments: list[str]) -> int:
 def report_run(options: argparse.Namespace) -> None:
     """Write the page of a run, without faces where its data is not there."""
     run, note = load_ensemble(options.run) or load_run(options.run), "the page was made without them."
+    if isinstance(run, Ensemble) and not run.scores.get("validated", True):
+        raise DataError(f"{run.out}: its runs were validated on different pictures: there is no result")
     competition, members = None, members_of(run)
     try:
         if members and not options.no_faces:

@@ -73,12 +73,13 @@ def load_ensemble(out: str | Path) -> Ensemble | None:
     scores = folder.metrics()
     if "members" not in scores:
         return None
+    split = "valid" if scores.get("validated", True) else "test"
     for place in (folder.path, folder.path.parent):
         paths = [place / name for name in scores["members"]]
         if not any(RunFolder(path).missing() for path in paths):
             found = Ensemble(folder.path, scores, [load_run(path) for path in paths])
-            average = np.mean([run.saved_probs() for run in found.members], axis=0)
-            if np.allclose(average, found.saved_probs(), atol=1e-3):  # and not others of these names
+            average = np.mean([run.saved_probs(split) for run in found.members], axis=0)
+            if np.allclose(average, found.saved_probs(split), atol=1e-3):  # and not others of these names
                 return found
     return Ensemble(folder.path, scores, [])
 
@@ -96,6 +97,7 @@ def facts(ensemble: Ensemble) -> list[tuple[str, str, str]]:
     name, guess = commonest(scores["ensemble"])
     return [
         *((what, common.percent(some), common.interval(some)) for what, some in shown),
+        *(fact for what, some in shown for fact in common.metric_fact(f"{what}: ", some)),
         ("gain over that member", f"{100 * gain['difference']:+.1f} points", verdict),
         (f"always answering {name}", f"{100 * guess:.1f} %", "for comparison"),
         ("members", str(len(ensemble.names)), f"of {len(scores['scores'])} candidates"),
@@ -126,11 +128,11 @@ def _members(ensemble: Ensemble) -> dict[str, Any]:
         if ensemble.members:
             frame[what] = [str(getattr(run.config, what)) for run in ensemble.members]
     frame["valid accuracy"] = [common.percent(scores) for scores in shown.values()]
-    frame["log loss"] = [f"{scores['log_loss']:.3f}" for scores in shown.values()]
+    frame["log loss, not calibrated"] = [f"{scores['log_loss']:.3f}" for scores in shown.values()]
     line = (
-        "The runs that are averaged, the lowest log loss first, then as they lower that of the average; each "
+        "The runs that are averaged: the lowest log loss after calibration first, then as they lower that of "
+        "the average; each with its own scores on the validation split. "
     )
-    line += "with its own scores on the validation split. "
     why = "they did not lower the log loss of the calibrated average"
     line += f"Left out: {left_out}, since {why}." if left_out else "No candidate was left out."
     return {"title": "Members", "lines": [line], "table": frame}

@@ -17,6 +17,7 @@ from fer_utils.competition import Competition
 from fer_utils.figures import plots
 from fer_utils.figures.faces import face_grid
 from fer_utils.learning.metrics import calibration_table, coverage_table, per_class_table
+from fer_utils.learning.scoring import readable
 from fer_utils.run.finished_run import Run
 from fer_utils.run.results import curves_in_words
 from tools.report_figures import LINE, PAPER, WIDTH, figure
@@ -68,6 +69,15 @@ def interval(scores: Mapping[str, Any]) -> str:
     """The interval of the accuracy among scores, and n."""
     n = together(f"n = {scores['n']:,}")
     return f"{100 * scores['ci_low']:.1f} to {100 * scores['ci_high']:.1f} {together('(95 %),')} {n}"
+
+
+def metric_fact(what: str, scores: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The fact of a `metric` other than accuracy among scores, if there is one."""
+    if (found := scores.get("metric")) is None:
+        return []
+    n = together(f"n = {found['n']:,}")
+    bounds = f"{found['ci_low']:.3f} to {found['ci_high']:.3f} {together('(95 %),')} {n}"
+    return [(what + readable(found["name"]), f"{found['value']:.3f}", bounds)]
 
 
 def last_part(path: str) -> str:

@@ -74,17 +74,18 @@ def list_runs(folder: str) -> None:
 
 def readable_runs(table: pd.DataFrame) -> pd.DataFrame:
     """The columns of `runs` as people read them: percents with intervals, minutes; without empty columns."""
-    percent, rows = 100 * table[["value", "ci_low", "ci_high", "mean", "sd"]], table.copy()
-    interval = zip(percent.ci_low, percent.ci_high, table.n, table.metric, strict=True)
-    rows["valid"] = [_text(value, "{:.1f} %") for value in percent.value]
-    rows["95 % interval"] = [
-        _text(low, f"{low:.1f} to {high:.1f}, n = {n:,.0f}") if metric == "accuracy" else metric
-        for low, high, n, metric in interval
-    ]
-    rows["mean of seeds"] = [
-        f"{mean:.1f} % (sd {sd:.1f}, {n:.0f} seeds)" if n > 1 else ""
-        for mean, sd, n in zip(percent["mean"], percent.sd, table.seeds, strict=True)
-    ]
+    columns = {"valid": [], "95 % interval": [], "mean of seeds": []}
+    for row in table.itertuples():
+        scale, digits, unit = (100, 1, " %") if row.metric == "accuracy" else (1, 3, f" {row.metric}")
+        numbers = (row.value, row.ci_low, row.ci_high, row.mean, row.sd)
+        value, low, high, mean, sd = (f"{scale * number:.{digits}f}" for number in numbers)
+        known = not pd.isna(row.value)
+        columns["valid"].append(f"{value}{unit}" if known else "")
+        columns["95 % interval"].append(f"{low} to {high}, n = {row.n:,.0f}" if known else "")
+        columns["mean of seeds"].append(
+            f"{mean}{unit} (sd {sd}, {row.seeds:.0f} seeds)" if row.seeds > 1 else ""
+        )
+    rows = table.assign(**columns)
     rows["minutes"] = table.seconds / 60
     for name, form in {"public": 4, "private": 4, "seed": 0, "epochs": 0, "minutes": 1}.items():
         rows[name] = [_text(value, f"{{:.{form}f}}") for value in rows[name]]

@@ -29,9 +29,9 @@ def runs(folder: str | Path = "outputs") -> pd.DataFrame:
     Returns:
         run, kind (run or ensemble), state (finished, unfinished, out of time, failed, damaged, or stale: its
         data, submission or members are newer) and note (why); changed (what differs from the defaults, but
-        the seed); value (of `metric` on the validation split, with views), ci_low, ci_high and n of the
-        accuracy; mean, sd and seeds of finished runs that differ in the seed alone; epochs, seconds, device,
-        data, fingerprint; public, private, public_n, rows and tries (see `leaderboard.standing`).
+        the seed); value (of `metric` on the validation split, with views), ci_low, ci_high and n; mean, sd
+        and seeds of finished runs that differ in the seed alone; epochs, seconds, device, data, fingerprint;
+        public, private, public_n, rows and tries (see `leaderboard.standing`).
 
     Raises:
         DataError: there is no such folder, or no run in it.
@@ -56,7 +56,8 @@ def _with_means(table: pd.DataFrame) -> pd.DataFrame:
     whole = table[table.state.isin(["finished", "stale"])].drop_duplicates([*keys, "seed"])
     over = whole.groupby(keys).value.agg(mean="mean", sd="std", seeds="count").reset_index()
     table = table.drop(columns=["mean", "sd", "seeds"]).merge(over, on=keys, how="left")
-    table["best"] = table["mean"].fillna(table.value)
+    sign = 1 - 2 * (table.metric == "log_loss")  # the lower, the better
+    table["best"] = sign * table["mean"].fillna(table.value)
     up = [False, False, False, True, True, True]  # without a fingerprint last
     table = table.sort_values(["fingerprint", "metric", "best", "group", "seed", "run"], ascending=up)
     return table[[*TEXTS, *NUMBERS, *SCORES]].reset_index(drop=True)
@@ -95,13 +96,12 @@ def _of_run(folder: RunFolder, record: dict, metrics: dict, times: dict[Path, fl
         "data": config.data.replace("\\", "/").rstrip("/").rpartition("/")[2],
         "fingerprint": str(record["fingerprint"]),
     }
-    metric = getattr(config, "metric", "accuracy")
-    row |= _scores(metrics["valid"]["views"], metric) if metrics else {"metric": metric}
+    row |= _scores(metrics["valid"]["views"]) if metrics else {"metric": config.metric}
     if folder.failure:
         return row | {"state": "failed", "note": folder.failure.splitlines()[0]}
     if not metrics:
         return row | {"state": "unfinished", "note": "it is training, or the same command resumes it"}
-    if folder.checkpoint.exists:
+    if folder.checkpoint.exists or training.get("out_of_time"):
         return row | {"state": "out of time", "note": "the same command resumes it"}
     if missing := folder.missing():
         return row | {"state": "damaged", "note": f"{', '.join(missing)} is missing"}
@@ -116,7 +116,7 @@ def _of_ensemble(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     names, record = [str(name) for name in metrics.get("members", ())], None
     places = [place / name for name in names for place in (folder.path, folder.path.parent)]
     members = [place for place in map(RunFolder, places) if place.has_results]
-    row = _scores(metrics.get("ensemble") or metrics["valid"]["views"])
+    row = _scores(metrics["ensemble"]) if metrics.get("validated", True) else {}
     if members and (record := members[0].record()):
         row["fingerprint"] = str(record["fingerprint"])
     row |= {"kind": "ensemble", "changed": f"average of {', '.join(names)}"}
@@ -124,12 +124,11 @@ def _of_ensemble(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     return row | _freshness(folder, folder.path / "metrics.json", results, {})
 
 
-def _scores(scores: dict[str, Any], metric: str = "accuracy") -> dict[str, Any]:
-    columns = {name: scores[name] for name in ("ci_low", "ci_high", "n")}
-    return columns | {
-        "metric": metric,
-        "value": None if scores.get(metric) is None else float(scores[metric]),
-    }
+def _scores(scores: dict[str, Any]) -> dict[str, Any]:
+    """The score by the run's own metric (see `scoring.metric_score`), or else its accuracy."""
+    own = scores.get("metric") or {**scores, "name": "accuracy", "value": scores["accuracy"]}
+    row = {name: float(own[name]) for name in ("value", "ci_low", "ci_high", "n")}
+    return row | {"metric": own["name"]}
 
 
 def _freshness(folder: RunFolder, made: Path, places: list[str], times: dict[Path, float]) -> dict[str, str]:

@@ -15,8 +15,16 @@ from fer_utils.learning.metrics import paired_test
 from fer_utils.run.finished_run import Run
 
 
-def check_same_pictures(runs: Sequence[Run]) -> None:
-    """Refuse runs whose classes, validation split or test pictures differ from those of the first.
+def same_validation(runs: Sequence[Run]) -> bool:
+    """Whether all runs were validated on the same pictures and labels."""
+    first, parts = runs[0], ("ids", "labels")
+    pairs = ((run.saved("valid", part), first.saved("valid", part)) for run in runs[1:] for part in parts)
+    return all(np.array_equal(one, other) for one, other in pairs)
+
+
+def check_same_pictures(runs: Sequence[Run], valid: bool = True) -> None:
+    """Refuse runs whose classes, test pictures or, with `valid`, validation split differ from those of the
+    first.
 
     Their training pictures and labels may differ: they may be what is compared.
 
@@ -27,7 +35,7 @@ def check_same_pictures(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         if run.class_names != first.class_names:
             raise DataError(f"{run.out} has other classes than {first.out}")
-        arrays = {"valid pictures": ("valid", "ids"), "valid labels": ("valid", "labels")}
+        arrays = {"valid pictures": ("valid", "ids"), "valid labels": ("valid", "labels")} if valid else {}
         if any(one.folder.has_predictions("test") for one in (first, run)):
             arrays["test pictures"] = ("test", "ids")
         for words, place in arrays.items():

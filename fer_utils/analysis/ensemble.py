@@ -15,9 +15,15 @@ import yaml
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import REPOSITORY
-from fer_utils.learning.metrics import calibrated_log_loss, describe_gain, evaluate, paired_test
+from fer_utils.learning.metrics import calibrated_log_loss, describe, describe_gain, evaluate, paired_test
+from fer_utils.learning.scoring import describe_score, goodness, metric_score, readable
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
+
+NOT_VALIDATED = (
+    "**The runs were validated on different pictures**, so nothing measures what averaging gains, and "
+    "nothing chooses members: all are averaged. Runs with the same number of folds `cv` can be compared."
+)
 
 
 def load_runs(patterns: str, at_least: int = 0) -> list[Run]:
@@ -71,25 +77,32 @@ def member_configs(recipe: str, n: int, shared: Mapping[str, Any]) -> list[Confi
     return members
 
 
-def choose_members(members: np.ndarray, labels: np.ndarray) -> list[int]:
+def choose_members(members: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -> list[int]:
     """Members of the average, from probabilities [M, N, C]: the lowest calibrated log loss first, then
-    what lowers that of the average most, until none does (greedy selection, Caruana et al. 2004)."""
+    what lowers that of the average most, until none does (greedy selection, Caruana et al. 2004). The
+    accuracy and the log loss choose by this loss, which varies less by chance; any other metric by itself."""
+
+    def loss_of(rows: list[int]) -> float:
+        probs = members[rows].mean(0)
+        by_loss = metric in ("accuracy", "log_loss")
+        return calibrated_log_loss(probs, labels) if by_loss else -goodness(metric, probs, labels)
+
     chosen, lowest = [], math.inf
     while left := [m for m in range(len(members)) if m not in chosen]:
-        loss, best = min((calibrated_log_loss(members[[*chosen, m]].mean(0), labels), m) for m in left)
+        loss, best = min((loss_of([*chosen, m]), m) for m in left)
         if loss >= lowest:
             break
         chosen, lowest = [*chosen, best], loss
     return chosen
 
 
-def cross_fitted_probs(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def cross_fitted_probs(members: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -> np.ndarray:
     """Probabilities [N, C] of the ensemble, each half of the pictures predicted by the members chosen on the
     other half, so that the choice of members does not raise the accuracy."""
     half = np.random.default_rng(0).permutation(len(labels)) < len(labels) // 2
     probs = np.empty(members.shape[1:], members.dtype)
     for chooser, predicted in ((half, ~half), (~half, half)):
-        chosen = choose_members(members[:, chooser], labels[chooser])
+        chosen = choose_members(members[:, chooser], labels[chooser], metric)
         probs[predicted] = members[chosen][:, predicted].mean(0)
     return probs
 
@@ -101,7 +114,43 @@ def member_table(runs: Sequence[Run], result: dict[str, Any]) -> pd.DataFrame:
         accuracy, loss = f"{100 * score['accuracy']:.2f} %", f"{score['log_loss']:.3f}"
         chosen = "yes" if k in result["chosen"] else "no"
         rows.append((run.out.name, run.config.model, run.config.seed, accuracy, loss, chosen))
-    return pd.DataFrame(rows, columns=["run", "model", "seed", "valid accuracy", "log loss", "chosen"])
+    table = pd.DataFrame(
+        rows, columns=["run", "model", "seed", "valid accuracy", "log loss, not calibrated", "chosen"]
+    )
+    if all("metric" in score for score in result["scores"]):
+        values = [f"{score['metric']['value']:.3f}" for score in result["scores"]]
+        table.insert(5, readable(result["scores"][0]["metric"]["name"]), values)
+    return table
+
+
+def common_metric(runs: Sequence[Run]) -> str:
+    """The metric of all runs; accuracy where they have several."""
+    metrics = {run.config.metric for run in runs}
+    return metrics.pop() if len(metrics) == 1 else "accuracy"
+
+
+def gain_table(names: Sequence[str], result: dict[str, Any]) -> pd.DataFrame:
+    """What `score_ensemble` found: the most accurate run, the ensemble and the cross-fitted one, with their
+    accuracies and gains over that run in words."""
+    best = names[result["best"]]
+    rows = [
+        (f"{best}, the most accurate run", describe(result["scores"][result["best"]]), ""),
+        (f"ensemble of {len(result['chosen'])}", describe(result["ensemble"]), "against_best"),
+        ("cross-fitted", describe(result["cross_fitted"]), "cross_fitted_against_best"),
+    ]
+    lines = [(name, scores, key and describe_gain(result[key])) for name, scores, key in rows]
+    return pd.DataFrame(lines, columns=["", "valid accuracy", f"against {best}"])
+
+
+def describe_result(result: dict[str, Any] | None) -> str:
+    """The scores of the ensemble, or why there are none, in words."""
+    if result is None:
+        return "no score: the runs were validated on different pictures"
+    lines = [f"valid accuracy of the ensemble: {describe(result['ensemble'])}"]
+    for name in ("ensemble", "cross_fitted"):
+        if "metric" in result[name]:
+            lines.append(f"valid {describe_score(result[name]['metric'])}, {name.replace('_', '-')}")
+    return "\n".join(lines)
 
 
 def agreement(members: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
@@ -130,8 +179,33 @@ def save_ensemble(runs: Sequence[Run], competition: Competition, out: Path, scor
     folder.write_metrics({"members": [run.out.name for run in runs], **scores})
 
 
+def save_average(runs: Sequence[Run], competition: Competition, out: Path) -> None:
+    """Write the average of all `runs` for the test split and its submission, where the runs were validated on
+    different pictures, so that nothing measures the average. Probabilities in a submission get the
+    temperature of the first run, whose `competition` this is.
+
+    Raises:
+        DataError: `out` holds a run, or the competition has no test split.
+    """
+    folder = RunFolder(out)
+    if folder.record() is not None:
+        raise DataError(f"{out} holds a run: choose another out for the ensemble")
+    if competition.test is None:
+        raise DataError(
+            "the runs were validated on different pictures, and there is no test split to predict"
+        )
+    probs = np.mean([run.saved_probs("test") for run in runs], axis=0)
+    folder.write_predictions("test", {"ids": competition.test.ids.astype(np.str_), "probs_views": probs})
+    folder.write_submission(competition, runs[0].saved_probs(), probs)
+    folder.write_metrics({"members": [run.out.name for run in runs], "validated": False})
+
+
 def score_ensemble(
-    members: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], choose: bool = True
+    members: np.ndarray,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    choose: bool = True,
+    metric: str = "accuracy",
 ) -> dict[str, Any]:
     """The chosen members [M, N, C] and the gain of their average over the most accurate one, on validation.
 
@@ -139,14 +213,16 @@ def score_ensemble(
 
     Returns:
         chosen, best (indices); scores (`metrics.evaluate` of each member) and ensemble; against_best (paired
-        test); cross_fitted and cross_fitted_against_best (the same with `cross_fitted_probs`).
+        test); cross_fitted and cross_fitted_against_best (the same with `cross_fitted_probs`). With another
+        metric than accuracy, "metric" in the scores is its `scoring.metric_score`, and metric_gain is that of
+        cross_fitted over the best.
     """
     scores = [evaluate(probs, labels, class_names) for probs in members]
     best = max(range(len(members)), key=lambda m: (scores[m]["accuracy"], -scores[m]["log_loss"]))
-    chosen = choose_members(members, labels) if choose else list(range(len(members)))
+    chosen = choose_members(members, labels, metric) if choose else list(range(len(members)))
     average, best_preds = members[chosen].mean(0), members[best].argmax(1)
-    cross_fitted = cross_fitted_probs(members, labels) if choose else average
-    return {
+    cross_fitted = cross_fitted_probs(members, labels, metric) if choose else average
+    result = {
         "chosen": chosen,
         "best": best,
         "scores": scores,
@@ -155,6 +231,13 @@ def score_ensemble(
         "cross_fitted": evaluate(cross_fitted, labels, class_names),
         "cross_fitted_against_best": paired_test(cross_fitted.argmax(1), best_preds, labels),
     }
+    if metric != "accuracy":
+        for found, probs in zip(scores, members, strict=True):
+            found["metric"] = metric_score(metric, probs, labels)
+        result["ensemble"]["metric"] = metric_score(metric, average, labels)
+        result["cross_fitted"]["metric"] = metric_score(metric, cross_fitted, labels)
+        result["metric_gain"] = metric_score(metric, cross_fitted, labels, members[best])
+    return result
 
 
 def verdict(result: dict[str, Any]) -> str:
@@ -163,4 +246,6 @@ def verdict(result: dict[str, Any]) -> str:
     if len(result["chosen"]) == 1:
         return "One run alone, that of the lowest log loss:\nno other lowers it in an average"
     gain = describe_gain(result["cross_fitted_against_best"])
+    if "metric_gain" in result:
+        gain += f"\ndifference in {describe_score(result['metric_gain'])}"
     return f"Averaging, members chosen on the other half, against the most accurate run:\n{gain}"

@@ -116,22 +116,32 @@ def _fit(config: Config, competition: Competition) -> Run:
 
 
 def small_trainings(
-    run: Run, competition: Competition, n_folds: int, epochs: int, width: float, n_seeds: int = 1
+    run: Run,
+    competition: Competition,
+    n_folds: int,
+    epochs: int,
+    width: float,
+    n_seeds: int = 1,
+    studied: Competition | None = None,
 ) -> tuple[dict[str, list[Run]], pd.DataFrame | None, str]:
     """Do all small trainings for the data of `run`, in `run.out`/studies.
 
     Together they take about 3 + 7 `n_seeds` times as long as one. Suggestions for doubtful labels are written
     to label_fixes.csv in `run.out`, unless the run was trained with fixes already. The networks out of fold
-    are trained a quarter longer than the others, since better networks raise fewer false alarms.
+    are trained a quarter longer than the others, since better networks raise fewer false alarms. A run with
+    `cv` has predictions out of fold already; then the small networks learn from `studied`, its first fold.
 
     Returns:
         The `variant_runs`; the `doubtful_labels` of the training split, None without cleanlab; and how many
         these are, how far to trust them and which file lists them, in words.
     """
     folder = run.out / "studies" / f"width{width:g}-epochs{epochs}"
-    labels = competition.train.labels
-    config = study_config(run.config, folder, len(labels), epochs, width)
-    probs = out_of_fold_probs(replace(config, epochs=round(1.25 * epochs)), competition, n_folds)
+    labels, studied = competition.train.labels, studied or competition
+    config = study_config((run.folds or (run,))[0].config, folder, len(studied.train), epochs, width)
+    if run.folds:
+        probs = run.saved_probs()
+    else:
+        probs = out_of_fold_probs(replace(config, epochs=round(1.25 * epochs)), competition, n_folds)
     doubts, fixes = doubtful_labels(probs, labels, competition.class_names), None
     words = describe_doubts(doubts, len(labels), (probs.argmax(1) == labels).mean())
     if doubts is not None and run.config.label_fixes == "none":
@@ -139,4 +149,4 @@ def small_trainings(
         words += f"\n\n{write_suggestions(fixes, doubts, competition)}"
     elif doubts is not None:
         words += "\n\nNo file lists them: this run was trained with `label_fixes` already."
-    return variant_runs(config, competition, fixes, n_seeds), doubts, words
+    return variant_runs(config, studied, fixes, n_seeds), doubts, words

@@ -63,7 +63,7 @@ def load_competition(
         color: "grey", "rgb", or "auto": rgb where more than one picture in twenty has colours.
         aspect: of images that are not square: "crop" keeps the middle, "pad" all of it between grey bars.
         seed, n_folds, fold: which images become the validation split, if the data has none or with
-            `pool_valid`, which adds that of the data to the training images first (not for the demo).
+            `pool_valid`, which adds that of the data to the training images first.
         layout: one of `registry.LAYOUTS`, if several fit.
         columns: by role (`column_names.COLUMNS`): a dictionary, or "label=mood, image=file".
         classes: their names by ascending numbers, "angry, happy"; or "0=angry, 3=happy"; or a file.
@@ -85,7 +85,7 @@ def load_competition(
     if str(data) == "auto":
         data = search_data()
     if str(data) == "demo":
-        return _corrected(_demo(image_size, color, seed), label_fixes, clean)
+        return _corrected(_demo(image_size, color, seed, pool_valid and (n_folds, fold)), label_fixes, clean)
     if str(data).startswith("kaggle:"):
         data = download(str(data))
     path = find_path(data)
@@ -112,8 +112,13 @@ def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
     return dict(named)
 
 
-def _demo(image_size: int | str, color: str, seed: int) -> Competition:
-    return make_demo(seed=seed, size=48 if image_size == "auto" else image_size, color=color == "rgb")
+def _demo(image_size: int | str, color: str, seed: int, folds: tuple[int, int] | bool) -> Competition:
+    size = 48 if image_size == "auto" else image_size
+    demo = make_demo(seed=seed, size=size, color=color == "rgb")
+    if not folds:
+        return demo
+    train, valid, note = split_off(joined(demo.train, demo.valid), *folds, seed)
+    return replace(demo, train=train, valid=valid, notes=(*demo.notes, note))
 
 
 def _check_words(**given: str) -> None:

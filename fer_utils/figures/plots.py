@@ -148,7 +148,7 @@ def densities(table: pd.DataFrame, name: str, by: str, ax: Axes) -> Axes:
             sns.kdeplot(values, cut=0, ax=ax, **look)
     if ax.lines:
         ax.legend(title=by)
-    ax.set(ylabel="density", title=name.capitalize())
+    ax.set(ylabel="density", title=f"{name.capitalize()} by {'class' if by == 'label' else by}")
     return ax
 
 

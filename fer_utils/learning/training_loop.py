@@ -34,6 +34,7 @@ from fer_utils.learning.optim import (
     train_classifier_only,
 )
 from fer_utils.learning.pretrained import find_weights, load_weights
+from fer_utils.learning.scoring import goodness
 from fer_utils.on_disk import fetch, is_large
 
 # Batches that a thread fetches while the device computes: enough for a slow read now and then.
@@ -98,7 +99,7 @@ class Learner:
         self.epoch_seconds: list[float] = []  # `seconds` at the end of each epoch
         self.validation_seconds = 0.0  # of the shortest validation
         self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {"accuracy": -1.0, "loss": math.inf, "epoch": 0}
+        self.best: dict[str, Any] = {"score": -math.inf, "loss": math.inf, "epoch": 0}
 
     def autocast(self) -> torch.autocast:
         """A context in which the heavy operations use `dtype`."""
@@ -271,7 +272,8 @@ def size_of_epoch(config: Config, epoch: int) -> int:
 
 @torch.no_grad()
 def validate(learner: Learner, valid: Split) -> dict[str, float]:
-    """Loss and accuracy of the weights and of their moving average; `learner.best` keeps the best so far."""
+    """Loss, accuracy and any other `metric` (higher is better) of the weights and of their moving average;
+    `learner.best` keeps the best so far."""
     row, labels = {}, torch.tensor(valid.labels)
     models = {"weights": learner.model} | ({"average": learner.average.model} if learner.average else {})
     for kind, model in models.items():
@@ -280,9 +282,13 @@ def validate(learner: Learner, valid: Split) -> dict[str, float]:
         accuracy = (logits.argmax(1) == labels).float().mean().item()
         suffix = "_average" if kind == "average" else ""
         row |= {f"valid_loss{suffix}": loss, f"valid_accuracy{suffix}": accuracy}
-        if (accuracy, -loss) > (learner.best["accuracy"], -learner.best["loss"]):
+        score = accuracy
+        if learner.config.metric != "accuracy":
+            score = goodness(learner.config.metric, logits.softmax(1).numpy(), valid.labels)
+            row[f"valid_metric{suffix}"] = score
+        if (score, -loss) > (learner.best["score"], -learner.best["loss"]):
             state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-            learner.best = dict(accuracy=accuracy, loss=loss, epoch=learner.epoch + 1, kind=kind, state=state)
+            learner.best = dict(score=score, loss=loss, epoch=learner.epoch + 1, kind=kind, state=state)
     return row
 
 

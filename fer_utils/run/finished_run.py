@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from fer_utils.competition import Competition, DataError
+from fer_utils.competition import Competition, DataError, Split
 from fer_utils.config import Config
 from fer_utils.data.images import ImageFormat, resize, with_channels
 from fer_utils.data.load import load_competition
@@ -21,6 +21,7 @@ from fer_utils.learning.device import choose_device
 from fer_utils.learning.models import create_model
 from fer_utils.learning.predict import view_probs
 from fer_utils.learning.predict_photos import answers
+from fer_utils.on_disk import concatenate
 from fer_utils.run.folder import RunFolder
 
 
@@ -36,6 +37,8 @@ class Run:
         class_names: in the order of the probabilities' columns.
         fingerprint: of the data it was trained and validated on.
         channels: of its images: 1, grey, or 3, red, green and blue.
+        folds: with `cv` the runs of the folds, whose predictions are averaged; the validation split of such a
+            run are all labelled images, each predicted by the run that was not trained on it.
     """
 
     out: Path
@@ -45,6 +48,7 @@ class Run:
     class_names: tuple[str, ...]
     fingerprint: str
     channels: int = 1
+    folds: tuple[Run, ...] = ()
 
     @property
     def folder(self) -> RunFolder:
@@ -54,7 +58,11 @@ class Run:
     @cached_property
     def model(self) -> nn.Module:
         """The chosen weights, on the device of the config, ready to predict; a DataError if they are damaged
-        or another network's."""
+        or another network's, or there is one for each fold."""
+        if self.folds:
+            raise DataError(
+                f"{self.out} has a network for each fold: use one of its runs, {self.folds[0].out}"
+            )
         options = self.config.model_options | {"channels": self.channels}
         model = create_model(self.config.model, len(self.class_names), **options)
         self.folder.load_weights(model)
@@ -68,6 +76,8 @@ class Run:
         images = images[:, None] if images.ndim == 3 else images
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise DataError(f"images must be uint8 [N, 1 or 3, H, W], got {images.dtype} {images.shape}")
+        if self.folds:
+            return np.mean([run.predict(images, views) for run in self.folds], axis=0)
         config, wanted = self.config, self.image_format
         images = resize(with_channels(images, wanted.channels), wanted.size, wanted.aspect)
         return view_probs(self.model, images, views or config.views, config.evaluation_batch).mean(0)
@@ -86,6 +96,8 @@ class Run:
     def load_data(self, data: str = "run") -> Competition:
         """The competition this run was trained on, from the `data` of its config or another place; other
         images, labels or another validation split are a DataError."""
+        if self.folds:
+            return all_folds(run.load_data(data) for run in self.folds)
         data = self.config.data if data == "run" else data
         try:
             competition = load_competition(data, **self.config.data_options)
@@ -121,12 +133,27 @@ def load_run(out: str | Path) -> Run:
         raise DataError(f"{folder.path / 'config.json'} was written by a person, not by a run")
     if not {"training", "valid"} <= set(metrics):
         raise DataError(f"{folder.path / 'metrics.json'} is damaged: it lacks the scores of a run")
+    config = folder.config()
     return Run(
         out=folder.path,
-        config=folder.config(),
+        config=config,
         metrics=metrics,
         history=folder.history(),
         class_names=tuple(map(str, record["class_names"])),
         fingerprint=str(record["fingerprint"]),
         channels=record.get("channels", 1),
+        folds=tuple(load_run(folder.path / f"fold{k}") for k in range(config.cv)),
     )
+
+
+def all_folds(parts: Iterable[Competition]) -> Competition:
+    """The competitions of all folds as one, whose training and validation split are both all labelled images,
+    fold by fold."""
+    splits = []
+    for part in parts:
+        splits.append(part.valid)
+    columns = zip(*(vars(split).values() for split in splits), strict=True)
+    every = Split(*(None if values[0] is None else concatenate(values) for values in columns))
+    note = f"valid split: all labelled pictures, each in one of {len(splits)} folds"
+    notes = [note, *(line for line in part.notes if not line.startswith("valid split:"))]
+    return replace(part, train=every, valid=every, notes=tuple(notes))

@@ -24,6 +24,8 @@ from fer_utils.run.checkpoint import CheckpointFile
 
 # A run is complete when all of these are in its folder; metrics.json is written last.
 RUN_FILES = ("config.json", "history.csv", "model.safetensors", "valid.npz", "metrics.json")
+# With `cv` the weights lie in the folders of the folds, and the validation predictions are out of fold.
+CV_FILES = ("config.json", "history.csv", "oof.npz", "metrics.json")
 
 
 class RunFolder:
@@ -40,7 +42,8 @@ class RunFolder:
 
     def missing(self) -> list[str]:
         """Which files a complete run still lacks."""
-        return [name for name in RUN_FILES if not (self.path / name).is_file()]
+        names = CV_FILES if self._file("valid").stem == "oof" else RUN_FILES
+        return [name for name in names if not (self.path / name).is_file()]
 
     @property
     def has_results(self) -> bool:
@@ -117,10 +120,14 @@ class RunFolder:
 
     def write_training(self, history: list[dict[str, Any]], weights: dict[str, Tensor]) -> None:
         """Write the rows of the epochs and the chosen weights."""
-        with atomic_write(self.path / "history.csv") as temporary:
-            pd.DataFrame(history).to_csv(temporary, index=False)
+        self.write_history(pd.DataFrame(history))
         with atomic_write(self.weights) as temporary:
             temporary.write_bytes(save(weights))
+
+    def write_history(self, history: pd.DataFrame) -> None:
+        """Write the rows of the epochs."""
+        with atomic_write(self.path / "history.csv") as temporary:
+            history.to_csv(temporary, index=False)
 
     def write_submission(self, competition: Competition, valid: np.ndarray, test: np.ndarray) -> None:
         """Write the submission from probabilities [N, C] of the validation and the test split. Where the
@@ -145,19 +152,25 @@ class RunFolder:
             reason = str(error).strip().splitlines()[0]
             raise DataError(f"{self.weights} does not hold the weights of this network ({reason})") from error
 
+    def _file(self, split: str) -> Path:
+        """Where the predictions of a split are; those of the validation split perhaps out of fold."""
+        oof = self.path / "oof.npz"
+        return oof if split == "valid" and oof.is_file() else self.path / f"{split}.npz"
+
     def write_predictions(self, split: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write the predictions of a split: ids, labels where they are known, probs and probs_views."""
+        """Write the predictions of a split, or "oof" (out of fold): ids, labels where they are known, probs
+        and probs_views."""
         with atomic_write(self.path / f"{split}.npz") as temporary:
             np.savez(temporary, **arrays)
 
     def has_predictions(self, split: str) -> bool:
         """Whether predictions of this split are saved."""
-        return (self.path / f"{split}.npz").is_file()
+        return self._file(split).is_file()
 
     def predictions(self, split: str, name: str) -> np.ndarray:
         """An array of what `write_predictions` wrote; a DataError if the file is missing or damaged, or holds
         objects, which could run code."""
-        path = self.path / f"{split}.npz"
+        path = self._file(split)
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return arrays[name]

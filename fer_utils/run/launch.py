@@ -8,19 +8,19 @@ python -m fer_utils config.json       trains one run on as many devices as its n
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import queue
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from fer_utils.competition import Competition
 from fer_utils.config import Config, ConfigError
-from fer_utils.files import resolve_out
+from fer_utils.files import locked, resolve_out
 from fer_utils.learning.device import choose_device, visible_gpu
 from fer_utils.learning.distributed import in_team
 from fer_utils.run.finished_run import Run, load_run
@@ -28,6 +28,8 @@ from fer_utils.run.folder import RunFolder
 from fer_utils.run.interruption import Interruption
 from fer_utils.run.limits import OutOfTime, hours_left
 from fer_utils.run.processes import Processes
+from fer_utils.run.results import write_fold_results
+from fer_utils.run.targets import check_targets
 from fer_utils.run.train import fit, run_command, train_from_file
 
 # Of max_hours: a process that has less left would end before it has learned anything.
@@ -36,16 +38,18 @@ LEAST_HOURS = 5 / 3600
 
 def launch(config: Config, competition: Competition) -> Run:
     """Train one network on `config.n_devices` devices ("auto": one); the result is that of one device up to
-    rounding. On a CPU a "device" is a process with its share of the cores.
+    rounding. On a CPU a "device" is a process with its share of the cores. With `cv`: see `launch_folds`.
 
     Raises:
         ConfigError: more GPUs than there are, or a batch too small to share.
         TrainingError: a process failed; the message holds its traceback.
     """
+    if config.cv:
+        return launch_folds(config, competition)
     folder, start = RunFolder(config.out), time.monotonic()
     n_devices = 1 if config.n_devices == "auto" else int(config.n_devices)
     if folder.has_results and not folder.checkpoint.exists:  # finished, or another run's: `fit` knows
-        n_devices, config = 1, dataclasses.replace(config, n_devices="1")
+        n_devices, config = 1, replace(config, n_devices="1")
     if n_devices == 1:
         return fit(config, competition)
     kind = choose_device(config.device).type
@@ -53,11 +57,42 @@ def launch(config: Config, competition: Competition) -> Run:
     if 2 * n_devices > min(config.batch_size, len(competition.train)):
         raise ConfigError(f"n_devices: {n_devices} devices need batches of {2 * n_devices} images or more")
     print(f"training on {n_devices} devices", flush=True)
-    config = dataclasses.replace(config, max_hours=hours_left(config.max_hours, start))
+    config = replace(config, max_hours=hours_left(config.max_hours, start))
     variables = {"FER_FINGERPRINT": competition.fingerprint}
     variables |= _threads(n_devices) if kind == "cpu" else {}
     with Interruption(defer=False):
         Processes().run(config, variables, n_devices)
+    return load_run(folder.path)
+
+
+def launch_folds(config: Config, competition: Competition) -> Run:
+    """Train `config.cv` networks, each validated on another part of all labelled images, and combine them:
+    predictions out of fold for these, their average for the test split. They are trained one after the other,
+    or side by side on several GPUs, or as `n_devices` says; the same call resumes where it stopped.
+
+    Raises:
+        ConfigError, DataError, TrainingError: as `fit` does.
+        OutOfTime: `max_hours` ended before every fold had a result.
+    """
+    folder, config = RunFolder(config.out), config.at_size(competition.image_size)
+    check_targets(config, competition)
+    if folder.holds(config, competition) and not folder.metrics()["training"]["out_of_time"]:
+        print(f"{folder} holds this run already, finished: nothing to do")
+        return load_run(folder.path)
+    at_once = torch.cuda.device_count() if choose_device(config.device).type == "cuda" else 1
+    at_once = at_once if config.n_devices == "auto" else int(config.n_devices)
+    turns = -(-config.cv // at_once)  # each gets an equal share of the hours
+    parts = [
+        replace(config.of_fold(k), n_devices="1", max_hours=(k // at_once + 1) * config.max_hours / turns)
+        for k in range(config.cv)
+    ]
+    runs = launch_members(parts, at_once)
+    if len(runs) < len(parts):
+        raise OutOfTime(
+            f"max_hours ended after {len(runs)} of {len(parts)} folds; the same call resumes there"
+        )
+    with locked(folder.path):
+        write_fold_results(config, runs, folder)
     return load_run(folder.path)
 
 
@@ -98,7 +133,7 @@ def launch_members(
             hours = hours_left(config.max_hours, start)
             if config.max_hours and hours < LEAST_HOURS and not RunFolder(config.out).has_results:
                 raise OutOfTime(f"{label}OutOfTime: max_hours ended before it began")
-            alone = dataclasses.replace(config, n_devices="1", max_hours=hours)
+            alone = replace(config, n_devices="1", max_hours=hours)
             processes.run(alone, variables, label=label)
             return True
         except OutOfTime as error:

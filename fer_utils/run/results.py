@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fer_utils.competition import Competition, copies_of
+from fer_utils.config import Config
 from fer_utils.learning.metrics import describe, evaluate, holm, paired_test
 from fer_utils.learning.models import model_cost
 from fer_utils.learning.predict import view_probs
+from fer_utils.learning.scoring import describe_score, metric_score
 from fer_utils.learning.training_loop import Learner
-from fer_utils.run.finished_run import Run
+from fer_utils.run.finished_run import Run, all_folds
 from fer_utils.run.folder import RunFolder
 
 DRAWN = "Drawn demo faces: no number here says anything of real ones."
@@ -50,7 +53,7 @@ def write_results(
         arrays = {"ids": split.ids.astype(np.str_), "probs": probs[0], "probs_views": probs.mean(0)}
         if split.labels is not None:
             arrays["labels"] = split.labels
-            scores[name] = score_split(arrays, competition, name)
+            scores[name] = score_split(arrays, competition, name, config.metric)
         predictions[name] = arrays
     folder.write_training(learner.history, weights)
     for name, arrays in predictions.items():
@@ -61,18 +64,61 @@ def write_results(
     folder.write_metrics(scores)
 
 
-def score_split(arrays: dict[str, np.ndarray], competition: Competition, name: str) -> dict[str, Any]:
+def write_fold_results(config: Config, runs: Sequence[Run], folder: RunFolder) -> None:
+    """Write the results of a `cv`, of which `runs` are the folds: the predictions out of fold for all
+    labelled images, the average for the test split with its submission, the mean curves and the metrics."""
+    competition = all_folds(run.load_data() for run in runs)
+    names = ("ids", "labels", "probs", "probs_views")
+    oof = {name: np.concatenate([run.saved("valid", name) for run in runs]) for name in names}
+    trainings = [run.metrics["training"] for run in runs]
+    chosen = [training["chosen_epoch"] for training in trainings]
+    training = trainings[0] | {
+        "epochs": max(training["epochs"] for training in trainings),
+        "chosen_epoch": int(np.median(chosen)),
+        "seconds": round(sum(training["seconds"] for training in trainings), 1),
+        "out_of_time": any(training["out_of_time"] for training in trainings),
+    }
+    accuracies = [run.metrics["valid"]["views"]["accuracy"] for run in runs]
+    cv = {"accuracies": accuracies, "sd": float(np.std(accuracies, ddof=1)), "chosen_epochs": chosen}
+    scores = {"training": training, "cv": cv, "valid": score_split(oof, competition, "valid", config.metric)}
+    record = runs[0].folder.record()
+    folder.write_config(config, record | {"notes": list(competition.notes)})
+    history = pd.concat([run.history for run in runs]).groupby("epoch", as_index=False).mean()
+    folder.write_history(history)
+    folder.write_predictions("oof", oof)
+    if (split := competition.test) is not None:
+        test = {name: np.mean([run.saved("test", name) for run in runs], axis=0) for name in names[2:]}
+        test["ids"] = split.ids.astype(np.str_)
+        if split.labels is not None:
+            test["labels"] = split.labels
+            scores["test"] = score_split(test, competition, "test", config.metric)
+        folder.write_predictions("test", test)
+        folder.write_submission(competition, oof["probs_views"], test["probs_views"])
+    folder.write_metrics(scores)
+
+
+def score_split(
+    arrays: dict[str, np.ndarray], competition: Competition, name: str, metric: str = "accuracy"
+) -> dict[str, Any]:
     """Scores plain and with views, and whether the views helped, from `labels` [N], `probs` and `probs_views`
     [N, C] of the split `name` ("valid" or "test"). `without_copies` leaves out images that an earlier split
-    has too, because a model may just remember those."""
+    has too, because a model may just remember those. A `metric` other than accuracy stands in each part."""
     plain, views, labels = arrays["probs"], arrays["probs_views"], arrays["labels"]
     earlier = [competition.train.images] + ([competition.valid.images] if name == "test" else [])
     new = ~copies_of(competition.splits[name].images, *earlier)
+
+    def scores(probs: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+        found = evaluate(probs[rows], labels[rows], competition.class_names)
+        if metric != "accuracy":
+            found["metric"] = metric_score(metric, probs[rows], labels[rows])
+        return found
+
+    every = np.ones(len(labels), bool)
     return {
-        "plain": evaluate(plain, labels, competition.class_names),
-        "views": evaluate(views, labels, competition.class_names),
+        "plain": scores(plain, every),
+        "views": scores(views, every),
         "views_against_plain": paired_test(views.argmax(1), plain.argmax(1), labels),
-        "without_copies": evaluate(views[new], labels[new], competition.class_names) if new.any() else None,
+        "without_copies": scores(views, new) if new.any() else None,
     }
 
 
@@ -89,6 +135,14 @@ def headline(run: Run, competition: Competition) -> str:
     name, guess = commonest(scores)
     guessing = f"always answering {name} reaches {100 * guess:.1f} %"
     lines = [f"**Valid accuracy {describe(scores)}**, seed {run.config.seed}; {guessing}."]
+    if run.folds:
+        spread = f"their accuracies have sd {100 * run.metrics['cv']['sd']:.1f} points"
+        lines.append(
+            f"Out of fold: each picture by the one of {len(run.folds)} networks that did not learn "
+            f"from it; {spread}."
+        )
+    if "metric" in scores:
+        lines.insert(0, f"**Valid {describe_score(scores['metric'])}**, which chose the epoch.")
     if late := _out_of_time(run):
         lines.insert(0, f"**{late}**")
     if scores["ci_low"] <= guess:
@@ -166,6 +220,8 @@ def print_results(run: Run) -> None:
             continue
         print(f"{name} accuracy, plain:   {describe(scores['plain'])}")
         print(f"{name} accuracy, {run.config.views}:  {describe(scores['views'])}")
+        if "metric" in scores["views"]:
+            print(f"{name} {describe_score(scores['views']['metric'])}")
         without = scores["without_copies"]
         if without and without["n"] < scores["views"]["n"]:
             print(f"{name} accuracy without copies of training images: {describe(without)}")

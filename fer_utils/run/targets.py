@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config
+from fer_utils.learning.scoring import metric_function
 from fer_utils.run.finished_run import Run, load_run
 
 MANY_CLASSES = 12  # data sets of expressions have 5 to 11
@@ -22,13 +23,23 @@ def warnings_for(config: Config, competition: Competition) -> list[str]:
             f"{n} classes are many for expressions ({', '.join(competition.class_names[:3])}, ...): if they "
             'are something else, name the right column: columns = "label=NAME"'
         )
+    form = competition.submission
+    if form is not None and bool(form.probability_columns) != (config.metric == "log_loss"):
+        if config.metric == "log_loss":
+            lines.append("metric log_loss scores probabilities, but the sample submission asks for labels")
+        elif config.metric == "accuracy":
+            lines.append(
+                "the sample submission asks for probabilities, which competitions mostly score by log loss: "
+                "if this one does, type metric = 'log_loss'"
+            )
     return lines
 
 
 def check_targets(config: Config, competition: Competition) -> None:
     """Raise a DataError before any work without labels or votes, or for a teacher that is no finished run,
     has other classes, or has another validation or test split: it may have learned from the images that score
-    its student."""
+    its student. A ConfigError for a `metric` that does not exist."""
+    metric_function(config.metric)
     for name in ("train", "valid"):
         split = competition.splits[name]
         if split.labels is None or len(split) == 0:

@@ -77,6 +77,8 @@ def fit(config: Config, competition: Competition) -> Run:
         OutputError: the folder cannot be written, or another process trains there.
         Interrupted: it was interrupted (a KeyboardInterrupt).
     """
+    if config.cv:
+        raise ConfigError("cv trains several networks: use launch(config, competition), not fit")
     folder, config = RunFolder(config.out), config.at_size(competition.image_size)
     check_targets(config, competition)
     if folder.holds(config, competition):

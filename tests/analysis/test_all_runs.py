@@ -91,6 +91,32 @@ def test_ensembles_and_their_members_are_rows_and_never_one_group(tmp_path):
     assert table.changed["both"] == "average of member0"
 
 
+def test_another_metric_stands_with_its_own_interval_and_the_lowest_log_loss_is_first(tmp_path):
+    for name, value in (("high", 0.9), ("low", 0.8)):
+        path = make_run(tmp_path / name, 0.6, metric="log_loss", width=1 + value) / "metrics.json"
+        metrics = json.loads(path.read_text())
+        own = {"name": "log_loss", "value": value, "ci_low": value - 0.1, "ci_high": value + 0.1, "n": 1000}
+        metrics["valid"]["views"]["metric"] = own
+        path.write_text(json.dumps(metrics))
+    table = runs(tmp_path)
+    assert list(table.run) == ["low", "high"] and set(table.metric) == {"log_loss"}
+    assert list(table.value) == [0.8, 0.9] and list(table.ci_high) == pytest.approx([0.9, 1.0])
+
+
+def test_folds_and_averages_that_nothing_validates_have_a_row(tmp_path):
+    folds = make_run(tmp_path / "folds", 0.6, cv=2)
+    for name in ("model.safetensors", "valid.npz"):
+        (folds / name).unlink()
+    (folds / "oof.npz").write_bytes(b"")
+    for k in range(2):
+        make_run(folds / f"fold{k}", 0.6, n_folds=2, fold=k, pool_valid=True)
+    (tmp_path / "average").mkdir()
+    (tmp_path / "average" / "metrics.json").write_text('{"members": ["folds"], "validated": false}')
+    assert states(tmp_path) == dict.fromkeys(("folds", "folds/fold0", "folds/fold1", "average"), "finished")
+    average = runs(tmp_path).set_index("run").loc["average"]
+    assert np.isnan(average.value) and average.fingerprint == "f" * 64
+
+
 def test_unfinished_failed_and_late_runs_are_marked(tmp_path):
     for name in ("running", "failed", "late", "whole"):
         make_run(tmp_path / name)

@@ -109,7 +109,7 @@ CHANGED = {
     "cutmix": 0.4, "views": "shift",
 }  # fmt: skip
 ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "image_size", "aspect"}
-ELSEWHERE |= {"max_hours", "color", "track"}
+ELSEWHERE |= {"max_hours", "color", "metric", "cv", "track"}
 ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected"}
 ELSEWHERE |= {"classes", "splits", "groups", "pool_valid", "pretrained", "teacher", "teacher_weight"}
 ELSEWHERE |= {"weights", "layer_decay", "head_epochs"}  # tests/learning/test_pretrained.py

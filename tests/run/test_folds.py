@@ -1,0 +1,184 @@
+"""Cross-validation: folds trained in their own folders, predictions out of fold, one submission."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_competition
+
+from fer_utils import Config, ConfigError, DataError, fit, launch, load_competition, load_run
+from fer_utils.analysis import ensemble, label_doubts, small_trainings
+from fer_utils.analysis.comparison import check_same_pictures, same_validation
+from fer_utils.run import launch as launching
+from fer_utils.run.limits import OutOfTime
+from fer_utils.run.results import headline, print_results
+from tools.report import main as report
+
+TINY = {"width": 0.125, "epochs": 2, "batch_size": 16, "precision": "fp32", "device": "cpu", "image_size": 20}
+
+
+def side_by_side(configs, n_devices="auto"):
+    """In place of processes."""
+    assert n_devices == 1
+    return [fit(config, load_competition(config.data, **config.data_options)) for config in configs]
+
+
+@pytest.fixture(scope="module")
+def config(tiny_folder, tmp_path_factory) -> Config:
+    out = tmp_path_factory.mktemp("cv") / "run"
+    return Config(data=str(tiny_folder), out=str(out), cv=3, metric="macro_f1", **TINY)
+
+
+@pytest.fixture(scope="module")
+def run(config):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launching, "launch_members", side_by_side)
+        return launch(config, load_competition(config.data, **config.data_options))
+
+
+def test_every_labelled_picture_is_predicted_by_a_network_that_did_not_see_it(run, config):
+    whole = run.load_data()
+    assert len(run.folds) == 3 and len(whole.valid) == 60 == len(set(whole.valid.ids))
+    assert np.array_equal(run.saved("valid", "ids"), whole.valid.ids)
+    assert np.array_equal(run.saved("valid", "labels"), whole.valid.labels)
+    start = 0
+    for k, fold in enumerate(run.folds):
+        data = fold.load_data()
+        assert not config.of_fold(k).differing(fold.config) and fold.out == run.out / f"fold{k}"
+        assert not set(data.valid.ids) & set(data.train.ids)
+        rows = slice(start, start + len(data.valid))
+        assert np.array_equal(run.saved_probs()[rows], fold.saved_probs())
+        assert np.array_equal(whole.valid.images[rows], data.valid.images)
+        start = rows.stop
+    assert start == 60
+
+
+def test_the_test_split_gets_the_average(run):
+    expected = np.mean([fold.saved_probs("test") for fold in run.folds], axis=0)
+    assert np.array_equal(run.saved_probs("test"), expected)
+    data = run.load_data()
+    assert np.allclose(run.predict(data.test.images), expected, atol=1e-5)
+    answers = pd.read_csv(run.folder.submission).emotion
+    assert answers.tolist() == [data.label_values[k] for k in expected.argmax(1)]
+
+
+def test_scores_and_words(run, capsys):
+    right = run.saved_probs().argmax(1) == run.saved("valid", "labels")
+    scores = run.metrics["valid"]["views"]
+    assert scores["accuracy"] == right.mean() and scores["n"] == 60 and scores["metric"]["n"] == 60
+    accuracies = [fold.metrics["valid"]["views"]["accuracy"] for fold in run.folds]
+    assert run.metrics["cv"]["accuracies"] == accuracies
+    assert run.metrics["cv"]["sd"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert run.metrics["valid"]["without_copies"] is None
+    said = headline(run, run.load_data())
+    assert "Out of fold" in said and "one of 3 networks" in said and "n = 60" in said
+    print_results(run)
+    assert "n = 60" in capsys.readouterr().out
+    assert len(run.history) == 2
+    losses = [fold.history.train_loss[0] for fold in run.folds]
+    assert run.history.train_loss[0] == pytest.approx(np.mean(losses))
+
+
+def test_it_is_a_run_like_any_other(run, config, capsys):
+    again = launch(config, load_competition(config.data, **config.data_options))
+    assert "nothing to do" in capsys.readouterr().out and again.metrics == run.metrics
+    loaded = load_run(run.out)
+    assert loaded.config.cv == 3 and [fold.out for fold in loaded.folds] == [fold.out for fold in run.folds]
+    with pytest.raises(DataError, match="a network for each fold"):
+        _ = loaded.model
+    with pytest.raises(ConfigError, match="another config"):
+        launch(dataclasses.replace(config, seed=5), load_competition(config.data, **config.data_options))
+    assert report([str(run.out), "--no-faces"]) == 0
+
+
+def test_a_missing_fold_is_named(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run.out, copy)
+    (copy / "fold1" / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"fold1: not a finished run, model.safetensors is missing"):
+        load_run(copy)
+    (copy / "oof.npz").unlink()
+    with pytest.raises(DataError, match="not a finished run"):
+        load_run(copy)
+
+
+def test_doubtful_labels_come_from_the_folds(run):
+    data, first = run.load_data(), run.folds[0].load_data()
+    variants, doubts, _ = small_trainings.small_trainings(run, data, 3, 1, 0.125, 1, first)
+    expected = label_doubts.doubtful_labels(run.saved_probs(), data.train.labels, data.class_names)
+    pd.testing.assert_frame_equal(doubts, expected)
+    assert np.array_equal(variants["base"][0].saved("valid", "ids"), first.valid.ids)
+    assert not list(run.out.glob("studies/*/fold*"))
+
+
+def test_runs_of_different_folds_are_averaged_and_not_scored(run, tmp_path):
+    folds = list(run.folds)
+    assert same_validation([run, run]) and not same_validation(folds)
+    with pytest.raises(DataError, match="other valid pictures"):
+        check_same_pictures(folds)
+    check_same_pictures(folds, valid=False)
+    data = folds[0].load_data()
+    ensemble.save_average(folds, data, tmp_path / "average")
+    folder = ensemble.RunFolder(tmp_path / "average")
+    expected = np.mean([fold.saved_probs("test") for fold in folds], axis=0)
+    assert np.array_equal(folder.predictions("test", "probs_views"), expected)
+    assert folder.metrics() == {"members": ["fold0", "fold1", "fold2"], "validated": False}
+    assert folder.submission.read_bytes() == run.folder.submission.read_bytes()
+    with pytest.raises(DataError, match="holds a run"):
+        ensemble.save_average(folds, data, run.out)
+    with pytest.raises(DataError, match="no test split"):
+        ensemble.save_average(folds, dataclasses.replace(data, test=None), tmp_path / "none")
+    assert report([str(tmp_path / "average"), "--no-faces"]) == 1
+
+
+def test_hours_that_end_before_the_last_fold_resume_there(config, tmp_path, monkeypatch):
+    short = dataclasses.replace(config, out=str(tmp_path / "short"), max_hours=3.0)
+    hours = []
+
+    def some(configs, n_devices="auto"):
+        hours.extend(part.max_hours for part in configs)
+        return side_by_side(configs[:2], n_devices)
+
+    data = load_competition(config.data, **config.data_options)
+    monkeypatch.setattr(launching, "launch_members", some)
+    with pytest.raises(OutOfTime, match="after 2 of 3 folds; the same call resumes there"):
+        launch(short, data)
+    assert hours == [1.0, 2.0, 3.0]  # an equal share for each
+    assert not (tmp_path / "short" / "metrics.json").exists()
+    monkeypatch.setattr(launching, "launch_members", side_by_side)
+    assert launch(short, data).metrics["valid"]["views"]["n"] == 60
+
+
+def test_a_fold_that_ran_out_of_time_resumes(run, config, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(run.out, copy)
+    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics["training"]["out_of_time"] = True
+    (copy / "metrics.json").write_text(json.dumps(metrics))
+    monkeypatch.setattr(launching, "launch_members", side_by_side)
+    again = dataclasses.replace(config, out=str(copy))
+    result = launch(again, load_competition(again.data, **again.data_options))
+    assert not result.metrics["training"]["out_of_time"]
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="at least 2 folds, got 1"):
+        Config(cv=1)
+    with pytest.raises(ConfigError, match="use launch"):
+        fit(Config(out=str(tmp_path / "run"), cv=2, **TINY), tiny_competition())
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_demo_has_folds_too():
+    parts = [load_competition("demo", image_size=24, **folds(k)) for k in (0, 1)]
+    assert all(len(part.train) + len(part.valid) == 6500 and part.is_demo for part in parts)
+    assert not set(parts[0].valid.ids) & set(parts[1].valid.ids)
+    assert "fold 1 of 2" in " ".join(parts[1].notes)
+
+
+def folds(k: int) -> dict:
+    options = Config(cv=2).of_fold(k).data_options
+    return {name: options[name] for name in ("n_folds", "fold", "pool_valid", "seed")}
