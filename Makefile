@@ -73,6 +73,8 @@ submission: $(READY)
 	@mkdir -p "$(OUT)"
 	$(BIN)/papermill notebooks/03_training.ipynb "$(OUT)/03_training.ipynb" --cwd . --no-progress-bar --log-output \
 		-r data "$(DATA)" -r out "$(OUT)" $(ARGS)
+	@echo && $(BIN)/python -c "import sys, fer_utils; fer_utils.print_results(fer_utils.load_run(sys.argv[1]))" "$(OUT)"
+	@echo "the notebook: $(OUT)/03_training.ipynb; next: make report RUN=$(OUT)"
 
 report: $(READY)
 	@test -n "$(RUN)" || { echo "RUN is missing, for instance: make report RUN=outputs/demo"; exit 2; }

@@ -103,7 +103,8 @@ def answer_cards(
         left, right = axs.flat[2 * n], axs.flat[2 * n + 1]
         left.imshow(photo)
         left.set(xticks=[], yticks=[])
-        left.set_title(f"{Path(row['file']).name[-24:]}\nface: {row['face']}", fontsize=8)
+        found = f"{row['face']}, all is used" if row["face"] == "none found" else row["face"]
+        left.set_title(f"{Path(row['file']).name[-24:]}\nface: {found}", fontsize=8)
         if len(box):
             (x, y), (width, height) = box[:2], (box[2] - box[0], box[3] - box[1])
             left.add_patch(Rectangle((x, y), width, height, fill=False, color=YELLOW, linewidth=2))

@@ -18,7 +18,7 @@ from fer_utils.analysis.comparison import resampled_accuracies
 from fer_utils.analysis.small_trainings import STRENGTHS
 from fer_utils.config import AUGMENTATION, PRESETS, Config
 from fer_utils.files import shown_path
-from fer_utils.learning.metrics import holm
+from fer_utils.learning.metrics import accuracy_of, describe, holm
 from fer_utils.run.finished_run import Run
 
 CHANGES = {
@@ -161,11 +161,13 @@ def describe_learning_curve(curve: pd.DataFrame) -> str:
     )
 
 
-def advice(run: Run, changes: pd.DataFrame, variants: Variants | None, data: str = "run") -> str:
+def advice(
+    run: Run, changes: pd.DataFrame, variants: Variants | None, data: str = "run", folds: int = 3
+) -> str:
     """What to do next, in Markdown: at most `MOST` of the `changes_table` that help measurably,
     each with its expected gain, its time and its command for `data`, "run" where they lay in training; with
-    too little evidence, the measurement that would decide."""
-    again = {"out": shown_path(run.out), "data": data}
+    too little evidence, the measurement that would decide. `folds` is the notebook's."""
+    again = {"out": shown_path(run.out), "data": data} | ({} if folds == 3 else {"folds": folds})
     if not variants:
         return (
             "**Nothing was measured, so nothing is advised.** The small trainings decide (minutes on the "
@@ -182,20 +184,42 @@ def advice(run: Run, changes: pd.DataFrame, variants: Variants | None, data: str
     undecided = possible[~possible.significant & (possible.high > 0)].sort_values("high")
     if not parts:
         parts = ["**No change helps measurably, so none is advised.**"]
-    if len(parts) < MOST and len(undecided):
+    if unlearned := _unlearned(variants["base"]):
+        parts.append(f"{unlearned}\n\n{_block(_line('04_error_analysis', again | _longer(variants)))}")
+    elif len(parts) < MOST and len(undecided):
         parts.append(_measurement(undecided.iloc[-1], variants, again))
     return "\n\n".join(parts)
+
+
+def _unlearned(base: Sequence[Run]) -> str:
+    """Why nothing can be measured with a small network that is not shown to be better than guessing; empty
+    if it is."""
+    for run in base:
+        labels = run.saved("valid", "labels")
+        scores, counts = accuracy_of(_correct([run], labels)[0]), np.bincount(labels)
+        name, guess = run.class_names[counts.argmax()], counts.max() / len(labels)
+        if scores["ci_low"] <= guess:
+            return (
+                "**The small network has not learned, so its gains mean little**: its valid accuracy is "
+                f"{describe(scores)}, always answering {name} reaches {100 * guess:.1f} %. Train it longer:"
+            )
+    return ""
+
+
+def _longer(variants: Variants) -> dict[str, Any]:
+    config = variants["base"][0].config
+    return {"study_epochs": max(6, 2 * config.epochs), "study_width": config.width}
 
 
 def _measurement(row: pd.Series, variants: Variants, again: dict[str, Any]) -> str:
     """The measurement that would decide on a change that is not significant: more seeds."""
     seeds, config = len(variants["base"]), variants["base"][0].config
-    more = max(4, 2 * seeds)
+    more, alone = max(4, 2 * seeds), ", since one seed may be chance" * (seeds == 1)
     seen = (row.high - row.low) / 2 * np.sqrt(seeds / more)
     seconds = sum(one.metrics["training"]["seconds"] for runs in variants.values() for one in runs)
     same = {"study_epochs": config.epochs, "study_width": config.width, "study_seeds": more}
     return (
-        f"**Undecided: {row.change}**, {_points(row)}. {more} seeds of each small training, not {seeds}, "
+        f"**Undecided{alone}: {row.change}**, {_points(row)}. {more} seeds of each training, not {seeds}, "
         f"would narrow the interval to about ±{seen:.1f} points, in about "
         f"{duration(seconds * (more / seeds - 1))}:\n\n{_block(_line('04_error_analysis', again | same))}"
     )

@@ -19,7 +19,7 @@ from fer_utils.data.corrections import apply_fixes
 from fer_utils.data.splits import split_folds
 from fer_utils.data.submission import default_format
 from fer_utils.files import resolve_out
-from fer_utils.progress import bar
+from fer_utils.progress import bar, interactive
 from fer_utils.run.finished_run import Run
 from fer_utils.run.train import fit
 
@@ -39,7 +39,7 @@ def study_config(config: Config, out: str | Path, n_train: int, epochs: int, wid
     parameters["precision"] = "fp32"  # the same for all, since the differences are small
     if n_train < 10_000:
         parameters["batch_size"] = 64  # more steps for the few pictures
-    if config.image_size < 28:
+    if config.image_size < 28 or epochs == 1:  # a single epoch would see small pictures only
         parameters["start_size"] = 0
     return replace(Config.from_dict({"preset": "quick"}), **parameters)
 
@@ -112,7 +112,11 @@ def _fit(config: Config, competition: Competition) -> Run:
     log = resolve_out(config.out).with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as lines, redirect_stdout(lines):
-        return fit(config, competition)
+        run = fit(config, competition)
+    if not interactive():  # there a bar is shown
+        accuracy, seconds = run.metrics["valid"]["views"]["accuracy"], run.metrics["training"]["seconds"]
+        print(f"{run.out.name}: valid accuracy {100 * accuracy:.1f} %, {seconds:.0f} s", flush=True)
+    return run
 
 
 def small_trainings(

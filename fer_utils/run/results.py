@@ -173,9 +173,11 @@ def curves_in_words(run: Run) -> str:
         best = "The training loss did not fall: try another learning_rate."
     elif chosen == last:
         best = f"The last epoch was the best: try epochs = {2 * last}."
-    reading = (
-        "it overfits: try more augmentation or a smaller network" if gap > noise else "no sign of overfitting"
-    )
+    reading = "no sign of overfitting"
+    if gap > noise and chosen == last:
+        reading = "no harm yet, since the last epoch was the best"
+    elif gap > noise:
+        reading = "it overfits: try more augmentation or a smaller network"
     return (
         f"{best}\nIn epoch {chosen} accuracy on augmented training pictures is {abs(gap):.1f} points "
         f"{'above' if gap > 0 else 'below'} validation accuracy, which is known to ± {noise:.1f}: {reading}."

@@ -213,11 +213,26 @@ def test_averaging_is_advised_with_all_its_commands(run, variants_of, monkeypatc
     assert ensemble[1]["runs"] == f"{run.out}, {training[1]['out']}"
 
 
+def test_a_small_network_that_has_not_learned_is_said(run, variants_of):
+    variants = variants_of(base=(0.26,), longer=(0.6,))
+    text = advice(run, next_steps.changes_table(run, LABELS, variants), variants, folds=2)
+    assert "The small network has not learned" in text and "Undecided" not in text
+    assert "always answering angry reaches 25.0 %" in text
+    ((_, parameters),) = commands_in(text)
+    assert parameters["study_epochs"] == "6" and parameters["folds"] == "2"
+
+
+def test_one_seed_is_the_reason_given(run, variants_of):
+    variants = variants_of(base=(0.5,), longer=(0.7,))
+    text = advice(run, next_steps.changes_table(run, LABELS, variants), variants)
+    assert "**Undecided, since one seed may be chance: twice the epochs**" in text
+
+
 def test_too_little_evidence_names_the_measurement_that_would_decide(run, variants_of):
     variants = variants_of(base=(0.7, 0.71), longer=(0.71, 0.72))
     text = advice(run, next_steps.changes_table(run, LABELS, variants), variants)
     assert text.startswith("**No change helps measurably, so none is advised.**") and "Try" not in text
-    assert "**Undecided: " in text and "4 seeds of each small training, not 2" in text
+    assert "**Undecided: " in text and "4 seeds of each training, not 2" in text
     table = next_steps.changes_table(run, LABELS, variants)
     row = table[table.change == re.search(r"Undecided: (.*?)\*\*", text)[1]].iloc[0]
     half = (row.high - row.low) / 2 / np.sqrt(2)
