@@ -25,7 +25,7 @@ LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 # fails or time is over (other tests of test_launch.py and test_limits.py start processes there).
 NOT_RUN_ON_KAGGLE = $(addprefix --ignore=tests/,test_benchmarks.py test_browser.py test_claims.py \
 	test_command_line.py test_readme.py test_structure.py \
-	tools/test_gpu.py tools/test_predict.py tools/test_report.py tools/test_reproduce.py tools/test_sweep.py) \
+	tools/test_gpu.py tools/test_predict.py tools/test_report.py tools/test_reproduce.py tools/test_runs.py tools/test_sweep.py) \
 	$(addprefix --deselect tests/,\
 	"data/test_composer.py::test_random_layouts_are_read_right_or_refused[fresh]" \
 	test_notebooks.py::test_a_wrong_parameter_stops_before_any_work \
@@ -36,11 +36,13 @@ NOT_RUN_ON_KAGGLE = $(addprefix --ignore=tests/,test_benchmarks.py test_browser.
 # What Kaggle's image lacks, and what comes with it alone.
 NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor playwright greenlet)
 
-.PHONY: help submission report predict kaggle reproduce sweep gpu test test-long test-kaggle lint lab bench lock clean
+.PHONY: help submission report runs submitted predict kaggle reproduce sweep gpu test test-long test-kaggle lint lab bench lock clean
 
 help:
 	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']     train and write a submission"
 	@echo "make report RUN=outputs/name                                         write one HTML page about a run or an ensemble: results, curves, errors"
+	@echo "make runs [RUN=outputs]                                              all runs as a table, and a page with their learning curves"
+	@echo "make submitted RUN=outputs/name PUBLIC=0.7132 [PRIVATE=... N=...]    keep a leaderboard score beside its submission (N: pictures behind it)"
 	@echo "make predict RUN=outputs/name FILES=folder                           what a run says of your own pictures"
 	@echo "make kaggle ARGS='--user NAME --competition SLUG -p epochs 30'       write notebooks to upload to Kaggle"
 	@echo "make reproduce [RUN=fer2013-cpu DATA=path]                           train a committed result again and compare"
@@ -77,6 +79,13 @@ submission: $(READY)
 report: $(READY)
 	@test -n "$(RUN)" || { echo "RUN is missing, for instance: make report RUN=outputs/demo"; exit 2; }
 	$(BIN)/python -m tools.report "$(RUN)" $(ARGS)
+
+runs: $(READY)
+	$(BIN)/python -m tools.runs "$(or $(RUN),outputs)" $(ARGS)
+
+submitted: $(READY)
+	@test -n "$(RUN)" && test -n "$(PUBLIC)" || { echo "RUN or PUBLIC is missing, for instance: make submitted RUN=outputs/demo PUBLIC=0.7132"; exit 2; }
+	$(BIN)/python -m tools.runs "$(RUN)" --public "$(PUBLIC)" $(if $(PRIVATE),--private "$(PRIVATE)") $(if $(N),--public-n "$(N)")
 
 predict: $(READY)
 	@test -n "$(RUN)" && test -n "$(FILES)" || { echo "RUN or FILES is missing, for instance: make predict RUN=outputs/demo FILES=folder/of/faces"; exit 2; }

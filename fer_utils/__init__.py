@@ -26,6 +26,7 @@ HOMES = {
     "launch": "run.launch",
     "launch_members": "run.launch",
     "print_results": "run.results",
+    "runs": "analysis.all_runs",
     "load_reference": "run.reference",
     "read_parameters": "notebook",
     # modules, under the names that the notebooks use

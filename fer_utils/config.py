@@ -24,7 +24,7 @@ AUGMENTATION = (
 )
 COLORS, ASPECTS = ("auto", "grey", "rgb"), ("crop", "pad")
 METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "log_loss", "kappa")
-MAY_CHANGE = ("data", "out", "device", "n_devices", "checkpoint_seconds", "max_hours")
+MAY_CHANGE = ("data", "out", "device", "n_devices", "checkpoint_seconds", "max_hours", "track")
 # Parameters of committed runs that were removed since, with the values at which they did nothing.
 REMOVED = {"whiten": (False,), "compile_mode": ("auto", "off")}
 
@@ -60,6 +60,7 @@ class Config:
     n_devices: str = _parameter("auto", 'GPUs that train one network together; "auto": one')
     checkpoint_seconds: float = _parameter(60.0, "time between checkpoints within long epochs; 0: after every step", 0, 1e6)
     max_hours: float = _parameter(0.0, "stop in time to write results within these hours; 0: no limit", 0, 1e4)
+    track: str = _parameter("none", "none, or tensorboard: numbers, config and figures for TensorBoard too", choices=("none", "tensorboard"))
     # data
     image_size: int | str = _parameter("auto", 'height and width in pixels; "auto": near that of the images, 96 at most', 16, 512)
     color: str = _parameter("auto", 'grey, rgb, or auto: rgb where more than 5 % of the images have colours', choices=COLORS)

@@ -16,6 +16,7 @@ FLOORS = (
         "fer_utils.files",
         "fer_utils.on_disk",
         "fer_utils.progress",
+        "fer_utils.tracking",
         "fer_utils.command_line",
     },
     {"fer_utils.demo"},

@@ -11,6 +11,7 @@ import argparse
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from jinja2 import Environment, FileSystemLoader
@@ -51,8 +52,7 @@ def write_report(run: Run | Ensemble, competition: Competition | None, path: Pat
         parts = report_ensemble.facts(run), report_ensemble.sections(run, competition, note)
     else:
         parts = _facts(run), sections(run, competition, note)
-    templates = Environment(autoescape=True, trim_blocks=True, loader=FileSystemLoader(Path(__file__).parent))
-    text = templates.get_template("report.html.jinja").render(
+    text = render(
         kind="ensemble" if ensemble else "run",
         name=run.out.name,
         headline=f"{percent(run.metrics['valid']['views'])} of the validation pictures are named rightly",
@@ -61,6 +61,12 @@ def write_report(run: Run | Ensemble, competition: Competition | None, path: Pat
         sections=parts[1],
     )
     return write_text(path, text)
+
+
+def render(**parts: Any) -> str:
+    """The page report.html.jinja with these parts."""
+    templates = Environment(autoescape=True, trim_blocks=True, loader=FileSystemLoader(Path(__file__).parent))
+    return templates.get_template("report.html.jinja").render(**parts)
 
 
 def _warnings(run: Run | Ensemble) -> list[str]:

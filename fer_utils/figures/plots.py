@@ -64,6 +64,20 @@ def learning_curves(history: pd.DataFrame, axs: Sequence[Axes], chosen_epoch: in
     return axs
 
 
+def curves_together(histories: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
+    """The validation accuracy of several runs by epoch, of the better of weights and moving average; at most
+    as many as there are LINES. A dot marks the best epoch of each."""
+    colors = sns.color_palette("colorblind", len(LINES))
+    for (name, history), look, color in zip(histories.items(), LINES, colors, strict=False):
+        accuracy = 100 * history.filter(regex="^valid_accuracy").max(axis=1)
+        ax.plot(history.epoch, accuracy, linestyle=look, color=color, label=name)
+        ax.plot(history.epoch[accuracy.idxmax()], accuracy.max(), "o", ms=5, color=color)
+    ax.set(xlabel="epoch", ylabel="valid accuracy (%)", title="Validation accuracy")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=9)
+    return ax
+
+
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax: Axes, cmap: Any = "Blues") -> Axes:
     """The share of each true class (row) that is predicted as each class, with counts below the shares."""
     counts = np.asarray(counts)

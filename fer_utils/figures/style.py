@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_utils.files import OutputError, atomic_write
+from fer_utils.tracking import track_figure
 
 # One colour for each expression in every figure: those of Petroff's ten (2021, arXiv:2107.02270; matplotlib's
 # "petroff10") that are the furthest apart. The eight differ by at least 16 in CAM02-UCS, in normal sight and
@@ -69,7 +70,7 @@ def label_rows(ax: Axes, names: Sequence[str]) -> Axes:
 
 
 def save_figure(fig: Figure, out: str | Path, name: str) -> Path:
-    """Write the figure to `out`/figures/`name`.png.
+    """Write the figure to `out`/figures/`name`.png, and where the run in `out` is tracked also there.
 
     Raises:
         OutputError: it cannot be written, or the folder is a link, which may lead anywhere.
@@ -80,6 +81,7 @@ def save_figure(fig: Figure, out: str | Path, name: str) -> Path:
         raise OutputError(f"{path.parent} is a link: {advice}")
     with atomic_write(path) as temporary:
         fig.savefig(temporary, bbox_inches="tight")
+    track_figure(path, Path(out))
     return path
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.submission import write_submission
-from fer_utils.files import atomic_write, resolve_out, write_json
+from fer_utils.files import atomic_write, resolve_out, write_json, write_text
 from fer_utils.learning.metrics import at_temperature, fit_temperature
 from fer_utils.run.checkpoint import CheckpointFile
 
@@ -53,6 +54,24 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether it has the results of a run that reached its end, which then removed its checkpoint."""
         return not self.missing() and not self.checkpoint.exists
+
+    @property
+    def failure(self) -> str:
+        """What ended its last training, if that was an error."""
+        with suppress(OSError, ValueError):
+            return (self.path / "error.txt").read_text(encoding="utf-8").strip()
+        return ""
+
+    @contextmanager
+    def failure_noted(self) -> Iterator[None]:
+        """Keep the message of an error that ends a training in error.txt, until the next one begins."""
+        (self.path / "error.txt").unlink(missing_ok=True)
+        try:
+            yield
+        except Exception as error:
+            with suppress(OSError):  # the first error counts
+                write_text(self.path / "error.txt", f"{type(error).__name__}: {error}\n")
+            raise
 
     def holds(self, config: Config, competition: Competition) -> bool:
         """Whether it has this run, finished.

@@ -25,7 +25,7 @@ from io import StringIO
 import torch
 
 from fer_utils.command_line import exit_status
-from fer_utils.competition import Competition, DataError
+from fer_utils.competition import Competition, DataError, Split
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
 from fer_utils.files import locked
@@ -55,6 +55,7 @@ from fer_utils.run.repeat import (
 )
 from fer_utils.run.results import print_results, write_results
 from fer_utils.run.targets import check_targets, training_targets, warnings_for
+from fer_utils.tracking import Tracker, check_tracking
 
 # In a team a checkpoint within an epoch makes all processes wait: it is considered only every so many steps.
 TEAM_STEPS = 20
@@ -68,7 +69,8 @@ def fit(config: Config, competition: Competition) -> Run:
     are those of the best epoch so far, and the same call resumes there too.
 
     Raises:
-        ConfigError: the folder has a run with another config, or the images have another size.
+        ConfigError: the folder has a run with another config, the images have another size, or `track` needs
+            a package that is not installed.
         DataError: the folder has a run on other data, or the data cannot be trained on.
         TrainingError: the loss stopped being a number, or memory or the device failed.
         OutOfTime: `max_hours` were over before the first epoch.
@@ -82,6 +84,7 @@ def fit(config: Config, competition: Competition) -> Run:
     if folder.holds(config, competition):
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
+    check_tracking(config)
     team = join_team(own_device(config.device))
     for warning in warnings_for(config, competition) if team.leads else ():
         print(f"WARNING: {warning}", flush=True)
@@ -91,7 +94,8 @@ def fit(config: Config, competition: Competition) -> Run:
             "competition) or python -m fer_utils config.json"
         )
     lock = locked(folder.path) if team.leads else nullcontext()
-    with lock, explained(config), Interruption(defer=team.size == 1) as interruption:
+    noted = folder.failure_noted() if team.leads else nullcontext()
+    with lock, noted, explained(config), Interruption(defer=team.size == 1) as interruption:
         finished = team.leads and folder.holds(config, competition)  # by another process, before the lock
         if not team.agree(finished):
             _train(config, competition, folder, team, interruption)
@@ -190,7 +194,9 @@ def _run_epochs(
         if over:
             raise TimeIsUp
 
-    with Progress(config.epochs, learner.epoch, silent=not team.leads) as progress, suppress(TimeIsUp):
+    progress = Progress(config.epochs, learner.epoch, silent=not team.leads)
+    tracker = Tracker(config, folder.path, learner.epoch, silent=not team.leads)
+    with progress, tracker, suppress(TimeIsUp):
         for epoch in range(learner.epoch, config.epochs):
             if config.patience and learner.epoch - learner.best["epoch"] >= config.patience:
                 if team.leads:
@@ -198,11 +204,7 @@ def _run_epochs(
                 break
             train_loss, train_accuracy = train_epoch(learner, images, labels, epoch, whole_step, soft)
             row = {"epoch": epoch + 1, "train_loss": train_loss, "train_accuracy": train_accuracy}
-            before = time.perf_counter()
-            row |= validate(learner, valid)
-            seconds = time.perf_counter() - before
-            # The shortest so far: the first one on a GPU also loads kernels.
-            learner.validation_seconds = min(seconds, learner.validation_seconds or math.inf)
+            row |= _validate(learner, valid)
             row["learning_rate"] = learner.optimizer.param_groups[-1]["lr"]
             row["size"] = size_of_epoch(config, epoch)
             with interruption.whole():
@@ -212,10 +214,21 @@ def _run_epochs(
                 learner.epoch_seconds.append(round(learner.seconds, 2))
                 if team.leads and folder.checkpoint.due(config, epoch_over=True):
                     folder.checkpoint.save(learner)
+                tracker.report(row)
                 progress.report(row, learner.seconds)
         return True
     _tell_out_of_time(learner)
     return False
+
+
+def _validate(learner: Learner, valid: Split) -> dict[str, float]:
+    """The scores of `validate`; the time limit needs to know how long they take."""
+    start = time.perf_counter()
+    scores = validate(learner, valid)
+    seconds = time.perf_counter() - start
+    # The shortest so far: the first one on a GPU also loads kernels.
+    learner.validation_seconds = min(seconds, learner.validation_seconds or math.inf)
+    return scores
 
 
 def _tell_out_of_time(learner: Learner) -> None:

@@ -120,7 +120,7 @@ def test_no_room_for_the_weights_leaves_no_half_file(tiny, tmp_path, monkeypatch
     monkeypatch.setattr(CheckpointFile, "save", lambda *_: None)  # it would fail before
     with small_files(20_000), pytest.raises(OutputError, match=r"model\.safetensors cannot be written"):
         fit(config_of(tmp_path), tiny)
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json", "history.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json", "history.csv", "error.txt"}
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions bind")

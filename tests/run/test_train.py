@@ -109,7 +109,7 @@ CHANGED = {
     "cutmix": 0.4, "views": "shift",
 }  # fmt: skip
 ELSEWHERE = {"data", "out", "device", "n_devices", "checkpoint_seconds", "image_size", "aspect"}
-ELSEWHERE |= {"max_hours", "color", "metric", "cv"}
+ELSEWHERE |= {"max_hours", "color", "metric", "cv", "track"}
 ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected"}
 ELSEWHERE |= {"classes", "splits", "groups", "pool_valid", "pretrained", "teacher", "teacher_weight"}
 ELSEWHERE |= {"weights", "layer_decay", "head_epochs"}  # tests/learning/test_pretrained.py
@@ -245,6 +245,9 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tiny, tmp_
     assert state["epoch"] >= 1
     assert all(np.isfinite(row["train_loss"]) for row in state["history"])
     assert all(torch.isfinite(weight).all() for weight in state["model"].values())
+    assert "TrainingError: training diverged" in (tmp_path / "error.txt").read_text()
+    with pytest.raises(TrainingError):
+        run_of(tmp_path, tiny, **knobs)  # the note of an earlier failure is in nobody's way
 
 
 def test_patience_stops_early(tiny, tmp_path, capsys):

@@ -1,0 +1,151 @@
+"""All runs below a folder, one row each: what was changed, how good it is, and which need a second look."""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fer_utils.analysis.leaderboard import standing
+from fer_utils.competition import DataError
+from fer_utils.config import MAY_CHANGE
+from fer_utils.files import find_path
+from fer_utils.run.folder import RunFolder
+
+NUMBERS = ("seed", "value", "ci_low", "ci_high", "n", "mean", "sd", "seeds", "epochs", "seconds")
+TEXTS = ("run", "kind", "state", "changed", "metric", "device", "data", "fingerprint", "note")
+SCORES = ("public", "private", "public_n", "rows", "tries")
+SKIPPED = {"figures", "studies", "cache", "tensorboard"}  # folders that hold no runs of their own
+LATER = 60.0  # seconds by which a file is newer: those of a copied folder differ by less
+MANY = 1000  # entries of a data folder whose times are read
+
+
+def runs(folder: str | Path = "outputs") -> pd.DataFrame:
+    """All runs and ensembles in `folder` and below: those on the same data together, the best first.
+
+    Returns:
+        run, kind (run or ensemble), state (finished, unfinished, out of time, failed, damaged, or stale: its
+        data, submission or members are newer) and note (why); changed (what differs from the defaults, but
+        the seed); value (of `metric` on the validation split, with views), ci_low, ci_high and n; mean, sd
+        and seeds of finished runs that differ in the seed alone; epochs, seconds, device, data, fingerprint;
+        public, private, public_n, rows and tries (see `leaderboard.standing`).
+
+    Raises:
+        DataError: there is no such folder, or no run in it.
+    """
+    root, rows, times = find_path(folder), [], {}
+    for path, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in SKIPPED and not name.startswith("."))
+        if {"config.json", "metrics.json"} & set(files):
+            rows += _rows(Path(path), root, times)
+    if not rows:
+        raise DataError(f"{root} holds no run: train one, for instance with make submission")
+    table = pd.DataFrame(rows).reindex(columns=[*TEXTS, *NUMBERS, *SCORES]).fillna(dict.fromkeys(TEXTS, ""))
+    for name in (*NUMBERS, *SCORES):
+        table[name] = pd.to_numeric(table[name])
+    table["group"] = table.changed.where((table.kind == "run") & (table.changed != ""), table.run)
+    return _with_means(table)
+
+
+def _with_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Sorted, with mean, sd and number of the seeds of each group on the same data."""
+    keys = ["fingerprint", "metric", "group"]
+    whole = table[table.state.isin(["finished", "stale"])].drop_duplicates([*keys, "seed"])
+    over = whole.groupby(keys).value.agg(mean="mean", sd="std", seeds="count").reset_index()
+    table = table.drop(columns=["mean", "sd", "seeds"]).merge(over, on=keys, how="left")
+    sign = 1 - 2 * (table.metric == "log_loss")  # the lower, the better
+    table["best"] = sign * table["mean"].fillna(table.value)
+    up = [False, False, False, True, True, True]  # without a fingerprint last
+    table = table.sort_values(["fingerprint", "metric", "best", "group", "seed", "run"], ascending=up)
+    return table[[*TEXTS, *NUMBERS, *SCORES]].reset_index(drop=True)
+
+
+def _rows(path: Path, root: Path, times: dict[Path, float]) -> list[dict[str, Any]]:
+    """The row of one folder; none where it only has a config that a person wrote."""
+    folder = RunFolder(path.absolute())
+    row = {"run": path.relative_to(root).as_posix(), "kind": "run"}
+    try:
+        record = folder.record()
+        if record is None and not folder.has_results:
+            return []
+        metrics = folder.metrics() if folder.has_results else {}
+        row |= _of_run(folder, record, metrics, times) if record else _of_ensemble(folder, metrics)
+        score = standing(path)
+        notes = (row["note"], score.pop("note", ""))
+        return [row | score | {"note": "; ".join(filter(None, notes))}]
+    except (ValueError, OSError) as error:
+        note = str(error).partition("\n")[0].replace(f"{folder}{os.sep}", "")
+    except (KeyError, TypeError, AttributeError):
+        note = "config.json or metrics.json lacks what a run writes there"
+    return [row | {"state": "damaged", "note": note}]
+
+
+def _of_run(folder: RunFolder, record: dict, metrics: dict, times: dict[Path, float]) -> dict[str, Any]:
+    config, training = folder.config(), metrics.get("training", {})
+    device, n_devices = record.get("environment", {}).get("device", ""), training.get("n_devices", 1)
+    changed = {name: value for name, value in config.changed().items() if name not in (*MAY_CHANGE, "seed")}
+    row = {
+        "changed": ", ".join(f"{name} {value}" for name, value in changed.items()) or "nothing",
+        "seed": config.seed,
+        "epochs": training.get("epochs"),
+        "seconds": training.get("seconds"),
+        "device": f"{device} x {n_devices}" if n_devices > 1 else device,
+        "data": config.data.replace("\\", "/").rstrip("/").rpartition("/")[2],
+        "fingerprint": str(record["fingerprint"]),
+    }
+    row |= _scores(metrics["valid"]["views"]) if metrics else {"metric": config.metric}
+    if folder.failure:
+        return row | {"state": "failed", "note": folder.failure.splitlines()[0]}
+    if not metrics:
+        return row | {"state": "unfinished", "note": "it is training, or the same command resumes it"}
+    if folder.checkpoint.exists or training.get("out_of_time"):
+        return row | {"state": "out of time", "note": "the same command resumes it"}
+    if missing := folder.missing():
+        return row | {"state": "damaged", "note": f"{', '.join(missing)} is missing"}
+    places = [place for place in (config.data, config.label_fixes) if place not in ("auto", "demo", "none")]
+    return row | _freshness(folder, folder.path / "config.json", places, times)
+
+
+def _of_ensemble(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Of an average, whose members lie in its folder or beside it."""
+    if "training" in metrics:
+        raise DataError(f"{folder.path / 'config.json'} is missing, or was written by a person")
+    names, record = [str(name) for name in metrics.get("members", ())], None
+    places = [place / name for name in names for place in (folder.path, folder.path.parent)]
+    members = [place for place in map(RunFolder, places) if place.has_results]
+    row = _scores(metrics["ensemble"]) if metrics.get("validated", True) else {}
+    if members and (record := members[0].record()):
+        row["fingerprint"] = str(record["fingerprint"])
+    row |= {"kind": "ensemble", "changed": f"average of {', '.join(names)}"}
+    results = [str(member.path / "metrics.json") for member in members]
+    return row | _freshness(folder, folder.path / "metrics.json", results, {})
+
+
+def _scores(scores: dict[str, Any]) -> dict[str, Any]:
+    """The score by the run's own metric (see `scoring.metric_score`), or else its accuracy."""
+    own = scores.get("metric") or {**scores, "name": "accuracy", "value": scores["accuracy"]}
+    row = {name: float(own[name]) for name in ("value", "ci_low", "ci_high", "n")}
+    return row | {"metric": own["name"]}
+
+
+def _freshness(folder: RunFolder, made: Path, places: list[str], times: dict[Path, float]) -> dict[str, str]:
+    """Whether what it was `made` from is newer, or the submission is newer than the results, by the times of
+    files; a place that is gone says nothing."""
+    newer = []
+    for place in places:
+        try:
+            path = find_path(place)
+        except DataError:
+            continue
+        if path not in times:
+            files = [path, *islice(path.iterdir(), MANY)] if path.is_dir() else [path]
+            times[path] = max(file.lstat().st_mtime for file in files)
+        newer += [path.name] if times[path] > made.stat().st_mtime + LATER else []
+    written = (folder.path / "metrics.json").stat().st_mtime
+    if folder.submission.is_file() and folder.submission.stat().st_mtime > written + LATER:
+        newer.append("submission.csv")
+    note = f"{', '.join(newer)} changed since, by the time of the file" if newer else ""
+    return {"state": "stale" if newer else "finished", "note": note}

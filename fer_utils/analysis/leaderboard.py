@@ -1,0 +1,133 @@
+"""What the leaderboard said of a run's submission, kept beside it, and what that says of validation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from datetime import datetime
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fer_utils.competition import DataError
+from fer_utils.config import ConfigError
+from fer_utils.files import find_path, write_json
+from fer_utils.learning.metrics import wilson_interval
+
+
+def store_score(
+    out: str | Path, public: float, private: float | None = None, public_n: int | None = None
+) -> Path:
+    """Add a leaderboard score (an accuracy is a share, 0.7132) to leaderboard.json in the folder `out`, with
+    the SHA-256 of its submission.csv; earlier scores stay. `public_n`: pictures behind the public score.
+
+    Raises:
+        ConfigError: a score is no number, or public_n is not positive.
+        DataError: there is no such folder or submission, or leaderboard.json is damaged.
+    """
+    for name, score in (("PUBLIC", public), ("PRIVATE", private)):
+        if score is not None and not math.isfinite(score):
+            raise ConfigError(f"{name} must be a finite number, got {score}: type it like 0.7132")
+    if public_n is not None and public_n < 1:
+        raise ConfigError(f"N must be at least 1, got {public_n}: the pictures behind the public score")
+    folder = find_path(out)
+    if not (folder / "submission.csv").is_file():
+        raise DataError(f"{folder} has no submission.csv that could have a score: name the run that has it")
+    digest = hashlib.sha256((folder / "submission.csv").read_bytes()).hexdigest()
+    score = {"sha256": digest, "date": datetime.now().isoformat(timespec="seconds")}
+    score |= {"public": public, "private": private, "public_n": public_n}
+    return write_json(folder / "leaderboard.json", [*read_scores(folder), score])
+
+
+def read_scores(folder: Path) -> list[dict[str, Any]]:
+    """The stored scores of a run's folder, the oldest first; a DataError if the file is damaged."""
+    path = folder / "leaderboard.json"
+    if not path.is_file():
+        return []
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8-sig"))
+        [(score["sha256"], float(score["public"]), score["private"], score["public_n"]) for score in scores]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}): correct it, or remove it and store again") from error
+    return scores
+
+
+def standing(folder: Path) -> dict[str, Any]:
+    """Of a run's folder: `tries` (how many of its submissions have a score); `public`, `private`, `public_n`
+    and `rows` of the submission that lies there now, or a `note` where the score is of another one. A
+    damaged leaderboard.json is a DataError."""
+    if not (scores := read_scores(folder)):
+        return {"tries": 0}
+    path = folder / "submission.csv"
+    content = path.read_bytes() if path.is_file() else b""
+    row = {"tries": len({score["sha256"] for score in scores}), "rows": content.count(b"\n") - 1}
+    for score in scores:  # a later one, perhaps with the private score, overrides what it names
+        if score["sha256"] == hashlib.sha256(content).hexdigest():
+            row |= {
+                name: score[name] for name in ("public", "private", "public_n") if score[name] is not None
+            }
+    note = "" if "public" in row else f"its score {scores[-1]['public']:g} is of another submission.csv"
+    return row | {"note": note}
+
+
+def leaderboard_in_words(table: pd.DataFrame) -> list[str]:
+    """Validation against leaderboard, how far they correlate, and a warning of choosing by the leaderboard,
+    for each data of the table of `all_runs.runs`; empty where no run has a score."""
+    lines = []
+    for data, rows in table[table.public.notna()].groupby("fingerprint", sort=False):
+        compared = rows[(rows.metric == "accuracy") & rows.public.between(0, 1) & rows.value.notna()]
+        lines += map(_against_validation, compared.itertuples())
+        if others := ", ".join(rows.run.drop(compared.index)):
+            lines.append(f"{others}: not compared, since only accuracies (from 0 to 1) have an interval.")
+        if len(compared):
+            tries = int(table.tries[table.fingerprint == data].sum())
+            lines += [_correlation(compared), _choosing(compared, tries)]
+    return lines
+
+
+def _against_validation(row: Any) -> str:
+    """The difference with its 95 % interval (Newcombe 1998, hybrid score), and whether chance explains it."""
+    n, gap = _pictures(row), row.public - row.value
+    low, high = wilson_interval(round(row.public * n), n)
+    least = gap - math.hypot(row.public - low, row.ci_high - row.value)
+    most = gap + math.hypot(high - row.public, row.value - row.ci_low)
+    verdict = "inside what validation predicts"
+    if not least <= 0 <= most:
+        verdict = f"{'above' if gap > 0 else 'below'} what validation predicts"
+        verdict += f" (if all {n:,} rows count: N=... says how many do)" if math.isnan(row.public_n) else ""
+    valid = f"{100 * row.value:.1f} % ({100 * row.ci_low:.1f} to {100 * row.ci_high:.1f}, n = {row.n:,.0f})"
+    points = f"{100 * gap:+.1f} points ({100 * least:+.1f} to {100 * most:+.1f})"
+    return f"{row.run}: public {100 * row.public:.1f} %, valid {valid}; difference {points}: {verdict}."
+
+
+def _pictures(row: Any) -> int:
+    """Pictures behind the public score; where nobody said it, all that there can be."""
+    return max(1, int(row.rows if math.isnan(row.public_n) else row.public_n))
+
+
+def _correlation(rows: pd.DataFrame) -> str:
+    """Pearson's correlation of valid and public over runs, with its 95 % interval (Fisher's z)."""
+    n = len(rows)
+    if n < 4 or rows.value.nunique() < 2 or rows.public.nunique() < 2:
+        return f"How far valid and public correlate is not known yet: {n} scored, at least 4 are needed."
+    r = float(np.corrcoef(rows.value, rows.public)[0, 1])
+    z, half = math.atanh(max(-0.999999, min(0.999999, r))), 1.96 / math.sqrt(n - 3)
+    interval = f"95 % interval {math.tanh(z - half):.2f} to {math.tanh(z + half):.2f}"
+    return f"Valid and public correlate with r = {r:.2f} ({interval}, n = {n} runs)."
+
+
+def _choosing(rows: pd.DataFrame, tries: int) -> str:
+    """Why not to choose by the leaderboard: how high the best of `tries` equal ones gets by chance, at most
+    (expected maximum of normals, Blom 1958)."""
+    best = rows.loc[rows.public.idxmax()]
+    n, most = _pictures(best), "at most " if math.isnan(best.public_n) else ""
+    sd = math.sqrt(best.public * (1 - best.public) / n)
+    points = 100 * sd * NormalDist().inv_cdf((tries - 0.375) / (tries + 0.25))
+    return (
+        f"Choose by the validation split: public rests on {most}{n:,} pictures, and the best of {tries} "
+        f"tries is up to {points:.1f} points too high by chance."
+    )

@@ -1,0 +1,130 @@
+"""Leaderboard scores: kept with the submission they are of, and compared honestly with validation."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import pearsonr
+
+from fer_utils import ConfigError, DataError
+from fer_utils.analysis.leaderboard import leaderboard_in_words, read_scores, standing, store_score
+from fer_utils.learning.metrics import wilson_interval
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "submission.csv").write_text("id,label\n" + "0,1\n" * 500)
+    return tmp_path
+
+
+def table_of(valid, public, n=1000, public_n=1000.0, metric="accuracy", tries=1):
+    valid, public = np.array(valid), np.array(public)
+    half = 1.96 * np.sqrt(valid * (1 - valid) / n)
+    columns = {"value": valid, "ci_low": valid - half, "ci_high": valid + half, "public": public}
+    names = [f"run{k}" for k in range(len(valid))]
+    fixed = {
+        "n": n,
+        "public_n": public_n,
+        "rows": 500.0,
+        "metric": metric,
+        "fingerprint": "f",
+        "tries": tries,
+    }
+    return pd.DataFrame({"run": names, **columns}).assign(**fixed)
+
+
+def test_a_score_is_kept_with_the_hash_of_its_submission_and_the_private_one_is_added(folder):
+    store_score(folder, 0.71)
+    assert standing(folder) == {"tries": 1, "rows": 500, "public": 0.71, "note": ""}
+    store_score(folder, 0.71, private=0.69, public_n=250)
+    assert standing(folder) == {
+        "tries": 1, "rows": 500, "public": 0.71, "private": 0.69, "public_n": 250, "note": ""
+    }  # fmt: skip
+    assert len(read_scores(folder)) == 2 and len(read_scores(folder)[0]["sha256"]) == 64
+
+
+def test_the_score_of_a_changed_submission_is_no_longer_its_score(folder):
+    store_score(folder, 0.71)
+    (folder / "submission.csv").write_text("id,label\n0,0\n")
+    changed = standing(folder)
+    assert "public" not in changed and changed["note"] == "its score 0.71 is of another submission.csv"
+    store_score(folder, 0.5)
+    assert standing(folder)["public"] == 0.5 and standing(folder)["tries"] == 2
+    (folder / "submission.csv").unlink()
+    assert "another submission" in standing(folder)["note"]
+
+
+def test_what_cannot_be_a_score_is_refused_and_nothing_is_lost(folder, tmp_path):
+    store_score(folder, 0.71)
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="PUBLIC must be a finite number.*0.7132"):
+            store_score(folder, wrong)
+    with pytest.raises(ConfigError, match="PRIVATE must be"):
+        store_score(folder, 0.7, private=float("nan"))
+    with pytest.raises(ConfigError, match="N must be at least 1, got 0"):
+        store_score(folder, 0.7, public_n=0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty has no submission\.csv"):
+        store_score(tmp_path / "empty", 0.7)
+    with pytest.raises(DataError, match="no file or folder"):
+        store_score(tmp_path / "none", 0.7)
+    assert [score["public"] for score in read_scores(folder)] == [0.71]
+
+
+@pytest.mark.parametrize("content", ["{", "3", "[3]", "{}x", '[{"sha256": ""}]', '[{"public": "x"}]'])
+def test_a_damaged_memory_is_named_and_not_overwritten(folder, content):
+    path = folder / "leaderboard.json"
+    path.write_text(content)
+    for work in (lambda: standing(folder), lambda: store_score(folder, 0.7)):
+        with pytest.raises(DataError, match=r"leaderboard\.json is damaged"):
+            work()
+    assert path.read_text() == content
+    path.write_text(json.dumps([]))
+    assert standing(folder) == {"tries": 0}
+
+
+@pytest.mark.parametrize(
+    ("public", "verdict"),
+    [(0.72, "inside what"), (0.68, "inside what"), (0.80, "above what"), (0.60, "below what")],
+)
+def test_a_public_score_is_inside_what_validation_predicts_or_above_or_below(public, verdict):
+    first = leaderboard_in_words(table_of([0.7], [public]))[0]
+    assert f"public {100 * public:.1f} %, valid 70.0 % (67.2 to 72.8, n = 1,000)" in first
+    assert f"{verdict} validation predicts." in first
+
+
+def test_the_interval_of_the_difference_is_newcombes():
+    """Newcombe 1998, table II, (a): 56/70 and 48/80, hybrid score without correction: 0.0524 to 0.3339."""
+    low, high = wilson_interval(48, 80)
+    table = table_of([48 / 80], [56 / 70], n=80, public_n=70.0).assign(ci_low=low, ci_high=high)
+    assert "difference +20.0 points (+5.2 to +33.4)" in leaderboard_in_words(table)[0]
+
+
+def test_an_unknown_number_of_pictures_is_said():
+    lines = leaderboard_in_words(table_of([0.7], [0.9], public_n=np.nan))
+    assert "above what validation predicts (if all 500 rows count: N=... says how many do)" in lines[0]
+    assert "public rests on at most 500 pictures" in lines[-1]
+
+
+def test_how_far_the_two_correlate_has_an_interval_or_is_not_known():
+    valid, public = [0.6, 0.65, 0.7, 0.75, 0.8], [0.61, 0.7, 0.69, 0.7, 0.79]
+    r, (low, high) = pearsonr(valid, public)[0], pearsonr(valid, public).confidence_interval()
+    known = leaderboard_in_words(table_of(valid, public))[-2]
+    assert f"r = {r:.2f} (95 % interval {low:.2f} to {high:.2f}, n = 5 runs)" in known
+    for few in ([0.7, 0.6, 0.65], [0.7] * 5):
+        assert "not known yet" in leaderboard_in_words(table_of(few, few))[-2]
+
+
+def test_choosing_by_the_leaderboard_is_warned_of_with_its_size_and_the_tries():
+    """Of 10 normals the highest is expected at 1.54 standard deviations (Blom's formula: 1.55)."""
+    line = leaderboard_in_words(table_of([0.5, 0.5], [0.5, 0.4], public_n=2500.0, tries=5))[-1]
+    assert "rests on 2,500 pictures, and the best of 10 tries is up to 1.5 points too high" in line
+
+
+def test_scores_that_are_no_accuracies_are_not_compared_and_none_says_nothing():
+    assert leaderboard_in_words(table_of([0.7], [np.nan])) == []
+    for table in (table_of([0.7], [1.3]), table_of([0.7], [0.7], metric="macro_f1")):
+        assert leaderboard_in_words(table) == [
+            "run0: not compared, since only accuracies (from 0 to 1) have an interval."
+        ]

@@ -1,0 +1,77 @@
+"""The list of runs and its page, and scores of the leaderboard, from the command line."""
+
+import base64
+import re
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from fer_utils import plots
+from fer_utils.learning.metrics import wilson_interval
+from tests.analysis.test_all_runs import make_run
+from tools import report_figures
+from tools.runs import main
+
+
+@pytest.fixture(autouse=True)
+def coarse_figures(monkeypatch):
+    monkeypatch.setattr(report_figures, "DPI", 50)
+
+
+def test_runs_are_printed_and_written_as_page_and_csv(tmp_path, capsys):
+    for seed, accuracy in enumerate((0.60, 0.64)):
+        make_run(tmp_path / f"seed{seed}", accuracy, seed=seed)
+    make_run(tmp_path / "<b>odd</b>", 0.5, width=2.0)
+    (tmp_path / "<b>odd</b>" / "history.csv").write_bytes(b"")  # damaged: no curve, but a row
+    (make_run(tmp_path / "broken") / "metrics.json").write_text("{")
+    assert main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    low, high = (100 * bound for bound in wilson_interval(600, 1000))
+    assert f"60.0 % {low:.1f} to {high:.1f}, n = 1,000" in printed
+    assert "62.0 % (sd 2.8, 2 seeds)" in printed and "metrics.json is damaged" in printed
+    assert "public" not in printed, "columns without a value are left out"
+    page = (tmp_path / "runs.html").read_text(encoding="utf-8")
+    assert "4 runs: 3 finished, 1 damaged" in page and "<b>odd" not in page
+    assert "of the first 2 runs of the table" in page and page.count("data:image/png;base64") == 2
+    assert base64.b64decode(re.search(r'base64,([^"]+)"', page)[1]).startswith(b"\x89PNG")
+    table = pd.read_csv(tmp_path / "runs.csv")
+    assert len(table) == 4 and {"mean", "sd", "seeds", "fingerprint", "public"} <= set(table)
+
+
+def test_a_score_is_stored_and_stands_beside_validation(tmp_path, capsys):
+    run = make_run(tmp_path / "x", 0.7)
+    assert main([str(run), "--public", "0.7132", "--private", "0.7", "--public-n", "1000"]) == 0
+    assert f"stored in {run / 'leaderboard.json'}" in capsys.readouterr().out
+    assert main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "0.7132 0.7000" in printed and "inside what validation predicts" in printed
+    (run / "submission.csv").write_text("id,label\n0,0\n")
+    assert main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "its score 0.7132 is of another submission.csv" in printed and "inside what" not in printed
+
+
+def test_what_is_wrong_is_said(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 1
+    assert "holds no run" in capsys.readouterr().err
+    assert main([str(tmp_path), "--public", "0.7"]) == 1
+    assert "has no submission.csv" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--private", "0.7"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_curves_of_runs_differ_in_more_than_colour_and_mark_the_best_epoch():
+    fig, ax = plt.subplots()
+    history = pd.DataFrame({"epoch": [1, 2, 3], "valid_accuracy": [0.1, 0.5, 0.4]})
+    average = history.assign(valid_accuracy_average=[0.2, 0.3, 0.6])
+    plots.curves_together({"plain": history, "average": average}, ax)
+    first, dot, second, other = ax.lines
+    assert first.get_ydata() == pytest.approx([10, 50, 40]) and second.get_ydata() == pytest.approx(
+        [20, 50, 60]
+    )
+    assert (list(dot.get_xdata()), list(other.get_xdata())) == ([2], [3])
+    assert first.get_linestyle() != second.get_linestyle() and first.get_color() != second.get_color()
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["plain", "average"]
+    plt.close(fig)

@@ -1,0 +1,124 @@
+"""All runs in a folder as a table and one page with their learning curves; and scores of the leaderboard.
+
+make runs                                    prints the table, writes outputs/runs.html and outputs/runs.csv
+make submitted RUN=outputs/x PUBLIC=0.7132   stores what the leaderboard said of its submission.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import matplotlib
+import pandas as pd
+
+from fer_utils.analysis.all_runs import runs
+from fer_utils.analysis.leaderboard import leaderboard_in_words, store_score
+from fer_utils.command_line import exit_status
+from fer_utils.competition import DataError
+from fer_utils.figures.plots import LINES, curves_together
+from fer_utils.files import find_path, write_text
+from fer_utils.run.folder import RunFolder
+from tools.report import render
+from tools.report_figures import figure
+from tools.run_options import options_parser
+
+STATES = ("finished", "stale", "out of time", "unfinished", "failed", "damaged")
+SHOWN = ("run", "state", "note", "valid", "95 % interval", "mean of seeds", "public", "private")
+SHOWN += ("seed", "epochs", "minutes", "device", "data", "changed")
+
+
+def main(arguments: list[str]) -> int:
+    """List runs, or store a score, from the command line; returns the exit status."""
+    parser = options_parser(__doc__)
+    parser.add_argument(
+        "folder", nargs="?", default="outputs", help="folder of runs; with --public, of one run"
+    )
+    parser.add_argument("--public", type=float, help="store this public score of the run in this folder")
+    parser.add_argument("--private", type=float, help="its private score")
+    parser.add_argument("--public-n", type=int, help="pictures behind the public score, where it is known")
+    options = parser.parse_args(arguments)
+    if options.public is None and (options.private, options.public_n) != (None, None):
+        parser.error("--private and --public-n stand beside --public")
+    matplotlib.use("Agg")  # no window, wherever this runs
+    return exit_status(lambda: list_runs(options.folder) if options.public is None else store(options))
+
+
+def store(options: argparse.Namespace) -> None:
+    """Store a score and say where."""
+    path = store_score(options.folder, options.public, options.private, options.public_n)
+    print(f"stored in {path}: make runs shows it beside validation")
+
+
+def list_runs(folder: str) -> None:
+    """Print the table of `runs`, and write it as a page and as CSV."""
+    table, out = runs(folder), find_path(folder)
+    words, shown = leaderboard_in_words(table), readable_runs(table)
+    write_text(out / "runs.csv", table.to_csv(index=False))
+    print(shown.to_string(index=False, max_colwidth=60, justify="left"))
+    print(*words, sep="\n")
+    counts = table.state.value_counts()
+    text = render(
+        kind="folder",
+        name=out.name,
+        headline=f"{len(table):,} runs: "
+        + ", ".join(f"{counts[state]:,} {state}" for state in STATES if state in counts),
+        sections=[
+            *_curves(table, folder),
+            {"title": "All runs", "lines": words, "table": shown, "words": True, "broad": True},
+        ],
+    )
+    print(f"{write_text(out / 'runs.html', text)}: open it in a browser; {out / 'runs.csv'} has all columns")
+
+
+def readable_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `runs` as people read them: percents with intervals, minutes; without empty columns."""
+    columns = {"valid": [], "95 % interval": [], "mean of seeds": []}
+    for row in table.itertuples():
+        scale, digits, unit = (100, 1, " %") if row.metric == "accuracy" else (1, 3, f" {row.metric}")
+        numbers = (row.value, row.ci_low, row.ci_high, row.mean, row.sd)
+        value, low, high, mean, sd = (f"{scale * number:.{digits}f}" for number in numbers)
+        known = not pd.isna(row.value)
+        columns["valid"].append(f"{value}{unit}" if known else "")
+        columns["95 % interval"].append(f"{low} to {high}, n = {row.n:,.0f}" if known else "")
+        columns["mean of seeds"].append(
+            f"{mean}{unit} (sd {sd}, {row.seeds:.0f} seeds)" if row.seeds > 1 else ""
+        )
+    rows = table.assign(**columns)
+    rows["minutes"] = table.seconds / 60
+    for name, form in {"public": 4, "private": 4, "seed": 0, "epochs": 0, "minutes": 1}.items():
+        rows[name] = [_text(value, f"{{:.{form}f}}") for value in rows[name]]
+    rows["data"] = (table.data + " " + table.fingerprint.str[:8]).str.strip()
+    shown = rows[[*SHOWN]]
+    return shown.loc[:, (shown != "").any()]
+
+
+def _text(value: float, form: str) -> str:
+    return "" if pd.isna(value) else form.format(value)
+
+
+def _curves(table: pd.DataFrame, folder: str) -> list[dict[str, Any]]:
+    """The section of the learning curves; none where no run has a readable history."""
+    histories = {}
+    for name in table.run[(table.kind == "run") & table.value.notna()]:
+        try:
+            histories[name] = RunFolder(find_path(folder).absolute() / name).history()
+        except (DataError, OSError):
+            continue  # the table says that it is damaged
+        if len(histories) == len(LINES):
+            break
+    if not histories:
+        return []
+    height = 4.5 + 0.2 * len(histories)
+    caption = (
+        f"Validation accuracy by epoch of the first {len(histories)} runs of the table; a dot marks the "
+    )
+    caption += "best epoch. Compare runs on the same data only."
+    image = figure(lambda ax: curves_together(histories, ax), height, width=8.0)
+    said = f"Validation accuracy over epochs of {', '.join(histories)}."
+    return [{"title": "Learning curves", "image": image, "alt": said, "caption": caption}]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
