@@ -11,6 +11,7 @@ from fer_utils.competition import Competition, DataError, Split, copies_of
 from fer_utils.config import Config
 from fer_utils.files import find_path
 from fer_utils.learning.distributed import leads_team
+from fer_utils.learning.training_loop import place
 from fer_utils.on_disk import concatenate, take
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
@@ -141,21 +142,23 @@ def pseudo_labelled(config: Config, competition: Competition) -> Split | None:
 
 
 def training_set(
-    config: Config, competition: Competition, pseudo: Split | None
-) -> tuple[np.ndarray, np.ndarray, Tensor | None]:
-    """What is learned: images uint8 [N, C, H, W], labels int64 [N] and targets as `training_targets` gives
-    them, of the training split and then of `pseudo`.
+    config: Config, competition: Competition, pseudo: Split | None, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What `train_epoch` learns, on `device`: images as of `place`, labels int64 [N] and the targets of
+    `training_targets`, of the training split and then of `pseudo`.
 
     The targets of `pseudo` are scaled by `pseudo_weight`, so that the loss, linear in them, is: mixup and
     cutmix blend weights as they blend targets. Label smoothing would add its share at full weight: what is
     too much of it is taken off here.
     """
-    train, targets = competition.train, training_targets(config, competition)
-    if pseudo is None:
-        return train.images, train.labels, targets
-    n_classes, weight, smoothing = len(competition.class_names), config.pseudo_weight, config.label_smoothing
-    if targets is None:
-        targets = F.one_hot(torch.tensor(train.labels), n_classes).float()
-    added = weight * torch.tensor(pseudo.votes) - (1 - weight) * smoothing / (1 - smoothing) / n_classes
-    images, labels = ([getattr(split, name) for split in (train, pseudo)] for name in ("images", "labels"))
-    return concatenate(images), np.concatenate(labels), torch.cat([targets, added])
+    targets = training_targets(config, competition)
+    images, labels = competition.train.images, competition.train.labels
+    if pseudo is not None:
+        n_classes, weight, smoothing = pseudo.votes.shape[1], config.pseudo_weight, config.label_smoothing
+        if targets is None:
+            targets = F.one_hot(torch.tensor(labels), n_classes).float()
+        added = weight * torch.tensor(pseudo.votes) - (1 - weight) * smoothing / (1 - smoothing) / n_classes
+        targets = torch.cat([targets, added])
+        images, labels = concatenate([images, pseudo.images]), np.concatenate([labels, pseudo.labels])
+    soft = None if targets is None else targets.to(device)
+    return place(images, device), torch.tensor(labels, device=device), soft

@@ -36,7 +36,6 @@ from fer_utils.learning.models import model_cost
 from fer_utils.learning.training_loop import (
     Learner,
     TrainingError,
-    place,
     size_of_epoch,
     train_epoch,
     validate,
@@ -169,9 +168,7 @@ def _run_epochs(
 ) -> bool:
     """Run the remaining epochs; returns whether there was time for all. Test labels are not read here."""
     config, team, valid = learner.config, learner.team, competition.valid
-    pictures, answers, targets = training_set(config, competition, pseudo)
-    soft = None if targets is None else targets.to(learner.device)
-    images, labels = place(pictures, learner.device), torch.tensor(answers, device=learner.device)
+    images, labels, soft = training_set(config, competition, pseudo, learner.device)
     start = time.perf_counter() - learner.seconds
 
     @contextmanager

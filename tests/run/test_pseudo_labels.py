@@ -21,6 +21,7 @@ from fer_utils.run.train import fit
 from tools.report import write_report
 
 TINY = {"image_size": 20, "width": 0.125, "epochs": 2, "batch_size": 16, "precision": "fp32", "device": "cpu"}
+CPU = torch.device("cpu")
 
 
 def config_of(out, **knobs):
@@ -51,7 +52,7 @@ def source(first, tmp_path):
 def test_test_pictures_follow_the_training_pictures_with_the_saved_answers(tiny, first):
     config = config_of("outputs/x", pseudo=str(first.out), pseudo_weight=1.0)
     pseudo = pseudo_labelled(config, tiny)
-    images, labels, targets = training_set(config, tiny, pseudo)
+    images, labels, targets = training_set(config, tiny, pseudo, CPU)
     answers = first.saved_probs("test")
     assert np.array_equal(images, np.concatenate([tiny.train.images, tiny.test.images]))
     assert np.array_equal(labels, np.r_[tiny.train.labels, answers.argmax(1)])
@@ -80,7 +81,7 @@ def test_the_weight_scales_the_loss_also_with_label_smoothing_and_mixup(tiny, fi
 
     def targets_at(weight):
         config = config_of("outputs/x", **knobs, pseudo_weight=weight)
-        return training_set(config, tiny, pseudo_labelled(config, tiny))[2]
+        return training_set(config, tiny, pseudo_labelled(config, tiny), CPU)[2]
 
     def loss(targets):
         logits = torch.linspace(-2, 3, targets.numel()).reshape(targets.shape)
