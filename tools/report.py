@@ -20,7 +20,7 @@ from fer_utils.command_line import exit_status
 from fer_utils.competition import Competition, DataError
 from fer_utils.files import write_text
 from fer_utils.run.finished_run import Run, load_run
-from fer_utils.run.results import commonest
+from fer_utils.run.results import commonest, transductive
 from tools import report_ensemble
 from tools.report_ensemble import NOT_FOUND, Ensemble, load_ensemble
 from tools.report_sections import (
@@ -77,6 +77,7 @@ def _warnings(run: Run | Ensemble) -> list[str]:
     if scores["ci_low"] <= guess:
         lines.append(f"Not shown to be better than always answering {name}: {100 * guess:.1f} %.")
     lines += dict.fromkeys(f"Warning: {line}." for one in members_of(run) for line in one.config.warnings)
+    lines += dict.fromkeys(f"{learned}." for one in members_of(run) if (learned := transductive(one)))
     if isinstance(run, Ensemble):
         return lines
     training = run.metrics["training"]

@@ -136,7 +136,8 @@ def train_epoch(
         images: uint8 [N, C, H, W] as `place` put them.
         labels: int64 [N] on the learner's device.
         step_context: each step runs in one of these; when it ends, the learner may be saved.
-        soft: float32 [N, C], targets that replace `labels`; each row sums to 1.
+        soft: float32 [N, C], targets that replace `labels`; a row sums to 1, or to less for a picture
+            that weighs less.
 
     Raises:
         TrainingError: the loss is not a finite number.

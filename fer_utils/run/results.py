@@ -148,9 +148,18 @@ def headline(run: Run, competition: Competition) -> str:
     if scores["ci_low"] <= guess:
         causes = run.config.warnings or ["train longer (epochs), or look at the labels with `01_eda`"]
         lines.append(f"**Not shown to be better than guessing**: {'; '.join(causes)}.")
+    if learned := transductive(run):
+        lines.append(f"**{learned}.**")
     if competition.is_demo:
         lines.append(DRAWN)
     return "\n\n".join(lines)
+
+
+def transductive(run: Run) -> str:
+    """What a run says that learned from test pictures (`pseudo`); "" for any other."""
+    if run.config.pseudo == "none":
+        return ""
+    return f"transductive: {run.folder.record()['transductive']}, without their labels"
 
 
 def _out_of_time(run: Run) -> str:
@@ -217,6 +226,8 @@ def print_results(run: Run) -> None:
     """Print how good the run is and where its submission is."""
     if late := _out_of_time(run):
         print(late)
+    if learned := transductive(run):
+        print(learned)
     for name in ("valid", "test"):
         if not (scores := run.metrics.get(name)):
             continue

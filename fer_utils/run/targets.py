@@ -1,4 +1,4 @@
-"""Soft targets for the training images: shares of votes, and predictions of teachers."""
+"""What is learned: soft targets (votes, predictions of teachers), and test pictures with pseudo-labels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fer_utils.competition import Competition, DataError
+from fer_utils.competition import Competition, DataError, Split, copies_of
 from fer_utils.config import Config
+from fer_utils.files import find_path
+from fer_utils.learning.distributed import leads_team
 from fer_utils.learning.scoring import metric_function
+from fer_utils.learning.training_loop import place
+from fer_utils.on_disk import concatenate, take
 from fer_utils.run.finished_run import Run, load_run
+from fer_utils.run.folder import RunFolder
 
 MANY_CLASSES = 12  # data sets of expressions have 5 to 11
 
@@ -36,9 +41,9 @@ def warnings_for(config: Config, competition: Competition) -> list[str]:
 
 
 def check_targets(config: Config, competition: Competition) -> None:
-    """Raise a DataError before any work without labels or votes, or for a teacher that is no finished run,
-    has other classes, or has another validation or test split: it may have learned from the images that score
-    its student. A ConfigError for a `metric` that does not exist."""
+    """Raise a DataError before any work without labels or votes, or for a teacher or `pseudo` that is not
+    finished, has other classes, or has another validation or test split: it may have learned from the images
+    that score its student. A ConfigError for a `metric` that does not exist."""
     metric_function(config.metric)
     for name in ("train", "valid"):
         split = competition.splits[name]
@@ -57,6 +62,32 @@ def check_targets(config: Config, competition: Competition) -> None:
             raise DataError(
                 f"teacher: {teacher.out} was validated on other images or predicts another test split: it "
                 "needs this run's data, split_seed, n_folds, fold and pool_valid"
+            )
+    if config.pseudo != "none":
+        _check_pseudo(RunFolder(find_path(config.pseudo).absolute()), competition)
+
+
+def _check_pseudo(folder: RunFolder, competition: Competition) -> None:
+    """The same for the run or ensemble in `folder`, whose answers for the test pictures are learned."""
+    if competition.test is None:
+        raise DataError(f"pseudo: {competition.source} has no test split to learn from; set it to 'none'")
+    if folder.has_results and "members" in (scores := folder.metrics()):
+        if "ensemble" not in scores:
+            raise DataError(f"pseudo: the runs of {folder} were validated on different pictures: name one")
+        class_names = tuple(scores["ensemble"]["per_class"])
+    else:
+        class_names = load_run(folder.path).class_names
+    if class_names != competition.class_names:
+        raise DataError(f"pseudo: {folder} has other classes than {competition.source}")
+    if folder.checkpoint.exists:
+        raise DataError(f"pseudo: {folder} was stopped by max_hours: train it to its end first")
+    if not folder.has_predictions("test"):
+        raise DataError(f"pseudo: {folder} predicted no test split: train it on data that has one")
+    for name in ("valid", "test"):
+        if not np.array_equal(folder.predictions(name, "ids"), competition.splits[name].ids.astype(np.str_)):
+            raise DataError(
+                f"pseudo: {folder} has other {name} images: it needs this run's data, split_seed, n_folds, "
+                "fold and pool_valid"
             )
 
 
@@ -93,3 +124,54 @@ def training_targets(config: Config, competition: Competition) -> Tensor | None:
 def _teachers(config: Config) -> list[Run]:
     folders = [part.strip() for part in config.teacher.split(",")]
     return [load_run(folder) for folder in folders if folder not in ("", "none")]
+
+
+def pseudo_labelled(config: Config, competition: Competition) -> Split | None:
+    """The test pictures to learn from, or None without `pseudo` (pseudo-labels, Lee 2013; soft ones, Xie et
+    al. 2020). What is left out is counted in a printed line.
+
+    Their `votes` are the saved probabilities of `pseudo`, and their `labels` the most probable classes: the
+    test split's own labels are not read. Left out are answers of less certainty than `pseudo_threshold`, and
+    exact copies of validation pictures, which would be learned before they score the run.
+
+    Raises:
+        DataError: no picture is left.
+    """
+    if config.pseudo == "none":
+        return None
+    test = competition.test
+    probs = RunFolder(find_path(config.pseudo).absolute()).predictions("test", "probs_views")
+    uncertain = probs.max(1) < config.pseudo_threshold
+    copies = copies_of(test.images, competition.valid.images)
+    kept = ~uncertain & ~copies
+    counts = f"{kept.sum():,} of {len(test):,} test pictures"
+    why = f"{copies.sum():,} are copies of validation pictures, {(uncertain & ~copies).sum():,} too uncertain"
+    if not kept.any():
+        raise DataError(f"pseudo: {counts} can be learned ({why}): lower pseudo_threshold")
+    if leads_team():
+        print(f"transductive: learns from {counts} ({why})", flush=True)
+    probs = probs[kept].astype(np.float32)
+    return Split(take(test.images, kept), probs.argmax(1), test.ids[kept], probs)
+
+
+def training_set(
+    config: Config, competition: Competition, pseudo: Split | None, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What `train_epoch` learns, on `device`: images as of `place`, labels int64 [N] and the targets of
+    `training_targets`, of the training split and then of `pseudo`.
+
+    The targets of `pseudo` are scaled by `pseudo_weight`, so that the loss, linear in them, is: mixup and
+    cutmix blend weights as they blend targets. Label smoothing would add its share at full weight: what is
+    too much of it is taken off here.
+    """
+    targets = training_targets(config, competition)
+    images, labels = competition.train.images, competition.train.labels
+    if pseudo is not None:
+        n_classes, weight, smoothing = pseudo.votes.shape[1], config.pseudo_weight, config.label_smoothing
+        if targets is None:
+            targets = F.one_hot(torch.tensor(labels), n_classes).float()
+        added = weight * torch.tensor(pseudo.votes) - (1 - weight) * smoothing / (1 - smoothing) / n_classes
+        targets = torch.cat([targets, added])
+        images, labels = concatenate([images, pseudo.images]), np.concatenate([labels, pseudo.labels])
+    soft = None if targets is None else targets.to(device)
+    return place(images, device), torch.tensor(labels, device=device), soft

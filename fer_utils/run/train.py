@@ -36,7 +36,6 @@ from fer_utils.learning.models import model_cost
 from fer_utils.learning.training_loop import (
     Learner,
     TrainingError,
-    place,
     size_of_epoch,
     train_epoch,
     validate,
@@ -54,7 +53,7 @@ from fer_utils.run.repeat import (
     warn_of_another_machine,
 )
 from fer_utils.run.results import print_results, write_results
-from fer_utils.run.targets import check_targets, training_targets, warnings_for
+from fer_utils.run.targets import check_targets, pseudo_labelled, training_set, warnings_for
 from fer_utils.tracking import Tracker, check_tracking
 
 # In a team a checkpoint within an epoch makes all processes wait: it is considered only every so many steps.
@@ -109,8 +108,9 @@ def _train(
     valid, test = len(competition.valid), len(competition.splits.get("test", ()))
     passes = team.size * len(VIEWS[config.views]) * (valid + test) / valid  # the leader predicts
     limit = TimeLimit(config.max_hours, passes)
-    learner = _start_or_resume(config, competition, folder, team)
-    in_time = _run_epochs(learner, competition, folder, interruption, limit)
+    pseudo = pseudo_labelled(config, competition)
+    learner = _start_or_resume(config, competition, folder, team, pseudo)
+    in_time = _run_epochs(learner, competition, folder, interruption, limit, pseudo)
     interruption.message = "stopped while writing the results; the same command resumes there"
     if team.leads:
         write_results(learner, competition, folder, out_of_time=not in_time)
@@ -119,7 +119,9 @@ def _train(
     team.agree(None)  # the others wait until the run is whole
 
 
-def _start_or_resume(config: Config, competition: Competition, folder: RunFolder, team: Team) -> Learner:
+def _start_or_resume(
+    config: Config, competition: Competition, folder: RunFolder, team: Team, pseudo: Split | None
+) -> Learner:
     """A learner as the checkpoint left it, or a new one whose config.json is written."""
     device = own_device(config.device)
     precision = recorded_precision(folder, config, competition.fingerprint, device)
@@ -151,6 +153,8 @@ def _start_or_resume(config: Config, competition: Competition, folder: RunFolder
             "notes": list(competition.notes),
             "environment": now,
         } | ({"weights": asdict(learner.loaded)} if learner.loaded else {})
+        if pseudo is not None:
+            record["transductive"] = f"learned from {len(pseudo):,} test pictures"
         folder.write_config(config, record)
     return learner
 
@@ -166,12 +170,11 @@ def _run_epochs(
     folder: RunFolder,
     interruption: Interruption,
     limit: TimeLimit,
+    pseudo: Split | None,
 ) -> bool:
     """Run the remaining epochs; returns whether there was time for all. Test labels are not read here."""
-    config, team, train, valid = learner.config, learner.team, competition.train, competition.valid
-    targets = training_targets(config, competition)
-    soft = None if targets is None else targets.to(learner.device)
-    images, labels = place(train.images, learner.device), torch.tensor(train.labels, device=learner.device)
+    config, team, valid = learner.config, learner.team, competition.valid
+    images, labels, soft = training_set(config, competition, pseudo, learner.device)
     start = time.perf_counter() - learner.seconds
 
     @contextmanager
