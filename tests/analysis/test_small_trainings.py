@@ -101,7 +101,8 @@ def test_what_is_done_is_only_read_again(run, competition, variants, capsys):
     studies.small_trainings(run, competition, n_folds=2, epochs=EPOCHS, width=WIDTH)
     assert before == {path: path.stat().st_mtime_ns for path in run.out.rglob("model.safetensors")}
     lines = capsys.readouterr().out.splitlines()  # one for each training; the epochs are in log files
-    assert len(lines) == 8 and all(": valid accuracy " in line for line in lines)
+    with_fixes = find_spec("cleanlab") is not None
+    assert len(lines) == 7 + with_fixes and all(": valid accuracy " in line for line in lines)
     assert "epoch" in next(run.out.glob("studies/*/base.log")).read_text()
 
 

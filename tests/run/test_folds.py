@@ -106,6 +106,7 @@ def test_a_missing_fold_is_named(run, tmp_path):
 
 
 def test_doubtful_labels_come_from_the_folds(run):
+    pytest.importorskip("cleanlab")
     data, first = run.load_data(), run.folds[0].load_data()
     variants, doubts, _ = small_trainings.small_trainings(run, data, 3, 1, 0.125, 1, first)
     expected = label_doubts.doubtful_labels(run.saved_probs(), data.train.labels, data.class_names)
