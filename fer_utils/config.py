@@ -141,7 +141,7 @@ class Config:
         if self.n_devices != "auto" and not (self.n_devices.isdecimal() and 1 <= int(self.n_devices) <= 1024):
             raise ConfigError(f"n_devices must be 'auto' or a number from 1 to 1024, got {self.n_devices!r}")
         if ":" not in self.metric:
-            check_choice("metric", self.metric, [*METRICS, "file:name"])
+            check_choice("metric", self.metric, [*METRICS, "file:function"])
         if isinstance(self.image_size, str) and self.image_size != "auto":
             raise ConfigError(f"image_size must be 'auto' or a whole number, got {self.image_size!r}")
         if self.cv == 1:
@@ -217,8 +217,8 @@ class Config:
     def warnings(self) -> list[str]:
         """What can hardly work, each with what to type instead; empty for most configs."""
         lines = []
-        size = self.start_size if self.image_size == "auto" else self.image_size
-        if self.epochs == 1 and 0 < self.start_size < size:
+        size = self.image_size
+        if size != "auto" and self.epochs == 1 and 0 < self.start_size < size:
             lines.append(
                 f"with epochs 1, start_size {self.start_size} trains on small images only and never on "
                 f"{size} pixels, on which it is validated: type start_size = 0, or more epochs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,8 +53,11 @@ class Tracker:
 
 
 def track_figure(png: Path, out: Path) -> None:
-    """Show the figure in the file `png` in TensorBoard too, where the run in `out` is tracked."""
-    if (out / FOLDER).is_dir():
+    """Show the figure in the file `png` in TensorBoard too, where the run in `out` is tracked and TensorBoard
+    is installed: the run may have been trained elsewhere."""
+    if not (out / FOLDER).is_dir():
+        return
+    with suppress(ConfigError):
         import matplotlib.image
 
         with _writer_class()(log_dir=str(out / FOLDER)) as writer:

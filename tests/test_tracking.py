@@ -104,3 +104,11 @@ def test_without_the_package_a_tracked_run_stops_before_it_trains(tiny, tmp_path
     with pytest.raises(ConfigError, match='pip install tensorboard, or set track = "none"'):
         fit(Config(**TINY, out=str(tmp_path / "run"), track="tensorboard"), tiny)
     assert not (tmp_path / "run").exists()
+
+
+def test_without_the_package_figures_of_a_tracked_run_are_written_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    (tmp_path / "tensorboard").mkdir()
+    fig, _ = plt.subplots()
+    assert plots.save_figure(fig, tmp_path, "curves").is_file()
+    plt.close(fig)

@@ -84,7 +84,7 @@ class Speed:
 
 def measure(network: tuple[str, float], competition: Competition, device: torch.device) -> Speed:
     """Train and validate for a few steps at both image sizes; the first steps of each only warm up."""
-    config = member_config(network, 2, 0, "unused").at_size(competition.image_size)
+    config = member_config(network, 2, 0, "unused")
     learner = Learner(config, competition, device)
     n = min(len(competition.train), STEPS.get(device.type, 4) * config.batch_size)
     images = place(competition.train.images[:n], device)

@@ -93,7 +93,7 @@ def answer_cards(
     """A card for each photo uint8 [H, W, 3]: the photo with a frame around its box (left, top, right, bottom;
     empty: all of it was used), beside it a bar for the probability of each class.
 
-    `table` is one of `fer_utils.run.finished_run.answers`."""
+    `table` is one of `fer_utils.learning.predict_photos.answers`."""
     rows = max(1, -(-len(photos) // columns))
     options = {"squeeze": False, "width_ratios": [1, 1.1] * columns, "layout": "constrained"}
     fig, axs = plt.subplots(rows, 2 * columns, figsize=(4.2 * columns, 1.9 * rows), **options)

@@ -14,6 +14,7 @@ from fer_utils.competition import Competition
 from fer_utils.figures import plots
 from fer_utils.files import find_path
 from fer_utils.learning.metrics import describe_gain
+from fer_utils.learning.scoring import readable
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.results import commonest
@@ -129,11 +130,15 @@ def _members(ensemble: Ensemble) -> dict[str, Any]:
             frame[what] = [str(getattr(run.config, what)) for run in ensemble.members]
     frame["valid accuracy"] = [common.percent(scores) for scores in shown.values()]
     frame["log loss, not calibrated"] = [f"{scores['log_loss']:.3f}" for scores in shown.values()]
-    line = (
-        "The runs that are averaged: the lowest log loss after calibration first, then as they lower that of "
-        "the average; each with its own scores on the validation split. "
-    )
+    first = "lowest log loss after calibration"
     why = "they did not lower the log loss of the calibrated average"
+    metric = ensemble.scores["ensemble"].get("metric", {}).get("name", "log_loss")
+    if metric != "log_loss":
+        first, why = f"best {readable(metric)}", f"they did not improve the {readable(metric)} of the average"
+    line = (
+        f"The runs that are averaged: the {first} first, then as they improve that of the average; each with "
+        "its own scores on the validation split. "
+    )
     line += f"Left out: {left_out}, since {why}." if left_out else "No candidate was left out."
     return {"title": "Members", "lines": [line], "table": frame}
 

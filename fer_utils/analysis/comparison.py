@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,19 @@ from fer_utils.config import ConfigError
 from fer_utils.learning.metrics import paired_test
 from fer_utils.run.finished_run import Run
 
+# Names of saved arrays for messages, and where they lie.
+VALIDATION = {"valid pictures": ("valid", "ids"), "valid labels": ("valid", "labels")}
+
 
 def same_validation(runs: Sequence[Run]) -> bool:
     """Whether all runs were validated on the same pictures and labels."""
-    first, parts = runs[0], ("ids", "labels")
-    pairs = ((run.saved("valid", part), first.saved("valid", part)) for run in runs[1:] for part in parts)
-    return all(np.array_equal(one, other) for one, other in pairs)
+    return not any(_other(run, runs[0], VALIDATION) for run in runs[1:])
+
+
+def _other(run: Run, first: Run, arrays: Mapping[str, tuple[str, str]]) -> str:
+    """The name of a saved array that differs between two runs; empty if none does."""
+    same = {name: np.array_equal(run.saved(*place), first.saved(*place)) for name, place in arrays.items()}
+    return next((name for name in same if not same[name]), "")
 
 
 def check_same_pictures(runs: Sequence[Run], valid: bool = True) -> None:
@@ -35,15 +42,14 @@ def check_same_pictures(runs: Sequence[Run], valid: bool = True) -> None:
     for run in runs[1:]:
         if run.class_names != first.class_names:
             raise DataError(f"{run.out} has other classes than {first.out}")
-        arrays = {"valid pictures": ("valid", "ids"), "valid labels": ("valid", "labels")} if valid else {}
+        arrays = dict(VALIDATION) if valid else {}
         if any(one.folder.has_predictions("test") for one in (first, run)):
             arrays["test pictures"] = ("test", "ids")
-        for words, place in arrays.items():
-            if not np.array_equal(run.saved(*place), first.saved(*place)):
-                raise DataError(
-                    f"{run.out} has other {words} than {first.out}: "
-                    "both need the same data, split_seed, n_folds, fold and pool_valid"
-                )
+        if words := _other(run, first, arrays):
+            raise DataError(
+                f"{run.out} has other {words} than {first.out}: "
+                "both need the same data, split_seed, n_folds, fold and pool_valid"
+            )
 
 
 def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:

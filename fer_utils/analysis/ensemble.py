@@ -160,44 +160,33 @@ def agreement(members: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(shares, index=names, columns=names)
 
 
-def save_ensemble(runs: Sequence[Run], competition: Competition, out: Path, scores: dict[str, Any]) -> None:
+def save_ensemble(
+    runs: Sequence[Run], competition: Competition, out: Path, scores: dict[str, Any] | None
+) -> None:
     """Write the averaged probabilities, the scores and the validated submission of the chosen `runs`.
 
+    Without `scores` the runs were validated on different pictures: only the average for the test split is
+    written, and probabilities in a submission get the temperature of the first run, whose `competition` this
+    is.
+
     Raises:
-        DataError: `out` holds a run, whose files would be lost.
+        DataError: `out` holds a run, whose files would be lost; or there is neither a score nor a test split.
     """
     folder = RunFolder(out)
     if folder.record() is not None:
         raise DataError(f"{out} holds a run: choose another out for the ensemble")
+    if scores is None and competition.test is None:
+        problem = "the runs were validated on different pictures"
+        raise DataError(f"{problem}, and there is no test split to predict")
     probs = {}
     for name, split in competition.splits.items():
-        if name != "train":
+        if name == "test" or (name == "valid" and scores is not None):
             probs[name] = np.mean([run.saved_probs(name) for run in runs], axis=0)
             folder.write_predictions(name, {"ids": split.ids.astype(np.str_), "probs_views": probs[name]})
     if competition.test is not None:
-        folder.write_submission(competition, probs["valid"], probs["test"])
-    folder.write_metrics({"members": [run.out.name for run in runs], **scores})
-
-
-def save_average(runs: Sequence[Run], competition: Competition, out: Path) -> None:
-    """Write the average of all `runs` for the test split and its submission, where the runs were validated on
-    different pictures, so that nothing measures the average. Probabilities in a submission get the
-    temperature of the first run, whose `competition` this is.
-
-    Raises:
-        DataError: `out` holds a run, or the competition has no test split.
-    """
-    folder = RunFolder(out)
-    if folder.record() is not None:
-        raise DataError(f"{out} holds a run: choose another out for the ensemble")
-    if competition.test is None:
-        raise DataError(
-            "the runs were validated on different pictures, and there is no test split to predict"
-        )
-    probs = np.mean([run.saved_probs("test") for run in runs], axis=0)
-    folder.write_predictions("test", {"ids": competition.test.ids.astype(np.str_), "probs_views": probs})
-    folder.write_submission(competition, runs[0].saved_probs(), probs)
-    folder.write_metrics({"members": [run.out.name for run in runs], "validated": False})
+        folder.write_submission(competition, probs.get("valid", runs[0].saved_probs()), probs["test"])
+    found = {"validated": False} if scores is None else scores
+    folder.write_metrics({"members": [run.out.name for run in runs], **found})
 
 
 def score_ensemble(
@@ -243,6 +232,9 @@ def score_ensemble(
 def verdict(result: dict[str, Any]) -> str:
     """What `score_ensemble` found, in two lines: the gain of averaging, cross-fitted. Each half may have
     other members, or one alone, so it is not the gain of the chosen members."""
+    if len(result["chosen"]) == 1 and "metric_gain" in result:
+        name = readable(result["metric_gain"]["name"])
+        return f"One run alone, that of the best {name}:\nno other improves it in an average"
     if len(result["chosen"]) == 1:
         return "One run alone, that of the lowest log loss:\nno other lowers it in an average"
     gain = describe_gain(result["cross_fitted_against_best"])

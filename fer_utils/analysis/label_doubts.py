@@ -100,9 +100,8 @@ def describe_wrong_labels(competition: Competition, doubts: pd.DataFrame | None,
         return describe_conflicts(competition)
     if doubts is None or doubts.empty:
         return "On the demo data the wrong labels are known, but there are no doubts to compare with them."
-    truth = (
-        pd.concat(demo_truth(seed=seed).values()).set_index("id").truth.loc[competition.train.ids].to_numpy()
-    )
+    truth = pd.concat(demo_truth(seed=seed).values()).set_index("id").truth
+    truth = truth.loc[competition.train.ids].to_numpy()
     is_hit = (truth != competition.train.labels)[doubts.row]
     parts = []
     for n in sorted({min(50, len(doubts)), int(doubts.clear.sum()), len(doubts)} - {0}):

@@ -65,8 +65,9 @@ def standing(folder: Path) -> dict[str, Any]:
     path = folder / "submission.csv"
     content = path.read_bytes() if path.is_file() else b""
     row = {"tries": len({score["sha256"] for score in scores}), "rows": content.count(b"\n") - 1}
+    digest = hashlib.sha256(content).hexdigest()
     for score in scores:  # a later one, perhaps with the private score, overrides what it names
-        if score["sha256"] == hashlib.sha256(content).hexdigest():
+        if score["sha256"] == digest:
             row |= {
                 name: score[name] for name in ("public", "private", "public_n") if score[name] is not None
             }

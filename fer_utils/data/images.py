@@ -63,6 +63,11 @@ class ImageFormat(NamedTuple):
     channels: int = 1
     aspect: str = "crop"
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: channels, height and width."""
+        return self.channels, self.size, self.size
+
 
 def resized(image: Image.Image, size: int, aspect: str = "crop") -> Image.Image:
     """An image at `size` x `size`, antialiased: the one way to resize, in training and in prediction."""
@@ -119,7 +124,7 @@ def decode(source: Path | bytes | None, wanted: ImageFormat) -> tuple[np.ndarray
 
 def to_format(image: Image.Image, wanted: ImageFormat) -> np.ndarray:
     """A grey or RGB image as uint8 [channels, size, size]."""
-    pixels = np.empty((wanted.channels, wanted.size, wanted.size), np.uint8)
+    pixels = np.empty(wanted.shape, np.uint8)
     _fill(pixels, resized(image, wanted.size, wanted.aspect))
     return pixels
 
@@ -156,7 +161,7 @@ def _decode_block(
     sources: Sequence[Path | bytes | None], wanted: ImageFormat
 ) -> tuple[np.ndarray, dict[int, str], Counter[Form]]:
     """See `read_files`."""
-    images = np.full((len(sources), wanted.channels, wanted.size, wanted.size), MID_GREY, np.uint8)
+    images = np.full((len(sources), *wanted.shape), MID_GREY, np.uint8)
     broken, forms = {}, Counter()
     for row, source in enumerate(sources):
         try:
@@ -181,7 +186,7 @@ def read_files(
     Raises:
         DataError: a process that decodes died, as it does when memory runs out.
     """
-    images = empty((len(sources), wanted.channels, wanted.size, wanted.size))
+    images = empty((len(sources), *wanted.shape))
     broken, forms, start = {}, Counter(), 0
     blocks = [sources[k : k + DECODED_TOGETHER] for k in range(0, len(sources), DECODED_TOGETHER)]
     try:

@@ -85,7 +85,7 @@ def load_competition(
     if str(data) == "auto":
         data = search_data()
     if str(data) == "demo":
-        return _corrected(_demo(image_size, color, seed, pool_valid and (n_folds, fold)), label_fixes, clean)
+        return _corrected(_demo(image_size, color, (n_folds, fold, seed), pool_valid), label_fixes, clean)
     if str(data).startswith("kaggle:"):
         data = download(str(data))
     path = find_path(data)
@@ -112,13 +112,10 @@ def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
     return dict(named)
 
 
-def _demo(image_size: int | str, color: str, seed: int, folds: tuple[int, int] | bool) -> Competition:
+def _demo(image_size: int | str, color: str, folds: tuple[int, int, int], pool_valid: bool) -> Competition:
     size = 48 if image_size == "auto" else image_size
-    demo = make_demo(seed=seed, size=size, color=color == "rgb")
-    if not folds:
-        return demo
-    train, valid, note = split_off(joined(demo.train, demo.valid), *folds, seed)
-    return replace(demo, train=train, valid=valid, notes=(*demo.notes, note))
+    demo = make_demo(seed=folds[-1], size=size, color=color == "rgb")
+    return _split(demo, Path(demo.source), folds, pool_valid) if pool_valid else demo
 
 
 def _check_words(**given: str) -> None:

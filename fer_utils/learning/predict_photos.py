@@ -2,8 +2,8 @@
 
 Faces are found by OpenCV's cascade of Haar features (Viola and Jones 2001), upright ones seen from the front.
 FER2013 was collected with OpenCV's detector (Goodfellow et al. 2013), so that a box frames a face as there.
-Of 800 PublicTest faces set into larger pictures it found 77 %, and a network scored 68.2 % on the boxes of
-those, 70.7 % on the original images.
+Of 800 PublicTest faces set into larger pictures it found 78 %, and a network scored 68.1 % on the boxes of
+those, 70.5 % on the original images (`python -m benchmarks.own_photos`).
 """
 
 from __future__ import annotations
@@ -109,12 +109,16 @@ def answers(
     image there, or one that cannot be read, is a DataError that names the file.
     """
     paths, names = picture_files(files), list(runs[0].class_names)
-    faces = [FoundFace("not searched")] * len(paths)
-    if crop:
-        faces = [find_face(opened(path)) for path in bar(paths, "faces", len(paths))]
-        if any(face.said == "not searched" for face in faces):
-            print(HOW_TO_INSTALL)
-    images = {wanted: _cut_out(paths, faces, wanted) for wanted in {run.image_format for run in runs}}
+    images = {wanted: empty((len(paths), *wanted.shape)) for wanted in {run.image_format for run in runs}}
+    faces = []
+    for row, path in enumerate(bar(paths, "photos", len(paths))):
+        photo = opened(path)
+        faces.append(find_face(photo) if crop else FoundFace("not searched"))
+        used = photo.crop(faces[-1].box) if faces[-1].box else photo
+        for wanted, target in images.items():
+            target[row] = to_format(used.convert("L") if wanted.channels == 1 else used, wanted)
+    if crop and detector() is None:
+        print(HOW_TO_INSTALL)
     probs = np.mean([run.predict(images[run.image_format], views) for run in runs], axis=0)
     first = {"file": list(map(str, paths)), "answer": [names[k] for k in probs.argmax(1)]}
     first |= {"certainty": probs.max(1), "face": [face.said for face in faces]}
@@ -122,19 +126,10 @@ def answers(
     return pd.DataFrame(first | dict(zip(names, probs.T, strict=True)))
 
 
-def _cut_out(paths: Sequence[Path], faces: Sequence[FoundFace], wanted: ImageFormat) -> np.ndarray:
-    """The faces, or whole images, in the format of a run."""
-    images = empty((len(paths), wanted.channels, wanted.size, wanted.size))
-    for row, (path, face) in enumerate(zip(paths, faces, strict=True)):
-        image = opened(path, wanted.channels)
-        images[row] = to_format(image.crop(face.box) if face.box else image, wanted)
-    return images
-
-
-def opened(path: Path, channels: int = 3) -> Image.Image:
-    """An image file, upright; a DataError that names the file if it cannot be read."""
+def opened(path: Path) -> Image.Image:
+    """An image file, upright and RGB; a DataError that names the file if it cannot be read."""
     try:
-        return open_image(path, channels)[0]
+        return open_image(path, channels=3)[0]
     except Exception as error:  # see open_image
         raise DataError(f"{path}: not a readable picture: {error or type(error).__name__}") from error
 

@@ -14,6 +14,7 @@ import numpy as np
 from fer_utils.config import METRICS, ConfigError
 from fer_utils.learning.metrics import cross_calibrated, log_loss
 
+# Counted here, not by scikit-learn, since a bootstrap calls them a thousand times; a test holds them equal.
 Metric = Callable[[np.ndarray, np.ndarray], float]
 RESAMPLES = 1000
 
@@ -65,7 +66,7 @@ def metric_function(name: str) -> Metric:
     log loss is negative.
 
     Raises:
-        ConfigError: "file:name" (of file.py, or of a package such as "sklearn.metrics") names none.
+        ConfigError: "file:function" (of file.py, or of a package such as "sklearn.metrics") names none.
     """
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
@@ -73,7 +74,7 @@ def metric_function(name: str) -> Metric:
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"metric {name!r} cannot be imported ({error}): it is 'file:name'") from error
+        raise ConfigError(f"metric {name!r} cannot be imported ({error}): it is 'file:function'") from error
     if not callable(found):
         raise ConfigError(f"metric {name!r} is no function of labels [N] and probabilities [N, C]")
     return found

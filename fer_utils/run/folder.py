@@ -21,6 +21,7 @@ from fer_utils.data.submission import write_submission
 from fer_utils.files import atomic_write, resolve_out, write_json, write_text
 from fer_utils.learning.metrics import at_temperature, fit_temperature
 from fer_utils.run.checkpoint import CheckpointFile
+from fer_utils.run.limits import OutOfTime
 
 # A run is complete when all of these are in its folder; metrics.json is written last.
 RUN_FILES = ("config.json", "history.csv", "model.safetensors", "valid.npz", "metrics.json")
@@ -68,6 +69,8 @@ class RunFolder:
         (self.path / "error.txt").unlink(missing_ok=True)
         try:
             yield
+        except OutOfTime:  # the same command resumes
+            raise
         except Exception as error:
             with suppress(OSError):  # the first error counts
                 write_text(self.path / "error.txt", f"{type(error).__name__}: {error}\n")

@@ -79,8 +79,7 @@ def launch_folds(config: Config, competition: Competition) -> Run:
     if folder.holds(config, competition) and not folder.metrics()["training"]["out_of_time"]:
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
-    at_once = torch.cuda.device_count() if choose_device(config.device).type == "cuda" else 1
-    at_once = at_once if config.n_devices == "auto" else int(config.n_devices)
+    at_once = _side_by_side_devices(config.n_devices, choose_device(config.device).type)
     turns = -(-config.cv // at_once)  # each gets an equal share of the hours
     parts = [
         replace(config.of_fold(k), n_devices="1", max_hours=(k // at_once + 1) * config.max_hours / turns)
@@ -115,14 +114,13 @@ def launch_members(
     if len(set(outs)) < len(outs):
         raise ConfigError(f"out: every run needs a folder of its own, got {', '.join(outs)}")
     kind = choose_device(configs[0].device).type if configs else "cpu"
-    if n_devices == "auto":
-        n_devices = torch.cuda.device_count() if kind == "cuda" else 1
-    _check_available(int(n_devices), kind)
+    n_devices = _side_by_side_devices(n_devices, kind)
+    _check_available(n_devices, kind)
     processes, start = Processes(), time.monotonic()
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
-    places = per_device * int(n_devices)
+    places = per_device * n_devices
     for number in range(places):
-        free.put(number % int(n_devices))
+        free.put(number % n_devices)
 
     def train(config: Config) -> bool:  # whether there was time for it
         index, label = free.get(), f"{Path(config.out).name}: "
@@ -164,6 +162,13 @@ def _side_by_side(
             raise
     pool.shutdown()
     return [future.result() for future in started]
+
+
+def _side_by_side_devices(n_devices: int | str, kind: str) -> int:
+    """How many runs train at a time: "auto" is every GPU, or without one run by run."""
+    if n_devices == "auto":
+        return torch.cuda.device_count() if kind == "cuda" else 1
+    return int(n_devices)
 
 
 def _check_available(n_devices: int, kind: str) -> None:

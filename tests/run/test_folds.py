@@ -122,16 +122,16 @@ def test_runs_of_different_folds_are_averaged_and_not_scored(run, tmp_path):
         check_same_pictures(folds)
     check_same_pictures(folds, valid=False)
     data = folds[0].load_data()
-    ensemble.save_average(folds, data, tmp_path / "average")
+    ensemble.save_ensemble(folds, data, tmp_path / "average", None)
     folder = ensemble.RunFolder(tmp_path / "average")
     expected = np.mean([fold.saved_probs("test") for fold in folds], axis=0)
     assert np.array_equal(folder.predictions("test", "probs_views"), expected)
     assert folder.metrics() == {"members": ["fold0", "fold1", "fold2"], "validated": False}
     assert folder.submission.read_bytes() == run.folder.submission.read_bytes()
     with pytest.raises(DataError, match="holds a run"):
-        ensemble.save_average(folds, data, run.out)
+        ensemble.save_ensemble(folds, data, run.out, None)
     with pytest.raises(DataError, match="no test split"):
-        ensemble.save_average(folds, dataclasses.replace(data, test=None), tmp_path / "none")
+        ensemble.save_ensemble(folds, dataclasses.replace(data, test=None), tmp_path / "none", None)
     assert report([str(tmp_path / "average"), "--no-faces"]) == 1
 
 

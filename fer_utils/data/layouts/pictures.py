@@ -82,7 +82,7 @@ def reader(lengths: Sequence[int], sources: Sequence[Source]) -> Read:
 
     def read(chosen: Sequence[int], wanted: ImageFormat) -> Decoded:
         rows, broken, forms = np.asarray(chosen, np.int64), {}, Counter()
-        images = empty((len(rows), wanted.channels, wanted.size, wanted.size))
+        images = empty((len(rows), *wanted.shape))
         of = np.searchsorted(starts, rows, side="right") - 1
         for number in np.unique(of):
             there, wrong = sources[number].pictures

@@ -134,7 +134,7 @@ def _encoded_pictures(tables: list[Table]) -> Pictures:
             frame[column] = [names[column].get(as_int(cell), cell) for cell in frame[column]]
 
     def read(chosen: Sequence[int], wanted: ImageFormat) -> Decoded:
-        images = empty((len(chosen), wanted.channels, wanted.size, wanted.size))
+        images = empty((len(chosen), *wanted.shape))
         broken, forms = {}, Counter()
         for position, encoded in _encoded(tables, chosen):
             images[position], wrong, seen = read_files(encoded, wanted)
