@@ -234,9 +234,8 @@ def _unit(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[n
 
 def _stem(options: ModelOptions, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
     """The first convolution. Images of 68 pixels and more are pooled behind it by 2, of 136 and more by 4, so
-    that the blocks see maps as large as for 48 pixels and cost no more. Of the drawn faces in colour (valid,
-    n = 1,500, mean of two seeds, `medium` of width 0.5, 4 epochs) it named 82.0 % at 96 pixels; a stride of 4
-    in place of the pool 75.2 %, a second convolution of stride 2 79.5 %; the network for 48 pixels 73.4 %."""
+    that the blocks see maps as large as for 48 pixels and cost no more. On the drawn faces that was better
+    than a larger stride or a second convolution in its place (outputs/reference/README.md)."""
     factor = 2 ** max(0, round(math.log2(options.image_size / 48)))
     pool = [nn.MaxPool2d(factor)] if factor > 1 else []
     return [*_unit(options.inputs, outputs, kernel, stride), *pool]
