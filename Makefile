@@ -36,12 +36,13 @@ NOT_RUN_ON_KAGGLE = $(addprefix --ignore=tests/,test_benchmarks.py test_browser.
 # What Kaggle's image lacks, and what comes with it alone.
 NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor playwright greenlet)
 
-.PHONY: help submission report runs submitted predict kaggle reproduce sweep gpu test test-long test-kaggle lint lab bench lock clean
+.PHONY: help submission report runs submit submitted predict kaggle reproduce sweep gpu test test-long test-kaggle lint lab bench lock clean
 
 help:
 	@echo "make submission [DATA=path OUT=outputs/name ARGS='-p epochs 30']     train and write a submission"
 	@echo "make report RUN=outputs/name                                         write one HTML page about a run or an ensemble: results, curves, errors"
 	@echo "make runs [RUN=outputs]                                              all runs as a table, and a page with their learning curves"
+	@echo "make submit RUN=outputs/name COMPETITION=name [MESSAGE=...]          send its submission to Kaggle, wait for the score and keep it"
 	@echo "make submitted RUN=outputs/name PUBLIC=0.7132 [PRIVATE=... N=...]    keep a leaderboard score beside its submission (N: pictures behind it)"
 	@echo "make predict RUN=outputs/name FILES=folder                           what a run says of your own pictures"
 	@echo "make kaggle ARGS='--user NAME --competition SLUG -p epochs 30'       write notebooks to upload to Kaggle"
@@ -82,6 +83,10 @@ report: $(READY)
 
 runs: $(READY)
 	$(BIN)/python -m tools.runs "$(or $(RUN),outputs)" $(ARGS)
+
+submit: $(READY)
+	@test -n "$(RUN)" || { echo "RUN is missing, for instance: make submit RUN=outputs/demo COMPETITION=name"; exit 2; }
+	$(BIN)/python -m tools.submit "$(RUN)" --competition "$(COMPETITION)" --message "$(MESSAGE)" $(ARGS)
 
 submitted: $(READY)
 	@test -n "$(RUN)" && test -n "$(PUBLIC)" || { echo "RUN or PUBLIC is missing, for instance: make submitted RUN=outputs/demo PUBLIC=0.7132"; exit 2; }

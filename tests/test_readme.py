@@ -311,7 +311,7 @@ def test_the_kaggle_line_writes_what_the_next_one_uploads(tmp_path):
     folder = re.search(r"kaggle kernels push -p outputs/kaggle/([\w-]+)", README)[1]
     metadata = json.loads((tmp_path / folder / "kernel-metadata.json").read_text())
     assert metadata["id"] == re.search(r"kaggle kernels output (\S+)", README)[1]
-    assert metadata["competition_sources"] == [re.search(r"competitions submit (\S+)", README)[1]]
+    assert metadata["competition_sources"] == [re.search(r"kaggle/result COMPETITION=(\w+)", README)[1]]
 
 
 def test_commands_of_make_pass_parameters_that_exist():

@@ -24,7 +24,8 @@ MANY = 1000  # entries of a data folder whose times are read
 
 
 def runs(folder: str | Path = "outputs") -> pd.DataFrame:
-    """All runs and ensembles in `folder` and below: those on the same data together, the best first.
+    """All runs and ensembles in `folder` and below: those on the same data together, the best first. Of a
+    finished run with `cv` the folds are left out.
 
     Returns:
         run, kind (run or ensemble), state (finished, unfinished, out of time, failed, damaged, or stale: its
@@ -46,6 +47,8 @@ def runs(folder: str | Path = "outputs") -> pd.DataFrame:
     table = pd.DataFrame(rows).reindex(columns=[*TEXTS, *NUMBERS, *SCORES]).fillna(dict.fromkeys(TEXTS, ""))
     for name in (*NUMBERS, *SCORES):
         table[name] = pd.to_numeric(table[name])
+    whole = table.run[table.changed.str.contains(r"\bcv \d") & table.state.isin(["finished", "stale"])]
+    table = table[~table.run.str.extract(r"(.+)/fold\d+$")[0].isin(whole)].copy()
     table["group"] = table.changed.where((table.kind == "run") & (table.changed != ""), table.run)
     return _with_means(table)
 

@@ -35,12 +35,17 @@ def store_score(
     if public_n is not None and public_n < 1:
         raise ConfigError(f"N must be at least 1, got {public_n}: the pictures behind the public score")
     folder = find_path(out)
-    if not (folder / "submission.csv").is_file():
-        raise DataError(f"{folder} has no submission.csv that could have a score: name the run that has it")
-    digest = hashlib.sha256((folder / "submission.csv").read_bytes()).hexdigest()
-    score = {"sha256": digest, "date": datetime.now().isoformat(timespec="seconds")}
+    score = {"sha256": submission_hash(folder), "date": datetime.now().isoformat(timespec="seconds")}
     score |= {"public": public, "private": private, "public_n": public_n}
     return write_json(folder / "leaderboard.json", [*read_scores(folder), score])
+
+
+def submission_hash(folder: Path) -> str:
+    """The SHA-256 of the folder's submission.csv; a DataError where it has none."""
+    path = folder / "submission.csv"
+    if not path.is_file():
+        raise DataError(f"{folder} has no submission.csv that could have a score: name the run that has it")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_scores(folder: Path) -> list[dict[str, Any]]:
