@@ -16,7 +16,7 @@ from PIL import Image
 import fer_utils
 from benchmarks.timing import Row
 from fer_utils import load_competition, load_run
-from fer_utils.config import EXPECTED, PRESETS, Config
+from fer_utils.config import EXPECTED, PRESETS, Config, ConfigError
 from fer_utils.data.files.tree import Tree
 from fer_utils.data.images import read_files
 from fer_utils.data.layouts import registry
@@ -25,6 +25,7 @@ from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
 from fer_utils.learning.metrics import wilson_interval
 from fer_utils.learning.models import MODELS, FaceNet, ModelOptions, _unit
+from fer_utils.run.reference import load_reference
 from tools import kaggle_notebook
 from tools.sweep import read_sweep, sweep_table
 
@@ -34,9 +35,12 @@ REFERENCE = REPOSITORY / "outputs" / "reference"
 RESULTS = (REFERENCE / "README.md").read_text(encoding="utf-8")
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(REFERENCE.rglob("*.md"))]
 RUNS = sorted(
-    path.parent for path in REFERENCE.rglob("metrics.json") if (path.parent / "config.json").exists()
+    path.parent for path in REFERENCE.rglob("metrics.json") if (path.parent / "model.safetensors").exists()
 )
-AVERAGES = sorted(path.parent for path in REFERENCE.glob("*/metrics.json") if path.parent not in RUNS)
+AVERAGES = sorted(
+    path.parent for path in REFERENCE.glob("*/metrics.json") if not (path.parent / "config.json").exists()
+)
+FOLDS = REFERENCE / "fer2013-cv"  # without its networks
 
 
 def accuracy_cell(scores: dict) -> str:
@@ -58,6 +62,24 @@ def table_row(folder) -> str:
         f"{training['seed']}",
         f"{training['seconds'] / 60:.0f} min",
         record["environment"]["hardware"],
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def folds_row() -> str:
+    """The line for the folds, from their files alone."""
+    metrics = json.loads((FOLDS / "metrics.json").read_text())
+    config = json.loads((FOLDS / "config.json").read_text())
+    valid, training, folds = metrics["valid"], metrics["training"], metrics["cv"]
+    cells = [
+        f"[`{FOLDS.name}`]({FOLDS.name}), {config['cv']} folds (sd {100 * folds['sd']:.1f} points)",
+        f"Training and PublicTest, out of fold, n = {valid['plain']['n']:,}",
+        accuracy_cell(valid["plain"]),
+        f"{accuracy_cell(valid['views'])}, `{training['views']}`",
+        "no copy on both sides",
+        f"{training['seed']}",
+        f"{training['seconds'] / 60:.0f} min of one core, beside other work",
+        config["record"]["environment"]["hardware"],
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -111,6 +133,16 @@ def average_rows(folder) -> list[str]:
 def test_the_results_table_equals_the_files(folder):
     for row in [table_row(folder)] if folder in RUNS else average_rows(folder):
         assert row in RESULTS, f"outputs/reference/README.md should hold:\n{row}"
+
+
+def test_the_row_of_the_folds_equals_the_files():
+    assert folds_row() in RESULTS, f"outputs/reference/README.md should hold:\n{folds_row()}"
+    views = json.loads((FOLDS / "metrics.json").read_text())["valid"]["views"]
+    assert f"{accuracy_cell(views)}" in README, "the first table of the README has it too"
+    for k in range(5):
+        assert (FOLDS / f"submission_fold{k}.csv").read_text().count("\n") == 3590
+    with pytest.raises(ConfigError, match="without its networks: make reproduce RUN=fer2013-cv"):
+        load_reference("fer2013-cv")
 
 
 def test_the_first_table_equals_the_files():

@@ -11,7 +11,7 @@ import filecmp
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ import numpy as np
 from fer_utils.analysis.ensemble import member_configs, save_ensemble, score_ensemble
 from fer_utils.command_line import exit_status
 from fer_utils.competition import Competition, copies_of
-from fer_utils.config import ConfigError
+from fer_utils.config import Config, ConfigError
+from fer_utils.data.load import load_competition
 from fer_utils.files import resolve_out
+from fer_utils.learning.device import choose_device
 from fer_utils.learning.metrics import describe, describe_gain, evaluate, paired_test
 from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
-from fer_utils.run.launch import launch_members
+from fer_utils.run.launch import launch_folds, launch_members
 from fer_utils.run.limits import OutOfTime
 from fer_utils.run.reference import FOLDER, Reference, load_reference, unknown_reference
 from tools.run_options import options_parser, parse_run_options
@@ -38,7 +40,7 @@ class Plan:
 
     Attributes:
         recipe: parameters of its members, as `ensemble.member_configs` takes them.
-        members: how many are trained, with the seeds 0, 1, 2 ...
+        members: how many are trained, with the seeds 0, 1, 2 ...; a recipe with `cv` has one.
         at_once: how many share a GPU, or the cores of a CPU.
         choose: average the members that validation chooses, and not all.
     """
@@ -57,6 +59,10 @@ _MEMBERS += [f"{_GPU}, model: vgg_bn, width: 0.5"]
 PLANS = {
     # Two at a time on two CPU cores: the first two take 45 minutes, the third shows how much seeds differ.
     "fer2013-cpu": Plan("preset: best", members=3, at_once=2),
+    # FER+: the targets are the votes of ten people, which are soft already.
+    "ferplus-cpu": Plan("preset: best, soft_labels: true, label_smoothing: 0.0", members=3, at_once=2),
+    # Training and PublicTest in five folds, as the contest allowed; committed without its networks.
+    "fer2013-cv": Plan("preset: standard, views: shift, cv: 5", members=1, at_once=2),
     "fer2013-gpu": Plan("; ".join(_MEMBERS), members=8, at_once=2),
     # As the contest allowed: the same from Training and PublicTest, but for the 2 % that choose the epoch and
     # are too few to choose members.
@@ -86,6 +92,8 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **parameters: 
     plan, folder = PLANS[name], resolve_out(out)
     at_once = at_once or plan.at_once
     configs = member_configs(plan.recipe, plan.members, {"out": str(out), "seed": 0, **parameters})
+    if configs[0].cv:
+        return _train_folds(replace(configs[0], out=str(out)), at_once)
     failure: TrainingError | None = None
     try:
         launch_members(configs, per_device=at_once)
@@ -108,6 +116,17 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **parameters: 
     if len(runs) < len(configs):
         raise failure or OutOfTime(f"{left}, and {folder} has the average of these")
     return folder
+
+
+def _train_folds(config: Config, at_once: int) -> Path:
+    """Train the folds, and copy their submissions to where the members of other references have theirs."""
+    if choose_device(config.device).type == "cpu":
+        config = replace(config, n_devices=str(at_once))
+    run = launch_folds(config, load_competition(config.data, **config.data_options))
+    for k, fold in enumerate(run.folds):
+        if fold.folder.submission.exists():
+            shutil.copyfile(fold.folder.submission, run.out / f"submission_fold{k}.csv")
+    return run.out
 
 
 def reference_scores(
@@ -165,7 +184,10 @@ def compare_with_committed(folder: Path, name: str) -> list[str]:
         lines.append(line)
     for said, part in (("anew", folder), ("committed", committed)):
         scores = RunFolder(part).metrics()
-        lines.append(f"ensemble, {said}: {describe(scores['ensemble'])}")
+        kind, of = (
+            ("out of fold", scores["valid"]["views"]) if "cv" in scores else ("ensemble", scores["ensemble"])
+        )
+        lines.append(f"{kind}, {said}: {describe(of)}")
     return lines
 
 
@@ -192,7 +214,7 @@ def repeat_or_score(options: argparse.Namespace) -> None:
                 "--out FOLDER repeats it, --score scores it"
             )
         raise unknown_reference(name, list(PLANS))
-    if RunFolder(FOLDER / name).has_results:  # is this the data it was made from?
+    if RunFolder(FOLDER / name).has_results and "cv" not in RunFolder(FOLDER / name).metrics():
         load_reference(name).runs[0].load_data(data)
     parameters = {"data": data, "device": options.device, "max_hours": options.minutes / 60}
     out = options.out or f"outputs/reproduced/{name}"

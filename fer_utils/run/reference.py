@@ -51,6 +51,10 @@ def load_reference(name: str) -> Reference:
         raise unknown_reference(name, known)
     folder = RunFolder(FOLDER / name)
     if folder.record() is not None:
+        if "cv" in folder.metrics() and not (folder.path / "fold0").is_dir():
+            raise ConfigError(
+                f"{name} holds results without its networks: make reproduce RUN={name} trains them"
+            )
         return Reference(folder.path, (load_run(folder.path),))
     members = folder.metrics().get("members")
     if not isinstance(members, list) or not members:

@@ -8,14 +8,21 @@ import pytest
 from conftest import fit_members
 from PIL import Image
 
+from fer_utils import fit, load_competition
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.learning.predict_photos import picture_files
+from fer_utils.run import launch
 from fer_utils.run import reference as references
 from fer_utils.run.finished_run import load_run
 from fer_utils.run.reference import Reference, load_reference
 from tools import reproduce as reference
 from tools.reproduce import Plan
+
+
+def fit_one(config):
+    return fit(config, load_competition(config.data, **config.data_options))
+
 
 TINY = "image_size: 20, width: 0.125, epochs: 1, batch_size: 30, precision: fp32"
 
@@ -135,6 +142,27 @@ def test_committed_weights_give_the_committed_answers(folder, tiny_folder, capfd
     object.__setattr__(swapped.runs[0], "model", other.model)
     text = reference.score_reference(swapped, other.load_data())
     assert "100.00 %" not in text or "at most 0.0" not in text
+
+
+def test_folds_are_a_reference_without_members(tiny_folder, tmp_path, monkeypatch, capfd):
+    recipe = f"{TINY}, cv: 2"
+    monkeypatch.setitem(reference.PLANS, "folds", Plan(recipe, members=1, at_once=2))
+    monkeypatch.setattr(references, "FOLDER", tmp_path)
+    monkeypatch.setattr(reference, "FOLDER", tmp_path)
+    monkeypatch.setattr(launch, "launch_members", lambda configs, at_once: [*map(fit_one, configs)])
+    command = ["folds", "--data", str(tiny_folder), "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert reference.main(command) == 0
+    out = tmp_path / "out"
+    for k in range(2):
+        copied, made = out / f"submission_fold{k}.csv", out / f"fold{k}" / "submission.csv"
+        assert copied.read_bytes() == made.read_bytes()
+    assert "folds is not committed yet" in capfd.readouterr().out
+    shutil.copytree(out, tmp_path / "folds", ignore=shutil.ignore_patterns("fold[0-9]"))
+    with pytest.raises(ConfigError, match="without its networks: make reproduce RUN=folds"):
+        load_reference("folds")
+    assert reference.main(command) == 0
+    printed = capfd.readouterr().out
+    assert printed.count("out of fold, ") == 2 and "nothing to do" in printed
 
 
 def test_every_plan_names_knobs_that_exist():
