@@ -15,6 +15,7 @@ from fer_utils.run.limits import OutOfTime, TimeLimit, hours_left
 
 KNOBS = {
     "image_size": 20,
+    "model": "small",
     "width": 0.125,
     "epochs": 3,
     "batch_size": 16,

@@ -62,7 +62,14 @@ def competition(tiny):
 @pytest.fixture(scope="module")
 def run(competition, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "first & only"
-    knobs = {"image_size": 20, "width": 0.125, "epochs": 2, "precision": "fp32", "device": "cpu"}
+    knobs = {
+        "image_size": 20,
+        "model": "small",
+        "width": 0.125,
+        "epochs": 2,
+        "precision": "fp32",
+        "device": "cpu",
+    }
     return fit(Config(data="/home/ada/secret place/faces", out=str(out), **knobs), competition)
 
 
@@ -278,7 +285,9 @@ def test_a_run_without_errors_has_a_page_too(run, competition, tmp_path):
 
 
 def test_the_command_writes_beside_the_run_or_names_what_is_wrong(tiny_folder, tmp_path, capsys):
-    config = Config(data=str(tiny_folder), out=str(tmp_path / "run"), width=0.125, epochs=1, image_size=20)
+    config = Config(
+        data=str(tiny_folder), out=str(tmp_path / "run"), model="small", width=0.125, epochs=1, image_size=20
+    )
     fit(config, load_competition(config.data, **config.data_options))
     assert main([str(tmp_path / "run")]) == 0
     assert len(Page(tmp_path / "run" / "report.html").all("img")) == 4
@@ -308,6 +317,7 @@ def ensemble(competition, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ensemble")
     knobs = {
         "image_size": 20,
+        "model": "small",
         "width": 0.125,
         "precision": "fp32",
         "device": "cpu",
