@@ -29,14 +29,8 @@ LABELS = np.arange(N) % 4
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    parameters = {
-        "image_size": 20,
-        "model": "small",
-        "width": 0.125,
-        "epochs": 1,
-        "precision": "fp32",
-        "device": "cpu",
-    }
+    parameters = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 1}
+    parameters |= {"precision": "fp32", "device": "cpu"}
     parameters |= STRENGTHS
     return fit(Config(out=str(tmp_path_factory.mktemp("steps") / "run"), **parameters), tiny_competition())
 

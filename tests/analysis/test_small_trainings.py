@@ -25,14 +25,8 @@ def competition():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, competition):
-    parameters = {
-        "image_size": 20,
-        "model": "small",
-        "width": 0.125,
-        "epochs": 1,
-        "precision": "fp32",
-        "device": "cpu",
-    }
+    parameters = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 1}
+    parameters |= {"precision": "fp32", "device": "cpu"}
     return fit(Config(out=str(tmp_path_factory.mktemp("studies") / "run"), **parameters), competition)
 
 
