@@ -3,7 +3,7 @@ SHELL  := /bin/sh
 PYTHON ?= python3
 DATA   ?= demo
 OUT    ?= $(if $(filter demo,$(DATA)),outputs/demo,outputs/run)
-# Further notebook parameters, for instance ARGS="-p epochs 30 -p model medium"; for the tests, options of pytest.
+# Further notebook parameters, for instance ARGS="-p preset standard -p seed 1"; for the tests, options of pytest.
 ARGS   ?=
 # The torch that `make lock` pins in requirements.lock; with an empty TORCH the newest.
 TORCH  ?= torch==2.14.1 torchvision==0.29.1

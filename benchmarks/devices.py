@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.timing import Row, Settings
+from benchmarks.timing import RECIPE, Row, Settings
 from fer_utils.config import Config
 from fer_utils.run.launch import launch_members
 
@@ -31,9 +31,8 @@ def rows(settings: Settings) -> Iterator[Row]:
     unit = "GPUs" if kind == "cuda" else "processes, a core each,"
     with tempfile.TemporaryDirectory() as folder:
         width = 0.125 if settings.quick else 0.5
-        base = Config(
-            data="demo", epochs=1, width=width, device=kind, precision="fp32" if kind == "cpu" else "auto"
-        )
+        own = dict(data="demo", epochs=1, width=width, device=kind)
+        base = Config(**RECIPE | own | {"precision": "fp32" if kind == "cpu" else "auto"})
         seconds = []
         for at_once in (n, 1):
             outs = [str(Path(folder) / f"{at_once}-{member}") for member in range(n)]

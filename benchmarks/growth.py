@@ -16,7 +16,7 @@ from benchmarks.timing import Row, Settings, python
 CODE = """
 import dataclasses, json, os, tempfile, time
 import numpy as np
-from benchmarks.timing import peak_memory
+from benchmarks.timing import RECIPE, peak_memory
 from fer_utils import Config, fit, load_competition
 from fer_utils.competition import Split
 
@@ -31,9 +31,8 @@ train = Split(images, labels, np.arange(len(images)).astype(str))
 competition = dataclasses.replace(competition, train=train, test=None, submission=None)
 with tempfile.TemporaryDirectory() as out:
     start = time.perf_counter()
-    knobs = dict(epochs=1, width=0.125, precision='fp32', views='plain')
-    knobs = dict(epochs=1, width=0.125, precision='fp32', views='plain')
-    config = Config(out=out, device={device!r}, **knobs)
+    own = dict(out=out, device={device!r}, epochs=1, width=0.125, precision='fp32', views='plain')
+    config = Config(**RECIPE | own)
     run = fit(config, competition)
     seconds = time.perf_counter() - start
 result = dict(pictures=len(images), seconds=seconds, peak=peak_memory(), mb=images.nbytes / 1e6)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks import peers
-from benchmarks.timing import Row, Settings, seconds_per_step, take_turns
+from benchmarks.timing import RECIPE, Row, Settings, seconds_per_step, take_turns
 from fer_utils.config import Config
 from fer_utils.data.load import load_competition
 from fer_utils.learning.augment import augment, to_float
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def rows(settings: Settings) -> Iterator[Row]:
     """Ours against each peer's pipeline, then the share of augmentation in a training step."""
     seconds = 2.0 if settings.quick else 10.0
-    config = Config()
+    config = Config(**RECIPE)
     competition = load_competition(settings.data)
     train = competition.train
     n = 512 if settings.quick else 2048

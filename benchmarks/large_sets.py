@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.timing import Row, Settings, take_turns
+from benchmarks.timing import RECIPE, Row, Settings, take_turns
 from fer_utils import on_disk
 from fer_utils.competition import Competition, Split
 from fer_utils.config import Config
@@ -26,7 +26,8 @@ def rows(settings: Settings) -> Iterator[Row]:
     n = 256 if settings.quick else 2048
     images = np.random.default_rng(0).integers(0, 256, (n, 3, 224, 224), np.uint8)
     order = np.random.default_rng(1).permutation(n).reshape(-1, 64)
-    config = Config(image_size=224, color="rgb", batch_size=64, width=0.125, precision="fp32")
+    own = dict(image_size=224, color="rgb", batch_size=64, width=0.125, precision="fp32")
+    config = Config(**RECIPE | own)
     split = Split(images, np.zeros(n, np.int64), np.arange(n).astype(str))
     competition = Competition(split, split.take(np.arange(8)), None, ("a", "b"), (0, 1))
     learner, labels = Learner(config, competition, settings.device), torch.zeros(n, dtype=torch.int64)

@@ -16,13 +16,14 @@ from contextlib import redirect_stdout
 
 from torch import nn
 
+from benchmarks import timing
 from fer_utils.config import Config
 from fer_utils.data.load import load_competition
 from fer_utils.learning import models
 from fer_utils.run.train import fit
 
-RECIPE = {"data": "demo", "color": "rgb", "model": "medium", "width": 0.5, "epochs": 4, "precision": "fp32"}
-RECIPE |= {"optimizer": "muon", "device": "cpu"}
+RECIPE = timing.RECIPE | {"data": "demo", "color": "rgb", "model": "medium", "width": 0.5, "epochs": 4}
+RECIPE |= {"optimizer": "muon", "precision": "fp32", "device": "cpu"}
 Stem = Callable[..., list[nn.Module]]
 
 

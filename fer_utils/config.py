@@ -52,7 +52,7 @@ class Config:
     # set these first
     data: str = _parameter("auto", 'folder, file, archive, "kaggle:competition/NAME", "demo" (drawn faces); "auto": searches')
     out: str = _parameter("outputs/run", "folder of this run; a relative path counts from the repository")
-    epochs: int = _parameter(8, "passes over the training images", 1, 10_000)
+    epochs: int = _parameter(12, "passes over the training images", 1, 10_000)
     seed: int = _parameter(0, "of the initial weights, the order of the images and the augmentation", 0, 2**31)
     metric: str = _parameter("accuracy", "chooses the epoch: accuracy, macro_f1, balanced_accuracy, log_loss or kappa")
     # machine and time
@@ -79,15 +79,15 @@ class Config:
     label_fixes: str = _parameter("none", 'CSV with corrected training labels, as 04_error_analysis writes it; or "none"')
     allow_rejected: bool = _parameter(False, "continue although more than 1 % of the images cannot be read")
     # network
-    model: str = _parameter("small", '"small", "medium", "large", "vgg_bn", "resnet18" or "timm/NAME"')
-    width: float = _parameter(1.0, "factor on the number of channels of small, medium, large and vgg_bn", 0.125, 8)
-    dropout: float = _parameter(0.2, "share of features dropped before the classifier", 0, 0.95)
+    model: str = _parameter("medium", '"small", "medium", "large", "vgg_bn", "resnet18" or "timm/NAME"')
+    width: float = _parameter(0.5, "factor on the number of channels of small, medium, large and vgg_bn", 0.125, 8)
+    dropout: float = _parameter(0.0, "share of features dropped before the classifier", 0, 0.95)
     drop_path: float = _parameter(0.0, "share of images that skip the last residual block (medium, large, timm/NAME)", 0, 0.9)
     pretrained: bool = _parameter(False, "start from published weights (timm/NAME only, needs internet once)")
     weights: str = _parameter("none", 'file to start from: a path, or its name in the data attached on Kaggle; or "none"')
     # training
-    batch_size: int = _parameter(128, "images per step", 2, 65_536)
-    optimizer: str = _parameter("sgd", "sgd (with Nesterov momentum), adamw, or muon (needs the fewest epochs)", choices=("sgd", "adamw", "muon"))
+    batch_size: int = _parameter(256, "images per step", 2, 65_536)
+    optimizer: str = _parameter("muon", "sgd (with Nesterov momentum), adamw, or muon (needs the fewest epochs)", choices=("sgd", "adamw", "muon"))
     learning_rate: float = _parameter(0.1, "the highest of the run; about 0.1 for sgd and muon, 0.002 for adamw", 1e-8, 10)
     momentum: float = _parameter(0.9, "of sgd; beta1 of adamw", 0, 0.999)
     weight_decay: float = _parameter(5e-4, "on weights, never on norms and biases; about 0.05 for adamw", 0, 10)
@@ -95,7 +95,7 @@ class Config:
     layer_decay: float = _parameter(1.0, "factor on the rate from each layer to the one below it (timm/NAME only); 1: off", 0.1, 1)
     head_epochs: int = _parameter(0, "first epochs, in which only the classifier learns", 0, 9_999)
     warmup: float = _parameter(0.2, "share of the steps in which the learning rate rises", 0, 0.9)
-    start_size: int = _parameter(0, "pixels in the first epoch, growing to image_size over two thirds of the run; 0: off", 0, 512)
+    start_size: int = _parameter(28, "pixels in the first epoch, growing to image_size over two thirds of the run; 0: off", 0, 512)
     label_smoothing: float = _parameter(0.1, "share of the target spread over all classes", 0, 0.9)
     soft_labels: bool = _parameter(False, "learn from the votes of several people, where the data has them (FER+)")
     teacher: str = _parameter("none", 'finished runs, separated by commas, whose predictions are learned too; "none": off')
@@ -111,15 +111,15 @@ class Config:
     precision: str = _parameter("auto", "fp32, bf16, fp16, or auto: the fastest that is safe on this device", choices=("auto", "fp32", "bf16", "fp16"))
     # augmentation
     flip: float = _parameter(0.5, "probability of mirroring an image", 0, 1)
-    rotate: float = _parameter(12.0, "largest angle in degrees, in both directions", 0, 180)
-    scale: float = _parameter(0.12, "largest change of size, as a share", 0, 0.9)
-    shift: float = _parameter(0.08, "largest shift in both directions, as a share of the size", 0, 0.9)
+    rotate: float = _parameter(10.0, "largest angle in degrees, in both directions", 0, 180)
+    scale: float = _parameter(0.1, "largest change of size, as a share", 0, 0.9)
+    shift: float = _parameter(0.06, "largest shift in both directions, as a share of the size", 0, 0.9)
     shear: float = _parameter(0.0, "largest angle in degrees", 0, 60)
-    brightness: float = _parameter(0.15, "largest change, lighter or darker (1: from black to white)", 0, 1)
-    contrast: float = _parameter(0.2, "largest change, as a share", 0, 1)
+    brightness: float = _parameter(0.0, "largest change, lighter or darker (1: from black to white)", 0, 1)
+    contrast: float = _parameter(0.0, "largest change, as a share", 0, 1)
     hue: float = _parameter(0.0, "largest turn of the colours, as a share of their circle (rgb only)", 0, 0.5)
     saturation: float = _parameter(0.0, "largest change of the strength of colours, as a share (rgb only)", 0, 1)
-    erase: float = _parameter(0.3, "probability of covering a rectangle of 2 to 20 % of the area", 0, 1)
+    erase: float = _parameter(0.0, "probability of covering a rectangle of 2 to 20 % of the area", 0, 1)
     mixup: float = _parameter(0.0, "alpha of blending two images; 0: off", 0, 10)
     cutmix: float = _parameter(0.0, "alpha of pasting a box of another image; 0: off", 0, 10)
     # prediction
@@ -148,26 +148,26 @@ class Config:
             raise ConfigError("cv must be 0 (one split) or at least 2 folds, got 1")
         if self.fold >= self.n_folds:
             raise ConfigError(f"fold must be below n_folds ({self.n_folds}), got {self.fold}")
-        start, end = self.start_size, self.image_size
-        if end != "auto" and start > end:
-            raise ConfigError(f"start_size must not exceed image_size ({end}), got {start}")
-        if 0 < start < 16:  # the networks halve an image up to four times
-            raise ConfigError(f"start_size must be 0 (off) or at least 16, got {start}")
+        if 0 < self.start_size < 16:  # the networks halve an image up to four times
+            raise ConfigError(f"start_size must be 0 (off) or at least 16, got {self.start_size}")
         if self.head_epochs >= self.epochs:
             raise ConfigError(f"head_epochs must be below epochs ({self.epochs}), got {self.head_epochs}")
         if self.layer_decay < 1 and self.optimizer == "muon":
             raise ConfigError("layer_decay must be 1 for muon, which trains from scratch: try adamw")
         if self.optimizer == "adamw" and self.learning_rate > 0.02:
-            advice = "is far too high for adamw: try 0.002 (0.1 is for sgd)"
+            advice = "is far too high for adamw: try 0.002 (0.1 is for sgd and muon)"
             raise ConfigError(f"learning_rate {self.learning_rate} {advice}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """A Config from names and values; the rest comes from the `preset`, if one is named, or the defaults.
-        An unknown name (the nearest known one is suggested) or a bad value is a ConfigError."""
+        """A Config from names and values; the rest comes from the `preset`, if one is named, and the defaults,
+        which are `quick`. An unknown name (the nearest known one is suggested) or a bad value is a
+        ConfigError."""
         values = {name: value for name, value in values.items() if value not in REMOVED.get(name, ())}
         check_names(values, ["preset", *cls.__dataclass_fields__])
-        preset = checked_value("preset", values.pop("preset", "none"), str)
+        preset = checked_value("preset", values.pop("preset", "quick"), str)
+        if preset == "none":
+            raise ConfigError("preset 'none' was removed: leave it out for the defaults, which are 'quick'")
         check_choice("preset", preset, PRESETS)
         try:
             return cls(**(PRESETS[preset] | values))
@@ -296,29 +296,27 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 # ---------------------------------------------------------------- presets
 
-# Small images first, Muon, warps but no change of brightness or contrast. Few epochs hardly overfit and need
-# little augmentation; outputs/reference/README.md shows what each parameter gained.
-_SHORT = dict(model="medium", width=0.5, dropout=0.0, optimizer="muon", batch_size=256, start_size=28)
-_SHORT |= dict(rotate=10.0, scale=0.1, shift=0.06, brightness=0.0, contrast=0.0, erase=0.0)
+# The defaults are `quick`: small images first, Muon, warps but no change of brightness or contrast. Few epochs
+# hardly overfit and need little augmentation; outputs/reference/README.md shows what each parameter gained.
 # Longer trainings overfit: decay, stronger warps and erasing.
 _LONG = dict(weight_decay=0.01, rotate=16.0, scale=0.16, shift=0.1, erase=0.3, views="shift")
-_GPU = {**_SHORT, **_LONG, "model": "large", "width": 0.75, "dropout": 0.2}
+_GPU = {**_LONG, "model": "large", "width": 0.75, "dropout": 0.2}
 # What a person sets overrides the preset.
 PRESET_WORDS = "quick, standard, best, finetune, or for GPUs gpu-10s to gpu-10min; what you set wins"
+# Only what differs from the defaults.
 PRESETS: dict[str, dict[str, Any]] = {
-    "none": {},
-    "quick": {**_SHORT, "epochs": 12},
-    "standard": {**_SHORT, "epochs": 24},
-    "best": {**_SHORT, **_LONG, "width": 0.75, "epochs": 46},
+    "quick": {},
+    "standard": {"epochs": 24},
+    "best": {**_LONG, "width": 0.75, "epochs": 46},
     # From published weights, of a timm/NAME that you choose; the layers near the images move least.
     "finetune": dict(
-        **dict(pretrained=True, image_size=96, epochs=5, batch_size=64, head_epochs=1, layer_decay=0.9),
+        **dict(model="small", width=1.0, pretrained=True, image_size=96, start_size=0, dropout=0.2),
+        **dict(epochs=5, batch_size=64, head_epochs=1, layer_decay=0.9, drop_path=0.1),
         **dict(optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, schedule="cosine", warmup=0.1),
-        **dict(drop_path=0.1, rotate=10.0, scale=0.1, shift=0.06, brightness=0.0, contrast=0.0, erase=0.0),
     ),
     # A ladder for one network on one GPU: about so long on an H100 by estimates, not measured yet.
-    "gpu-10s": {**_SHORT, "width": 1.0, "epochs": 14},
-    "gpu-30s": {**_GPU, "model": "medium", "width": 1.0, "epochs": 50},
+    "gpu-10s": {"width": 1.0, "epochs": 14},
+    "gpu-30s": {**_LONG, "width": 1.0, "epochs": 50, "dropout": 0.2},
     "gpu-2min": {**_GPU, "epochs": 60},
     "gpu-10min": {**_GPU, "width": 1.0, "epochs": 240, "dropout": 0.4, "drop_path": 0.1},
 }

@@ -13,8 +13,8 @@ _TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
 
 def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The notebook's parameters with their values, checked. Call it as `read_parameters(globals())`. With a
-    `preset`, parameters at their default are left out unless papermill or a later cell set them.
+    """The notebook's parameters with their values, checked. Call it as `read_parameters(globals())`. Where
+    there is a `preset`, parameters at their default are left out unless papermill or a later cell set them.
 
     papermill only warns of a mistyped parameter and continues with the default. So this reads the executed
     cells (IPython keeps them in `In`): the cell of annotated values declares names and types, and papermill's
@@ -36,7 +36,7 @@ def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     if not declared:
         raise ConfigError("no parameters found: first run their cell, which holds lines `name: type = value`")
     values = {name: checked_value(name, namespace[name], kind) for name, kind in declared.items()}
-    if values.get("preset", "none") != "none":
+    if "preset" in values:
         fields = dataclasses.fields(Config)
         unset = {field.name for field in fields if values.get(field.name) == field.default} - later
         values = {name: value for name, value in values.items() if name not in unset}

@@ -83,7 +83,9 @@ def test_each_preset_of_the_device_is_timed_from_the_data_to_its_accuracy(tiny, 
 def test_the_bare_step_learns_nothing_but_steps(tiny):
     from fer_utils.learning.training_loop import Learner
 
-    learner = Learner(Config(width=0.125, image_size=20, precision="fp32", batch_size=8), tiny, CPU)
+    learner = Learner(
+        Config(model="small", width=0.125, image_size=20, precision="fp32", batch_size=8), tiny, CPU
+    )
     before = [p.clone() for p in learner.model.parameters()]
     training_step.bare_step(learner)()
     moved = [not torch.equal(a, b) for a, b in zip(before, learner.model.parameters(), strict=True)]

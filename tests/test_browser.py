@@ -44,7 +44,7 @@ QUIET = 1.5
 THE_END = "every cell has run"
 END = f".jp-OutputArea-output:has-text('{THE_END}')"
 ERROR = ".jp-OutputArea-output:has-text('Traceback (most recent call last)')"
-SMALL = {"image_size": 32, "width": 0.125, "views": "plain"}
+SMALL = {"image_size": 32, "model": "small", "width": 0.125, "views": "plain"}
 
 
 @pytest.fixture(scope="module")

@@ -41,14 +41,12 @@ def test_defaults_are_a_valid_config_and_nothing_is_changed():
 
 
 def test_the_size_of_the_images_replaces_auto():
-    config = Config(start_size=28)
-    assert config.image_size == "auto" and config.at_size(48) == Config(start_size=28, image_size=48)
+    config = Config()
+    assert config.image_size == "auto" and config.at_size(48) == Config(image_size=48)
     assert Config(image_size="64").image_size == 64  # papermill -r passes text
     assert not config.differing(config.at_size(48)) and config.at_size(48).differing(config.at_size(64))
     with pytest.raises(ConfigError, match="image_size is 64, but the images were read at 48 pixels"):
         Config(image_size=64).at_size(48)
-    with pytest.raises(ConfigError, match=r"start_size must not exceed image_size \(24\), got 28"):
-        config.at_size(24)
     for wrong in ("large", 15, 513, 48.0, True):
         with pytest.raises(ConfigError, match="image_size"):
             Config(image_size=wrong)
@@ -63,10 +61,10 @@ def test_a_config_is_frozen():
 
 
 def test_json_round_trip_keeps_every_parameter(tmp_path):
-    # At their top, so that start_size and head_epochs, at their own, fit beneath them.
     values = {field.name: changed_value(field) for field in FIELDS}
-    values |= {"image_size": 512, "n_folds": 100, "epochs": 10_000}
+    values |= {"image_size": 512, "n_folds": 100, "epochs": 10_000}  # at their top: head_epochs is below
     values |= {"learning_rate": 0.001, "n_devices": "2"}  # adamw; a number or "auto"
+    values |= {"optimizer": "adamw", "start_size": 16}
     config = Config(**values)
     assert config.changed() == values, "every parameter differs from its default"
     path = tmp_path / "config.json"
@@ -181,7 +179,7 @@ def test_a_number_outside_its_range_is_refused_with_both_ends_named(field):
 
 @pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
 def test_both_ends_of_a_range_are_allowed(field):
-    room = {"image_size": 512, "n_folds": 100, "epochs": 10_000, "learning_rate": 0.001}
+    room = {"n_folds": 100, "epochs": 10_000, "optimizer": "sgd"}
     room[field.name] = field.default
     for end in (field.metadata["low"], field.metadata["high"]):
         value = type(field.default)(end)
@@ -199,8 +197,7 @@ def test_a_word_that_is_no_choice_is_refused_and_the_nearest_suggested(field):
     ("values", "message"),
     [
         ({"fold": 10, "n_folds": 10}, r"fold must be below n_folds \(10\), got 10"),
-        ({"head_epochs": 8}, r"head_epochs must be below epochs \(8\), got 8"),
-        ({"start_size": 49, "image_size": 48}, r"start_size must not exceed image_size \(48\), got 49"),
+        ({"head_epochs": 12}, r"head_epochs must be below epochs \(12\), got 12"),
         ({"start_size": 8}, "start_size must be 0 .* or at least 16, got 8"),
         ({"optimizer": "adamw", "learning_rate": 0.1}, "too high for adamw: try 0.002"),
     ],
@@ -227,9 +224,9 @@ def test_parameters_that_just_fit_together_are_allowed(values):
         ),
         (
             {"learning_rate": 1e-4},
-            r"0.0001 is far too low for sgd: type learning_rate = 0.1 \(0.002 is",
+            r"0.0001 is far too low for muon: type learning_rate = 0.1 \(0.002 is",
         ),
-        ({"optimizer": "muon", "learning_rate": 0.002}, "far too low for muon: type learning_rate = 0.1"),
+        ({"optimizer": "sgd", "learning_rate": 1e-4}, "far too low for sgd: type learning_rate = 0.1"),
         ({"optimizer": "adamw", "learning_rate": 1e-5}, "far too low for adamw: type learning_rate = 0.002"),
     ],
 )
@@ -244,8 +241,8 @@ def test_what_can_hardly_work_is_a_warning_that_says_what_to_type(values, messag
     "values",
     [
         {},
-        {"epochs": 2, "start_size": 28},
-        {"epochs": 1, "start_size": 48},
+        {"epochs": 2, "image_size": 48},
+        {"epochs": 1, "image_size": 48, "start_size": 48},
         {"learning_rate": 0.01},
         {"optimizer": "adamw", "learning_rate": 3e-4},
         {"learning_rate": 1e-4, "pretrained": True},
@@ -286,9 +283,17 @@ def test_other_numbers_of_devices_are_refused(given):
         Config(n_devices=given)
 
 
-def test_every_preset_is_a_valid_config():
+def test_every_preset_is_a_valid_config_that_says_only_what_differs_from_the_defaults():
     for name, values in PRESETS.items():
         assert Config.from_dict({"preset": name}) == Config(**values)
+        assert Config(**values).changed() == values
+
+
+def test_who_sets_nothing_gets_quick():
+    assert Config() == Config.from_dict({}) == Config.from_dict({"preset": "quick"})
+    assert (Config.model, Config.width, Config.optimizer, Config.epochs) == ("medium", 0.5, "muon", 12)
+    with pytest.raises(ConfigError, match="preset 'none' was removed: leave it out for the defaults"):
+        Config.from_dict({"preset": "none"})
 
 
 def test_a_preset_fills_what_was_not_set(monkeypatch):
@@ -299,8 +304,8 @@ def test_a_preset_fills_what_was_not_set(monkeypatch):
 
 
 def test_a_clash_with_a_preset_names_it():
-    with pytest.raises(ConfigError, match="with preset 'quick': start_size must not exceed image_size"):
-        Config.from_dict({"preset": "quick", "image_size": 24})
+    with pytest.raises(ConfigError, match="with preset 'finetune': head_epochs must be below epochs"):
+        Config.from_dict({"preset": "finetune", "epochs": 1})
 
 
 def test_an_unknown_preset_names_the_nearest():

@@ -173,20 +173,22 @@ def test_ipython_keeps_its_cells_as_expected(shell):
 
 
 def test_with_a_preset_only_what_was_set_is_given(monkeypatch):
-    monkeypatch.setitem(PRESETS, "mine", {"epochs": 3, "batch_size": 256, "seed": 1})
+    monkeypatch.setitem(PRESETS, "mine", {"epochs": 3, "batch_size": 128, "seed": 1})
     cells = run_cells(
-        "preset: str = 'none'\nseed: int = 0\nepochs: int = 8\nbatch_size: int = 64",
-        injected(preset="mine", epochs=8),
+        "preset: str = 'quick'\nseed: int = 0\nepochs: int = 12\nbatch_size: int = 64",
+        injected(preset="mine", epochs=12),
     )
     config = Config.from_dict(read_parameters(cells))
-    assert config.epochs == 8  # the default, but injected
+    assert config.epochs == 12  # the default, but injected
     assert config.batch_size == 64  # edited in the parameters' own cell
     assert config.seed == 1
 
 
 def test_with_a_preset_a_later_cell_sets_too(monkeypatch):
-    monkeypatch.setitem(PRESETS, "mine", {"epochs": 3, "batch_size": 256})
+    monkeypatch.setitem(PRESETS, "mine", {"epochs": 3, "batch_size": 128})
     cells = run_cells(
-        "preset: str = 'mine'\nepochs: int = 8\nbatch_size: int = 128", "epochs = 8", "batch_size: int = 128"
+        "preset: str = 'mine'\nepochs: int = 12\nbatch_size: int = 256",
+        "epochs = 12",
+        "batch_size: int = 256",
     )
-    assert read_parameters(cells) == {"preset": "mine", "epochs": 8, "batch_size": 128}
+    assert read_parameters(cells) == {"preset": "mine", "epochs": 12, "batch_size": 256}

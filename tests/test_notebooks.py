@@ -35,7 +35,7 @@ DIFFERENT = {
     "04b_error_details": ("data", "out", "seed", "device"),
     "05_ensemble": ("data", "out", "seed", "device"),
 }
-QUICK = {"width": 0.125, "epochs": 1, "image_size": 32, "views": "plain"}
+QUICK = {"model": "small", "width": 0.125, "epochs": 1, "image_size": 32, "views": "plain"}
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_training_parameters_are_the_config():
             default = json.dumps(field.default) if isinstance(field.default, str) else field.default
             lines.append(f"{name}: {type(field.default).__name__} = {default}  # {field.metadata['words']}")
         if name == "out":
-            lines.append(f'preset: str = "none"  # {PRESET_WORDS}')
+            lines.append(f'preset: str = "quick"  # {PRESET_WORDS}')
     notebook = nbformat.read(REPOSITORY / "notebooks" / "03_training.ipynb", as_version=4)
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     assert cell.source == "\n".join(lines[1:])
@@ -242,7 +242,9 @@ def two_runs(competition_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for seed in range(2):
         out = str(folder / f"seed{seed}")
-        config = Config(data=str(competition_folder), out=out, seed=seed, width=0.125, epochs=2)
+        config = Config(
+            data=str(competition_folder), out=out, seed=seed, model="small", width=0.125, epochs=2
+        )
         fit(config, load_competition(config.data, **config.data_options))
     return folder
 

@@ -15,7 +15,8 @@ from fer_utils.learning.predict import view_probs
 from fer_utils.learning.training_loop import batches, gather, place
 from fer_utils.run.train import fit
 
-RUN = {"image_size": 20, "width": 0.125, "epochs": 2, "batch_size": 16, "precision": "fp32", "device": "cpu"}
+RUN = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 2, "batch_size": 16}
+RUN |= {"precision": "fp32", "device": "cpu"}
 
 
 @pytest.fixture

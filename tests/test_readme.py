@@ -176,7 +176,7 @@ def test_the_first_table_equals_the_files():
 
 
 def test_what_presets_promise_equals_the_files():
-    """In the code and in 03_training: the mean over seeds, and the time of one of them."""
+    """In the code, in 03_training and in the README: the mean over seeds, and the time of one of them."""
     rows = {row["arm"]: row for row in json.loads((REFERENCE / "sweeps" / "cpu.json").read_text())["rows"]}
     average = json.loads((REFERENCE / "fer2013-cpu" / "metrics.json").read_text())
     runs = [load_run(path) for path in sorted((REFERENCE / "fer2013-cpu").glob("member*"))]
@@ -189,6 +189,8 @@ def test_what_presets_promise_equals_the_files():
         said = f"{100 * row['mean']:.1f} % ({spread}) in {row['seconds'] / 60:.0f} min"
         assert EXPECTED[preset] == said
         assert f"- `{preset}`: {said}" in notebook
+        short = f"`{preset}`, {'the default, ' * (preset == 'quick')}{said.replace(f' ({spread})', '')}"
+        assert short in " ".join(README.split()) and row["seeds"] == 3
     changed = runs[0].config.changed()
     elsewhere = ("data", "out", "seed", "n_devices")
     preset = Config(**PRESETS["best"]).at_size(48)

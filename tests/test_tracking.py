@@ -11,7 +11,7 @@ import pytest
 from fer_utils import Config, ConfigError, fit, plots
 from fer_utils.run import checkpoint, train
 
-TINY = {"image_size": 20, "width": 0.125, "epochs": 2, "precision": "fp32", "device": "cpu"}
+TINY = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 2, "precision": "fp32", "device": "cpu"}
 
 
 @pytest.fixture

@@ -45,7 +45,8 @@ from tools.run_options import options_parser, parse_run_options
 # Every parameter that may fail on a device it was never tried on, on a few images of the data.
 SMOKE = {
     "model": "large", "width": 0.125, "epochs": 2, "batch_size": 128, "optimizer": "muon",
-    "start_size": 28, "drop_path": 0.1, "sam": 0.05, "mixup": 0.2, "cutmix": 1.0, "clip_norm": 1.0,
+    "start_size": 28, "dropout": 0.2, "drop_path": 0.1, "sam": 0.05, "clip_norm": 1.0,
+    "brightness": 0.15, "contrast": 0.2, "erase": 0.3, "mixup": 0.2, "cutmix": 1.0,
     "views": "shift", "checkpoint_seconds": 1.0, "max_hours": 1 / 60,
 }  # fmt: skip
 SMOKE_IMAGES = 600

@@ -23,7 +23,7 @@ from fer_utils.run.finished_run import Run
 
 CHANGES = {
     "longer": "twice the epochs",
-    "augmented": "default augmentation instead of light",
+    "augmented": "stronger augmentation instead of light",
     "average": "averaging seeds (against their mean)",
     "fixed": "labels as in label_fixes.csv",
     "half": "twice the pictures (estimated)",
@@ -260,7 +260,7 @@ def _training(run: Run, data: str, changes: Mapping[str, Any]) -> str:
     wanted = run.config.to_dict() | {"data": run.config.data if data == "run" else data} | changes
     commands = []
     for preset in PRESETS:
-        base = Config.from_dict({"preset": preset}).to_dict() | {"preset": "none"}
+        base = Config.from_dict({"preset": preset}).to_dict() | {"preset": "quick"}
         given = ({"preset": preset} | wanted).items()
         commands.append({name: value for name, value in given if value != base[name] or name in changes})
     return _line("03_training", min(commands, key=len))

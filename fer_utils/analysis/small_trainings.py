@@ -14,7 +14,7 @@ import pandas as pd
 
 from fer_utils.analysis.label_doubts import describe_doubts, doubtful_labels, write_suggestions
 from fer_utils.competition import Competition, DataError
-from fer_utils.config import AUGMENTATION, DATA_PARAMETERS, Config
+from fer_utils.config import DATA_PARAMETERS, Config
 from fer_utils.data.corrections import apply_fixes
 from fer_utils.data.splits import split_folds
 from fer_utils.data.submission import default_format
@@ -23,12 +23,12 @@ from fer_utils.progress import bar, interactive
 from fer_utils.run.finished_run import Run
 from fer_utils.run.train import fit
 
-# What is on by default; what is off stays as the base has it.
-STRENGTHS = {name: strength for name in AUGMENTATION if (strength := getattr(Config(), name))}
+# Stronger than the defaults: wider warps, other light, and covered parts; all else stays as the base has it.
+STRENGTHS = dict(flip=0.5, rotate=12.0, scale=0.12, shift=0.08, brightness=0.15, contrast=0.2, erase=0.3)
 
 
 def study_config(config: Config, out: str | Path, n_train: int, epochs: int, width: float) -> Config:
-    """A small network for the data of `config`, `n_train` pictures; otherwise as the preset `quick`.
+    """A small network for the data of `config`, `n_train` pictures; otherwise the defaults.
 
     Raises:
         ConfigError: epochs or width out of range.
@@ -39,9 +39,9 @@ def study_config(config: Config, out: str | Path, n_train: int, epochs: int, wid
     parameters["precision"] = "fp32"  # the same for all, since the differences are small
     if n_train < 10_000:
         parameters["batch_size"] = 64  # more steps for the few pictures
-    if config.image_size < 28 or epochs == 1:  # a single epoch would see small pictures only
+    if epochs == 1:  # it would see small pictures only
         parameters["start_size"] = 0
-    return replace(Config.from_dict({"preset": "quick"}), **parameters)
+    return Config(**parameters)
 
 
 def out_of_fold_probs(config: Config, competition: Competition, n_folds: int) -> np.ndarray:
@@ -80,7 +80,7 @@ def variant_runs(
 
     Returns:
         name -> a run for each seed: "base"; "quarter" and "half" of the pictures; "longer", twice the epochs;
-        "augmented", with the default strengths of `Config`; "fixed", with the fixes, if they can be used.
+        "augmented", with the `STRENGTHS`; "fixed", with the fixes, if they can be used.
     """
     if competition.test is not None:  # its labels are not used, even if the data has them
         competition = replace(competition, test=competition.test.without_labels())

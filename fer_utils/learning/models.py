@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_utils.config import ConfigError, check_choice
+from fer_utils.config import Config, ConfigError, check_choice
 from fer_utils.learning.pretrained import HOW_TO_ATTACH, start_classifier
 
 # Of the three channels of ImageNet's pictures, where timm names no others.
@@ -116,7 +116,7 @@ class ModelOptions:
 
 
 def small(options: ModelOptions) -> nn.Module:
-    """For CPUs: the first convolution already reduces the costly full resolution; 1.1 M parameters."""
+    """For short trials: the first convolution already halves the costly full resolution; 1.1 M parameters."""
     a, b, c, d = (options.channels(base) for base in (32, 64, 128, 256))
     blocks = [*_stem(options, a, kernel=6, stride=2), *_unit(a, b), nn.MaxPool2d(2)]
     blocks += [*_unit(b, c), *_unit(c, c), nn.MaxPool2d(2), *_unit(c, d), *_unit(d, d)]
@@ -124,7 +124,7 @@ def small(options: ModelOptions) -> nn.Module:
 
 
 def medium(options: ModelOptions) -> nn.Module:
-    """For long runs on CPUs: the same stem, five residual blocks; 2.7 M parameters."""
+    """For CPUs, at half its width by default: the same stem, five residual blocks; 2.7 M parameters."""
     a, b, c = (options.channels(base) for base in (64, 128, 256))
     shapes = ((a, a, 1), (a, b, 2), (b, b, 1), (b, c, 2), (c, c, 1))
     blocks = [*_stem(options, a, kernel=6, stride=2), *_residual_blocks(shapes, options)]
@@ -158,8 +158,7 @@ def resnet18(options: ModelOptions) -> nn.Module:
     """The peers' ResNet-18 for small images: a 3x3 stem without pooling (He et al. 2016)."""
     from torchvision.models import resnet18 as torchvision_resnet18
 
-    if options.width != 1:
-        raise ConfigError("width must be 1 for resnet18, a fixed published network; try 'large'")
+    _refuse_width("resnet18", options.width, "it is a fixed published network; try 'large'")
     backbone = torchvision_resnet18(num_classes=options.num_classes)
     backbone.conv1 = nn.Conv2d(options.inputs, 64, 3, padding=1, bias=False)
     backbone.maxpool = nn.Identity()
@@ -193,8 +192,7 @@ def create_model(
         ConfigError: an unknown name, or an option that this network does not have.
     """
     if name.startswith("timm/"):
-        if width != 1:
-            raise ConfigError(f"width must be 1 for {name}: choose another timm backbone instead")
+        _refuse_width(name, width, "choose another timm backbone instead")
         options = {"num_classes": num_classes, "drop_rate": dropout, "pretrained": pretrained}
         options |= {"in_chans": channels} | ({"drop_path_rate": drop_path} if drop_path else {})
         backbone = _timm_backbone(name.removeprefix("timm/"), image_size, options)
@@ -209,6 +207,11 @@ def create_model(
         problem = f"drop_path must be 0 for {name}, which has no residual blocks that can be skipped"
         raise ConfigError(f"{problem}; try 'medium'")
     return model
+
+
+def has_fixed_size(model: nn.Module) -> bool:
+    """Whether the network takes images of the size it was built for and no others: timm's transformers."""
+    return getattr(getattr(model, "backbone", None), "pretrained_cfg", {}).get("fixed_input_size", False)
 
 
 def blank_images(model: nn.Module, n: int, image_size: int) -> Tensor:
@@ -226,6 +229,12 @@ def model_cost(model: nn.Module, image_size: int) -> tuple[int, int]:
         model.eval()(blank_images(model, 1, image_size))
     model.train(was_training)
     return sum(weights.numel() for weights in model.parameters()), counter.get_total_flops() // 2
+
+
+def _refuse_width(name: str, width: float, advice: str) -> None:
+    """A ConfigError where somebody set the width of a network that has only one; the default is nobody's."""
+    if width not in (1, Config.width):
+        raise ConfigError(f"width must be 1 for {name}: {advice}")
 
 
 def _unit(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:

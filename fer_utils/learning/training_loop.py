@@ -24,7 +24,7 @@ from fer_utils.config import Config, ConfigError
 from fer_utils.learning.augment import augment, mix, resize, to_float
 from fer_utils.learning.device import choose_precision
 from fer_utils.learning.distributed import ALONE, Team, share_norms
-from fer_utils.learning.models import create_model
+from fer_utils.learning.models import create_model, has_fixed_size
 from fer_utils.learning.optim import (
     MovingAverage,
     class_weights,
@@ -75,6 +75,8 @@ class Learner:
         options = config.model_options | {"channels": competition.channels}
         options["pretrained"] = config.pretrained and is_new and not has_file
         model = create_model(config.model, self.num_classes, **options)
+        if 0 < config.start_size < config.image_size and has_fixed_size(model):
+            raise ConfigError(f"start_size must be 0 for {config.model}, which takes images of one size")
         self.loaded = load_weights(model, find_weights(config.weights)) if has_file and is_new else None
         model = model.to(device, memory_format=torch.channels_last)
         self.device = next(model.parameters()).device
@@ -263,7 +265,8 @@ def _generator(seed: int, step: int, device: torch.device, team: Team = ALONE) -
 
 def size_of_epoch(config: Config, epoch: int) -> int:
     """Pixels in `epoch`: from start_size up to image_size over the first two thirds, in steps of 4
-    (progressive resizing: small images teach coarse features first, at a lower cost; Howard 2018)."""
+    (progressive resizing: small images teach coarse features first, at a lower cost; Howard 2018). Images
+    that are no larger than start_size keep their size."""
     start, end = config.start_size, config.image_size
     growth = min(1.0, epoch / max(1, round(config.epochs * 2 / 3)))
     if not start or growth == 1:

@@ -245,7 +245,8 @@ def _tell_out_of_time(learner: Learner) -> None:
 
 def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:
     """A small run on drawn faces, trained in less than a minute, so that a notebook has something to show."""
-    config = Config(data="demo", out=out, seed=seed, device=device, width=0.25, epochs=4, batch_size=48)
+    small = {"model": "small", "width": 0.25, "epochs": 4, "batch_size": 48}
+    config = Config(data="demo", out=out, seed=seed, device=device, **small)
     with redirect_stdout(StringIO()):  # the notebooks that need it are about something else
         return fit(config, _demo_data(**config.data_options))
 

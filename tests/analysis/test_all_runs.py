@@ -55,10 +55,10 @@ def notes(folder):
 
 
 def test_a_run_is_one_row_with_what_it_changed_and_reached(tmp_path):
-    make_run(tmp_path / "x", 0.61, epochs=3, width=0.5, seed=4, data="demo", device="cpu")
+    make_run(tmp_path / "x", 0.61, epochs=3, width=0.75, seed=4, data="demo", device="cpu")
     (row,) = runs(tmp_path).itertuples()
     assert (row.run, row.kind, row.state, row.note) == ("x", "run", "finished", "")
-    assert row.changed == "epochs 3, width 0.5"
+    assert row.changed == "epochs 3, width 0.75"
     assert (row.seed, row.value, row.n, row.metric) == (4, 0.61, 1000, "accuracy")
     assert (row.ci_low, row.ci_high) == pytest.approx(wilson_interval(610, 1000))
     assert (row.epochs, row.seconds, row.device, row.data) == (2, 90, "cpu", "demo")
@@ -139,7 +139,10 @@ def test_unfinished_failed_and_late_runs_are_marked(tmp_path):
 
 
 def test_what_ended_a_training_is_said_until_it_is_repaired(tmp_path, monkeypatch):
-    tiny, sizes = tiny_competition(), {"image_size": 20, "width": 0.125, "epochs": 1, "device": "cpu"}
+    tiny, sizes = (
+        tiny_competition(),
+        {"image_size": 20, "model": "small", "width": 0.125, "epochs": 1, "device": "cpu"},
+    )
     config = Config(**sizes, precision="fp32", out=str(tmp_path / "x"))
 
     def fail(*_):

@@ -14,7 +14,8 @@ from fer_utils.competition import DataError
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    parameters = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
+    parameters = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 1}
+    parameters |= {"precision": "fp32", "device": "cpu"}
     return fit(Config(out=str(tmp_path_factory.mktemp("runs") / "run"), **parameters), tiny_competition())
 
 

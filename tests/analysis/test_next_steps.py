@@ -18,6 +18,7 @@ from conftest import tiny_competition
 from fer_utils import Config, fit
 from fer_utils.analysis import next_steps
 from fer_utils.analysis.next_steps import MOST, advice, duration
+from fer_utils.analysis.small_trainings import STRENGTHS
 from fer_utils.figures import plots as figures
 from fer_utils.figures import style
 from fer_utils.files import REPOSITORY
@@ -28,7 +29,9 @@ LABELS = np.arange(N) % 4
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    parameters = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
+    parameters = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 1}
+    parameters |= {"precision": "fp32", "device": "cpu"}
+    parameters |= STRENGTHS
     return fit(Config(out=str(tmp_path_factory.mktemp("steps") / "run"), **parameters), tiny_competition())
 
 
@@ -74,7 +77,7 @@ def test_what_helps_and_harms_is_told_from_what_may_be_chance(run, variants_of):
 
 def test_augmentation_is_called_that_of_the_run_only_where_it_is(run, variants_of):
     variants = variants_of(base=(0.7, 0.71), augmented=(0.8, 0.81))
-    for changes, words in (({}, "this run's"), ({"rotate": 5.0}, "default"), ({"shear": 5.0}, "default")):
+    for changes, words in (({}, "this run's"), ({"rotate": 5.0}, "stronger"), ({"shear": 5.0}, "stronger")):
         other = dataclasses.replace(run, config=dataclasses.replace(run.config, **changes))
         table = next_steps.changes_table(other, LABELS, variants)
         assert table.change[0] == f"{words} augmentation instead of light"
@@ -246,7 +249,7 @@ def test_too_little_evidence_names_the_measurement_that_would_decide(run, varian
 
 def test_what_harms_or_is_there_already_is_not_advised(run, variants_of):
     variants = variants_of(base=(0.7, 0.71), longer=(0.5, 0.5), augmented=(0.8, 0.81))
-    text = advice(run, next_steps.changes_table(run, LABELS, variants), variants)  # it has default strengths
+    text = advice(run, next_steps.changes_table(run, LABELS, variants), variants)  # it has these strengths
     assert "twice the epochs" not in text and "augmentation" not in text
 
 

@@ -32,7 +32,8 @@ from fer_utils.run.train import fit
 @pytest.fixture(scope="module")
 def runs(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    parameters = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
+    parameters = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 1}
+    parameters |= {"precision": "fp32", "device": "cpu"}
     return [fit(Config(out=str(folder / f"seed{seed}"), seed=seed, **parameters), tiny) for seed in range(3)]
 
 

@@ -11,6 +11,7 @@ from conftest import tiny_competition
 
 from fer_utils import Config, fit
 from fer_utils.analysis import small_trainings as studies
+from fer_utils.config import AUGMENTATION
 from fer_utils.run.finished_run import load_run
 
 EPOCHS, WIDTH = 2, 0.125
@@ -24,7 +25,8 @@ def competition():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, competition):
-    parameters = {"image_size": 20, "width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu"}
+    parameters = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 1}
+    parameters |= {"precision": "fp32", "device": "cpu"}
     return fit(Config(out=str(tmp_path_factory.mktemp("studies") / "run"), **parameters), competition)
 
 
@@ -60,7 +62,7 @@ def test_variants_differ_from_the_base_in_one_thing(variants):
         changed[name] = {key for key, value in parameters if value != getattr(base, key)} - {"out"}
     assert changed["base"] == changed.get("fixed", set()) == set()
     assert changed["longer"] == changed["half"] == changed["quarter"] == {"epochs"}
-    assert changed["augmented"] <= set(studies.AUGMENTATION)
+    assert changed["augmented"] == set(studies.STRENGTHS) - {"flip"} <= set(AUGMENTATION)
     same = {
         variant.fingerprint for name, variant in variants.items() if name in ("base", "longer", "augmented")
     }
@@ -157,6 +159,13 @@ def test_small_trainings_have_the_data_parameters_of_the_run(run):
     config = dataclasses.replace(run.config, clean=True, split_seed=3, image_size=24, epochs=99, mixup=0.5)
     small = studies.study_config(config, "x", n_train=500, epochs=3, width=0.25)
     assert (small.clean, small.split_seed, small.image_size, small.seed) == (True, 3, 24, config.seed)
-    assert (small.epochs, small.width, small.model, small.mixup, small.start_size) == (3, 0.25, "small", 0, 0)
+    assert (small.epochs, small.width, small.model, small.mixup, small.start_size) == (
+        3,
+        0.25,
+        "small",
+        0,
+        28,
+    )
+    assert studies.study_config(config, "x", n_train=500, epochs=1, width=0.25).start_size == 0
     assert small.batch_size == 64
     assert studies.study_config(config, "x", 20_000, 3, 0.25).batch_size == 256

@@ -353,7 +353,8 @@ def test_half_a_per_cent_of_broken_pictures_is_survived_and_said(tmp_path):
     competition = load_competition(tmp_path)
     assert len(competition.rejected) == 2
     assert "2 could not be read or have no known label" in competition.summary()
-    knobs = {"epochs": 1, "width": 0.125, "device": "cpu", "precision": "fp32", "views": "plain"}
+    knobs = {"epochs": 1, "model": "small", "width": 0.125, "views": "plain"}
+    knobs |= {"device": "cpu", "precision": "fp32"}
     run = fit(Config(out=str(tmp_path / "run"), batch_size=64, **knobs), competition)
     validate_submission(competition, run.out / "submission.csv")
 

@@ -129,10 +129,10 @@ def test_the_limits_in_the_words_are_those_of_the_figure_and_the_defaults_are_le
         assert getattr(Config(), name) < limit / 2
     short = cells()[0]
     words = {"rotate": "±{:.0f}° of rotation", "scale": "±{:.0%} of size", "shift": "±{:.0%} of shift"}
-    words |= {"brightness": "±{:.0%} of brightness", "contrast": "±{:.0%} of\ncontrast"}
     for name, text in words.items():
         assert text.format(getattr(Config(), name)).replace("%", " %") in short
-    assert "three pictures in ten" in short and Config().erase == 0.3
+    assert "light and boxes (`erase`), off by default" in short
+    assert Config().brightness == Config().contrast == Config().erase == 0
 
 
 # --- what a batch holds ---
@@ -141,7 +141,9 @@ def test_the_limits_in_the_words_are_those_of_the_figure_and_the_defaults_are_le
 @pytest.mark.parametrize("mixing", [{}, {"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
 def test_the_batch_shown_is_the_first_that_training_sees(mixing, monkeypatch):
     competition = make_demo(60, 10, 10)
-    config = Config(image_size=48, width=0.125, batch_size=16, seed=3, precision="fp32", **mixing)
+    config = Config(
+        image_size=48, model="small", width=0.125, batch_size=16, seed=3, precision="fp32", **mixing
+    )
     seen = []
     step = training_loop._step
     monkeypatch.setattr(training_loop, "_step", lambda *a: (seen.append(a[1:4]), step(*a))[1])
@@ -159,7 +161,7 @@ def test_the_batch_shown_is_the_first_that_training_sees(mixing, monkeypatch):
 @pytest.mark.parametrize("alphas", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
 def test_pictures_of_a_batch_stand_with_partner_and_mixed_label(alphas, ax):
     images = make_demo(60, 10, 10).train.images
-    config = Config(batch_size=16, mixup=alphas[0], cutmix=alphas[1])
+    config = Config(batch_size=16, start_size=0, mixup=alphas[0], cutmix=alphas[1])
     _, before, mixed, shares = training_loop.first_batch(config, images, torch.device("cpu"))
     labels = torch.arange(len(mixed)) % 3
     augmentation.batch_pictures(before, mixed, shares, labels, NAMES, ax)

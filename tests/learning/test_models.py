@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fer_utils.config import ConfigError
+from fer_utils.config import Config, ConfigError
 from fer_utils.learning import models
 from fer_utils.learning.models import MODELS, Residual, create_model, model_cost
 
@@ -174,7 +174,8 @@ def test_dropout_acts_in_training_only(name):
 @pytest.mark.parametrize("name", ["resnet18", TINY_TIMM])
 def test_width_is_refused_where_it_would_do_nothing(name):
     with pytest.raises(ConfigError, match="width must be 1"):
-        create_model(name, 7, width=0.5)
+        create_model(name, 7, width=0.25)
+    create_model(name, 7, width=Config.width)  # which nobody set
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -62,9 +62,9 @@ def test_weight_decay_shrinks_weights_and_spares_norms_and_biases(name):
 
 
 def test_parameters_reach_the_optimizer():
-    sgd = make_optimizer(network(), Config(learning_rate=0.3, momentum=0.8))
+    sgd = make_optimizer(network(), Config(optimizer="sgd", learning_rate=0.3, momentum=0.8))
     assert sgd.defaults["lr"] == 0.3 and sgd.defaults["momentum"] == 0.8 and sgd.defaults["nesterov"]
-    plain = make_optimizer(network(), Config(momentum=0))
+    plain = make_optimizer(network(), Config(optimizer="sgd", momentum=0))
     assert not plain.defaults["nesterov"]
     adamw = make_optimizer(network(), Config(optimizer="adamw", learning_rate=0.001, momentum=0.8))
     assert isinstance(adamw, torch.optim.AdamW) and adamw.defaults["betas"] == (0.8, 0.999)

@@ -59,7 +59,8 @@ def test_without_opencv_it_is_said(demo, monkeypatch):
 
 
 def test_a_photo_is_answered_as_its_face_alone(demo, tmp_path, capsys):
-    parameters = {"width": 0.125, "epochs": 1, "precision": "fp32", "device": "cpu", "batch_size": 20}
+    parameters = {"model": "small", "width": 0.125, "epochs": 1, "batch_size": 20}
+    parameters |= {"precision": "fp32", "device": "cpu"}
     run = fit(Config(data="demo", out=str(tmp_path / "run"), **parameters), demo)
     photo = photo_of(demo.valid.images[2:3], [(200, 100, 200)])
     folder = tmp_path / "photos"

@@ -8,7 +8,8 @@ from fer_utils.learning.training_loop import Learner, place, train_epoch
 from fer_utils.run.checkpoint import CheckpointFile
 
 CPU = torch.device("cpu")
-PARAMETERS = {"width": 0.125, "image_size": 20, "precision": "fp32", "batch_size": 60, "epochs": 3}
+PARAMETERS = {"model": "small", "width": 0.125, "image_size": 20, "batch_size": 60, "epochs": 3}
+PARAMETERS |= {"precision": "fp32"}
 
 
 def learner_of(tiny, optimizer):

@@ -17,7 +17,8 @@ from fer_utils.learning.scoring import describe_score, goodness, metric_score, r
 from fer_utils.run.results import headline, print_results
 from fer_utils.run.targets import warnings_for
 
-TINY = {"image_size": 20, "width": 0.125, "epochs": 3, "batch_size": 16, "precision": "fp32", "device": "cpu"}
+TINY = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 3, "batch_size": 16}
+TINY |= {"precision": "fp32", "device": "cpu"}
 NAMES = ("angry", "happy", "sad", "neutral")
 
 

@@ -22,7 +22,8 @@ from fer_utils.run.checkpoint import read_checkpoint
 
 # What a run leaves must be these bytes, whatever happened on the way.
 RESULTS = ("model.safetensors", "history.csv", "submission.csv")
-KNOBS: dict[str, Any] = {"width": 0.25, "epochs": 5, "batch_size": 64, "precision": "fp32", "device": "cpu"}
+KNOBS: dict[str, Any] = {"model": "small", "width": 0.25, "epochs": 5, "batch_size": 64}
+KNOBS |= {"precision": "fp32", "device": "cpu"}
 KNOBS |= {"checkpoint_seconds": 0.5, "mixup": 0.2}
 
 

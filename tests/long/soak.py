@@ -38,7 +38,13 @@ def many_runs(folder: Path, n: int) -> Trial:
     torch.set_num_threads(1)  # as in the other trials
     for k in range(n):
         config = Config(
-            data=str(data), out=str(folder / f"run{k}"), width=0.125, epochs=1, device="cpu", seed=k
+            data=str(data),
+            out=str(folder / f"run{k}"),
+            model="small",
+            width=0.125,
+            epochs=1,
+            device="cpu",
+            seed=k,
         )
         with contextlib.redirect_stdout(io.StringIO()):
             fit(config, load_competition(config.data, **config.data_options))
@@ -55,7 +61,8 @@ def long_notebook(folder: Path, epochs: int) -> Trial:
     """As many epochs as Config allows: one each second would be three hours."""
     data = write_competition(folder / "data", n_train=100, n_test=20)
     out, clock = folder / "run", time.monotonic()
-    finish(notebook(data, out, epochs=epochs, width=0.125, image_size=16, checkpoint_seconds=60.0))
+    own = {"model": "small", "width": 0.125, "image_size": 16, "checkpoint_seconds": 60.0}
+    finish(notebook(data, out, epochs=epochs, **own))
     size = out.with_name("run.ipynb").stat().st_size / 2**20
     note = f"{size:.2f} MB with {epochs:,} epochs (aim: 2 MB), {time.monotonic() - clock:.0f} s"
     return Trial("notebook of a long run", 1, size >= 2, note)

@@ -18,7 +18,7 @@ from fer_utils.learning.training_loop import Learner, TrainingError
 from fer_utils.run import checkpoint, train
 from fer_utils.run.checkpoint import CheckpointFile, read_checkpoint
 
-KNOBS = {"image_size": 20, "width": 0.125, "epochs": 3, "batch_size": 16, "device": "cpu"}
+KNOBS = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 3, "batch_size": 16, "device": "cpu"}
 KNOBS |= {"precision": "fp32", "mixup": 0.2, "start_size": 16, "clip_norm": 1.0, "optimizer": "muon"}
 KNOBS |= {"checkpoint_seconds": 0.0}
 KEPT = ("model.safetensors", "history.csv", "submission.csv")

@@ -14,7 +14,7 @@ from fer_utils.learning import training_loop as learner
 from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.checkpoint import CheckpointFile
 
-KNOBS = {"image_size": 20, "width": 0.125, "epochs": 3, "batch_size": 16, "device": "cpu"}
+KNOBS = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 3, "batch_size": 16, "device": "cpu"}
 KNOBS |= {"precision": "fp32", "checkpoint_seconds": 0.0}
 KEPT = ("model.safetensors", "history.csv", "submission.csv")
 

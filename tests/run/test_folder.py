@@ -24,7 +24,10 @@ from fer_utils.run.train import fit
 def run(tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     return fit(
-        Config(out=str(out), image_size=20, width=0.125, epochs=1, precision="fp32", device="cpu"), tiny
+        Config(
+            out=str(out), image_size=20, model="small", width=0.125, epochs=1, precision="fp32", device="cpu"
+        ),
+        tiny,
     )
 
 

@@ -17,7 +17,8 @@ from fer_utils.run.limits import OutOfTime
 from fer_utils.run.results import headline, print_results
 from tools.report import main as report
 
-TINY = {"width": 0.125, "epochs": 2, "batch_size": 16, "precision": "fp32", "device": "cpu", "image_size": 20}
+TINY = {"model": "small", "width": 0.125, "epochs": 2, "batch_size": 16, "image_size": 20}
+TINY |= {"precision": "fp32", "device": "cpu"}
 
 
 def side_by_side(configs, n_devices="auto"):

@@ -17,7 +17,8 @@ from fer_utils.run import interruption, train
 from fer_utils.run.checkpoint import CheckpointFile
 from fer_utils.run.interruption import Interrupted, Interruption
 
-KNOBS = {"image_size": 20, "width": 0.125, "batch_size": 6, "precision": "fp32", "device": "cpu"}
+KNOBS = {"image_size": 20, "model": "small", "width": 0.125, "batch_size": 6}
+KNOBS |= {"precision": "fp32", "device": "cpu"}
 
 
 @pytest.fixture(autouse=True)

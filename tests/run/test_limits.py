@@ -13,14 +13,8 @@ from fer_utils.files import REPOSITORY
 from fer_utils.run import limits as time_limit
 from fer_utils.run.limits import OutOfTime, TimeLimit, hours_left
 
-KNOBS = {
-    "image_size": 20,
-    "width": 0.125,
-    "epochs": 3,
-    "batch_size": 16,
-    "device": "cpu",
-    "precision": "fp32",
-}
+KNOBS = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 3, "batch_size": 16}
+KNOBS |= {"device": "cpu", "precision": "fp32"}
 KEPT = ("model.safetensors", "history.csv", "submission.csv")
 SECOND = 1 / 3600
 

@@ -20,7 +20,8 @@ from fer_utils.run.targets import pseudo_labelled, training_set
 from fer_utils.run.train import fit
 from tools.report import write_report
 
-TINY = {"image_size": 20, "width": 0.125, "epochs": 2, "batch_size": 16, "precision": "fp32", "device": "cpu"}
+TINY = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 2, "batch_size": 16}
+TINY |= {"precision": "fp32", "device": "cpu"}
 CPU = torch.device("cpu")
 
 

@@ -16,7 +16,7 @@ from fer_utils.files import REPOSITORY
 from fer_utils.run import train
 from fer_utils.run.repeat import config_from_file, warn_of_another_machine
 
-KNOBS = {"image_size": 20, "width": 0.125, "epochs": 2, "batch_size": 16, "device": "cpu"}
+KNOBS = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 2, "batch_size": 16, "device": "cpu"}
 KEPT = ("model.safetensors", "history.csv", "submission.csv")
 
 

@@ -21,7 +21,8 @@ from fer_utils.run.checkpoint import read_checkpoint
 from fer_utils.run.targets import training_targets
 from fer_utils.run.train import fit
 
-TINY = {"image_size": 20, "width": 0.125, "epochs": 2, "batch_size": 16, "precision": "fp32", "device": "cpu"}
+TINY = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 2, "batch_size": 16}
+TINY |= {"precision": "fp32", "device": "cpu"}
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from fer_utils.files import REPOSITORY
 from fer_utils.run.kaggle_session import continue_session, publish_submission
 from tools.kaggle_notebook import bundled_notebook, bundles, main
 
-TRAINING, ENSEMBLE = bundles("fer", {"model": "medium", "seed": 3, "columns": "label=mood, image=file"}, 4)
+TRAINING, ENSEMBLE = bundles("fer", {"model": "large", "seed": 3, "columns": "label=mood, image=file"}, 4)
 MACHINE = REPOSITORY / "tests" / "kaggle_machine.sh"
 # What runs inside: the machine is looked at, then the notebook is run as Kaggle runs it.
 DRIVER = """
@@ -43,7 +43,7 @@ papermill.execute_notebook(
     cwd="/kaggle/working", progress_bar=False, kernel_name="python3", start_timeout=180,
 )
 """
-QUICK = {"width": 0.125, "image_size": 32, "batch_size": 64, "views": "plain"}
+QUICK = {"model": "small", "width": 0.125, "image_size": 32, "batch_size": 64, "views": "plain"}
 
 
 def source(cell) -> str:
@@ -120,12 +120,12 @@ def test_the_rest_is_the_notebook_of_the_repository():
 
 def test_the_defaults_are_the_knobs_given():
     training, ensemble = (parameters(bundled_notebook(bundle)) for bundle in (TRAINING, ENSEMBLE))
-    assert (training["model"], training["seed"], training["max_hours"]) == ("medium", 3, 11.0)
+    assert (training["model"], training["seed"], training["max_hours"]) == ("large", 3, 11.0)
     assert training["out"] == "/kaggle/working/run" and ensemble["out"] == "/kaggle/working/ensemble"
     assert (ensemble["n_members"], ensemble["seed"], ensemble["data"]) == (4, 3, "auto")
     members = member_configs(ensemble["recipe"], 4, {"out": "x", "seed": ensemble["seed"]})
     assert [member.seed for member in members] == [3, 4, 5, 6]
-    assert {(member.model, member.columns) for member in members} == {("medium", "label=mood, image=file")}
+    assert {(member.model, member.columns) for member in members} == {("large", "label=mood, image=file")}
 
 
 def test_recipes_take_turns():

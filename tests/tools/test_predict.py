@@ -17,7 +17,10 @@ from tools.predict import main
 def run(tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     return fit(
-        Config(out=str(out), image_size=20, width=0.125, epochs=1, precision="fp32", device="cpu"), tiny
+        Config(
+            out=str(out), image_size=20, model="small", width=0.125, epochs=1, precision="fp32", device="cpu"
+        ),
+        tiny,
     )
 
 

@@ -62,7 +62,8 @@ def competition(tiny):
 @pytest.fixture(scope="module")
 def run(competition, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "first & only"
-    knobs = {"image_size": 20, "width": 0.125, "epochs": 2, "precision": "fp32", "device": "cpu"}
+    knobs = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 2}
+    knobs |= {"precision": "fp32", "device": "cpu"}
     return fit(Config(data="/home/ada/secret place/faces", out=str(out), **knobs), competition)
 
 
@@ -221,7 +222,7 @@ def test_a_run_as_good_as_guessing_or_that_could_not_learn_says_so_loudly(run, p
     guess = dataclasses.replace(guess, config=dataclasses.replace(run.config, learning_rate=1e-4))
     said = Page(write_report(guess, None, tmp_path / "guess.html")).said
     assert "Not shown to be better than always answering angry: 25.0 %." in said
-    assert "Warning: learning_rate 0.0001 is far too low for sgd" in said
+    assert "Warning: learning_rate 0.0001 is far too low for muon" in said
 
 
 def test_the_test_split_is_told_where_its_labels_are_known(run, page, tmp_path):
@@ -278,7 +279,9 @@ def test_a_run_without_errors_has_a_page_too(run, competition, tmp_path):
 
 
 def test_the_command_writes_beside_the_run_or_names_what_is_wrong(tiny_folder, tmp_path, capsys):
-    config = Config(data=str(tiny_folder), out=str(tmp_path / "run"), width=0.125, epochs=1, image_size=20)
+    config = Config(
+        data=str(tiny_folder), out=str(tmp_path / "run"), model="small", width=0.125, epochs=1, image_size=20
+    )
     fit(config, load_competition(config.data, **config.data_options))
     assert main([str(tmp_path / "run")]) == 0
     assert len(Page(tmp_path / "run" / "report.html").all("img")) == 4
@@ -306,13 +309,8 @@ def test_the_command_writes_beside_the_run_or_names_what_is_wrong(tiny_folder, t
 def ensemble(competition, tmp_path_factory):
     """Of two runs that lie beside it, chosen from three."""
     folder = tmp_path_factory.mktemp("ensemble")
-    knobs = {
-        "image_size": 20,
-        "width": 0.125,
-        "precision": "fp32",
-        "device": "cpu",
-        "data": "/home/ada/faces",
-    }
+    knobs = {"image_size": 20, "model": "small", "width": 0.125, "data": "/home/ada/faces"}
+    knobs |= {"precision": "fp32", "device": "cpu"}
     runs = [
         fit(Config(out=str(folder / f"seed{seed}"), seed=seed, epochs=seed + 1, **knobs), competition)
         for seed in range(3)

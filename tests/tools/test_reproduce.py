@@ -19,12 +19,11 @@ from fer_utils.run.reference import Reference, load_reference
 from tools import reproduce as reference
 from tools.reproduce import Plan
 
+TINY = "image_size: 20, model: small, width: 0.125, epochs: 1, batch_size: 30, precision: fp32"
+
 
 def fit_one(config):
     return fit(config, load_competition(config.data, **config.data_options))
-
-
-TINY = "image_size: 20, width: 0.125, epochs: 1, batch_size: 30, precision: fp32"
 
 
 @pytest.fixture(scope="module")
