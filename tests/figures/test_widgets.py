@@ -83,10 +83,10 @@ def test_a_start_that_no_face_has_is_passed_over(looking, images, table):
 def test_sliders_change_the_draws(looking):
     faces = torch.rand(12, 1, 20, 20)
     generator = torch.Generator().manual_seed(0)
-    widget = try_strengths(faces, Config(), {"rotate": 180.0, "erase": 1.0}, generator)
+    widget = try_strengths(faces, Config(erase=0.3), {"rotate": 180.0, "erase": 1.0}, generator)
     sliders, picture = widget.children[0].children, widget.children[1]
     assert [(s.description, s.value, s.max) for s in sliders] == [
-        ("rotate", 12.0, 180.0),
+        ("rotate", 10.0, 180.0),
         ("erase", 0.3, 1.0),
     ]
     before = bytes(picture.value)
