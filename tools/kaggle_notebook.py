@@ -25,7 +25,7 @@ from nbformat.v4 import new_markdown_cell as _markdown
 
 import fer_utils
 from fer_utils.command_line import exit_status
-from fer_utils.config import Config, ConfigError
+from fer_utils.config import PRESETS, Config, ConfigError
 from fer_utils.files import REPOSITORY, write_json, write_text
 from fer_utils.run.kaggle_session import WORKING
 from tools.run_options import options_parser
@@ -113,6 +113,12 @@ def bundled_notebook(bundle: Bundle) -> NotebookNode:
     checked = 1 + next(k for k in code if k > place)  # behind the cell that checks the parameters
     rest[place].source = _with_defaults(rest[place].source, bundle.parameters)
     package = _package(carried_modules(rest[k].source for k in code))
+    if meant := _against_preset(
+        bundle.parameters
+    ):  # a cell like papermill's, by which 03 knows that they are set
+        lines = [f"{name} = {value!r}" for name, value in meant.items()]
+        rest[place + 1 : place + 1] = [_code("\n".join(["# Parameters", *lines]), id="set")]
+        checked += 1
     earlier = [_markdown(CONTINUE_TEXT, id="earlier"), _code(CONTINUE_CODE, id="continue")]
     last = [_markdown(PUBLISH_TEXT, id="kaggle"), _code(PUBLISH_CODE, id="publish")]
     notebook.cells = [first, *package, *rest[:checked], *earlier, *rest[checked:], *last]
@@ -165,6 +171,14 @@ def _package(files: Sequence[str]) -> list[NotebookNode]:
         text = f"%%writefile {CODE}/{name}\n{_text(name)}".removesuffix("\n")  # the cell magic adds it
         cells.append(_code(text, id=f"file-{number}", metadata=FOLDED))
     return cells
+
+
+def _against_preset(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What was set to a default of `Config` of which the preset has another value."""
+    preset = PRESETS.get(parameters.get("preset", "quick"), {})
+    return {
+        name: value for name, value in parameters.items() if name in preset and value == getattr(Config, name)
+    }
 
 
 def _with_defaults(source: str, defaults: Mapping[str, Any]) -> str:

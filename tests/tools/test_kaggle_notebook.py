@@ -17,10 +17,11 @@ from PIL import Image
 
 from fer_utils import DataError, load_competition, validate_submission
 from fer_utils.analysis.ensemble import member_configs
-from fer_utils.config import ConfigError
+from fer_utils.config import Config, ConfigError
 from fer_utils.data.locate import run_folders, search_data
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
+from fer_utils.notebook import read_parameters
 from fer_utils.run.kaggle_session import continue_session, publish_submission
 from tools.kaggle_notebook import bundled_notebook, bundles, main
 
@@ -126,6 +127,18 @@ def test_the_defaults_are_the_knobs_given():
     members = member_configs(ensemble["recipe"], 4, {"out": "x", "seed": ensemble["seed"]})
     assert [member.seed for member in members] == [3, 4, 5, 6]
     assert {(member.model, member.columns) for member in members} == {("large", "label=mood, image=file")}
+
+
+def test_what_is_set_to_a_default_wins_over_the_preset_too():
+    training, _ = bundles("x", {"preset": "best", "width": 0.5, "weight_decay": 0.01}, 2)
+    cells = [source(cell) for cell in bundled_notebook(training)["cells"] if cell["cell_type"] == "code"]
+    place = next(k for k, text in enumerate(cells) if "width: float" in text)
+    ran = {"In": cells[place : place + 2]}
+    for text in ran["In"]:
+        exec(text, ran)
+    config = Config.from_dict(read_parameters(ran))
+    assert (config.width, config.weight_decay, config.epochs) == (0.5, 0.01, 46)
+    assert cells[place + 1] == "# Parameters\nwidth = 0.5", "only what would be taken for unset"
 
 
 def test_recipes_take_turns():
