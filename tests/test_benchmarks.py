@@ -1,7 +1,9 @@
 """The benchmarks: fair turns, peers' pipelines of the right shape, results kept beside each other."""
 
+import ast
 import json
 import math
+import sys
 import time
 
 import numpy as np
@@ -11,10 +13,12 @@ import torch
 from conftest import tiny_competition
 
 from benchmarks import __main__ as command
+from benchmarks import fastai_first_submission as first_submission
 from benchmarks import peers, time_to_accuracy, train_peer, training_step
 from benchmarks.timing import Row, Settings, take_turns
 from fer_utils import Config, ConfigError, DataError
 from fer_utils.config import PRESETS
+from fer_utils.files import REPOSITORY
 
 CPU = torch.device("cpu")
 
@@ -194,3 +198,91 @@ def test_ten_crops_see_the_corners_and_their_mirror_images():
     logits = np.log(ten[0])
     assert logits[0] - logits[1] == pytest.approx(0.1, abs=1e-5)
     assert np.allclose(train_peer.crop_probs(Corner(), images, 4, 1), 0.5)
+
+
+# --- next to fastai ---
+
+USER = """
+import sys, time, pandas as pd
+from pathlib import Path
+data, out, epochs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+print("epoch     train_loss  valid_loss  accuracy  time")
+for epoch in range(epochs):
+    print(f"{epoch}         2.035179    1.995997    0.160000  00:03")
+ballast = bytearray(100_000_000)
+time.sleep(60 if epochs > 2 else 1.5)
+print("valid accuracy 0.428571")
+pd.read_csv(data / "sample_submission.csv").to_csv(out / "submission.csv", index=False)
+"""
+
+
+@pytest.fixture
+def small_fer2013(tmp_path, monkeypatch):
+    """A folder with the three files, and a user whose code takes no time; where results would be kept."""
+    rng, folder = np.random.default_rng(0), tmp_path / "data"
+    folder.mkdir()
+    pixels = [" ".join(map(str, rng.integers(0, 256, 48 * 48))) for _ in range(48)]
+    usage = ["Training"] * 28 + ["PublicTest"] * 14
+    train = pd.DataFrame({"emotion": [k % 7 for k in range(42)], "pixels": pixels[:42], "Usage": usage})
+    train.to_csv(folder / "train.csv", index=False)
+    pd.DataFrame({"id": range(6), "pixels": pixels[42:]}).to_csv(folder / "test.csv", index=False)
+    pd.DataFrame({"id": range(6), "emotion": 0}).to_csv(folder / "sample_submission.csv", index=False)
+    (tmp_path / "user.py").write_text(f'"""A user."""\n{USER}')
+    monkeypatch.setattr(first_submission, "USER_CODE", tmp_path / "user.py")
+    monkeypatch.setattr(first_submission, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(first_submission, "VERSIONS", {"fastai": "python torch numpy"})
+    return folder
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_a_first_submission_is_watched_from_outside(small_fer2013, tmp_path, capsys):
+    options = ["fastai", "--data", str(small_fer2013), "--epochs", "2", "--out", str(tmp_path / "out")]
+    assert first_submission.main(options) == 0
+    row = json.loads((tmp_path / "results.json").read_text())["fastai"]
+    assert row["valid"]["n"] == 14 and row["valid"]["accuracy"] == pytest.approx(6 / 14)
+    assert 0 < row["first_seconds"] <= row["submission"] - 1.5 <= row["end"]
+    assert row["memory"] > 100 and row["largest_process"] > 100
+    assert row["machine"]["torch"] == torch.__version__.split("+")[0]
+    assert "42.9 % (21.4 to 67.4), n = 14" in capsys.readouterr().out
+    with pytest.raises(SystemExit):  # a second one would find what the first has left
+        first_submission.main(options)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_a_first_submission_that_comes_too_late_is_none(small_fer2013, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(first_submission, "LIMIT", 3.0)
+    options = ["fastai", "--data", str(small_fer2013), "--epochs", "3", "--out", str(tmp_path / "out")]
+    assert first_submission.main([*options, "--trial"]) == 1
+    assert "| not in time | - |" in capsys.readouterr().out
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_what_users_type_is_counted():
+    code = first_submission.USER_CODE.read_text(encoding="utf-8")
+    statements = [node for node in ast.parse(code).body[1:]]  # without the docstring
+    (by_hand,) = (node for node in statements if isinstance(node, ast.If))
+    lines = {line for node in statements for line in range(node.lineno, node.end_lineno + 1)}
+    assert first_submission.typed_lines("fastai-bf16") == len(lines)
+    only = by_hand.end_lineno - by_hand.lineno + 1
+    assert first_submission.typed_lines("fastai") == len(lines) - only
+    assert first_submission.typed_lines("ours") == 1
+
+
+def test_our_first_submission_is_what_make_runs(tmp_path):
+    run = first_submission.command("ours", sys.executable, "DATA", tmp_path, 24)
+    recipe = (REPOSITORY / "Makefile").read_text().split("\nsubmission:")[1].split("\n\n")[0]
+    written = recipe.replace("\\\n", " ").replace('"', "").replace("$(DATA)", "DATA")
+    ours = " ".join(run[2:]).replace(str(tmp_path), "$(OUT)").split(" -p ")[0]
+    assert ours in " ".join(written.split())
+    changed = run[run.index("-p") :]
+    assert changed[:3] == ["-p", "preset", "standard"] and PRESETS["standard"]["epochs"] == 24
+
+
+def test_the_table_next_to_fastai_equals_the_measurement():
+    section = (REPOSITORY / "outputs/reference/README.md").read_text(encoding="utf-8")
+    section = section.split("## Next to fastai")[1].split("\n## ")[0]
+    if first_submission.RESULTS.is_file():
+        results = json.loads(first_submission.RESULTS.read_text(encoding="utf-8"))
+        assert first_submission.table(results) in section
+    else:
+        assert "not measured yet" in section
