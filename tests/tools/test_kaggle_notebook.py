@@ -131,14 +131,14 @@ def test_the_defaults_are_the_knobs_given():
 
 def test_what_is_set_to_a_default_wins_over_the_preset_too():
     training, _ = bundles("x", {"preset": "best", "width": 0.5, "weight_decay": 0.01}, 2)
-    cells = [source(cell) for cell in bundled_notebook(training)["cells"] if cell["cell_type"] == "code"]
-    place = next(k for k, text in enumerate(cells) if "width: float" in text)
-    ran = {"In": cells[place : place + 2]}
+    cells = bundled_notebook(training)["cells"]
+    place = next(k for k, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", []))
+    ran = {"In": [source(cell) for cell in cells[place : place + 2]]}
     for text in ran["In"]:
         exec(text, ran)
     config = Config.from_dict(read_parameters(ran))
     assert (config.width, config.weight_decay, config.epochs) == (0.5, 0.01, 46)
-    assert cells[place + 1] == "# Parameters\nwidth = 0.5", "only what would be taken for unset"
+    assert ran["In"][1] == "# Parameters\nwidth = 0.5", "only what would be taken for unset"
 
 
 def test_recipes_take_turns():
