@@ -12,6 +12,7 @@ import torch
 import tests  # noqa: F401, I001 (IPython 7 puts a package of its own with this name on the path later)
 from fer_utils.competition import Competition, Split, SubmissionFormat
 from fer_utils.data.load import load_competition
+from fer_utils.run.finished_run import Run
 from fer_utils.run.train import fit
 
 matplotlib.use("Agg")
@@ -68,7 +69,6 @@ def tiny_folder(tmp_path_factory) -> Path:
     return folder
 
 
-def fit_members(configs, per_device: int = 1) -> None:
+def fit_members(configs, per_device: int = 1) -> list[Run]:
     """In place of `launch_members`, which starts a process of several seconds for each training."""
-    for config in configs:
-        fit(config, load_competition(config.data, **config.data_options))
+    return [fit(config, load_competition(config.data, **config.data_options)) for config in configs]

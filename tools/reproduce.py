@@ -19,7 +19,7 @@ import numpy as np
 
 from fer_utils.analysis.ensemble import member_configs, save_ensemble, score_ensemble
 from fer_utils.command_line import exit_status
-from fer_utils.competition import Competition, copies_of
+from fer_utils.competition import Competition, DataError, copies_of
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
 from fer_utils.files import resolve_out
@@ -93,7 +93,7 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **parameters: 
     at_once = at_once or plan.at_once
     configs = member_configs(plan.recipe, plan.members, {"out": str(out), "seed": 0, **parameters})
     if configs[0].cv:
-        return _train_folds(replace(configs[0], out=str(out)), at_once)
+        return _train_folds(name, replace(configs[0], out=str(out)), at_once)
     failure: TrainingError | None = None
     try:
         launch_members(configs, per_device=at_once)
@@ -118,11 +118,17 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **parameters: 
     return folder
 
 
-def _train_folds(config: Config, at_once: int) -> Path:
-    """Train the folds, and copy their submissions to where the members of other references have theirs."""
+def _train_folds(name: str, config: Config, at_once: int) -> Path:
+    """Train the folds on the data of the committed ones; their submissions lie where those of members do."""
     if choose_device(config.device).type == "cpu":
         config = replace(config, n_devices=str(at_once))
-    run = launch_folds(config, load_competition(config.data, **config.data_options))
+    competition = load_competition(config.data, **config.data_options)
+    committed = RunFolder(FOLDER / name).record()
+    if committed and committed["fingerprint"] != competition.fingerprint:
+        raise DataError(
+            f"{config.data!r} holds other data than {name} was made from: set data to where those are"
+        )
+    run = launch_folds(config, competition)
     for k, fold in enumerate(run.folds):
         if fold.folder.submission.exists():
             shutil.copyfile(fold.folder.submission, run.out / f"submission_fold{k}.csv")
@@ -214,7 +220,8 @@ def repeat_or_score(options: argparse.Namespace) -> None:
                 "--out FOLDER repeats it, --score scores it"
             )
         raise unknown_reference(name, list(PLANS))
-    if RunFolder(FOLDER / name).has_results and "cv" not in RunFolder(FOLDER / name).metrics():
+    committed = RunFolder(FOLDER / name)
+    if committed.has_results and not committed.lacks_networks:  # is this the data it was made from?
         load_reference(name).runs[0].load_data(data)
     parameters = {"data": data, "device": options.device, "max_hours": options.minutes / 60}
     out = options.out or f"outputs/reproduced/{name}"

@@ -47,7 +47,7 @@ def runs(folder: str | Path = "outputs") -> pd.DataFrame:
     table = pd.DataFrame(rows).reindex(columns=[*TEXTS, *NUMBERS, *SCORES]).fillna(dict.fromkeys(TEXTS, ""))
     for name in (*NUMBERS, *SCORES):
         table[name] = pd.to_numeric(table[name])
-    whole = table.run[table.changed.str.contains(r"\bcv \d") & table.state.isin(["finished", "stale"])]
+    whole = table.run[(table.kind == "run") & table.state.isin(["finished", "stale"])]
     table = table[~table.run.str.extract(r"(.+)/fold\d+$")[0].isin(whole)].copy()
     table["group"] = table.changed.where((table.kind == "run") & (table.changed != ""), table.run)
     return _with_means(table)
@@ -106,6 +106,8 @@ def _of_run(folder: RunFolder, record: dict, metrics: dict, times: dict[Path, fl
         return row | {"state": "unfinished", "note": "it is training, or the same command resumes it"}
     if folder.checkpoint.exists or training.get("out_of_time"):
         return row | {"state": "out of time", "note": "the same command resumes it"}
+    if folder.lacks_networks:
+        return row | {"state": "finished", "note": "its networks are not here"}
     if missing := folder.missing():
         return row | {"state": "damaged", "note": f"{', '.join(missing)} is missing"}
     places = [place for place in (config.data, config.label_fixes) if place not in ("auto", "demo", "none")]

@@ -52,6 +52,11 @@ class RunFolder:
         return (self.path / "metrics.json").is_file()
 
     @property
+    def lacks_networks(self) -> bool:
+        """Whether it has the results of a `cv` without its folds, as a committed one may."""
+        return self.has_results and "cv" in self.metrics() and not (self.path / "fold0").is_dir()
+
+    @property
     def is_finished(self) -> bool:
         """Whether it has the results of a run that reached its end, which then removed its checkpoint."""
         return not self.missing() and not self.checkpoint.exists

@@ -51,7 +51,7 @@ def load_reference(name: str) -> Reference:
         raise unknown_reference(name, known)
     folder = RunFolder(FOLDER / name)
     if folder.record() is not None:
-        if "cv" in folder.metrics() and not (folder.path / "fold0").is_dir():
+        if folder.lacks_networks:
             raise ConfigError(
                 f"{name} holds results without its networks: make reproduce RUN={name} trains them"
             )

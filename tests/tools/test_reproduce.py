@@ -8,7 +8,7 @@ import pytest
 from conftest import fit_members
 from PIL import Image
 
-from fer_utils import fit, load_competition
+from fer_utils import runs
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.learning.predict_photos import picture_files
@@ -20,10 +20,6 @@ from tools import reproduce as reference
 from tools.reproduce import Plan
 
 TINY = "image_size: 20, model: small, width: 0.125, epochs: 1, batch_size: 30, precision: fp32"
-
-
-def fit_one(config):
-    return fit(config, load_competition(config.data, **config.data_options))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +144,7 @@ def test_folds_are_a_reference_without_members(tiny_folder, tmp_path, monkeypatc
     monkeypatch.setitem(reference.PLANS, "folds", Plan(recipe, members=1, at_once=2))
     monkeypatch.setattr(references, "FOLDER", tmp_path)
     monkeypatch.setattr(reference, "FOLDER", tmp_path)
-    monkeypatch.setattr(launch, "launch_members", lambda configs, at_once: [*map(fit_one, configs)])
+    monkeypatch.setattr(launch, "launch_members", fit_members)
     command = ["folds", "--data", str(tiny_folder), "--device", "cpu", "--out", str(tmp_path / "out")]
     assert reference.main(command) == 0
     out = tmp_path / "out"
@@ -162,6 +158,14 @@ def test_folds_are_a_reference_without_members(tiny_folder, tmp_path, monkeypatc
     assert reference.main(command) == 0
     printed = capfd.readouterr().out
     assert printed.count("out of fold, ") == 2 and "nothing to do" in printed
+    (row,) = runs(tmp_path / "folds").itertuples()
+    assert (row.state, row.note) == ("finished", "its networks are not here")
+    shutil.copytree(tiny_folder, tmp_path / "other")
+    table = next(path for path in (tmp_path / "other").iterdir() if "train" in path.name)
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    again = ["folds", "--data", str(tmp_path / "other"), "--device", "cpu", "--out", str(tmp_path / "again")]
+    assert reference.main(again) == 1 and not (tmp_path / "again").exists()
+    assert "holds other data than folds" in capfd.readouterr().err
 
 
 def test_every_plan_names_knobs_that_exist():
