@@ -13,7 +13,8 @@ from conftest import tiny_competition
 from fer_utils import Config, ConfigError, TrainingError, fit, launch, launch_members, load_competition
 from fer_utils.files import REPOSITORY, write_json
 from fer_utils.run import launch as launcher
-from fer_utils.run.processes import _crash
+from fer_utils.run import train
+from fer_utils.run.processes import _crash, _message
 
 KNOBS = {
     "image_size": 20, "width": 0.25, "epochs": 3, "batch_size": 27, "precision": "fp32", "device": "cpu",
@@ -97,13 +98,27 @@ def test_the_run_on_two_devices_is_known_again(folder, competition, tmp_path, ca
     assert "finished: nothing to do" in capsys.readouterr().out
 
 
-def test_an_error_that_speaks_for_itself_comes_without_the_traceback_of_its_process(folder, tmp_path):
-    """Other data than the files hold are refused by the processes, which read them anew."""
-    other = tiny_competition()
-    with pytest.raises(
-        TrainingError, match="^DataError: .* other images or labels than those given to launch"
-    ):
-        launch(config_of(folder, tmp_path, n_devices="2"), other)
+def test_other_data_than_launch_was_given_are_refused_without_a_traceback(
+    folder, competition, tmp_path, monkeypatch
+):
+    """What the processes of a launch do, in this one: the flow above starts real ones."""
+    config = config_of(folder, tmp_path / "run", n_devices="2")
+    given, error = [], tmp_path / "0" / "error.json"
+    error.parent.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(launcher.Processes, "run", lambda self, config, variables, n: given.append(variables))
+        patch.setattr(launcher, "load_run", lambda out: out)
+        launch(config, tiny_competition())
+    assert given[0]["FER_FINGERPRINT"] != competition.fingerprint
+    monkeypatch.setenv("FER_FINGERPRINT", given[0]["FER_FINGERPRINT"])
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(error))
+    (tmp_path / "stderr.txt").write_text("pages of torchrun's own words")
+    assert train.main([str(write_json(tmp_path / "config.json", config.to_dict()))]) == 1
+    message = _message(tmp_path, 1)
+    assert (
+        message.startswith("DataError: ") and "other images or labels than those given to launch" in message
+    )
+    assert "\n" not in message
 
 
 def test_members_side_by_side_are_those_trained_alone(folder, competition, tmp_path, capfd):
