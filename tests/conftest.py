@@ -7,17 +7,15 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 import tests  # noqa: F401, I001 (IPython 7 puts a package of its own with this name on the path later)
 from fer_utils.competition import Competition, Split, SubmissionFormat
-from fer_utils.data.load import load_competition
-from fer_utils.run.train import fit
 
 matplotlib.use("Agg")
 os.environ["FER_CACHE"] = "off"  # test_cache.py gives each test one of its own
-# Networks this small run faster on one thread, and several test processes may share two cores.
-torch.set_num_threads(1)
+# Networks this small run faster on one thread, and several test processes may share two cores. Said before
+# torch is imported, by the tests: pytest-xdist's own process needs this file too, and waits for its imports.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def tiny_split(n: int, n_classes: int, size: int, seed: int, labelled: bool = True) -> Split:
@@ -70,5 +68,8 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 def fit_members(configs, per_device: int = 1) -> None:
     """In place of `launch_members`, which starts a process of several seconds for each training."""
+    from fer_utils.data.load import load_competition
+    from fer_utils.run.train import fit
+
     for config in configs:
         fit(config, load_competition(config.data, **config.data_options))

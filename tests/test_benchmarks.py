@@ -16,6 +16,8 @@ from benchmarks.timing import Row, Settings, take_turns
 from fer_utils import Config, ConfigError, DataError
 from fer_utils.config import PRESETS
 
+pytestmark = pytest.mark.once
+
 CPU = torch.device("cpu")
 
 

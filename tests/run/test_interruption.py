@@ -66,6 +66,7 @@ def test_a_block_that_lasts_too_long_is_given_up(monkeypatch):
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.once
 def test_sigterm_does_not_wait_for_a_call_that_python_cannot_leave():
     code = """if True:
         import hashlib, os, signal, threading
@@ -211,7 +212,9 @@ def go_on(folder, out):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, -15, marks=pytest.mark.once)]
+)
 def test_a_process_told_to_stop_ends_soon_and_goes_on_later(number, status, tiny_folder, tmp_path, capsys):
     process = start(tiny_folder, tmp_path / "run", epochs=5000)
     wait_for(process, "epoch   3/")

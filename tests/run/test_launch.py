@@ -121,6 +121,7 @@ def test_other_data_than_launch_was_given_are_refused_without_a_traceback(
     assert "\n" not in message
 
 
+@pytest.mark.once
 def test_members_side_by_side_are_those_trained_alone(folder, competition, tmp_path, capfd):
     members = [config_of(folder, tmp_path / f"seed{s}", seed=s, epochs=1) for s in range(2)]
     runs = launch_members(members, n_devices=2)
@@ -130,6 +131,7 @@ def test_members_side_by_side_are_those_trained_alone(folder, competition, tmp_p
         assert np.allclose(run.saved_probs(), alone.saved_probs(), atol=1e-5)
 
 
+@pytest.mark.once
 def test_interrupted_members_end_and_the_next_do_not_begin(folder, tmp_path, monkeypatch):
     def interrupt(started):
         while not (tmp_path / "first" / "config.json").exists():  # it is training

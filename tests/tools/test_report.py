@@ -20,6 +20,8 @@ from tools.report import main, write_report
 from tools.report_ensemble import facts, load_ensemble
 from tools.report_figures import LEAST_CONTRAST, PAPER, contrast, figure, readable
 
+pytestmark = pytest.mark.once
+
 
 class Page(HTMLParser):
     """Tags with their attributes, and the words between them."""

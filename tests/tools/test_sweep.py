@@ -14,6 +14,8 @@ from fer_utils.run import launch as launcher
 from tools import sweep
 from tools.sweep import read_sweep, sweep_rows, sweep_table
 
+pytestmark = pytest.mark.once
+
 TINY = {"image_size": 20, "width": 0.125, "epochs": 1, "batch_size": 30, "device": "cpu", "precision": "fp32"}
 
 SWEEPS = REPOSITORY / "outputs" / "reference" / "sweeps"
