@@ -10,6 +10,7 @@ import pytest
 
 import tests  # noqa: F401, I001 (IPython 7 puts a package of its own with this name on the path later)
 from fer_utils.competition import Competition, Split, SubmissionFormat
+from fer_utils.files import REPOSITORY
 
 matplotlib.use("Agg")
 os.environ["FER_CACHE"] = "off"  # test_cache.py gives each test one of its own
@@ -64,6 +65,22 @@ def tiny_folder(tmp_path_factory) -> Path:
     test.to_csv(folder / "test.csv", index=False)
     pd.DataFrame({"id": range(12), "emotion": 0}).to_csv(folder / "sample_submission.csv", index=False)
     return folder
+
+
+# A module that Python imports at start: few demo faces are drawn, and runs are written below FOLDER.
+SMALL_DEMO = """import pathlib
+from fer_utils import files
+from fer_utils.demo import dataset
+files.REPOSITORY = pathlib.Path("FOLDER")
+whole = dataset.make_demo
+dataset.make_demo = lambda **options: whole(700, 200, 100, **options)
+"""
+
+
+def at_start(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the Python processes that a test starts import `code` first."""
+    (folder / "sitecustomize.py").write_text(code.replace("FOLDER", str(folder)))
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{REPOSITORY}")
 
 
 def fit_members(configs, per_device: int = 1) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from conftest import SMALL_DEMO, at_start
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
@@ -55,26 +56,13 @@ def competition_folder(tmp_path_factory):
     return folder
 
 
-# Modules that Python imports at start: few demo faces are drawn, and runs are written below FOLDER; ...
-SMALL_DEMO = """import pathlib
-from fer_utils import files
-from fer_utils.demo import dataset
-files.REPOSITORY = pathlib.Path("FOLDER")
-whole = dataset.make_demo
-dataset.make_demo = lambda **options: whole(700, 200, 100, **options)
-"""
-# ... and several runs are trained in the kernel itself.
+# A module that Python imports at start: several runs are trained in the kernel itself.
 NO_PROCESSES = """from fer_utils.data.load import load_competition
 from fer_utils.run import launch
 def here(configs, *_):
     return [launch.fit(c, load_competition(c.data, **c.data_options)) for c in configs]
 launch.launch_members = here
 """
-
-
-def at_start(code, folder, monkeypatch):
-    (folder / "sitecustomize.py").write_text(code.replace("FOLDER", str(folder)))
-    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{REPOSITORY}")
 
 
 def execute(name: str, saved: Path, cwd: Path, /, **parameters):
