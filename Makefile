@@ -19,20 +19,6 @@ PIP    := -m pip --quiet --disable-pip-version-check install
 LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-package fer-utils --custom-compile-command "make lock" $(ARGS)
 
-# With Kaggle's versions these would only repeat `make test`: what never runs there, half of the random layouts, and
-# what the standard library alone decides. That is the exit status of commands, the list of claims, the check of
-# parameters (tests/test_notebook.py runs it there without a kernel), and which of several processes go on when one
-# fails or time is over (other tests of test_launch.py and test_limits.py start processes there).
-NOT_RUN_ON_KAGGLE = $(addprefix --ignore=tests/,test_benchmarks.py test_browser.py test_claims.py \
-	test_command_line.py test_readme.py test_structure.py \
-	tools/test_gpu.py tools/test_predict.py tools/test_report.py tools/test_reproduce.py tools/test_runs.py tools/test_sweep.py) \
-	$(addprefix --deselect tests/,\
-	"data/test_composer.py::test_random_layouts_are_read_right_or_refused[fresh]" \
-	test_notebooks.py::test_a_wrong_parameter_stops_before_any_work \
-	test_notebooks.py::test_folds_and_a_metric_and_the_average_of_what_was_validated_on_different_pictures \
-	run/test_launch.py::test_a_failing_member_is_named_and_the_others_end \
-	run/test_launch.py::test_interrupted_members_end_and_the_next_do_not_begin \
-	run/test_limits.py::test_members_without_time_are_left_out)
 # What Kaggle's image lacks, and what comes with it alone.
 NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor playwright greenlet)
 
@@ -115,8 +101,9 @@ test: $(READY)
 test-long: $(READY)
 	$(BIN)/python -m tests.long $(ARGS)
 
+# Tests marked `once` would only repeat `make test`.
 test-kaggle: $(KAGGLE)
-	$(PYTEST) $(NOT_RUN_ON_KAGGLE)
+	$(PYTEST) -m "not once"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -7,18 +7,16 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 import tests  # noqa: F401, I001 (IPython 7 puts a package of its own with this name on the path later)
 from fer_utils.competition import Competition, Split, SubmissionFormat
-from fer_utils.data.load import load_competition
-from fer_utils.run.finished_run import Run
-from fer_utils.run.train import fit
+from fer_utils.files import REPOSITORY
 
 matplotlib.use("Agg")
 os.environ["FER_CACHE"] = "off"  # test_cache.py gives each test one of its own
-# Networks this small run faster on one thread, and several test processes may share two cores.
-torch.set_num_threads(1)
+# Networks this small run faster on one thread, and several test processes may share two cores. Said before
+# torch is imported, by the tests: pytest-xdist's own process needs this file too, and waits for its imports.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def tiny_split(n: int, n_classes: int, size: int, seed: int, labelled: bool = True) -> Split:
@@ -69,6 +67,25 @@ def tiny_folder(tmp_path_factory) -> Path:
     return folder
 
 
-def fit_members(configs, per_device: int = 1) -> list[Run]:
+# A module that Python imports at start: few demo faces are drawn, and runs are written below FOLDER.
+SMALL_DEMO = """import pathlib
+from fer_utils import files
+from fer_utils.demo import dataset
+files.REPOSITORY = pathlib.Path("FOLDER")
+whole = dataset.make_demo
+dataset.make_demo = lambda **options: whole(700, 200, 100, **options)
+"""
+
+
+def at_start(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the Python processes that a test starts import `code` first."""
+    (folder / "sitecustomize.py").write_text(code.replace("FOLDER", str(folder)))
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{REPOSITORY}")
+
+
+def fit_members(configs, per_device: int = 1) -> list:
     """In place of `launch_members`, which starts a process of several seconds for each training."""
+    from fer_utils.data.load import load_competition
+    from fer_utils.run.train import fit
+
     return [fit(config, load_competition(config.data, **config.data_options)) for config in configs]

@@ -20,6 +20,8 @@ from fer_utils import Config, ConfigError, DataError
 from fer_utils.config import PRESETS
 from fer_utils.files import REPOSITORY
 
+pytestmark = pytest.mark.once
+
 CPU = torch.device("cpu")
 
 

@@ -25,6 +25,8 @@ from papermill.parameterize import parameterize_notebook
 from fer_utils import Config, fit, load_competition
 from fer_utils.files import REPOSITORY
 
+pytestmark = pytest.mark.once
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
          "--disable-background-networking", "--disable-sync"]  # fmt: skip

@@ -9,6 +9,8 @@ import pytest
 
 from fer_utils.files import REPOSITORY
 
+pytestmark = pytest.mark.once
+
 TABLE = (REPOSITORY / "tests" / "claims.md").read_text(encoding="utf-8")
 SECTIONS = {  # the cells of each row below the head of a section's table
     section.splitlines()[0].strip(): [

@@ -10,6 +10,8 @@ from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.interruption import Interrupted
 from fer_utils.run.limits import OutOfTime
 
+pytestmark = pytest.mark.once
+
 
 def failing(error):
     def work():

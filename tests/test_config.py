@@ -12,6 +12,8 @@ import pytest
 from fer_utils.config import PRESETS, Config, ConfigError, check_names, checked_value
 from fer_utils.data.load import load_competition
 
+pytestmark = pytest.mark.once
+
 FIELDS = dataclasses.fields(Config)
 NUMBERS = [field for field in FIELDS if type(field.default) in (int, float)]
 

@@ -18,6 +18,8 @@ from fer_utils.data.files import archives
 from fer_utils.data.files.archives import opened
 from fer_utils.files import OutputError, atomic_write, find_path, locked, write_json, write_text
 
+pytestmark = pytest.mark.once
+
 
 def test_atomic_write_makes_the_folder_and_keeps_the_suffix(tmp_path):
     path = tmp_path / "new" / "array.npz"

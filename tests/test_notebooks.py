@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from conftest import SMALL_DEMO, at_start
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
@@ -55,19 +56,13 @@ def competition_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def small_demo(tmp_path, monkeypatch):
-    """Kernels draw few demo faces and write runs below `tmp_path`: a module that Python imports at start
-    makes it so."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import pathlib\n"
-        "from fer_utils import files\n"
-        "from fer_utils.demo import dataset\n"
-        f"files.REPOSITORY = pathlib.Path({str(tmp_path)!r})\n"
-        "whole = dataset.make_demo\n"
-        "dataset.make_demo = lambda **options: whole(700, 200, 100, **options)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
+# A module that Python imports at start: several runs are trained in the kernel itself.
+NO_PROCESSES = """from fer_utils.data.load import load_competition
+from fer_utils.run import launch
+def here(configs, *_):
+    return [launch.fit(c, load_competition(c.data, **c.data_options)) for c in configs]
+launch.launch_members = here
+"""
 
 
 def execute(name: str, saved: Path, cwd: Path, /, **parameters):
@@ -196,9 +191,11 @@ def test_training_by_two_processes_on_a_competition_from_another_directory(
     assert page.index(f"Valid accuracy {100 * accuracy:.1f} %") < page.index('id="Parameters"')
 
 
+@pytest.mark.once
 def test_folds_and_a_metric_and_the_average_of_what_was_validated_on_different_pictures(
-    competition_folder, tmp_path
+    competition_folder, tmp_path, monkeypatch
 ):
+    at_start(NO_PROCESSES, tmp_path, monkeypatch)  # the test above starts some from a notebook
     out = tmp_path / "run"
     text = printed(
         execute("03_training", tmp_path / "03.ipynb", tmp_path, data=str(competition_folder), out=str(out),
@@ -215,23 +212,27 @@ def test_folds_and_a_metric_and_the_average_of_what_was_validated_on_different_p
     assert same[0] == same[1]
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters", "message"),
-    [
-        ("03_training", {"data": "demo", "lerning_rate": 0.1}, "did you mean 'learning_rate'"),
-        ("04_error_analysis", {"owt": "x"}, "did you mean 'out'"),
-    ],
-)
-def test_a_wrong_parameter_stops_before_any_work(name, parameters, message, tmp_path):
-    with pytest.raises((PapermillExecutionError, DeadKernelError), match=message):
-        execute(name, tmp_path / "out.ipynb", tmp_path, **parameters)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_parameters_are_checked_first(path):
+    """And test_notebook.py sees what the check refuses."""
+    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    (at,) = (k for k, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", []))
+    assert "read_parameters(globals())" in code[at + 1].source.splitlines()[0] and at <= 2
+    assert all(" = display(Markdown(" in cell.source.splitlines()[0] for cell in code[1:at])
+
+
+@pytest.mark.once
+def test_a_wrong_parameter_stops_before_any_work(tmp_path):
+    with pytest.raises((PapermillExecutionError, DeadKernelError), match="did you mean 'out'"):
+        execute("04_error_analysis", tmp_path / "out.ipynb", tmp_path, owt="x")
     cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     done = [cell for cell in cells if cell.cell_type == "code" and cell.execution_count is not None]
     assert len(done) <= 5  # papermill's banner, imports, parameters, injected parameters and the check
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name[:2] in ("01", "02")])
-def test_exploring_notebooks_run_on_demo_data(name, small_demo, tmp_path):
+def test_exploring_notebooks_run_on_demo_data(name, tmp_path, monkeypatch):
+    at_start(SMALL_DEMO, tmp_path, monkeypatch)
     execute(name, tmp_path / "out.ipynb", tmp_path, data="demo", out=str(tmp_path / "figures"))
     assert list((tmp_path / "figures").rglob("*.png"))
 
@@ -250,8 +251,8 @@ def two_runs(competition_folder, tmp_path_factory):
 
 
 def test_error_analysis_of_a_run(two_runs, tmp_path):
-    """With its small trainings as small as can be, and without them."""
-    out, other = str(two_runs / "seed0"), str(two_runs / "seed1")
+    """With its small trainings as small as can be."""
+    out = str(two_runs / "seed0")
     small = {"folds": 2, "study_epochs": 1, "study_width": 0.125, "study_seeds": 1}
     executed = execute("04_error_analysis", tmp_path / "04.ipynb", tmp_path, out=out, **small)
     text = printed(executed)
@@ -264,14 +265,19 @@ def test_error_analysis_of_a_run(two_runs, tmp_path):
     assert ("faces_doubtful_labels" in figures) == installed
     assert ("cleanlab is not installed" in text) == (not installed)
     assert (two_runs / "seed0" / "label_fixes.csv").is_file() == installed
-    bare = execute("04_error_analysis", tmp_path / "bare.ipynb", tmp_path, out=other, studies=False)
+
+
+@pytest.mark.once
+def test_error_analysis_without_small_trainings(two_runs, tmp_path):
+    out = str(two_runs / "seed1")
+    bare = execute("04_error_analysis", tmp_path / "bare.ipynb", tmp_path, out=out, studies=False)
     check_outputs_are_for_people(bare)
     assert "Nothing was measured, so nothing is advised" in printed(bare)
     assert not (two_runs / "seed1" / "studies").exists()
 
 
 def test_error_details_of_a_run(two_runs, tmp_path):
-    """With another seed to compare with, and without."""
+    """With another seed to compare with."""
     out, other = str(two_runs / "seed0"), str(two_runs / "seed1")
     executed = execute("04b_error_details", tmp_path / "04b.ipynb", tmp_path, out=out, compare=other)
     text = printed(executed)
@@ -282,23 +288,12 @@ def test_error_details_of_a_run(two_runs, tmp_path):
     installed = importlib.util.find_spec("captum") is not None
     assert ("faces_mean_gradcam" in figures) == installed
     assert ("captum is not installed" in text) == (not installed)
-    bare = execute("04b_error_details", tmp_path / "bare.ipynb", tmp_path, out=other)
+
+
+@pytest.mark.once
+def test_error_details_without_a_run_to_compare(two_runs, tmp_path):
+    bare = execute("04b_error_details", tmp_path / "bare.ipynb", tmp_path, out=str(two_runs / "seed1"))
     assert "nothing to compare with" in printed(bare)
-
-
-def test_ensemble_of_two_runs(two_runs, tmp_path):
-    executed = execute(
-        "05_ensemble",
-        tmp_path / "05.ipynb",
-        tmp_path,
-        runs=str(two_runs / "seed*"),
-        out=str(tmp_path / "both"),
-    )
-    assert "exact McNemar p" in printed(executed)
-    assert len((tmp_path / "both" / "submission.csv").read_text().splitlines()) == 61
-    with np.load(tmp_path / "both" / "valid.npz") as arrays:
-        assert np.allclose(arrays["probs_views"].sum(1), 1, atol=1e-4)
-    assert json.loads((tmp_path / "both" / "metrics.json").read_text())["members"]
 
 
 def test_a_fresh_clone_gets_a_demo_run_to_look_into(tmp_path, monkeypatch):
@@ -312,9 +307,15 @@ def test_a_fresh_clone_gets_a_demo_run_to_look_into(tmp_path, monkeypatch):
     assert load_run(tmp_path / "run").metrics == run.metrics
 
 
-def test_a_fresh_clone_runs_the_ensemble_as_it_is(small_demo, tmp_path):
-    executed = execute("05_ensemble", tmp_path / "05.ipynb", tmp_path, out=str(tmp_path / "ensemble"))
-    assert "ensemble of" in printed(executed)
+def test_a_fresh_clone_runs_the_ensemble_as_it_is(tmp_path, monkeypatch):
+    at_start(SMALL_DEMO, tmp_path, monkeypatch)
+    out = tmp_path / "ensemble"
+    text = printed(execute("05_ensemble", tmp_path / "05.ipynb", tmp_path, out=str(out)))
+    assert "ensemble of" in text and "exact McNemar p" in text
+    assert len((out / "submission.csv").read_text().splitlines()) == 101
+    with np.load(out / "valid.npz") as arrays:
+        assert np.allclose(arrays["probs_views"].sum(1), 1, atol=1e-4)
+    assert json.loads((out / "metrics.json").read_text())["members"]
 
 
 def imports_of(notebook):

@@ -29,6 +29,8 @@ from fer_utils.run.reference import load_reference
 from tools import kaggle_notebook
 from tools.sweep import read_sweep, sweep_table
 
+pytestmark = pytest.mark.once
+
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 REFERENCE = REPOSITORY / "outputs" / "reference"

@@ -8,6 +8,8 @@ import pytest
 
 from fer_utils.files import REPOSITORY
 
+pytestmark = pytest.mark.once
+
 # The ground floor first; files of one floor may import each other, without circles.
 FLOORS = (
     {

@@ -36,12 +36,14 @@ def find_form(path: Path, chosen: set[str]) -> tuple[list[str], bool, str, str, 
     first_line = next((line for line in lines if line.strip()), "")
     separator = _separator(first_line)
     options = {"sep": separator, "encoding": encoding, "encoding_errors": "replace", "header": None}
-    options |= {"dtype": str, "na_filter": False, "skipinitialspace": True}  # a.png, "happy"
+    options |= {"dtype": object, "na_filter": False, "skipinitialspace": True}  # a.png, "happy"
     names = pd.read_csv(path, nrows=1, **options).iloc[0].str.strip().tolist()
     try:
         options |= {"names": range(len(names)), "index_col": False, "on_bad_lines": "skip"}
         head = pd.read_csv(path, nrows=HEAD_ROWS, skiprows=1, **options).fillna("")
-        head = head.map(str.strip).astype(object)
+        # Not column by column: there may be one for each of thousands of pixels.
+        rows = [list(map(str.strip, row)) for row in head.to_numpy(object).tolist()]
+        head = pd.DataFrame(rows, columns=head.columns, dtype=object)
     except (pd.errors.EmptyDataError, pd.errors.ParserError):  # reported when all rows are read
         head = pd.DataFrame(columns=range(len(names)))
     if chosen & set(map(normal, names)) or _is_header(names, head):

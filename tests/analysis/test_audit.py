@@ -131,6 +131,7 @@ def test_with_few_pictures_light_is_not_measurable(n):
     assert "safe" not in text and "separates" not in text
 
 
+@pytest.mark.once
 def test_noise_seldom_names_a_class():
     assert sum("separates" in lit([0, 0, 0], 60, seed)[1] for seed in range(40)) <= 2
 

@@ -11,6 +11,8 @@ from fer_utils import ConfigError, DataError
 from fer_utils.analysis.leaderboard import leaderboard_in_words, read_scores, standing, store_score
 from fer_utils.learning.metrics import wilson_interval
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def folder(tmp_path):

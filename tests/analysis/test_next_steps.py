@@ -23,6 +23,8 @@ from fer_utils.figures import plots as figures
 from fer_utils.figures import style
 from fer_utils.files import REPOSITORY
 
+pytestmark = pytest.mark.once
+
 N = 1000
 LABELS = np.arange(N) % 4
 

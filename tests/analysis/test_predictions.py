@@ -98,6 +98,7 @@ def test_calibrated_log_loss_does_not_depend_on_confidence():
     assert np.ptp(losses) < 1e-4
 
 
+@pytest.mark.once
 def test_cross_fitting_does_not_reward_luck():
     # Members that guess: the chosen one looks good on the pictures that chose it, not on the others.
     rng = np.random.default_rng(0)

@@ -208,6 +208,7 @@ def test_what_was_kept_can_be_changed_without_a_trace(tmp_path):
     assert load_competition(tmp_path / "data").fingerprint == first
 
 
+@pytest.mark.once
 def test_several_at_once_agree(tmp_path, folder):
     flat_test(tmp_path / "data")
     found = []

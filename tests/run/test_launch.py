@@ -13,7 +13,8 @@ from conftest import tiny_competition
 from fer_utils import Config, ConfigError, TrainingError, fit, launch, launch_members, load_competition
 from fer_utils.files import REPOSITORY, write_json
 from fer_utils.run import launch as launcher
-from fer_utils.run.processes import _crash
+from fer_utils.run import train
+from fer_utils.run.processes import _crash, _message
 
 KNOBS = {
     "image_size": 20, "width": 0.25, "epochs": 3, "batch_size": 27, "precision": "fp32", "device": "cpu",
@@ -36,7 +37,30 @@ def config_of(folder, out, **knobs):
     return Config(**(KNOBS | {"data": str(folder), "out": str(out)} | knobs))
 
 
-def test_two_processes_train_as_one_does(folder, competition, tmp_path, capfd):
+# A module that Python imports at start: the second process fails in the middle of the second epoch.
+FAILING = """import os
+if os.environ.get("RANK") == "1":
+    from fer_utils.learning import augment
+    calls, mix = [], augment.mix
+    def broken(*arguments):
+        calls.append(1)
+        if len(calls) == 4: raise RuntimeError("no more electricity")
+        return mix(*arguments)
+    augment.mix = broken
+"""
+# And here the leader alone, that the time is over.
+TIME_IS_OVER = """import os
+if os.environ.get("RANK") == "0":
+    from fer_utils.run.limits import TimeLimit
+    TimeLimit.is_over = lambda self, learner: learner.epoch == 2 and learner.step == 1
+"""
+
+
+def test_two_processes_train_as_one_does_and_go_on_to_the_same_bytes(
+    folder, competition, tmp_path, monkeypatch, capfd
+):
+    """In one test, for each start of two processes takes ten seconds: an undisturbed training, and one that
+    fails, is stopped by the time, and goes on."""
     alone = launch(config_of(folder, tmp_path / "alone", n_devices="1"), competition)
     capfd.readouterr()
     together = launch(config_of(folder, tmp_path / "together", n_devices="2"), competition)
@@ -50,6 +74,23 @@ def test_two_processes_train_as_one_does(folder, competition, tmp_path, capfd):
     assert printed.count("epoch   1/3") == 1  # one writer, one speaker
     assert printed.count("pixel tables") == 0  # the notebook has printed the summary
 
+    config = config_of(folder, tmp_path / "cut", n_devices="2", checkpoint_seconds=0.0)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
+    (tmp_path / "sitecustomize.py").write_text(FAILING)
+    with pytest.raises(TrainingError, match="process 1 failed:(.|\n)*no more electricity"):
+        launch(config, competition)
+    assert not (tmp_path / "cut" / "metrics.json").exists()
+    (tmp_path / "sitecustomize.py").write_text(TIME_IS_OVER)
+    stopped = launch(config, competition)
+    assert "resuming after epoch 1 and step 1 of the next" in capfd.readouterr().out
+    assert stopped.metrics["training"]["out_of_time"] and len(stopped.history) == 2
+    (tmp_path / "sitecustomize.py").unlink()
+    again = launch(config, competition)
+    assert "resuming after epoch 2 and step 1 of the next" in capfd.readouterr().out
+    assert not again.metrics["training"]["out_of_time"]
+    for name in ("model.safetensors", "history.csv", "submission.csv"):
+        assert (again.out / name).read_bytes() == (together.out / name).read_bytes()
+
 
 def test_the_run_on_two_devices_is_known_again(folder, competition, tmp_path, capsys):
     launch(config_of(folder, tmp_path, n_devices="1"), competition)
@@ -57,58 +98,30 @@ def test_the_run_on_two_devices_is_known_again(folder, competition, tmp_path, ca
     assert "finished: nothing to do" in capsys.readouterr().out
 
 
-def test_a_failing_process_fails_the_run_with_its_traceback(folder, competition, tmp_path, monkeypatch):
-    # A module that Python imports at start makes the second process fail in the middle of the first epoch.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\n"
-        "if os.environ.get('RANK') == '1':\n"
-        "    import fer_utils.learning.augment as augment\n"
-        "    def broken(*_): raise RuntimeError('no more electricity')\n"
-        "    augment.mix = broken\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
-    with pytest.raises(TrainingError, match="process 1 failed:(.|\n)*no more electricity"):
-        launch(config_of(folder, tmp_path / "run", n_devices="2"), competition)
-    assert not (tmp_path / "run" / "metrics.json").exists()
-
-
-def test_a_cut_training_of_two_goes_on_to_the_same_bytes(folder, competition, tmp_path, monkeypatch, capfd):
-    """Cut in the middle of an epoch, by a module that Python imports at start."""
-    config = {"n_devices": "2", "epochs": 2, "checkpoint_seconds": 0.0, "batch_size": 8}
-    whole = launch(config_of(folder, tmp_path / "whole", **config), competition)
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\n"
-        "if 'RANK' in os.environ:\n"
-        "    from fer_utils.run.checkpoint import CheckpointFile as File\n"
-        "    save, done = File.save, []\n"
-        "    def save_and_die(self, *arguments):\n"
-        "        save(self, *arguments)\n"
-        "        done.append(1)\n"
-        "        if len(done) == 11: os._exit(1)\n"
-        "    File.save = save_and_die\n"
-    )
+def test_other_data_than_launch_was_given_are_refused_without_a_traceback(
+    folder, competition, tmp_path, monkeypatch
+):
+    """What the processes of a launch do, in this one: the flow above starts real ones."""
+    config = config_of(folder, tmp_path / "run", n_devices="2")
+    given, error = [], tmp_path / "0" / "error.json"
+    error.parent.mkdir()
     with monkeypatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
-        with pytest.raises(TrainingError):
-            launch(config_of(folder, tmp_path / "cut", **config), competition)
-    again = launch(config_of(folder, tmp_path / "cut", **config), competition)
-    assert "resuming after epoch 1 and step 3 of the next" in capfd.readouterr().out
-    for name in ("model.safetensors", "history.csv", "submission.csv"):
-        assert (again.out / name).read_bytes() == (whole.out / name).read_bytes()
+        patch.setattr(launcher.Processes, "run", lambda self, config, variables, n: given.append(variables))
+        patch.setattr(launcher, "load_run", lambda out: out)
+        launch(config, tiny_competition())
+    assert given[0]["FER_FINGERPRINT"] != competition.fingerprint
+    monkeypatch.setenv("FER_FINGERPRINT", given[0]["FER_FINGERPRINT"])
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(error))
+    (tmp_path / "stderr.txt").write_text("pages of torchrun's own words")
+    assert train.main([str(write_json(tmp_path / "config.json", config.to_dict()))]) == 1
+    message = _message(tmp_path, 1)
+    assert (
+        message.startswith("DataError: ") and "other images or labels than those given to launch" in message
+    )
+    assert "\n" not in message
 
 
-def test_what_a_process_says_is_not_buried_in_a_traceback(folder, competition, tmp_path):
-    (tmp_path / "run").write_text("a file in place of the folder")
-    with pytest.raises(TrainingError, match="^OutputError: .* a file stands where a folder should be"):
-        launch(config_of(folder, tmp_path / "run", n_devices="2"), competition)
-
-
-def test_other_data_than_the_files_hold_is_refused(folder, tmp_path):
-    other = tiny_competition()
-    with pytest.raises(TrainingError, match="other images or labels than those given to launch"):
-        launch(config_of(folder, tmp_path, n_devices="2"), other)
-
-
+@pytest.mark.once
 def test_members_side_by_side_are_those_trained_alone(folder, competition, tmp_path, capfd):
     members = [config_of(folder, tmp_path / f"seed{s}", seed=s, epochs=1) for s in range(2)]
     runs = launch_members(members, n_devices=2)
@@ -118,14 +131,7 @@ def test_members_side_by_side_are_those_trained_alone(folder, competition, tmp_p
         assert np.allclose(run.saved_probs(), alone.saved_probs(), atol=1e-5)
 
 
-def test_a_failing_member_is_named_and_the_others_end(folder, tmp_path):
-    bad = config_of(tmp_path / "nothing", tmp_path / "bad", epochs=1)
-    good = config_of(folder, tmp_path / "good", epochs=1)
-    with pytest.raises(TrainingError, match="bad: .*(.|\n)*nothing"):
-        launch_members([bad, good])
-    assert (tmp_path / "good" / "metrics.json").is_file()
-
-
+@pytest.mark.once
 def test_interrupted_members_end_and_the_next_do_not_begin(folder, tmp_path, monkeypatch):
     def interrupt(started):
         while not (tmp_path / "first" / "config.json").exists():  # it is training

@@ -13,6 +13,8 @@ from conftest import fit_members
 from fer_utils import TrainingError, load_competition, load_run, validate_submission
 from tools import gpu, gpu_plan
 
+pytestmark = pytest.mark.once
+
 FAST = gpu_plan.Speed(("large", 0.5), small=0.001, full=0.003, validation=0.01)
 SLOW = gpu_plan.Speed(("large", 1.0), small=0.5, full=1.5, validation=2.0)
 OTHER = gpu_plan.Speed(("small", 0.5), small=0.0005, full=0.001, validation=0.01)

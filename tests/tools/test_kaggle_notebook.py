@@ -81,6 +81,7 @@ def test_the_cells_write_what_the_notebook_runs_byte_for_byte(bundle):
     assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
 
 
+@pytest.mark.once
 def test_what_is_carried_is_closed_under_imports(tmp_path):
     """With these files alone every one of them can be imported; the demo's absence is explained. The ensemble
     is run whole in a sandbox below."""

@@ -12,6 +12,8 @@ from fer_utils.analysis.ensemble import save_ensemble, score_ensemble
 from fer_utils.learning.metrics import evaluate
 from tools.predict import main
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):

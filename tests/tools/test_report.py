@@ -20,6 +20,8 @@ from tools.report import main, write_report
 from tools.report_ensemble import facts, load_ensemble
 from tools.report_figures import LEAST_CONTRAST, PAPER, contrast, figure, readable
 
+pytestmark = pytest.mark.once
+
 
 class Page(HTMLParser):
     """Tags with their attributes, and the words between them."""
@@ -50,6 +52,12 @@ def coarse_figures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report_figures, "DPI", 50)
         yield
+
+
+@pytest.fixture
+def words_alone(monkeypatch):
+    """Figures are made but not drawn, which takes most of the time of a page: it is about the words."""
+    monkeypatch.setattr(report_figures.plots, "png_bytes", lambda fig, dpi: plt.close(fig) or b"no picture")
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +177,7 @@ def test_the_same_run_gives_the_same_bytes(page, run, competition, tmp_path):
     assert write_report(run, competition, tmp_path / "again.html").read_text(encoding="utf-8") == page.text
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_without_data_the_page_says_why(run, page, tmp_path):
     bare = Page(write_report(run, None, tmp_path / "report.html", "name its place with --data."))
     assert "The faces are left out: name its place with --data." in bare.said
@@ -196,6 +205,7 @@ def with_views(run, **changed):
     return dataclasses.replace(run, metrics=run.metrics | {"valid": valid})
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_confused_pairs_need_no_faces(run, tmp_path):
     confusion = 3 * np.eye(4, dtype=int)
     confusion[1, 3], confusion[3, 1], confusion[0, 2] = 3, 4, 1
@@ -207,6 +217,7 @@ def test_confused_pairs_need_no_faces(run, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_a_pair_that_is_confused_both_ways_alike_says_so(run, tmp_path):
     confusion = 3 * np.eye(4, dtype=int)
     confusion[1, 3] = confusion[3, 1] = 2
@@ -214,6 +225,7 @@ def test_a_pair_that_is_confused_both_ways_alike_says_so(run, tmp_path):
     assert "/ neutral 4 100 % both ways alike" in page.said
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_a_run_as_good_as_guessing_or_that_could_not_learn_says_so_loudly(run, page, tmp_path):
     assert "always answering angry 25.0 %" in page.said  # 5 of 20
     better = with_views(run, accuracy=0.9, ci_low=0.7)
@@ -225,6 +237,7 @@ def test_a_run_as_good_as_guessing_or_that_could_not_learn_says_so_loudly(run, p
     assert "Warning: learning_rate 0.0001 is far too low for muon" in said
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_the_test_split_is_told_where_its_labels_are_known(run, page, tmp_path):
     assert "test accuracy" not in page.said
     scores = {key: run.metrics["valid"][key] | {"accuracy": 0.321} for key in ("views", "plain")}
@@ -236,6 +249,7 @@ def test_the_test_split_is_told_where_its_labels_are_known(run, page, tmp_path):
     assert "valid accuracy without copies of training pictures" in said
 
 
+@pytest.mark.usefixtures("words_alone")
 @pytest.mark.parametrize("data, layout", [("demo", "tiny"), ("auto", "demo")])
 def test_demo_and_time_limit_are_said_loudly(run, competition, tmp_path, data, layout):
     better = with_views(run, accuracy=0.9, ci_low=0.7)
@@ -247,6 +261,7 @@ def test_demo_and_time_limit_are_said_loudly(run, competition, tmp_path, data, l
     assert len([tag for tag in page.all("p") if tag.get("class") == "loud"]) == 2
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_a_run_that_lost_patience_says_so_and_a_whole_one_is_not_loud(run, tmp_path):
     run = with_views(run, accuracy=0.9, ci_low=0.7)
     page = Page(write_report(run, None, tmp_path / "whole.html"))
@@ -278,6 +293,7 @@ def test_a_run_without_errors_has_a_page_too(run, competition, tmp_path):
     assert any(image["alt"] == "Confusion matrix; there is no error." for image in page.all("img"))
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_the_command_writes_beside_the_run_or_names_what_is_wrong(tiny_folder, tmp_path, capsys):
     config = Config(
         data=str(tiny_folder), out=str(tmp_path / "run"), model="small", width=0.125, epochs=1, image_size=20
@@ -347,6 +363,7 @@ def test_an_ensemble_has_a_page_of_its_own(ensemble, competition, tmp_path):
     assert "ada" not in page.said.split() and len(page.all("img")) == 4 == len(page.all("source"))
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_the_gain_and_the_agreement_are_those_of_the_members(ensemble, competition, tmp_path):
     gain = ensemble.scores["against_best"]
     for change, words in (
@@ -367,6 +384,7 @@ def test_the_gain_and_the_agreement_are_those_of_the_members(ensemble, competiti
     assert f"seed0 {100 * (answers[0] == answers[1]).mean():.1f} 100.0" in said
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_an_ensemble_without_its_members_says_what_is_not_measurable(ensemble, tmp_path):
     shutil.copytree(ensemble.out, tmp_path / "both")
     alone = load_ensemble(tmp_path / "both")
@@ -381,6 +399,7 @@ def test_an_ensemble_without_its_members_says_what_is_not_measurable(ensemble, t
     assert main([str(tmp_path / "both")]) == 0
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_one_member_has_nobody_to_agree_with(ensemble, tmp_path):
     scores = {**ensemble.scores, "members": ["seed2"], "chosen": [2], "scores": ensemble.scores["scores"][:3]}
     one = dataclasses.replace(ensemble, scores=scores, members=ensemble.members[:1])
@@ -404,23 +423,29 @@ PLACES = """() => [...document.querySelectorAll("section, img")].map(
     e => [e.tagName, e.getBoundingClientRect().left, e.getBoundingClientRect().width])"""
 
 
-@pytest.mark.parametrize("width, columns", [(390, 1), (768, 2), (1200, 3), (1440, 3)])
-def test_it_fits_a_phone_a_tablet_and_a_desk(page, tmp_path, width, columns):
+@pytest.fixture(scope="module")
+def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (Kaggle)")
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         pytest.skip("no Chromium here")
-    (tmp_path / "report.html").write_text(page.text, encoding="utf-8")
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        shown = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark")
-        shown.goto(f"file://{tmp_path}/report.html")
-        places = shown.evaluate(PLACES)
-        assert shown.evaluate("document.documentElement.scrollWidth") == width
-        dark = shown.evaluate("[...document.images].map(image => image.currentSrc)")
-        pages = shown.pdf(format="A4")
-        cut = shown.evaluate(CUT)
+        yield browser
         browser.close()
+
+
+@pytest.mark.parametrize("width, columns", [(390, 1), (768, 2), (1200, 3), (1440, 3)])
+def test_it_fits_a_phone_a_tablet_and_a_desk(browser, page, tmp_path, width, columns):
+    (tmp_path / "report.html").write_text(page.text, encoding="utf-8")
+    shown = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark")
+    shown.goto(f"file://{tmp_path}/report.html")
+    places = shown.evaluate(PLACES)
+    assert shown.evaluate("document.documentElement.scrollWidth") == width
+    dark = shown.evaluate("[...document.images].map(image => image.currentSrc)")
+    pages = shown.pdf(format="A4")
+    cut = shown.evaluate(CUT)
+    shown.close()
     assert len({round(left) for name, left, _ in places if name == "SECTION"}) == columns
     assert cut == 0, "a table is wider than its column"
     # Words of 12 points in a figure of 4 inches: at most the 16 pixels of the page's own text.

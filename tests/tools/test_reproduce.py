@@ -19,6 +19,8 @@ from fer_utils.run.reference import Reference, load_reference
 from tools import reproduce as reference
 from tools.reproduce import Plan
 
+pytestmark = pytest.mark.once
+
 TINY = "image_size: 20, model: small, width: 0.125, epochs: 1, batch_size: 30, precision: fp32"
 
 

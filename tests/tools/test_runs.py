@@ -13,6 +13,8 @@ from tests.analysis.test_all_runs import make_run
 from tools import report_figures
 from tools.runs import main
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def coarse_figures(monkeypatch):

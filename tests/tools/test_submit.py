@@ -9,6 +9,8 @@ from tests.analysis.test_all_runs import make_run
 from tools import submit
 from tools.submit import main
 
+pytestmark = pytest.mark.once
+
 # It keeps what it was sent in sent.json, prints like the client 2.2.5, and answers as answer.json says.
 CLIENT = """#!{python}
 import json, pathlib, sys
