@@ -14,11 +14,12 @@ from conftest import tiny_competition
 
 from benchmarks import __main__ as command
 from benchmarks import fastai_first_submission as first_submission
-from benchmarks import peers, time_to_accuracy, train_peer, training_step
+from benchmarks import peers, people, time_to_accuracy, train_peer, training_step, views
 from benchmarks.timing import Row, Settings, take_turns
 from fer_utils import Config, ConfigError, DataError
 from fer_utils.config import PRESETS
 from fer_utils.files import REPOSITORY
+from fer_utils.learning.predict import view_probs
 
 pytestmark = pytest.mark.once
 
@@ -288,3 +289,36 @@ def test_the_table_next_to_fastai_equals_the_measurement():
         assert first_submission.table(results) in section
     else:
         assert "not measured yet" in section
+
+
+def test_errors_are_sorted_by_what_people_said():
+    votes = np.zeros((4, 10), int)
+    votes[0, 3] = 10  # all gave the label, the network too
+    votes[1, 0], votes[1, 4] = 2, 8  # most gave the network's answer
+    votes[2, 2], votes[2, 5] = 5, 5  # no majority
+    votes[3, 9] = 10  # no face
+    labels, answers = np.array([3, 0, 2, 1]), np.array([3, 4, 5, 6])
+    table = people.by_votes(votes, labels, answers).set_index("people who gave the label")
+    assert table["pictures"].to_dict() == dict(zip(table.index, [1, 1, 0, 1, 0, 1], strict=True))
+    assert table.loc["9 to 10", "accuracy"] == 1 and table.loc["9 to 10", "of all errors"] == 0
+    sides = people.by_side(votes, labels, answers)
+    assert list(sides) == [0, pytest.approx(1 / 3), pytest.approx(1 / 3), pytest.approx(1 / 3)]
+
+
+def test_a_set_of_views_is_chosen_on_the_other_half():
+    labels = np.zeros(400, int)
+    luck = np.random.default_rng(1).random((20, 1, 400, 2))  # of sets that know nothing the best is lucky
+    lucky = (luck.argmax(3) == labels).mean(2).max()
+    fitted = (views.cross_fitted(luck, labels).argmax(2) == labels).mean()
+    assert fitted < lucky - 0.02
+    good = np.concatenate([luck, np.broadcast_to([0.9, 0.1], (1, 1, 400, 2))])
+    assert (views.cross_fitted(good, labels).argmax(2) == labels).all()
+
+
+def test_the_views_of_the_package_are_among_those_compared():
+    images = np.random.default_rng(0).integers(0, 256, (3, 1, 48, 48), dtype=np.uint8)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48 * 48, 7))
+    for name, package in (("`mirror`", "mirror"), (views.BASE, "shift"), ("`zoom`", "zoom")):
+        (moves,) = (moves for key, moves in views.SETS.items() if key.split(":")[0] == name.split(":")[0])
+        ours = np.mean([views.moved_probs(model, images, one) for one in moves], axis=(0, 1))
+        assert np.allclose(ours, view_probs(model, images, package).mean(0), atol=1e-6)

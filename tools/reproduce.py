@@ -93,7 +93,7 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **parameters: 
     at_once = at_once or plan.at_once
     configs = member_configs(plan.recipe, plan.members, {"out": str(out), "seed": 0, **parameters})
     if configs[0].cv:
-        return _train_folds(name, replace(configs[0], out=str(out)), at_once)
+        return _train_folds(replace(configs[0], out=str(out)), at_once)
     failure: TrainingError | None = None
     try:
         launch_members(configs, per_device=at_once)
@@ -118,17 +118,11 @@ def train_reference(name: str, out: str | Path, at_once: int = 0, **parameters: 
     return folder
 
 
-def _train_folds(name: str, config: Config, at_once: int) -> Path:
-    """Train the folds on the data of the committed ones; their submissions lie where those of members do."""
+def _train_folds(config: Config, at_once: int) -> Path:
+    """Train the folds; their submissions are copied to where those of members lie."""
     if choose_device(config.device).type == "cpu":
         config = replace(config, n_devices=str(at_once))
-    competition = load_competition(config.data, **config.data_options)
-    committed = RunFolder(FOLDER / name).record()
-    if committed and committed["fingerprint"] != competition.fingerprint:
-        raise DataError(
-            f"{config.data!r} holds other data than {name} was made from: set data to where those are"
-        )
-    run = launch_folds(config, competition)
+    run = launch_folds(config, load_competition(config.data, **config.data_options))
     for k, fold in enumerate(run.folds):
         if fold.folder.submission.exists():
             shutil.copyfile(fold.folder.submission, run.out / f"submission_fold{k}.csv")
@@ -181,7 +175,7 @@ def compare_with_committed(folder: Path, name: str) -> list[str]:
     lines = []
     for run in map(load_run, sorted(folder.glob("member*"))):
         line = f"{run.out.name}: {describe(run.metrics['valid']['views'])}"
-        if (committed / run.out.name).is_dir():
+        if RunFolder(committed / run.out.name).is_finished:
             other = load_run(committed / run.out.name)
             same = filecmp.cmp(run.folder.weights, other.folder.weights, shallow=False)
             preds, theirs = (part.saved_probs("valid").argmax(1) for part in (run, other))
@@ -220,13 +214,21 @@ def repeat_or_score(options: argparse.Namespace) -> None:
                 "--out FOLDER repeats it, --score scores it"
             )
         raise unknown_reference(name, list(PLANS))
-    committed = RunFolder(FOLDER / name)
-    if committed.has_results and not committed.lacks_networks:  # is this the data it was made from?
-        load_reference(name).runs[0].load_data(data)
+    _check_data(name, data)
     parameters = {"data": data, "device": options.device, "max_hours": options.minutes / 60}
     out = options.out or f"outputs/reproduced/{name}"
     folder = train_reference(name, out, options.at_once, **parameters)
     print("\n".join(compare_with_committed(folder, name)))
+
+
+def _check_data(name: str, data: str) -> None:
+    """Refuse data that are not those the committed reference was made from, if it is committed."""
+    for part in (FOLDER / name, FOLDER / name / "member0"):
+        if (record := RunFolder(part).record()) is not None:
+            options = RunFolder(part).config().data_options
+            if load_competition(data, **options).fingerprint != record["fingerprint"]:
+                raise DataError(f"{data!r} holds other data than {name} was made from: set data to those")
+            return
 
 
 if __name__ == "__main__":

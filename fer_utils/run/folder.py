@@ -53,8 +53,11 @@ class RunFolder:
 
     @property
     def lacks_networks(self) -> bool:
-        """Whether it has the results of a `cv` without its folds, as a committed one may."""
-        return self.has_results and "cv" in self.metrics() and not (self.path / "fold0").is_dir()
+        """Whether it has the results of a run without its networks, as a committed one may: neither weights
+        nor validation probabilities, and of a `cv` no folds."""
+        recorded = self.has_results and self.record() is not None
+        kept = (self.path / name for name in ("model.safetensors", "valid.npz", "fold0"))
+        return recorded and not any(path.exists() for path in kept)
 
     @property
     def is_finished(self) -> bool:

@@ -50,16 +50,15 @@ def load_reference(name: str) -> Reference:
     if name not in known:
         raise unknown_reference(name, known)
     folder = RunFolder(FOLDER / name)
-    if folder.record() is not None:
-        if folder.lacks_networks:
-            raise ConfigError(
-                f"{name} holds results without its networks: make reproduce RUN={name} trains them"
-            )
-        return Reference(folder.path, (load_run(folder.path),))
-    members = folder.metrics().get("members")
-    if not isinstance(members, list) or not members:
-        raise DataError(f"{folder} is damaged: it names no members")
-    return Reference(folder.path, tuple(load_run(folder.path / str(member)) for member in members))
+    parts = [folder]
+    if folder.record() is None:
+        members = folder.metrics().get("members")
+        if not isinstance(members, list) or not members:
+            raise DataError(f"{folder} is damaged: it names no members")
+        parts = [RunFolder(folder.path / str(member)) for member in members]
+    if parts[0].lacks_networks:
+        raise ConfigError(f"{name} holds results without its networks: make reproduce RUN={name} trains them")
+    return Reference(folder.path, tuple(load_run(part.path) for part in parts))
 
 
 def unknown_reference(name: str, known: Sequence[str]) -> ConfigError:

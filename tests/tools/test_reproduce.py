@@ -121,6 +121,30 @@ def test_a_repetition_is_held_against_the_committed_one(folder, tiny_folder, tmp
     assert "ensemble, anew" in out and "ensemble, committed" in out
 
 
+def test_an_average_may_be_committed_without_its_networks(folder, tiny_folder, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(references, "FOLDER", tmp_path)
+    monkeypatch.setattr(reference, "FOLDER", tmp_path)
+    without = shutil.ignore_patterns("*.safetensors", "valid.npz", "test.npz")
+    shutil.copytree(folder, tmp_path / "tiny", ignore=without)
+    shutil.copyfile(folder / "valid.npz", tmp_path / "tiny" / "valid.npz")
+    with pytest.raises(ConfigError, match="without its networks: make reproduce RUN=tiny"):
+        load_reference("tiny")
+    rows = runs(tmp_path / "tiny").set_index("run")
+    assert set(rows.note[["member0", "member1", "member2"]]) == {"its networks are not here"}
+    assert set(rows.state) == {"finished"}
+    monkeypatch.setattr(reference, "launch_members", fit_members)
+    command = ["tiny", "--data", str(tiny_folder), "--device", "cpu", "--out", str(tmp_path / "again")]
+    assert reference.main(command) == 0
+    printed = capfd.readouterr().out
+    assert "same bytes" not in printed and printed.count("ensemble, ") == 2
+    other = next(
+        path for path in shutil.copytree(tiny_folder, tmp_path / "x").iterdir() if "train" in path.name
+    )
+    other.write_text("\n".join(other.read_text().splitlines()[:-1]) + "\n")
+    command[2], command[-1] = str(tmp_path / "x"), str(tmp_path / "third")
+    assert reference.main(command) == 1 and "holds other data than tiny" in capfd.readouterr().err
+
+
 def test_a_repetition_on_other_data_is_refused(folder, tiny_folder, tmp_path, capfd):
     other = tmp_path / "other"
     shutil.copytree(tiny_folder, other)
