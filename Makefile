@@ -54,11 +54,14 @@ $(READY) $(KAGGLE): pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) --require-hashes --only-binary :all: -r $(filter %.lock,$^)
 	$(@D)/bin/python $(PIP) --no-deps --no-build-isolation -e .
+# Its warning that kernels talk over TCP frightens, and all of it stays on this machine.
+	@mkdir -p $(@D)/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > $(@D)/etc/ipython/ipython_kernel_config.py
 	@cp $(filter %.lock,$^) $@
 
 submission: $(READY)
 	@mkdir -p "$(OUT)"
-	$(BIN)/papermill notebooks/03_training.ipynb "$(OUT)/03_training.ipynb" --cwd . --no-progress-bar --log-output \
+	$(BIN)/papermill notebooks/03_training.ipynb "$(OUT)/03_training.ipynb" --cwd . --no-progress-bar \
+		--log-level ERROR --stdout-file - --stderr-file - \
 		-r data "$(DATA)" -r out "$(OUT)" $(ARGS)
 	@echo && $(BIN)/python -c "import sys, fer_utils; fer_utils.print_results(fer_utils.load_run(sys.argv[1]))" "$(OUT)"
 	@echo "the notebook: $(OUT)/03_training.ipynb; next: make report RUN=$(OUT)"

@@ -55,7 +55,8 @@ def command(side: str, python: str, data: str, out: Path, epochs: int) -> list[s
     if side != "ours":
         return [python, str(USER_CODE), data, str(out), str(epochs), *side.split("-")[1:]]
     notebooks = ["notebooks/03_training.ipynb", str(out / "03_training.ipynb"), "--cwd", "."]
-    options = ["--no-progress-bar", "--log-output", "-r", "data", data, "-r", "out", str(out)]
+    options = ["--no-progress-bar", "--log-level", "ERROR", "--stdout-file", "-", "--stderr-file", "-"]
+    options += ["-r", "data", data, "-r", "out", str(out)]
     given = OURS.format(data=data, out=out, epochs=epochs).split('ARGS="')[1].rstrip('"').split()
     return [python, "-m", "papermill", *notebooks, *options, *given]
 
