@@ -211,6 +211,21 @@ def sweep_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + NOTE.format(arms=arms, seeds=SEEDS_TO_TELL)
 
 
+def precision_warning(runs: Mapping[str, list[Run]]) -> list[str]:
+    """A line if not all runs were trained in one precision, since then the arms differ in that too."""
+    used: dict[str, list[str]] = {}
+    for run in (run for some in runs.values() for run in some):
+        used.setdefault(run.folder.record()["environment"]["precision"], []).append(run.out.name)
+    if len(used) < 2:
+        return []
+    few = min(used, key=lambda name: len(used[name]))
+    others = " and ".join(sorted(set(used) - {few}))
+    return [
+        f"WARNING: {', '.join(used[few])} used {few}, the others {others}: set `precision` in base, "
+        "remove these runs and type the command again"
+    ]
+
+
 def main(arguments: list[str]) -> int:
     """Run a sweep from the command line; returns the exit status."""
     parser = options_parser(__doc__)
@@ -231,13 +246,14 @@ def run_sweep(options: argparse.Namespace) -> None:
         pass
     except TrainingError as error:
         failure = error
-    rows = sweep_rows(sweep, finished_runs(sweep, out))
+    runs = finished_runs(sweep, out)
+    rows = sweep_rows(sweep, runs)
     device = choose_device(sweep.config(BASE, sweep.seeds[0], out).device)
     made_with = environment(device, torch.float32) | {"at_once": options.at_once}
     made_with.pop("precision")  # each run decides it, or its config names it
     path = write_json(resolve_out(out) / "results.json", {"rows": rows, "environment": made_with})
     print(sweep_table(rows))
-    print(f"written to {path}")
+    print(*precision_warning(runs), f"written to {path}", sep="\n")
     if failure:
         raise failure
 

@@ -71,15 +71,16 @@ def choose_precision(name: str, model: nn.Module, image_size: int) -> torch.dtyp
 
 
 def _step_seconds(model: nn.Module, image_size: int) -> dict[torch.dtype, float]:
-    """Best of four times of a training step on the CPU, by type, measured alternately."""
+    """Best of four times of a training step on the CPU, by type, measured alternately: seconds of its cores,
+    since by the clock the same run beside others could train in another precision."""
     model = copy.deepcopy(model).train()
     images = blank_images(model, 32, image_size).contiguous(memory_format=torch.channels_last)
     best: dict[torch.dtype, float] = {}
     for dtype in (torch.float32, torch.bfloat16) * 4:
-        start = time.perf_counter()
+        start = time.process_time()
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
             model(images).float().sum().backward()
-        best[dtype] = min(best.get(dtype, math.inf), time.perf_counter() - start)
+        best[dtype] = min(best.get(dtype, math.inf), time.process_time() - start)
     return best
 
 

@@ -63,6 +63,17 @@ def test_the_same_command_only_reads_what_is_finished(swept, capfd):
     assert "| base |" in capfd.readouterr().out
 
 
+def test_arms_in_another_precision_are_named(swept, tmp_path, capfd):
+    out = shutil.copytree(swept[1], tmp_path / "runs")
+    options = [part if part != str(swept[1]) else str(out) for part in swept[0]]
+    config = json.loads((out / "slow-seed1" / "config.json").read_text())
+    config["record"]["environment"]["precision"] = "bfloat16"
+    (out / "slow-seed1" / "config.json").write_text(json.dumps(config))
+    assert sweep.main(options) == 0
+    assert "WARNING: slow-seed1 used bfloat16, the others float32: set `precision`" in capfd.readouterr().out
+    assert sweep.main(swept[0]) == 0 and "WARNING" not in capfd.readouterr().out
+
+
 def test_an_edited_file_does_not_show_old_runs_under_new_knobs(swept, tiny_folder, tmp_path, capfd):
     file = write(tmp_path / "try.yaml", slow={"learning_rate": 1e-5}, long={"epochs": 4})
     results = (swept[1] / "results.json").read_bytes()
