@@ -54,8 +54,8 @@ $(READY) $(KAGGLE): pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) --require-hashes --only-binary :all: -r $(filter %.lock,$^)
 	$(@D)/bin/python $(PIP) --no-deps --no-build-isolation -e .
-# Its warning that kernels talk over TCP frightens, and all of it stays on this machine.
-	@mkdir -p $(@D)/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > $(@D)/etc/ipython/ipython_kernel_config.py
+# A kernel's own lines (it talks over TCP, its socket closed when Ctrl-C stopped it) would hide what a notebook says.
+	@mkdir -p $(@D)/etc/ipython && echo 'c.IPKernelApp.log_level = 50' > $(@D)/etc/ipython/ipython_kernel_config.py
 	@cp $(filter %.lock,$^) $@
 
 submission: $(READY)

@@ -8,6 +8,8 @@ best set of one half of the pictures answers the other half. Prints a table in M
 from __future__ import annotations
 
 import argparse
+import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -86,6 +88,24 @@ def cross_fitted(probs: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.nda
     return answers
 
 
+def with_average_weights(networks: Sequence[nn.Module], images: np.ndarray) -> nn.Module:
+    """A network whose weights are the means of theirs; its batch statistics are those of `images`, uint8
+    [N, C, H, W], in batches of 256."""
+    average = copy.deepcopy(networks[0])
+    states = [network.state_dict() for network in networks]
+    means = {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
+    average.load_state_dict(means)
+    for module in average.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the mean of all batches
+    average.train()
+    with torch.no_grad():
+        for batch in torch.from_numpy(images).split(256):
+            average(to_float(batch))
+    return average
+
+
 def main() -> None:
     """Answer in every view, average, print the table and what choosing gives."""
     parser = argparse.ArgumentParser("python -m benchmarks.views", description=__doc__.split("\n\n")[0])
@@ -93,8 +113,8 @@ def main() -> None:
     parser.add_argument("--run", default="fer2013-cpu", help="a committed result")
     parser.add_argument("--limit", type=int, default=0, help="of the pictures; 0: all")
     options = parser.parse_args()
-    valid = load_competition(options.data).valid
-    images, labels = valid.images, valid.labels
+    competition = load_competition(options.data)
+    images, labels = competition.valid.images, competition.valid.labels
     if options.limit:
         images, labels = images[: options.limit], labels[: options.limit]
     networks = [run.model for run in load_reference(options.run).runs]
@@ -112,6 +132,11 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name, probs in sets.items():
         print(_row(name, probs, sets[BASE], labels), flush=True)
+    alone = moved_probs(with_average_weights(networks, competition.train.images[:2048]), images, PLAIN).mean(
+        0
+    )
+    share = 100 * (alone.argmax(1) == labels).mean()
+    print(f"\nthe weights of these networks averaged, `mirror`: {share:.1f} %")
 
 
 def _row(name: str, probs: np.ndarray, base: np.ndarray, labels: np.ndarray) -> str:

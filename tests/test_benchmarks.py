@@ -19,6 +19,7 @@ from benchmarks.timing import Row, Settings, take_turns
 from fer_utils import Config, ConfigError, DataError
 from fer_utils.config import PRESETS
 from fer_utils.files import REPOSITORY
+from fer_utils.learning.models import create_model
 from fer_utils.learning.predict import view_probs
 
 pytestmark = pytest.mark.once
@@ -313,6 +314,15 @@ def test_a_set_of_views_is_chosen_on_the_other_half():
     assert fitted < lucky - 0.02
     good = np.concatenate([luck, np.broadcast_to([0.9, 0.1], (1, 1, 400, 2))])
     assert (views.cross_fitted(good, labels).argmax(2) == labels).all()
+
+
+def test_weights_of_one_network_average_to_itself():
+    images = np.random.default_rng(0).integers(0, 256, (600, 1, 24, 24), dtype=np.uint8)
+    one, other = (create_model("small", 7, width=0.125) for _ in range(2))
+    same, mixed = (views.with_average_weights(pair, images) for pair in ([one, one], [one, other]))
+    assert torch.equal(same.classifier.weight, one.classifier.weight)
+    assert torch.allclose(mixed.classifier.weight, (one.classifier.weight + other.classifier.weight) / 2)
+    assert not torch.equal(same.features[0][1].running_mean, one.features[0][1].running_mean)
 
 
 def test_the_views_of_the_package_are_among_those_compared():
