@@ -34,7 +34,7 @@ help:
 	@echo "make kaggle ARGS='--user NAME --competition SLUG -p epochs 30'       write notebooks to upload to Kaggle"
 	@echo "make reproduce [RUN=fer2013-cpu DATA=path]                           train a committed result again and compare"
 	@echo "make reproduce ARGS=--score [RUN=... DATA=path]                      score the committed weights, without training"
-	@echo "make sweep FILE=sweep.yaml [DATA=path ARGS='--at-once 2']            compare short runs that differ in one setting"
+	@echo "make sweep FILE=sweep.yaml [DATA=path ARGS='--at-once 2']            compare short runs that differ in one setting (how to write the file: $(BIN)/python -m tools.sweep --help)"
 	@echo "make gpu DATA=path MINUTES=15 [ARGS=--dry-run]                       train the ensemble that fits into the minutes of a GPU"
 	@echo "make bench [ARGS='--quick' or ARGS='--data path time_to_accuracy']   measure the speed"
 	@echo "make test [ARGS='-k NAME']                                           run the tests"

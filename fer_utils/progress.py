@@ -5,6 +5,7 @@ Under papermill every refresh of a bar would be saved in the notebook.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -51,6 +52,9 @@ class Progress:
             return
         accuracy = max(row["valid_accuracy"], row.get("valid_accuracy_average", 0))
         text = f"train loss {row['train_loss']:.3f}  valid accuracy {100 * accuracy:.1f} %"
+        if "valid_metric" in row:  # what chooses the epoch
+            metric = max(row["valid_metric"], row.get("valid_metric_average", -math.inf))
+            text += f"  metric {metric:.3f}"
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update()

@@ -246,6 +246,7 @@ def write_bundles(options: argparse.Namespace) -> None:
         print(write_bundle(bundle, options.folder, options.user, sources).parent)
     if not any(sources.values()):
         print("no --competition and no --dataset: nothing will be mounted, and the notebooks find no data")
+    print(f"next: kaggle kernels push -p {Path(options.folder) / options.name}-training")
 
 
 if __name__ == "__main__":

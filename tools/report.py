@@ -81,6 +81,11 @@ def _warnings(run: Run | Ensemble) -> list[str]:
     if isinstance(run, Ensemble):
         return lines
     training = run.metrics["training"]
+    if run.folds:
+        lines.append(
+            f"Out of fold: each picture is answered by the one of {len(run.folds)} networks that did not "
+            "learn from it. The submission is the average of all, which no labelled picture can measure."
+        )
     if training.get("out_of_time"):
         lines.append(
             f"Stopped by max_hours after {training['epochs']} of {run.config.epochs} epochs: these are the "
@@ -104,7 +109,7 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
         facts += metric_fact(f"{split} ", scores["views"])
         if without := scores["without_copies"]:
             seen = "training pictures" if split == "valid" else "training and validation pictures"
-            what = f"{split} accuracy without copies of {seen}"
+            what = f"{split} accuracy without exact copies of {seen}"
             facts.append((what, percent(without), interval(without)))
     name, guess = commonest(run.metrics["valid"]["views"])
     facts.append((f"always answering {name}", f"{100 * guess:.1f} %", "for comparison"))

@@ -203,12 +203,24 @@ def sweep_table(rows: list[dict[str, Any]]) -> str:
             cells[8] = f"{row['seconds']:.0f}"
         if "difference" in row:
             gain = f"{100 * row['difference']:+.2f}"
-            sure = row["base_seeds"] >= SEEDS_TO_TELL and row["verdict"].startswith("evidence")
             interval = f"{100 * row['ci_low']:+.2f} to {100 * row['ci_high']:+.2f}"
-            cells[5:8] = [f"{100 * row['base_mean']:.2f}", f"**{gain}**" if sure else gain, interval]
+            cells[5:8] = [f"{100 * row['base_mean']:.2f}", f"**{gain}**" if _is_sure(row) else gain, interval]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     arms = sum("difference" in row for row in rows)
     return "\n".join(lines) + NOTE.format(arms=arms, seeds=SEEDS_TO_TELL)
+
+
+def _is_sure(row: dict[str, Any]) -> bool:
+    return row.get("base_seeds", 0) >= SEEDS_TO_TELL and row["verdict"].startswith("evidence")
+
+
+def conclusion(rows: list[dict[str, Any]]) -> str:
+    """What the rows of `sweep_rows` tell, in a sentence."""
+    sure = [row for row in rows if _is_sure(row)]
+    helps, harms = (", ".join(row["arm"] for row in sure if sign * row["difference"] > 0) for sign in (1, -1))
+    few = any("base_seeds" in row and row["base_seeds"] < SEEDS_TO_TELL for row in rows)
+    advice = f" Fewer than {SEEDS_TO_TELL} seeds tell nothing: add some to `seeds`." if few else ""
+    return f"Helps: {helps or 'nothing, measurably'}. Harms: {harms or 'nothing, measurably'}.{advice}"
 
 
 def precision_warning(runs: Mapping[str, list[Run]]) -> list[str]:
@@ -253,7 +265,7 @@ def run_sweep(options: argparse.Namespace) -> None:
     made_with.pop("precision")  # each run decides it, or its config names it
     path = write_json(resolve_out(out) / "results.json", {"rows": rows, "environment": made_with})
     print(sweep_table(rows))
-    print(*precision_warning(runs), f"written to {path}", sep="\n")
+    print(conclusion(rows), *precision_warning(runs), f"written to {path}", sep="\n")
     if failure:
         raise failure
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.config import ConfigError
+from fer_utils.config import MAY_CHANGE, ConfigError
 from fer_utils.learning.metrics import paired_test
 from fer_utils.run.finished_run import Run
 
@@ -103,8 +103,13 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
 
 def _recipes(new: Run, old: Run) -> str:
     """How the recipe of `new` differs from that of `old`, in words."""
-    if differing := replace(new.config, seed=old.config.seed).differing(old.config):
-        return f"They differ in their parameters ({differing}; there: {old.out.name})."
+    ours, theirs = (run.config.to_dict() for run in (new, old))
+    if replace(new.config, seed=old.config.seed).differing(old.config):
+        names = [name for name in ours if ours[name] != theirs[name] and name not in (*MAY_CHANGE, "seed")]
+        parts = [
+            f"{name} {ours[name]!r} in {new.out.name}, {theirs[name]!r} in {old.out.name}" for name in names
+        ]
+        return f"They differ in their parameters: {'; '.join(parts)}."
     if new.fingerprint != old.fingerprint:
         return "They have the same parameters, but other data to train on."
     but = " but the seed" * (new.config.seed != old.config.seed)

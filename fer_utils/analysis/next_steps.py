@@ -112,6 +112,10 @@ def _gain(name: str, variants: Variants, labels: np.ndarray) -> dict[str, float]
     return {"gain": 100 * gain, "low": 100 * low, "high": 100 * high, "p": p}
 
 
+def _times(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def describe_changes(changes: pd.DataFrame, variants: Variants | None) -> str:
     """What helps, what harms and how this was measured, in words."""
     if changes.gain.isna().all():
@@ -121,8 +125,8 @@ def describe_changes(changes: pd.DataFrame, variants: Variants | None) -> str:
     training, seeds = variants["base"][0].metrics["training"], len(variants["base"])
     text = (
         f"**Helps: {helps or 'nothing, measurably'}. Harms: {harms or 'nothing, measurably'}.** Measured on "
-        f"a small network ({training['parameters'] / 1e6:.2f} M parameters, {training['epochs']} epochs, "
-        f"{seeds} seed{'s' * (seeds > 1)} of each training)."
+        f"a small network ({training['parameters'] / 1e6:.2f} M parameters, "
+        f"{_times(training['epochs'], 'epoch')}, {_times(seeds, 'seed')} of each training)."
     )
     if seeds == 1:
         text += " With one seed nothing counts as sure: set study_seeds to 2 or more."

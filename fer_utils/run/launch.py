@@ -124,7 +124,7 @@ def launch_members(
 
     def train(config: Config) -> bool:  # whether there was time for it
         index, label = free.get(), f"{Path(config.out).name}: "
-        variables = _threads(places)
+        variables = _threads(places) | ({} if config is configs[0] else {"FER_DATA_SAID": "1"})
         if kind == "cuda":  # a process that sees one GPU only calls it plain "cuda", and so does its config
             variables["CUDA_VISIBLE_DEVICES"] = visible_gpu(index)
         try:

@@ -134,7 +134,8 @@ def headline(run: Run, competition: Competition) -> str:
     scores = run.metrics["valid"]["views"]
     name, guess = commonest(scores)
     guessing = f"always answering {name} reaches {100 * guess:.1f} %"
-    lines = [f"**Valid accuracy {describe(scores)}**, seed {run.config.seed}; {guessing}."]
+    made = f"views: {run.config.views}, seed {run.config.seed}"
+    lines = [f"**Valid accuracy {describe(scores)}**, {made}; {guessing}."]
     if run.folds:
         spread = f"their accuracies have sd {100 * run.metrics['cv']['sd']:.1f} points"
         lines.append(
@@ -202,7 +203,7 @@ def _sizes(history: pd.DataFrame) -> str:
     epoch = history.epoch[history["size"] == last].iloc[0]
     return (
         f"\nTraining pictures grew from {first} pixels in epoch 1 to {last} in epoch {epoch}: smaller ones "
-        "take less time. Validation pictures always have the full size."
+        "take less time. Validation pictures always have the full size: early accuracy may be below chance."
     )
 
 
@@ -237,6 +238,6 @@ def print_results(run: Run) -> None:
             print(f"{name} {describe_score(scores['views']['metric'])}")
         without = scores["without_copies"]
         if without and without["n"] < scores["views"]["n"]:
-            print(f"{name} accuracy without copies of training images: {describe(without)}")
+            print(f"{name} accuracy without exact copies of training pictures: {describe(without)}")
     if run.folder.submission.is_file():
         print(f"submission: {run.folder.submission}")

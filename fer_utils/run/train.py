@@ -286,7 +286,7 @@ def train_from_file(path: str, out: str | None, train: Callable[[Config, Competi
         raise DataError(f"data: {config.data!r} holds other images or labels than those given to launch()")
     check_repetition(path, config, competition)
     prints = leads_team() and launched is None  # `launch` prints it itself
-    if prints:
+    if prints and "FER_DATA_SAID" not in os.environ:  # the first of `launch_members` says it for all
         print(competition.summary())
     run = train(config, competition)
     if prints:

@@ -95,7 +95,7 @@ def test_it_is_said_how_the_recipes_differ(run, tmp_path):
     for old, words in (
         (seed, "They differ in nothing but the seed: this is one recipe"),
         (same, "They differ in nothing: this is one recipe"),
-        (other, f"differ in their parameters (epochs: 7 there, 1 now; there: {other.out.name})"),
+        (other, f"differ in their parameters: epochs 1 in {one.out.name}, 7 in {other.out.name}."),
         (elsewhere, "other data to train on"),
     ):
         assert words in describe_comparison(compare([one], [old]))

@@ -245,8 +245,8 @@ def test_the_test_split_is_told_where_its_labels_are_known(run, page, tmp_path):
     told.metrics["test"]["without_copies"] = scores["plain"]
     said = Page(write_report(told, None, tmp_path / "report.html")).said
     assert "test accuracy, plain 32.1 %" in said
-    assert "test accuracy without copies of training and validation pictures 32.1 %" in said
-    assert "valid accuracy without copies of training pictures" in said
+    assert "test accuracy without exact copies of training and validation pictures 32.1 %" in said
+    assert "valid accuracy without exact copies of training pictures" in said
 
 
 @pytest.mark.usefixtures("words_alone")

@@ -60,7 +60,9 @@ def test_the_same_command_only_reads_what_is_finished(swept, capfd):
     assert len(times) == 6
     assert sweep.main(swept[0]) == 0
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert "| base |" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert "| base |" in printed
+    assert "Helps: nothing, measurably. Harms: nothing, measurably. Fewer than 3 seeds tell" in printed
 
 
 def test_arms_in_another_precision_are_named(swept, tmp_path, capfd):
