@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from fer_utils.files import Explained
+
 # Parameters of the data and its splits, of the network and of the random transforms, and those that a run
 # may change when it resumes.
 DATA_PARAMETERS = (
@@ -29,7 +31,7 @@ MAY_CHANGE = ("data", "out", "device", "n_devices", "checkpoint_seconds", "max_h
 REMOVED = {"whiten": (False,), "compile_mode": ("auto", "off")}
 
 
-class ConfigError(ValueError):
+class ConfigError(Explained, ValueError):
     """A parameter is unknown, of the wrong type or out of range; the message names it and says what to do."""
 
 

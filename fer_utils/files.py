@@ -19,11 +19,19 @@ from filelock import FileLock, Timeout
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-class DataError(ValueError):
+class Explained(Exception):
+    """An error whose message says all that a reader of a notebook needs."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback, which would hide the message below pages of code."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class DataError(Explained, ValueError):
     """The data cannot be used as it is; the message names the file or row and says what to do."""
 
 
-class OutputError(OSError):
+class OutputError(Explained, OSError):
     """A file cannot be written: no room, no permission. An older file there is unchanged; the message says
     what to do."""
 

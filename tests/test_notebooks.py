@@ -227,6 +227,8 @@ def test_a_wrong_parameter_stops_before_any_work(tmp_path):
         execute("04_error_analysis", tmp_path / "out.ipynb", tmp_path, owt="x")
     cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     done = [cell for cell in cells if cell.cell_type == "code" and cell.execution_count is not None]
+    (error,) = (output for output in done[-1].outputs if output.output_type == "error")
+    assert len(error.traceback) == 1 and error.traceback[0].startswith("ConfigError: "), "no pages of code"
     assert len(done) <= 5  # papermill's banner, imports, parameters, injected parameters and the check
 
 

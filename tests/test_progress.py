@@ -25,6 +25,12 @@ def test_the_better_of_weights_and_moving_average_is_shown(headless, capsys):
     assert "valid accuracy 61.0 %" in capsys.readouterr().out
 
 
+def test_the_metric_that_chooses_the_epoch_is_shown(headless, capsys):
+    with Progress(20) as progress:
+        progress.report(ROW | {"valid_metric": 0.4, "valid_metric_average": 0.4321}, 61.4)
+    assert "valid accuracy 50.0 %  metric 0.432  61 s" in capsys.readouterr().out
+
+
 def test_in_jupyterlab_a_bar_resumes_from_the_epochs_done(monkeypatch, capsys):
     bars = []
 

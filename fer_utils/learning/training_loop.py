@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from fer_utils.competition import Competition, Split
 from fer_utils.config import Config, ConfigError
+from fer_utils.files import Explained
 from fer_utils.learning.augment import augment, mix, resize, to_float
 from fer_utils.learning.device import choose_precision
 from fer_utils.learning.distributed import ALONE, Team, share_norms
@@ -41,7 +42,7 @@ from fer_utils.on_disk import fetch, is_large
 FETCHED_AHEAD = 3
 
 
-class TrainingError(RuntimeError):
+class TrainingError(Explained, RuntimeError):
     """Training cannot continue; the message says why and what to change."""
 
 

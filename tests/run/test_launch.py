@@ -125,7 +125,9 @@ def test_other_data_than_launch_was_given_are_refused_without_a_traceback(
 def test_members_side_by_side_are_those_trained_alone(folder, competition, tmp_path, capfd):
     members = [config_of(folder, tmp_path / f"seed{s}", seed=s, epochs=1) for s in range(2)]
     runs = launch_members(members, n_devices=2)
-    assert "seed0: epoch   1/1" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert "seed0: epoch   1/1" in printed and "seed1: epoch   1/1" in printed
+    assert "seed0:   train " in printed and "seed1:   train " not in printed, "the data are told once"
     for seed, run in enumerate(runs):
         alone = launch(config_of(folder, tmp_path / f"alone{seed}", seed=seed, epochs=1), competition)
         assert np.allclose(run.saved_probs(), alone.saved_probs(), atol=1e-5)

@@ -262,6 +262,12 @@ def test_demo_and_time_limit_are_said_loudly(run, competition, tmp_path, data, l
 
 
 @pytest.mark.usefixtures("words_alone")
+def test_folds_say_that_no_picture_measures_their_average(run, tmp_path):
+    page = Page(write_report(dataclasses.replace(run, folds=(run, run)), None, tmp_path / "folds.html"))
+    assert "the one of 2 networks that did not learn from it. The submission is the average" in page.said
+
+
+@pytest.mark.usefixtures("words_alone")
 def test_a_run_that_lost_patience_says_so_and_a_whole_one_is_not_loud(run, tmp_path):
     run = with_views(run, accuracy=0.9, ci_low=0.7)
     page = Page(write_report(run, None, tmp_path / "whole.html"))
