@@ -89,16 +89,17 @@ def folds_row() -> str:
 def average_rows(folder) -> list[str]:
     """The three lines for several runs and their average, from the files alone."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    runs = [load_run(path) for path in sorted(folder.glob("member*"))]
-    training = [run.metrics["training"] for run in runs]
-    record = json.loads((runs[0].out / "config.json").read_text())["record"]
+    members = sorted(folder.glob("member*"))
+    training = [json.loads((path / "metrics.json").read_text())["training"] for path in members]
+    configs = {path.name: json.loads((path / "config.json").read_text()) for path in members}
+    config = configs["member0"]
     minutes, at_once = [part["seconds"] / 60 for part in training], metrics["at_once"]
     ends = [0.0] * at_once  # each run begins when a place is free
     for part in minutes:
         ends[ends.index(min(ends))] += part
-    seeds = sorted(run.config.seed for run in runs)
-    pooled = runs[0].config.pool_valid
-    split = "held out of Training and PublicTest" if pooled else "PublicTest (validation)"
+    seeds = sorted(some["seed"] for some in configs.values())
+    split = "held out of Training and PublicTest" if config.get("pool_valid") else "PublicTest (validation)"
+    split = f"FER+, {split}" if config.get("soft_labels") else split
     split += f", n = {metrics['ensemble']['n']:,}"
     mean = {
         kind: f"{100 * metrics[f'{kind}_mean']:.1f} % (sd {100 * metrics[f'{kind}_sd']:.1f})"
@@ -106,7 +107,7 @@ def average_rows(folder) -> list[str]:
     }
     views, known, count = training[0]["views"], metrics["without_copies"], len(metrics["members"])
     average = accuracy_cell(metrics["ensemble"])
-    chosen = sorted(load_run(folder / member).config.seed for member in metrics["members"])
+    chosen = sorted(configs[name]["seed"] for name in metrics["members"])
     last = ["", f"0 to {seeds[-1]}", f"{np.mean(minutes):.0f} min on one core"]
     first = ["", ", ".join(map(str, seeds[:at_once])), f"{max(minutes[:at_once]):.0f} min"]
     together = [
@@ -114,8 +115,8 @@ def average_rows(folder) -> list[str]:
         ", ".join(map(str, chosen)),
         f"{max(ends):.0f} min",
     ]
-    assert seeds == list(range(len(runs)))
-    name = f"[`{folder.name}`]({folder.name}), mean of {len(runs)}"
+    assert seeds == list(range(len(members)))
+    name = f"[`{folder.name}`]({folder.name}), mean of {len(members)}"
     cells = [
         [name, split, mean["plain"], f"{mean['views']}, `{views}`", *last],
         [
@@ -125,7 +126,8 @@ def average_rows(folder) -> list[str]:
         [f"the average of {count} of them", split, "", f"{average}, `{views}`", *together],
     ]  # fmt: skip
     for row in cells:
-        row.append(record["environment"]["hardware"])
+        busy = ", beside other work" if config.get("soft_labels") else ""
+        row.append(config["record"]["environment"]["hardware"] + busy)
     return ["| " + " | ".join(row) + " |" for row in cells]
 
 
