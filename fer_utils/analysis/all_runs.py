@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from fer_utils.analysis.leaderboard import standing
+from fer_utils.analysis.leaderboard import LATER, is_newer, standing
 from fer_utils.competition import DataError
 from fer_utils.config import MAY_CHANGE
 from fer_utils.files import find_path
@@ -17,9 +17,8 @@ from fer_utils.run.folder import RunFolder
 
 NUMBERS = ("seed", "value", "ci_low", "ci_high", "n", "mean", "sd", "seeds", "epochs", "seconds")
 TEXTS = ("run", "kind", "state", "changed", "metric", "device", "data", "fingerprint", "note")
-SCORES = ("public", "private", "public_n", "rows", "tries")
+SCORES = ("public", "private", "public_n", "rows", "tries", "edited")
 SKIPPED = {"figures", "studies", "cache", "tensorboard"}  # folders that hold no runs of their own
-LATER = 60.0  # seconds by which a file is newer: those of a copied folder differ by less
 MANY = 1000  # entries of a data folder whose times are read
 
 
@@ -32,7 +31,7 @@ def runs(folder: str | Path = "outputs") -> pd.DataFrame:
         data, submission or members are newer) and note (why); changed (what differs from the defaults, but
         the seed); value (of `metric` on the validation split, with views), ci_low, ci_high and n; mean, sd
         and seeds of finished runs that differ in the seed alone; epochs, seconds, device, data, fingerprint;
-        public, private, public_n, rows and tries (see `leaderboard.standing`).
+        public, private, public_n, rows, tries and edited (see `leaderboard.standing`).
 
     Raises:
         DataError: there is no such folder, or no run in it.
@@ -77,7 +76,7 @@ def _rows(path: Path, root: Path, times: dict[Path, float]) -> list[dict[str, An
         metrics = folder.metrics() if folder.has_results else {}
         row |= _of_run(folder, record, metrics, times) if record else _of_ensemble(folder, metrics)
         score = standing(path)
-        notes = (row["note"], score.pop("note", ""))
+        notes = (score.pop("note", ""), row["note"])  # a terminal cuts the end
         return [row | score | {"note": "; ".join(filter(None, notes))}]
     except (ValueError, OSError) as error:
         note = str(error).partition("\n")[0].replace(f"{folder}{os.sep}", "")
@@ -149,8 +148,7 @@ def _freshness(folder: RunFolder, made: Path, places: list[str], times: dict[Pat
             files = [path, *islice(path.iterdir(), MANY)] if path.is_dir() else [path]
             times[path] = max(file.lstat().st_mtime for file in files)
         newer += [path.name] if times[path] > made.stat().st_mtime + LATER else []
-    written = (folder.path / "metrics.json").stat().st_mtime
-    if folder.submission.is_file() and folder.submission.stat().st_mtime > written + LATER:
+    if folder.submission.is_file() and is_newer(folder.submission, folder.path / "metrics.json"):
         newer.append("submission.csv")
     note = f"{', '.join(newer)} changed since, by the time of the file" if newer else ""
     return {"state": "stale" if newer else "finished", "note": note}

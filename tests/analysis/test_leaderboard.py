@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from scipy.stats import pearsonr
 
-from fer_utils import ConfigError, DataError
+from fer_utils import ConfigError, DataError, runs
 from fer_utils.analysis.leaderboard import leaderboard_in_words, read_scores, standing, store_score
 from fer_utils.learning.metrics import wilson_interval
+from tests.analysis.test_all_runs import make_run, touch
 
 pytestmark = pytest.mark.once
 
@@ -32,6 +33,7 @@ def table_of(valid, public, n=1000, public_n=1000.0, metric="accuracy", tries=1)
         "metric": metric,
         "fingerprint": "f",
         "tries": tries,
+        "edited": np.nan,
     }
     return pd.DataFrame({"run": names, **columns}).assign(**fixed)
 
@@ -55,6 +57,58 @@ def test_the_score_of_a_changed_submission_is_no_longer_its_score(folder):
     assert standing(folder)["public"] == 0.5 and standing(folder)["tries"] == 2
     (folder / "submission.csv").unlink()
     assert "another submission" in standing(folder)["note"]
+
+
+@pytest.fixture
+def answered(tmp_path):
+    """A run that answered a, b, a, b, c for test pictures named 10 to 14, asked for in another order."""
+    run = make_run(tmp_path / "answered", 0.7)
+    arrays = {"ids": np.array(["10", "11", "12", "13", "14"]), "probs_views": np.eye(3)[[0, 1, 0, 1, 2]]}
+    np.savez(run / "test.npz", **arrays)
+    (run / "submission.csv").write_text("id,label\n14,c\n13,b\n12,a\n11,b\n10,a\n")
+    return run
+
+
+@pytest.mark.parametrize("rows", ["14,c 13,b 12,a 11,b 10,a", "10,1 11,2 12,1 13,2 14,3"])
+def test_the_answers_of_the_run_are_known_in_any_order_and_coding_whatever_the_time(answered, rows, capsys):
+    (answered / "submission.csv").write_text("\n".join(["id,label", *rows.split()]))
+    touch(answered / "submission.csv", 5)
+    store_score(answered, 0.71)
+    assert standing(answered)["note"] == "" and "WARNING" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_the_score_of_an_edited_submission_is_kept_but_not_compared(answered, saved, capsys):
+    (answered / "submission.csv").write_text("id,label\n14,c\n13,a\n12,a\n11,b\n10,a\n")
+    if not saved:  # then the time says it
+        (answered / "test.npz").unlink()
+        touch(answered / "submission.csv", 5)
+    store_score(answered, 0.55)
+    said = "submission.csv is not what this run wrote"
+    warning = f"WARNING: {said}: its score is kept, but not compared with validation\n"
+    assert capsys.readouterr().out == warning and standing(answered)["public"] == 0.55
+    table = runs(answered.parent)
+    assert table.note[0].startswith(said)
+    assert leaderboard_in_words(table) == [f"answered: not compared, since {said}."]
+    scored = table_of([0.6, 0.65, 0.7, 0.75, 0.8], [0.61, 0.7, 0.69, 0.7, 0.1])
+    scored.loc[4, "edited"] = 1
+    assert "n = 4 runs" in leaderboard_in_words(scored)[-2]
+
+
+@pytest.mark.parametrize("content", ["", "id,label\n10,a\n", "\x00\x01", "id,label\n" + "1,a\n" * 6])
+def test_what_is_no_table_of_all_test_pictures_is_refused(answered, content):
+    (answered / "submission.csv").write_text(content)
+    with pytest.raises(DataError, match=r"submission\.csv"):
+        store_score(answered, 0.55)
+    assert read_scores(answered) == []
+
+
+def test_a_sample_that_wants_fewer_pictures_or_no_ids_is_no_fault(answered):
+    for content in ("id,label\n10,a\n11,b\n14,c\n", "angry\nhappy\nangry\nhappy\nsad\n"):
+        (answered / "submission.csv").write_text(content)
+        touch(answered / "submission.csv", -5)
+        store_score(answered, 0.55)
+        assert standing(answered)["note"] == "", content
 
 
 def test_what_cannot_be_a_score_is_refused_and_nothing_is_lost(folder, tmp_path):
