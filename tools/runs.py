@@ -13,19 +13,21 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from fer_utils.analysis.all_runs import runs
+from fer_utils.analysis.all_runs import metric_of, runs
 from fer_utils.analysis.leaderboard import leaderboard_in_words, store_score
 from fer_utils.command_line import exit_status
 from fer_utils.competition import DataError
+from fer_utils.config import METRICS, ConfigError
 from fer_utils.figures.plots import LINES, curves_together
 from fer_utils.files import find_path, write_text
+from fer_utils.learning.scoring import readable
 from fer_utils.run.folder import RunFolder
 from tools.report import render
 from tools.report_figures import figure
 from tools.run_options import options_parser
 
 STATES = ("finished", "stale", "out of time", "unfinished", "failed", "damaged")
-SHOWN = ("run", "state", "note", "valid", "95 % interval", "mean of seeds", "public", "private")
+SHOWN = ("run", "state", "note", "valid", "public", "private", "95 % interval", "mean of seeds")
 SHOWN += ("seed", "epochs", "minutes", "device", "data", "changed")
 
 
@@ -46,7 +48,12 @@ def main(arguments: list[str]) -> int:
 
 
 def store(options: argparse.Namespace) -> None:
-    """Store a score and say where."""
+    """Store a score and say where; a ConfigError where a person typed percents."""
+    metric = metric_of(find_path(options.folder))
+    for name, score in (("PUBLIC", options.public), ("PRIVATE", options.private)):
+        if metric in METRICS and metric != "log_loss" and (score or 0) > 1:
+            hint = f": did you mean {name}={score / 100:.6g}?" if score <= 100 else ""
+            raise ConfigError(f"{score:g} is no {readable(metric)} between 0 and 1{hint}")
     path = store_score(options.folder, options.public, options.private, options.public_n)
     print(f"stored in {path}: make runs shows it beside validation")
 
@@ -87,7 +94,11 @@ def readable_runs(table: pd.DataFrame) -> pd.DataFrame:
         )
     rows = table.assign(**columns)
     rows["minutes"] = table.seconds / 60
-    for name, form in {"public": 4, "private": 4, "seed": 0, "epochs": 0, "minutes": 1}.items():
+    for name in ("public", "private"):
+        shares = (table.metric == "accuracy") & table[name].between(0, 1)
+        forms = shares.map({True: "{:.2%}", False: "{:.4f}"})
+        rows[name] = list(map(_text, rows[name], forms))
+    for name, form in {"seed": 0, "epochs": 0, "minutes": 1}.items():
         rows[name] = [_text(value, f"{{:.{form}f}}") for value in rows[name]]
     rows["data"] = (table.data + " " + table.fingerprint.str[:8]).str.strip()
     shown = rows[[*SHOWN]]
@@ -95,7 +106,7 @@ def readable_runs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _text(value: float, form: str) -> str:
-    return "" if pd.isna(value) else form.format(value)
+    return "" if pd.isna(value) else form.format(value).replace("%", " %")
 
 
 def _curves(table: pd.DataFrame, folder: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from fer_utils.analysis.leaderboard import LATER, is_newer, standing
+from fer_utils.analysis.leaderboard import LATER, NOT_VALIDATED, is_newer, standing
 from fer_utils.competition import DataError
 from fer_utils.config import MAY_CHANGE
 from fer_utils.files import find_path
@@ -117,15 +117,36 @@ def _of_ensemble(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     """Of an average, whose members lie in its folder or beside it."""
     if "training" in metrics:
         raise DataError(f"{folder.path / 'config.json'} is missing, or was written by a person")
-    names, record = [str(name) for name in metrics.get("members", ())], None
-    places = [place / name for name in names for place in (folder.path, folder.path.parent)]
-    members = [place for place in map(RunFolder, places) if place.has_results]
-    row = _scores(metrics["ensemble"]) if metrics.get("validated", True) else {}
+    names, members = [str(name) for name in metrics.get("members", ())], _members(folder, metrics)
+    is_validated = metrics.get("validated", True)
+    row = _scores(metrics["ensemble"]) if is_validated else {"metric": metric_of(folder.path)}
     if members and (record := members[0].record()):
         row["fingerprint"] = str(record["fingerprint"])
     row |= {"kind": "ensemble", "changed": f"average of {', '.join(names)}"}
     results = [str(member.path / "metrics.json") for member in members]
-    return row | _freshness(folder, folder.path / "metrics.json", results, {})
+    row |= _freshness(folder, folder.path / "metrics.json", results, {})
+    notes = ("" if is_validated else NOT_VALIDATED, row["note"])
+    return row | {"note": "; ".join(filter(None, notes))}
+
+
+def _members(folder: RunFolder, metrics: dict[str, Any]) -> list[RunFolder]:
+    """The members of an average that are found."""
+    names = [str(name) for name in metrics.get("members", ())]
+    places = [place / name for name in names for place in (folder.path, folder.path.parent)]
+    return [place for place in map(RunFolder, places) if place.has_results]
+
+
+def metric_of(path: Path) -> str:
+    """The metric of the run or ensemble in a folder: of an ensemble that nothing validates that of its
+    members; "" where none is known."""
+    folder = RunFolder(path.absolute())
+    if folder.record() is not None:
+        return folder.config().metric
+    metrics = folder.metrics() if folder.has_results else {}
+    if "ensemble" in metrics:
+        return _scores(metrics["ensemble"])["metric"]
+    found = {member.config().metric for member in _members(folder, metrics) if member.record()}
+    return "".join(found) if len(found) < 2 else "accuracy"  # as `ensemble.common_metric`
 
 
 def _scores(scores: dict[str, Any]) -> dict[str, Any]:

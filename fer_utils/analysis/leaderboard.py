@@ -22,6 +22,7 @@ from fer_utils.run.folder import RunFolder
 
 LATER = 60.0  # seconds by which a file is newer: those of a copied folder differ by less
 EDITED = "submission.csv is not what this run wrote"
+NOT_VALIDATED = "not validated: its runs have different validation pictures"
 
 
 def store_score(
@@ -143,7 +144,9 @@ def leaderboard_in_words(table: pd.DataFrame) -> list[str]:
 def _why_not_compared(row: pd.Series) -> str:
     if row.edited == 1:
         return EDITED
-    is_accuracy = row.metric == "accuracy" and 0 <= row.public <= 1 and row.value >= 0
+    if pd.isna(row.value):
+        return f"it is {NOT_VALIDATED}" if row.kind == "ensemble" else "it has no validation score"
+    is_accuracy = row.metric == "accuracy" and 0 <= row.public <= 1
     return "" if is_accuracy else "only accuracies (from 0 to 1) have an interval"
 
 

@@ -118,7 +118,8 @@ def test_folds_and_averages_that_nothing_validates_have_a_row(tmp_path):
     (folds / "oof.npz").unlink()
     assert {"folds/fold0", "folds/fold1"} < set(states(tmp_path)), "until they are combined"
     average = runs(tmp_path).set_index("run").loc["average"]
-    assert np.isnan(average.value) and average.fingerprint == "f" * 64
+    assert np.isnan(average.value) and average.fingerprint == "f" * 64 and average.metric == "accuracy"
+    assert average.note == "not validated: its runs have different validation pictures"
 
 
 def test_unfinished_failed_and_late_runs_are_marked(tmp_path):

@@ -31,6 +31,7 @@ def table_of(valid, public, n=1000, public_n=1000.0, metric="accuracy", tries=1)
         "public_n": public_n,
         "rows": 500.0,
         "metric": metric,
+        "kind": "run",
         "fingerprint": "f",
         "tries": tries,
         "edited": np.nan,
@@ -184,3 +185,9 @@ def test_scores_that_are_no_accuracies_are_not_compared_and_none_says_nothing():
         assert leaderboard_in_words(table) == [
             "run0: not compared, since only accuracies (from 0 to 1) have an interval."
         ]
+    for kind, reason in (
+        ("run", "it has no validation score"),
+        ("ensemble", "it is not validated: its runs have different validation pictures"),
+    ):
+        table = table_of([np.nan], [0.7]).assign(kind=kind)
+        assert leaderboard_in_words(table) == [f"run0: not compared, since {reason}."]

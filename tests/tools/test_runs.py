@@ -1,6 +1,7 @@
 """The list of runs and its page, and scores of the leaderboard, from the command line."""
 
 import base64
+import json
 import re
 
 import matplotlib.pyplot as plt
@@ -47,11 +48,35 @@ def test_a_score_is_stored_and_stands_beside_validation(tmp_path, capsys):
     assert f"stored in {run / 'leaderboard.json'}" in capsys.readouterr().out
     assert main([str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "0.7132 0.7000" in printed and "inside what validation predicts" in printed
+    assert "70.0 % 71.32 % 70.00 %" in printed and "inside what validation predicts" in printed
     (run / "submission.csv").write_text("id,label\n0,0\n")
     assert main([str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "its score 0.7132 is of another submission.csv" in printed and "inside what" not in printed
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"), [("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("log_loss", ""), ("own:f", "")]
+)
+@pytest.mark.parametrize("kind", ["run", "validated", "not validated"])
+def test_percents_are_refused_where_the_metric_is_a_share(tmp_path, capsys, metric, name, kind):
+    run = make_run(tmp_path / "x", 0.7, metric=metric)
+    if kind != "run":
+        own = {"name": metric, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 9}
+        found = (
+            {"ensemble": {"accuracy": 0.7, "metric": own}} if kind == "validated" else {"validated": False}
+        )
+        run = tmp_path / "average"
+        run.mkdir()
+        (run / "metrics.json").write_text(json.dumps({"members": ["x"], **found}))
+        (run / "submission.csv").write_text("id,label\n0,1\n")
+    for given in (["--public", "55.3"], ["--public", "0.5", "--private", "55.3"]):
+        assert main([str(run), *given]) == (1 if name else 0)
+        key = given[-2].strip("-").upper()
+        said = f"55.3 is no {name} between 0 and 1: did you mean {key}=0.553?"
+        assert not name or said in capsys.readouterr().err
+    assert (run / "leaderboard.json").exists() != bool(name)
+    assert main([str(run), "--public", "553"]) == (1 if name else 0), "and no hint"
 
 
 def test_what_is_wrong_is_said(tmp_path, capsys):
