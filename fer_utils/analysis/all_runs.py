@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from fer_utils.analysis.leaderboard import LATER, NOT_VALIDATED, is_newer, standing
+from fer_utils.analysis.leaderboard import LATER, NOT_VALIDATED, is_edited, standing
 from fer_utils.competition import DataError
 from fer_utils.config import MAY_CHANGE
 from fer_utils.files import find_path
 from fer_utils.run.folder import RunFolder
 
 NUMBERS = ("seed", "value", "ci_low", "ci_high", "n", "mean", "sd", "seeds", "epochs", "seconds")
-TEXTS = ("run", "kind", "state", "changed", "metric", "device", "data", "fingerprint", "note")
-SCORES = ("public", "private", "public_n", "rows", "tries", "edited")
+TEXTS = ("run", "kind", "state", "changed", "metric", "device", "data", "fingerprint", "note", "tried")
+SCORES = ("public", "private", "public_n", "rows", "edited")
 SKIPPED = {"figures", "studies", "cache", "tensorboard"}  # folders that hold no runs of their own
 MANY = 1000  # entries of a data folder whose times are read
 
@@ -31,7 +31,7 @@ def runs(folder: str | Path = "outputs") -> pd.DataFrame:
         data, submission or members are newer) and note (why); changed (what differs from the defaults, but
         the seed); value (of `metric` on the validation split, with views), ci_low, ci_high and n; mean, sd
         and seeds of finished runs that differ in the seed alone; epochs, seconds, device, data, fingerprint;
-        public, private, public_n, rows, tries and edited (see `leaderboard.standing`).
+        public, private, public_n, rows, edited and tried (see `leaderboard.standing`).
 
     Raises:
         DataError: there is no such folder, or no run in it.
@@ -169,7 +169,7 @@ def _freshness(folder: RunFolder, made: Path, places: list[str], times: dict[Pat
             files = [path, *islice(path.iterdir(), MANY)] if path.is_dir() else [path]
             times[path] = max(file.lstat().st_mtime for file in files)
         newer += [path.name] if times[path] > made.stat().st_mtime + LATER else []
-    if folder.submission.is_file() and is_newer(folder.submission, folder.path / "metrics.json"):
+    if is_edited(folder.path):
         newer.append("submission.csv")
     note = f"{', '.join(newer)} changed since, by the time of the file" if newer else ""
     return {"state": "stale" if newer else "finished", "note": note}

@@ -51,9 +51,15 @@ def store_score(
     return path
 
 
-def is_newer(path: Path, than: Path) -> bool:
-    """Whether a file is newer than another, by more than copying a folder makes it."""
-    return path.stat().st_mtime > than.stat().st_mtime + LATER
+def is_edited(folder: Path) -> bool:
+    """Whether submission.csv is newer than the results of the run, and no score knows these very bytes as the
+    run's own."""
+    path = folder / "submission.csv"
+    written = (folder / "metrics.json").stat().st_mtime
+    if not path.is_file() or path.stat().st_mtime <= written + LATER:
+        return False
+    known = {score["sha256"] for score in read_scores(folder) if score.get("own", True)}
+    return submission_hash(folder) not in known
 
 
 def _is_own(folder: Path) -> bool:
@@ -64,7 +70,7 @@ def _is_own(folder: Path) -> bool:
     cells = read_as_written(table).set_axis(range(len(table.columns)), axis=1)
     if not run.has_results:
         return True  # of something else than this project
-    by_time = not is_newer(run.submission, folder / "metrics.json")
+    by_time = not is_edited(folder)
     if not run.has_predictions("test"):
         return by_time
     ids, probs = (run.predictions("test", name) for name in ("ids", "probs_views"))
@@ -105,14 +111,17 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
 
 
 def standing(folder: Path) -> dict[str, Any]:
-    """Of a run's folder: `tries` (how many of its submissions have a score); `public`, `private`, `public_n`,
-    `rows` and `edited` (it is not what the run wrote) of the submission that lies there now, or a `note`
-    where the score is of another one. A damaged leaderboard.json is a DataError."""
+    """Of a run's folder: `tried` (the SHA-256 of each submission that has a score); `public`, `private`,
+    `public_n`, `rows` and `edited` (it is not what the run wrote) of the submission that lies there now, or a
+    `note` where the score is of another one. A damaged leaderboard.json is a DataError."""
     if not (scores := read_scores(folder)):
-        return {"tries": 0}
+        return {"tried": ""}
     path = folder / "submission.csv"
     content = path.read_bytes() if path.is_file() else b""
-    row = {"tries": len({score["sha256"] for score in scores}), "rows": content.count(b"\n") - 1}
+    row = {
+        "tried": " ".join(dict.fromkeys(score["sha256"] for score in scores)),
+        "rows": content.count(b"\n") - 1,
+    }
     digest = hashlib.sha256(content).hexdigest()
     for score in scores:  # a later one, perhaps with the private score, overrides what it names
         if score["sha256"] == digest:
@@ -136,7 +145,9 @@ def leaderboard_in_words(table: pd.DataFrame) -> list[str]:
         for reason, others in rows.run.drop(compared.index).groupby(reasons, sort=False):
             lines.append(f"{', '.join(others)}: not compared, since {reason}.")
         if len(compared):
-            tries = int(table.tries[table.fingerprint == data].sum())
+            # A copied folder is no further try, and no further run.
+            tries = len(set(" ".join(table.tried[table.fingerprint == data]).split()))
+            compared = compared.drop_duplicates(["value", "public", "tried"])
             lines += [_correlation(compared), _choosing(compared, tries)]
     return lines
 

@@ -10,6 +10,7 @@ import pytest
 from conftest import tiny_competition
 
 from fer_utils import Config, DataError, TrainingError, fit, runs
+from fer_utils.analysis.leaderboard import store_score
 from fer_utils.learning.metrics import wilson_interval
 from fer_utils.run import train
 
@@ -62,7 +63,7 @@ def test_a_run_is_one_row_with_what_it_changed_and_reached(tmp_path):
     assert (row.seed, row.value, row.n, row.metric) == (4, 0.61, 1000, "accuracy")
     assert (row.ci_low, row.ci_high) == pytest.approx(wilson_interval(610, 1000))
     assert (row.epochs, row.seconds, row.device, row.data) == (2, 90, "cpu", "demo")
-    assert row.fingerprint == "f" * 64 and row.tries == 0 and np.isnan(row.public)
+    assert row.fingerprint == "f" * 64 and row.tried == "" and np.isnan(row.public)
 
 
 def test_runs_that_differ_in_the_seed_alone_are_averaged_and_the_best_group_is_first(tmp_path):
@@ -176,6 +177,21 @@ def test_newer_data_members_or_submissions_make_a_run_stale(tmp_path):
     said = notes(tmp_path)
     assert said["data"].startswith("faces changed since") and said["edited"].startswith("submission.csv")
     assert said["gone"] == ""
+
+
+def test_a_scored_submission_that_is_put_back_is_not_stale(tmp_path):
+    path = make_run(tmp_path / "x") / "submission.csv"
+    content = path.read_bytes()
+    store_score(tmp_path / "x", 0.6)
+    path.write_text("id,label\n0,0\n1,0\n")
+    touch(path, 5)
+    assert states(tmp_path) == {"x": "stale"}
+    assert notes(tmp_path)["x"].startswith(
+        "its score 0.6 is of another submission.csv; submission.csv changed"
+    )
+    path.write_bytes(content)
+    touch(path, 5)
+    assert states(tmp_path) == {"x": "finished"} and notes(tmp_path)["x"] == ""
 
 
 @pytest.mark.parametrize(

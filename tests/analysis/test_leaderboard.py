@@ -1,6 +1,7 @@
 """Leaderboard scores: kept with the submission they are of, and compared honestly with validation."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,7 @@ def table_of(valid, public, n=1000, public_n=1000.0, metric="accuracy", tries=1)
         "metric": metric,
         "kind": "run",
         "fingerprint": "f",
-        "tries": tries,
+        "tried": [" ".join(f"{run}-{k}" for k in range(tries)) for run in names],
         "edited": np.nan,
     }
     return pd.DataFrame({"run": names, **columns}).assign(**fixed)
@@ -41,12 +42,13 @@ def table_of(valid, public, n=1000, public_n=1000.0, metric="accuracy", tries=1)
 
 def test_a_score_is_kept_with_the_hash_of_its_submission_and_the_private_one_is_added(folder):
     store_score(folder, 0.71)
-    assert standing(folder) == {"tries": 1, "rows": 500, "public": 0.71, "note": ""}
+    digest = read_scores(folder)[0]["sha256"]
+    assert standing(folder) == {"tried": digest, "rows": 500, "public": 0.71, "note": ""}
     store_score(folder, 0.71, private=0.69, public_n=250)
     assert standing(folder) == {
-        "tries": 1, "rows": 500, "public": 0.71, "private": 0.69, "public_n": 250, "note": ""
+        "tried": digest, "rows": 500, "public": 0.71, "private": 0.69, "public_n": 250, "note": ""
     }  # fmt: skip
-    assert len(read_scores(folder)) == 2 and len(read_scores(folder)[0]["sha256"]) == 64
+    assert len(read_scores(folder)) == 2 and len(digest) == 64
 
 
 def test_the_score_of_a_changed_submission_is_no_longer_its_score(folder):
@@ -55,7 +57,7 @@ def test_the_score_of_a_changed_submission_is_no_longer_its_score(folder):
     changed = standing(folder)
     assert "public" not in changed and changed["note"] == "its score 0.71 is of another submission.csv"
     store_score(folder, 0.5)
-    assert standing(folder)["public"] == 0.5 and standing(folder)["tries"] == 2
+    assert standing(folder)["public"] == 0.5 and len(standing(folder)["tried"].split()) == 2
     (folder / "submission.csv").unlink()
     assert "another submission" in standing(folder)["note"]
 
@@ -138,7 +140,7 @@ def test_a_damaged_memory_is_named_and_not_overwritten(folder, content):
             work()
     assert path.read_text() == content
     path.write_text(json.dumps([]))
-    assert standing(folder) == {"tries": 0}
+    assert standing(folder) == {"tried": ""}
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,14 @@ def test_choosing_by_the_leaderboard_is_warned_of_with_its_size_and_the_tries():
     """Of 10 normals the highest is expected at 1.54 standard deviations (Blom's formula: 1.55)."""
     line = leaderboard_in_words(table_of([0.5, 0.5], [0.5, 0.4], public_n=2500.0, tries=5))[-1]
     assert "rests on 2,500 pictures, and the best of 10 tries is up to 1.5 points too high" in line
+
+
+def test_a_copied_folder_is_no_further_try_and_no_further_run(answered):
+    store_score(answered, 0.71)
+    for k in range(4):
+        shutil.copytree(answered, answered.parent / f"copy{k}")
+    lines = leaderboard_in_words(runs(answered.parent))
+    assert "not known yet: 1 scored" in lines[-2] and "the best of 1 tries" in lines[-1]
 
 
 def test_scores_that_are_no_accuracies_are_not_compared_and_none_says_nothing():
