@@ -29,6 +29,15 @@ from tools.run_options import options_parser
 STATES = ("finished", "stale", "out of time", "unfinished", "failed", "damaged")
 SHOWN = ("run", "state", "note", "valid", "public", "private", "95 % interval", "mean of seeds")
 SHOWN += ("seed", "epochs", "minutes", "device", "data", "changed")
+# What a column holds, said once where the text is in it.
+LEGEND = {
+    "note": ("transductive", "transductive: learned from test pictures too, without their labels."),
+    "data": (
+        " ",
+        "data: its name, and the first 8 digits of its fingerprint (SHA-256 of all pictures and labels): "
+        "compare only runs of the same one.",
+    ),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -62,6 +71,8 @@ def list_runs(folder: str) -> None:
     """Print the table of `runs`, and write it as a page and as CSV."""
     table, out = runs(folder), find_path(folder)
     words, shown = leaderboard_in_words(table), readable_runs(table)
+    for column, (text, meaning) in LEGEND.items():
+        words += [meaning] if column in shown and shown[column].str.contains(text).any() else []
     write_text(out / "runs.csv", table.to_csv(index=False))
     print(shown.to_string(index=False, max_colwidth=60, justify="left"))
     print(*words, sep="\n")
@@ -87,7 +98,8 @@ def readable_runs(table: pd.DataFrame) -> pd.DataFrame:
         numbers = (row.value, row.ci_low, row.ci_high, row.mean, row.sd)
         value, low, high, mean, sd = (f"{scale * number:.{digits}f}" for number in numbers)
         known = not pd.isna(row.value)
-        columns["valid"].append(f"{value}{unit}" if known else "")
+        beside = "" if row.metric == "accuracy" else f", accuracy {100 * row.accuracy:.1f} %"
+        columns["valid"].append(f"{value}{unit}{beside}" if known else "")
         columns["95 % interval"].append(f"{low} to {high}, n = {row.n:,.0f}" if known else "")
         columns["mean of seeds"].append(
             f"{mean}{unit} (sd {sd}, {row.seeds:.0f} seeds)" if row.seeds > 1 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fer_utils.config import MAY_CHANGE
 from fer_utils.files import find_path
 from fer_utils.run.folder import RunFolder
 
-NUMBERS = ("seed", "value", "ci_low", "ci_high", "n", "mean", "sd", "seeds", "epochs", "seconds")
+NUMBERS = ("seed", "value", "ci_low", "ci_high", "n", "accuracy", "mean", "sd", "seeds", "epochs", "seconds")
 TEXTS = ("run", "kind", "state", "changed", "metric", "device", "data", "fingerprint", "note", "tried")
 SCORES = ("public", "private", "public_n", "rows", "edited")
 SKIPPED = {"figures", "studies", "cache", "tensorboard"}  # folders that hold no runs of their own
@@ -28,9 +29,10 @@ def runs(folder: str | Path = "outputs") -> pd.DataFrame:
 
     Returns:
         run, kind (run or ensemble), state (finished, unfinished, out of time, failed, damaged, or stale: its
-        data, submission or members are newer) and note (why); changed (what differs from the defaults, but
-        the seed); value (of `metric` on the validation split, with views), ci_low, ci_high and n; mean, sd
-        and seeds of finished runs that differ in the seed alone; epochs, seconds, device, data, fingerprint;
+        data, submission or members are newer) and note (why, and "transductive" where it learned from test
+        pictures); changed (what differs from the defaults, but the seed; first what the fewest share); value
+        (of `metric` on the validation split, with views), ci_low, ci_high, n and accuracy; mean, sd and seeds
+        of finished runs that differ in the seed alone; epochs, seconds, device, data, fingerprint;
         public, private, public_n, rows, edited and tried (see `leaderboard.standing`).
 
     Raises:
@@ -48,8 +50,22 @@ def runs(folder: str | Path = "outputs") -> pd.DataFrame:
         table[name] = pd.to_numeric(table[name])
     whole = table.run[(table.kind == "run") & table.state.isin(["finished", "stale"])]
     table = table[~table.run.str.extract(r"(.+)/fold\d+$")[0].isin(whole)].copy()
+    table["changed"] = _in_words(table.changed)
     table["group"] = table.changed.where((table.kind == "run") & (table.changed != ""), table.run)
     return _with_means(table)
+
+
+def _in_words(changes: pd.Series) -> list[str]:
+    """What was changed, first what the fewest runs share: a terminal cuts the end."""
+    pairs = [
+        [(name, str(value)) for name, value in change.items()] if isinstance(change, dict) else change
+        for change in changes
+    ]
+    counts = Counter(pair for change in pairs if isinstance(change, list) for pair in change)
+    return [
+        change if isinstance(change, str) else ", ".join(map(" ".join, sorted(change, key=counts.get)))
+        for change in pairs
+    ]
 
 
 def _with_means(table: pd.DataFrame) -> pd.DataFrame:
@@ -76,7 +92,9 @@ def _rows(path: Path, root: Path, times: dict[Path, float]) -> list[dict[str, An
         metrics = folder.metrics() if folder.has_results else {}
         row |= _of_run(folder, record, metrics, times) if record else _of_ensemble(folder, metrics)
         score = standing(path)
-        notes = (score.pop("note", ""), row["note"])  # a terminal cuts the end
+        learned = [record] if record else [one.record() or {} for one in _members(folder, metrics)]
+        mark = "transductive" if any("transductive" in one for one in learned) else ""
+        notes = (score.pop("note", ""), mark, row["note"])  # a terminal cuts the end
         return [row | score | {"note": "; ".join(filter(None, notes))}]
     except (ValueError, OSError) as error:
         note = str(error).partition("\n")[0].replace(f"{folder}{os.sep}", "")
@@ -90,7 +108,7 @@ def _of_run(folder: RunFolder, record: dict, metrics: dict, times: dict[Path, fl
     device, n_devices = record.get("environment", {}).get("device", ""), training.get("n_devices", 1)
     changed = {name: value for name, value in config.changed().items() if name not in (*MAY_CHANGE, "seed")}
     row = {
-        "changed": ", ".join(f"{name} {value}" for name, value in changed.items()) or "nothing",
+        "changed": changed or "nothing",
         "seed": config.seed,
         "epochs": training.get("epochs"),
         "seconds": training.get("seconds"),
@@ -153,7 +171,7 @@ def _scores(scores: dict[str, Any]) -> dict[str, Any]:
     """The score by the run's own metric (see `scoring.metric_score`), or else its accuracy."""
     own = scores.get("metric") or {**scores, "name": "accuracy", "value": scores["accuracy"]}
     row = {name: float(own[name]) for name in ("value", "ci_low", "ci_high", "n")}
-    return row | {"metric": own["name"]}
+    return row | {"metric": own["name"], "accuracy": float(scores["accuracy"])}
 
 
 def _freshness(folder: RunFolder, made: Path, places: list[str], times: dict[Path, float]) -> dict[str, str]:

@@ -66,6 +66,26 @@ def test_a_run_is_one_row_with_what_it_changed_and_reached(tmp_path):
     assert row.fingerprint == "f" * 64 and row.tried == "" and np.isnan(row.public)
 
 
+def test_what_the_fewest_runs_share_stands_first(tmp_path):
+    for k, own in enumerate(({}, {"pseudo": "outputs/first"}, {"pseudo": "outputs/first", "width": 2.0})):
+        make_run(tmp_path / f"x{k}", epochs=3, batch_size=32, **own)
+    assert set(runs(tmp_path).changed) == {
+        "epochs 3, batch_size 32",
+        "pseudo outputs/first, epochs 3, batch_size 32",
+        "width 2.0, pseudo outputs/first, epochs 3, batch_size 32",
+    }
+
+
+def test_what_learned_from_test_pictures_is_marked_and_an_average_with_it_too(tmp_path):
+    config = make_run(tmp_path / "x") / "config.json"
+    values = json.loads(config.read_text())
+    values["record"]["transductive"] = "learned from 12 test pictures"
+    config.write_text(json.dumps(values))
+    make_run(tmp_path / "other")
+    make_ensemble(tmp_path / "both", ["x", "other"])
+    assert notes(tmp_path) == {"x": "transductive", "other": "", "both": "transductive"}
+
+
 def test_runs_that_differ_in_the_seed_alone_are_averaged_and_the_best_group_is_first(tmp_path):
     for seed, accuracy in enumerate((0.60, 0.62, 0.67)):
         make_run(tmp_path / f"a{seed}", accuracy, seed=seed)

@@ -42,6 +42,22 @@ def test_runs_are_printed_and_written_as_page_and_csv(tmp_path, capsys):
     assert len(table) == 4 and {"mean", "sd", "seeds", "fingerprint", "public"} <= set(table)
 
 
+def test_what_the_table_shortens_is_explained_once_and_another_metric_has_its_accuracy(tmp_path, capsys):
+    path = make_run(tmp_path / "x", 0.6, metric="macro_f1") / "metrics.json"
+    metrics = json.loads(path.read_text())
+    own = {"name": "macro_f1", "value": 0.426, "ci_low": 0.4, "ci_high": 0.45, "n": 1000}
+    metrics["valid"]["views"]["metric"] = own
+    path.write_text(json.dumps(metrics))
+    assert main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "0.426 macro_f1, accuracy 60.0 %" in printed and "transductive" not in printed
+    assert printed.count("the first 8 digits of its fingerprint") == 1
+    config = tmp_path / "x" / "config.json"
+    config.write_text(config.read_text().replace('"record": {', '"record": {"transductive": "", '))
+    assert main([str(tmp_path)]) == 0
+    assert "transductive: learned from test pictures too" in capsys.readouterr().out
+
+
 def test_a_score_is_stored_and_stands_beside_validation(tmp_path, capsys):
     run = make_run(tmp_path / "x", 0.7)
     assert main([str(run), "--public", "0.7132", "--private", "0.7", "--public-n", "1000"]) == 0
