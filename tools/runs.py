@@ -13,20 +13,31 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from fer_utils.analysis.all_runs import runs
+from fer_utils.analysis.all_runs import metric_of, runs
 from fer_utils.analysis.leaderboard import leaderboard_in_words, store_score
 from fer_utils.command_line import exit_status
 from fer_utils.competition import DataError
+from fer_utils.config import METRICS, ConfigError
 from fer_utils.figures.plots import LINES, curves_together
 from fer_utils.files import find_path, write_text
+from fer_utils.learning.scoring import readable
 from fer_utils.run.folder import RunFolder
 from tools.report import render
 from tools.report_figures import figure
 from tools.run_options import options_parser
 
 STATES = ("finished", "stale", "out of time", "unfinished", "failed", "damaged")
-SHOWN = ("run", "state", "note", "valid", "95 % interval", "mean of seeds", "public", "private")
+SHOWN = ("run", "state", "note", "valid", "public", "private", "95 % interval", "mean of seeds")
 SHOWN += ("seed", "epochs", "minutes", "device", "data", "changed")
+# What a column holds, said once where the text is in it.
+LEGEND = {
+    "note": ("transductive", "transductive: learned from test pictures too, without their labels."),
+    "data": (
+        " ",
+        "data: its name, and the first 8 digits of its fingerprint (SHA-256 of all pictures and labels): "
+        "compare only runs of the same one.",
+    ),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -46,7 +57,12 @@ def main(arguments: list[str]) -> int:
 
 
 def store(options: argparse.Namespace) -> None:
-    """Store a score and say where."""
+    """Store a score and say where; a ConfigError where a person typed percents."""
+    metric = metric_of(find_path(options.folder))
+    for name, score in (("PUBLIC", options.public), ("PRIVATE", options.private)):
+        if metric in METRICS and metric != "log_loss" and (score or 0) > 1:
+            hint = f": did you mean {name}={score / 100:.6g}?" if score <= 100 else ""
+            raise ConfigError(f"{score:g} is no {readable(metric)} between 0 and 1{hint}")
     path = store_score(options.folder, options.public, options.private, options.public_n)
     print(f"stored in {path}: make runs shows it beside validation")
 
@@ -55,6 +71,8 @@ def list_runs(folder: str) -> None:
     """Print the table of `runs`, and write it as a page and as CSV."""
     table, out = runs(folder), find_path(folder)
     words, shown = leaderboard_in_words(table), readable_runs(table)
+    for column, (text, meaning) in LEGEND.items():
+        words += [meaning] if column in shown and shown[column].str.contains(text).any() else []
     write_text(out / "runs.csv", table.to_csv(index=False))
     print(shown.to_string(index=False, max_colwidth=60, justify="left"))
     print(*words, sep="\n")
@@ -80,14 +98,19 @@ def readable_runs(table: pd.DataFrame) -> pd.DataFrame:
         numbers = (row.value, row.ci_low, row.ci_high, row.mean, row.sd)
         value, low, high, mean, sd = (f"{scale * number:.{digits}f}" for number in numbers)
         known = not pd.isna(row.value)
-        columns["valid"].append(f"{value}{unit}" if known else "")
+        beside = "" if row.metric == "accuracy" else f", accuracy {100 * row.accuracy:.1f} %"
+        columns["valid"].append(f"{value}{unit}{beside}" if known else "")
         columns["95 % interval"].append(f"{low} to {high}, n = {row.n:,.0f}" if known else "")
         columns["mean of seeds"].append(
             f"{mean}{unit} (sd {sd}, {row.seeds:.0f} seeds)" if row.seeds > 1 else ""
         )
     rows = table.assign(**columns)
     rows["minutes"] = table.seconds / 60
-    for name, form in {"public": 4, "private": 4, "seed": 0, "epochs": 0, "minutes": 1}.items():
+    for name in ("public", "private"):
+        shares = (table.metric == "accuracy") & table[name].between(0, 1)
+        forms = shares.map({True: "{:.2%}", False: "{:.4f}"})
+        rows[name] = list(map(_text, rows[name], forms))
+    for name, form in {"seed": 0, "epochs": 0, "minutes": 1}.items():
         rows[name] = [_text(value, f"{{:.{form}f}}") for value in rows[name]]
     rows["data"] = (table.data + " " + table.fingerprint.str[:8]).str.strip()
     shown = rows[[*SHOWN]]
@@ -95,7 +118,7 @@ def readable_runs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _text(value: float, form: str) -> str:
-    return "" if pd.isna(value) else form.format(value)
+    return "" if pd.isna(value) else form.format(value).replace("%", " %")
 
 
 def _curves(table: pd.DataFrame, folder: str) -> list[dict[str, Any]]:

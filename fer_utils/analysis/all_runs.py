@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fer_utils.analysis.leaderboard import standing
+from fer_utils.analysis.leaderboard import LATER, NOT_VALIDATED, is_edited, standing
 from fer_utils.competition import DataError
 from fer_utils.config import MAY_CHANGE
 from fer_utils.files import find_path
 from fer_utils.run.folder import RunFolder
 
-NUMBERS = ("seed", "value", "ci_low", "ci_high", "n", "mean", "sd", "seeds", "epochs", "seconds")
-TEXTS = ("run", "kind", "state", "changed", "metric", "device", "data", "fingerprint", "note")
-SCORES = ("public", "private", "public_n", "rows", "tries")
+NUMBERS = ("seed", "value", "ci_low", "ci_high", "n", "accuracy", "mean", "sd", "seeds", "epochs", "seconds")
+TEXTS = ("run", "kind", "state", "changed", "metric", "device", "data", "fingerprint", "note", "tried")
+SCORES = ("public", "private", "public_n", "rows", "edited")
 SKIPPED = {"figures", "studies", "cache", "tensorboard"}  # folders that hold no runs of their own
-LATER = 60.0  # seconds by which a file is newer: those of a copied folder differ by less
 MANY = 1000  # entries of a data folder whose times are read
 
 
@@ -29,10 +29,11 @@ def runs(folder: str | Path = "outputs") -> pd.DataFrame:
 
     Returns:
         run, kind (run or ensemble), state (finished, unfinished, out of time, failed, damaged, or stale: its
-        data, submission or members are newer) and note (why); changed (what differs from the defaults, but
-        the seed); value (of `metric` on the validation split, with views), ci_low, ci_high and n; mean, sd
-        and seeds of finished runs that differ in the seed alone; epochs, seconds, device, data, fingerprint;
-        public, private, public_n, rows and tries (see `leaderboard.standing`).
+        data, submission or members are newer) and note (why, and "transductive" where it learned from test
+        pictures); changed (what differs from the defaults, but the seed; first what the fewest share); value
+        (of `metric` on the validation split, with views), ci_low, ci_high, n and accuracy; mean, sd and seeds
+        of finished runs that differ in the seed alone; epochs, seconds, device, data, fingerprint;
+        public, private, public_n, rows, edited and tried (see `leaderboard.standing`).
 
     Raises:
         DataError: there is no such folder, or no run in it.
@@ -49,8 +50,22 @@ def runs(folder: str | Path = "outputs") -> pd.DataFrame:
         table[name] = pd.to_numeric(table[name])
     whole = table.run[(table.kind == "run") & table.state.isin(["finished", "stale"])]
     table = table[~table.run.str.extract(r"(.+)/fold\d+$")[0].isin(whole)].copy()
+    table["changed"] = _in_words(table.changed)
     table["group"] = table.changed.where((table.kind == "run") & (table.changed != ""), table.run)
     return _with_means(table)
+
+
+def _in_words(changes: pd.Series) -> list[str]:
+    """What was changed, first what the fewest runs share: a terminal cuts the end."""
+    pairs = [
+        [(name, str(value)) for name, value in change.items()] if isinstance(change, dict) else change
+        for change in changes
+    ]
+    counts = Counter(pair for change in pairs if isinstance(change, list) for pair in change)
+    return [
+        change if isinstance(change, str) else ", ".join(map(" ".join, sorted(change, key=counts.get)))
+        for change in pairs
+    ]
 
 
 def _with_means(table: pd.DataFrame) -> pd.DataFrame:
@@ -77,7 +92,9 @@ def _rows(path: Path, root: Path, times: dict[Path, float]) -> list[dict[str, An
         metrics = folder.metrics() if folder.has_results else {}
         row |= _of_run(folder, record, metrics, times) if record else _of_ensemble(folder, metrics)
         score = standing(path)
-        notes = (row["note"], score.pop("note", ""))
+        learned = [record] if record else [one.record() or {} for one in _members(folder, metrics)]
+        mark = "transductive" if any("transductive" in one for one in learned) else ""
+        notes = (score.pop("note", ""), mark, row["note"])  # a terminal cuts the end
         return [row | score | {"note": "; ".join(filter(None, notes))}]
     except (ValueError, OSError) as error:
         note = str(error).partition("\n")[0].replace(f"{folder}{os.sep}", "")
@@ -91,7 +108,7 @@ def _of_run(folder: RunFolder, record: dict, metrics: dict, times: dict[Path, fl
     device, n_devices = record.get("environment", {}).get("device", ""), training.get("n_devices", 1)
     changed = {name: value for name, value in config.changed().items() if name not in (*MAY_CHANGE, "seed")}
     row = {
-        "changed": ", ".join(f"{name} {value}" for name, value in changed.items()) or "nothing",
+        "changed": changed or "nothing",
         "seed": config.seed,
         "epochs": training.get("epochs"),
         "seconds": training.get("seconds"),
@@ -118,22 +135,43 @@ def _of_ensemble(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     """Of an average, whose members lie in its folder or beside it."""
     if "training" in metrics:
         raise DataError(f"{folder.path / 'config.json'} is missing, or was written by a person")
-    names, record = [str(name) for name in metrics.get("members", ())], None
-    places = [place / name for name in names for place in (folder.path, folder.path.parent)]
-    members = [place for place in map(RunFolder, places) if place.has_results]
-    row = _scores(metrics["ensemble"]) if metrics.get("validated", True) else {}
+    names, members = [str(name) for name in metrics.get("members", ())], _members(folder, metrics)
+    is_validated = metrics.get("validated", True)
+    row = _scores(metrics["ensemble"]) if is_validated else {"metric": metric_of(folder.path)}
     if members and (record := members[0].record()):
         row["fingerprint"] = str(record["fingerprint"])
     row |= {"kind": "ensemble", "changed": f"average of {', '.join(names)}"}
     results = [str(member.path / "metrics.json") for member in members]
-    return row | _freshness(folder, folder.path / "metrics.json", results, {})
+    row |= _freshness(folder, folder.path / "metrics.json", results, {})
+    notes = ("" if is_validated else NOT_VALIDATED, row["note"])
+    return row | {"note": "; ".join(filter(None, notes))}
+
+
+def _members(folder: RunFolder, metrics: dict[str, Any]) -> list[RunFolder]:
+    """The members of an average that are found."""
+    names = [str(name) for name in metrics.get("members", ())]
+    places = [place / name for name in names for place in (folder.path, folder.path.parent)]
+    return [place for place in map(RunFolder, places) if place.has_results]
+
+
+def metric_of(path: Path) -> str:
+    """The metric of the run or ensemble in a folder: of an ensemble that nothing validates that of its
+    members; "" where none is known."""
+    folder = RunFolder(path.absolute())
+    if folder.record() is not None:
+        return folder.config().metric
+    metrics = folder.metrics() if folder.has_results else {}
+    if "ensemble" in metrics:
+        return _scores(metrics["ensemble"])["metric"]
+    found = {member.config().metric for member in _members(folder, metrics) if member.record()}
+    return "".join(found) if len(found) < 2 else "accuracy"  # as `ensemble.common_metric`
 
 
 def _scores(scores: dict[str, Any]) -> dict[str, Any]:
     """The score by the run's own metric (see `scoring.metric_score`), or else its accuracy."""
     own = scores.get("metric") or {**scores, "name": "accuracy", "value": scores["accuracy"]}
     row = {name: float(own[name]) for name in ("value", "ci_low", "ci_high", "n")}
-    return row | {"metric": own["name"]}
+    return row | {"metric": own["name"], "accuracy": float(scores["accuracy"])}
 
 
 def _freshness(folder: RunFolder, made: Path, places: list[str], times: dict[Path, float]) -> dict[str, str]:
@@ -149,8 +187,7 @@ def _freshness(folder: RunFolder, made: Path, places: list[str], times: dict[Pat
             files = [path, *islice(path.iterdir(), MANY)] if path.is_dir() else [path]
             times[path] = max(file.lstat().st_mtime for file in files)
         newer += [path.name] if times[path] > made.stat().st_mtime + LATER else []
-    written = (folder.path / "metrics.json").stat().st_mtime
-    if folder.submission.is_file() and folder.submission.stat().st_mtime > written + LATER:
+    if is_edited(folder.path):
         newer.append("submission.csv")
     note = f"{', '.join(newer)} changed since, by the time of the file" if newer else ""
     return {"state": "stale" if newer else "finished", "note": note}

@@ -15,19 +15,27 @@ import pandas as pd
 
 from fer_utils.competition import DataError
 from fer_utils.config import ConfigError
+from fer_utils.data.tables import open_table, read_as_written
 from fer_utils.files import find_path, write_json
 from fer_utils.learning.metrics import wilson_interval
+from fer_utils.run.folder import RunFolder
+
+LATER = 60.0  # seconds by which a file is newer: those of a copied folder differ by less
+EDITED = "submission.csv is not what this run wrote"
+NOT_VALIDATED = "not validated: its runs have different validation pictures"
 
 
 def store_score(
     out: str | Path, public: float, private: float | None = None, public_n: int | None = None
 ) -> Path:
     """Add a leaderboard score (an accuracy is a share, 0.7132) to leaderboard.json in the folder `out`, with
-    the SHA-256 of its submission.csv; earlier scores stay. `public_n`: pictures behind the public score.
+    the SHA-256 of its submission.csv, and whether that is what the run wrote (a warning is printed where it
+    is not); earlier scores stay. `public_n`: pictures behind the public score.
 
     Raises:
         ConfigError: a score is no number, or public_n is not positive.
-        DataError: there is no such folder or submission, or leaderboard.json is damaged.
+        DataError: there is no such folder or submission, the submission is no table with a row for each test
+            picture, or leaderboard.json is damaged.
     """
     for name, score in (("PUBLIC", public), ("PRIVATE", private)):
         if score is not None and not math.isfinite(score):
@@ -36,8 +44,49 @@ def store_score(
         raise ConfigError(f"N must be at least 1, got {public_n}: the pictures behind the public score")
     folder = find_path(out)
     score = {"sha256": submission_hash(folder), "date": datetime.now().isoformat(timespec="seconds")}
-    score |= {"public": public, "private": private, "public_n": public_n}
-    return write_json(folder / "leaderboard.json", [*read_scores(folder), score])
+    score |= {"public": public, "private": private, "public_n": public_n, "own": _is_own(folder)}
+    path = write_json(folder / "leaderboard.json", [*read_scores(folder), score])
+    if not score["own"]:
+        print(f"WARNING: {EDITED}: its score is kept, but not compared with validation", flush=True)
+    return path
+
+
+def is_edited(folder: Path) -> bool:
+    """Whether submission.csv is newer than the results of the run, and no score knows these very bytes as the
+    run's own."""
+    path = folder / "submission.csv"
+    written = (folder / "metrics.json").stat().st_mtime
+    if not path.is_file() or path.stat().st_mtime <= written + LATER:
+        return False
+    known = {score["sha256"] for score in read_scores(folder) if score.get("own", True)}
+    return submission_hash(folder) not in known
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether submission.csv holds the answers in test.npz: one class of those for each of its labels. Where
+    the ids are written in another way, or it holds probabilities, the times of the files say it."""
+    run = RunFolder(folder.absolute())
+    table = open_table(run.submission)
+    cells = read_as_written(table).set_axis(range(len(table.columns)), axis=1)
+    if not run.has_results:
+        return True  # of something else than this project
+    by_time = not is_edited(folder)
+    if not run.has_predictions("test"):
+        return by_time
+    ids, probs = (run.predictions("test", name) for name in ("ids", "probs_views"))
+    untouched = run.submission.stat().st_mtime <= (folder / "metrics.json").stat().st_mtime
+    # A sample may want fewer pictures than there are; the first of nothing but words looks like a header.
+    if len(cells) != len(ids) and not untouched and (len(cells.columns), len(cells)) != (1, len(ids) - 1):
+        rows = f"{len(cells):,} rows, but the run has {len(ids):,} test pictures"
+        raise DataError(f"{run.submission} has {rows}: put back the file that was scored")
+    places = {str(name): row for row, name in enumerate(ids)}
+    named = [c for c in cells if cells[c].is_unique and set(cells[c]) <= set(places)]
+    if not named or len(cells.columns) > probs.shape[1]:
+        return by_time
+    answers = probs.argmax(1)[cells[named[0]].map(places)]
+    pairs = [set(zip(cells[c], answers, strict=True)) for c in cells if c != named[0]]
+    n = len(set(answers))
+    return any(len(pair) == n == len({cell for cell, _ in pair}) for pair in pairs)
 
 
 def submission_hash(folder: Path) -> str:
@@ -62,22 +111,27 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
 
 
 def standing(folder: Path) -> dict[str, Any]:
-    """Of a run's folder: `tries` (how many of its submissions have a score); `public`, `private`, `public_n`
-    and `rows` of the submission that lies there now, or a `note` where the score is of another one. A
-    damaged leaderboard.json is a DataError."""
+    """Of a run's folder: `tried` (the SHA-256 of each submission that has a score); `public`, `private`,
+    `public_n`, `rows` and `edited` (it is not what the run wrote) of the submission that lies there now, or a
+    `note` where the score is of another one. A damaged leaderboard.json is a DataError."""
     if not (scores := read_scores(folder)):
-        return {"tries": 0}
+        return {"tried": ""}
     path = folder / "submission.csv"
     content = path.read_bytes() if path.is_file() else b""
-    row = {"tries": len({score["sha256"] for score in scores}), "rows": content.count(b"\n") - 1}
+    row = {
+        "tried": " ".join(dict.fromkeys(score["sha256"] for score in scores)),
+        "rows": content.count(b"\n") - 1,
+    }
     digest = hashlib.sha256(content).hexdigest()
     for score in scores:  # a later one, perhaps with the private score, overrides what it names
         if score["sha256"] == digest:
             row |= {
                 name: score[name] for name in ("public", "private", "public_n") if score[name] is not None
             }
-    note = "" if "public" in row else f"its score {scores[-1]['public']:g} is of another submission.csv"
-    return row | {"note": note}
+            row |= {} if score.get("own", True) else {"edited": True}
+    if "public" not in row:
+        return row | {"note": f"its score {scores[-1]['public']:g} is of another submission.csv"}
+    return row | {"note": EDITED if "edited" in row else ""}
 
 
 def leaderboard_in_words(table: pd.DataFrame) -> list[str]:
@@ -85,14 +139,26 @@ def leaderboard_in_words(table: pd.DataFrame) -> list[str]:
     for each data of the table of `all_runs.runs`; empty where no run has a score."""
     lines = []
     for data, rows in table[table.public.notna()].groupby("fingerprint", sort=False):
-        compared = rows[(rows.metric == "accuracy") & rows.public.between(0, 1) & rows.value.notna()]
+        reasons = rows.apply(_why_not_compared, axis=1)
+        compared = rows[reasons == ""]
         lines += map(_against_validation, compared.itertuples())
-        if others := ", ".join(rows.run.drop(compared.index)):
-            lines.append(f"{others}: not compared, since only accuracies (from 0 to 1) have an interval.")
+        for reason, others in rows.run.drop(compared.index).groupby(reasons, sort=False):
+            lines.append(f"{', '.join(others)}: not compared, since {reason}.")
         if len(compared):
-            tries = int(table.tries[table.fingerprint == data].sum())
+            # A copied folder is no further try, and no further run.
+            tries = len(set(" ".join(table.tried[table.fingerprint == data]).split()))
+            compared = compared.drop_duplicates(["value", "public", "tried"])
             lines += [_correlation(compared), _choosing(compared, tries)]
     return lines
+
+
+def _why_not_compared(row: pd.Series) -> str:
+    if row.edited == 1:
+        return EDITED
+    if pd.isna(row.value):
+        return f"it is {NOT_VALIDATED}" if row.kind == "ensemble" else "it has no validation score"
+    is_accuracy = row.metric == "accuracy" and 0 <= row.public <= 1
+    return "" if is_accuracy else "only accuracies (from 0 to 1) have an interval"
 
 
 def _against_validation(row: Any) -> str:

@@ -10,6 +10,7 @@ import pytest
 from conftest import tiny_competition
 
 from fer_utils import Config, DataError, TrainingError, fit, runs
+from fer_utils.analysis.leaderboard import store_score
 from fer_utils.learning.metrics import wilson_interval
 from fer_utils.run import train
 
@@ -62,7 +63,27 @@ def test_a_run_is_one_row_with_what_it_changed_and_reached(tmp_path):
     assert (row.seed, row.value, row.n, row.metric) == (4, 0.61, 1000, "accuracy")
     assert (row.ci_low, row.ci_high) == pytest.approx(wilson_interval(610, 1000))
     assert (row.epochs, row.seconds, row.device, row.data) == (2, 90, "cpu", "demo")
-    assert row.fingerprint == "f" * 64 and row.tries == 0 and np.isnan(row.public)
+    assert row.fingerprint == "f" * 64 and row.tried == "" and np.isnan(row.public)
+
+
+def test_what_the_fewest_runs_share_stands_first(tmp_path):
+    for k, own in enumerate(({}, {"pseudo": "outputs/first"}, {"pseudo": "outputs/first", "width": 2.0})):
+        make_run(tmp_path / f"x{k}", epochs=3, batch_size=32, **own)
+    assert set(runs(tmp_path).changed) == {
+        "epochs 3, batch_size 32",
+        "pseudo outputs/first, epochs 3, batch_size 32",
+        "width 2.0, pseudo outputs/first, epochs 3, batch_size 32",
+    }
+
+
+def test_what_learned_from_test_pictures_is_marked_and_an_average_with_it_too(tmp_path):
+    config = make_run(tmp_path / "x") / "config.json"
+    values = json.loads(config.read_text())
+    values["record"]["transductive"] = "learned from 12 test pictures"
+    config.write_text(json.dumps(values))
+    make_run(tmp_path / "other")
+    make_ensemble(tmp_path / "both", ["x", "other"])
+    assert notes(tmp_path) == {"x": "transductive", "other": "", "both": "transductive"}
 
 
 def test_runs_that_differ_in_the_seed_alone_are_averaged_and_the_best_group_is_first(tmp_path):
@@ -118,7 +139,8 @@ def test_folds_and_averages_that_nothing_validates_have_a_row(tmp_path):
     (folds / "oof.npz").unlink()
     assert {"folds/fold0", "folds/fold1"} < set(states(tmp_path)), "until they are combined"
     average = runs(tmp_path).set_index("run").loc["average"]
-    assert np.isnan(average.value) and average.fingerprint == "f" * 64
+    assert np.isnan(average.value) and average.fingerprint == "f" * 64 and average.metric == "accuracy"
+    assert average.note == "not validated: its runs have different validation pictures"
 
 
 def test_unfinished_failed_and_late_runs_are_marked(tmp_path):
@@ -175,6 +197,21 @@ def test_newer_data_members_or_submissions_make_a_run_stale(tmp_path):
     said = notes(tmp_path)
     assert said["data"].startswith("faces changed since") and said["edited"].startswith("submission.csv")
     assert said["gone"] == ""
+
+
+def test_a_scored_submission_that_is_put_back_is_not_stale(tmp_path):
+    path = make_run(tmp_path / "x") / "submission.csv"
+    content = path.read_bytes()
+    store_score(tmp_path / "x", 0.6)
+    path.write_text("id,label\n0,0\n1,0\n")
+    touch(path, 5)
+    assert states(tmp_path) == {"x": "stale"}
+    assert notes(tmp_path)["x"].startswith(
+        "its score 0.6 is of another submission.csv; submission.csv changed"
+    )
+    path.write_bytes(content)
+    touch(path, 5)
+    assert states(tmp_path) == {"x": "finished"} and notes(tmp_path)["x"] == ""
 
 
 @pytest.mark.parametrize(

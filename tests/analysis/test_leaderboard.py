@@ -1,15 +1,17 @@
 """Leaderboard scores: kept with the submission they are of, and compared honestly with validation."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import pearsonr
 
-from fer_utils import ConfigError, DataError
+from fer_utils import ConfigError, DataError, runs
 from fer_utils.analysis.leaderboard import leaderboard_in_words, read_scores, standing, store_score
 from fer_utils.learning.metrics import wilson_interval
+from tests.analysis.test_all_runs import make_run, touch
 
 pytestmark = pytest.mark.once
 
@@ -30,20 +32,23 @@ def table_of(valid, public, n=1000, public_n=1000.0, metric="accuracy", tries=1)
         "public_n": public_n,
         "rows": 500.0,
         "metric": metric,
+        "kind": "run",
         "fingerprint": "f",
-        "tries": tries,
+        "tried": [" ".join(f"{run}-{k}" for k in range(tries)) for run in names],
+        "edited": np.nan,
     }
     return pd.DataFrame({"run": names, **columns}).assign(**fixed)
 
 
 def test_a_score_is_kept_with_the_hash_of_its_submission_and_the_private_one_is_added(folder):
     store_score(folder, 0.71)
-    assert standing(folder) == {"tries": 1, "rows": 500, "public": 0.71, "note": ""}
+    digest = read_scores(folder)[0]["sha256"]
+    assert standing(folder) == {"tried": digest, "rows": 500, "public": 0.71, "note": ""}
     store_score(folder, 0.71, private=0.69, public_n=250)
     assert standing(folder) == {
-        "tries": 1, "rows": 500, "public": 0.71, "private": 0.69, "public_n": 250, "note": ""
+        "tried": digest, "rows": 500, "public": 0.71, "private": 0.69, "public_n": 250, "note": ""
     }  # fmt: skip
-    assert len(read_scores(folder)) == 2 and len(read_scores(folder)[0]["sha256"]) == 64
+    assert len(read_scores(folder)) == 2 and len(digest) == 64
 
 
 def test_the_score_of_a_changed_submission_is_no_longer_its_score(folder):
@@ -52,9 +57,61 @@ def test_the_score_of_a_changed_submission_is_no_longer_its_score(folder):
     changed = standing(folder)
     assert "public" not in changed and changed["note"] == "its score 0.71 is of another submission.csv"
     store_score(folder, 0.5)
-    assert standing(folder)["public"] == 0.5 and standing(folder)["tries"] == 2
+    assert standing(folder)["public"] == 0.5 and len(standing(folder)["tried"].split()) == 2
     (folder / "submission.csv").unlink()
     assert "another submission" in standing(folder)["note"]
+
+
+@pytest.fixture
+def answered(tmp_path):
+    """A run that answered a, b, a, b, c for test pictures named 10 to 14, asked for in another order."""
+    run = make_run(tmp_path / "answered", 0.7)
+    arrays = {"ids": np.array(["10", "11", "12", "13", "14"]), "probs_views": np.eye(3)[[0, 1, 0, 1, 2]]}
+    np.savez(run / "test.npz", **arrays)
+    (run / "submission.csv").write_text("id,label\n14,c\n13,b\n12,a\n11,b\n10,a\n")
+    return run
+
+
+@pytest.mark.parametrize("rows", ["14,c 13,b 12,a 11,b 10,a", "10,1 11,2 12,1 13,2 14,3"])
+def test_the_answers_of_the_run_are_known_in_any_order_and_coding_whatever_the_time(answered, rows, capsys):
+    (answered / "submission.csv").write_text("\n".join(["id,label", *rows.split()]))
+    touch(answered / "submission.csv", 5)
+    store_score(answered, 0.71)
+    assert standing(answered)["note"] == "" and "WARNING" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_the_score_of_an_edited_submission_is_kept_but_not_compared(answered, saved, capsys):
+    (answered / "submission.csv").write_text("id,label\n14,c\n13,a\n12,a\n11,b\n10,a\n")
+    if not saved:  # then the time says it
+        (answered / "test.npz").unlink()
+        touch(answered / "submission.csv", 5)
+    store_score(answered, 0.55)
+    said = "submission.csv is not what this run wrote"
+    warning = f"WARNING: {said}: its score is kept, but not compared with validation\n"
+    assert capsys.readouterr().out == warning and standing(answered)["public"] == 0.55
+    table = runs(answered.parent)
+    assert table.note[0].startswith(said)
+    assert leaderboard_in_words(table) == [f"answered: not compared, since {said}."]
+    scored = table_of([0.6, 0.65, 0.7, 0.75, 0.8], [0.61, 0.7, 0.69, 0.7, 0.1])
+    scored.loc[4, "edited"] = 1
+    assert "n = 4 runs" in leaderboard_in_words(scored)[-2]
+
+
+@pytest.mark.parametrize("content", ["", "id,label\n10,a\n", "\x00\x01", "id,label\n" + "1,a\n" * 6])
+def test_what_is_no_table_of_all_test_pictures_is_refused(answered, content):
+    (answered / "submission.csv").write_text(content)
+    with pytest.raises(DataError, match=r"submission\.csv"):
+        store_score(answered, 0.55)
+    assert read_scores(answered) == []
+
+
+def test_a_sample_that_wants_fewer_pictures_or_no_ids_is_no_fault(answered):
+    for content in ("id,label\n10,a\n11,b\n14,c\n", "angry\nhappy\nangry\nhappy\nsad\n"):
+        (answered / "submission.csv").write_text(content)
+        touch(answered / "submission.csv", -5)
+        store_score(answered, 0.55)
+        assert standing(answered)["note"] == "", content
 
 
 def test_what_cannot_be_a_score_is_refused_and_nothing_is_lost(folder, tmp_path):
@@ -83,7 +140,7 @@ def test_a_damaged_memory_is_named_and_not_overwritten(folder, content):
             work()
     assert path.read_text() == content
     path.write_text(json.dumps([]))
-    assert standing(folder) == {"tries": 0}
+    assert standing(folder) == {"tried": ""}
 
 
 @pytest.mark.parametrize(
@@ -124,9 +181,23 @@ def test_choosing_by_the_leaderboard_is_warned_of_with_its_size_and_the_tries():
     assert "rests on 2,500 pictures, and the best of 10 tries is up to 1.5 points too high" in line
 
 
+def test_a_copied_folder_is_no_further_try_and_no_further_run(answered):
+    store_score(answered, 0.71)
+    for k in range(4):
+        shutil.copytree(answered, answered.parent / f"copy{k}")
+    lines = leaderboard_in_words(runs(answered.parent))
+    assert "not known yet: 1 scored" in lines[-2] and "the best of 1 tries" in lines[-1]
+
+
 def test_scores_that_are_no_accuracies_are_not_compared_and_none_says_nothing():
     assert leaderboard_in_words(table_of([0.7], [np.nan])) == []
     for table in (table_of([0.7], [1.3]), table_of([0.7], [0.7], metric="macro_f1")):
         assert leaderboard_in_words(table) == [
             "run0: not compared, since only accuracies (from 0 to 1) have an interval."
         ]
+    for kind, reason in (
+        ("run", "it has no validation score"),
+        ("ensemble", "it is not validated: its runs have different validation pictures"),
+    ):
+        table = table_of([np.nan], [0.7]).assign(kind=kind)
+        assert leaderboard_in_words(table) == [f"run0: not compared, since {reason}."]

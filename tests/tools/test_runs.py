@@ -1,6 +1,7 @@
 """The list of runs and its page, and scores of the leaderboard, from the command line."""
 
 import base64
+import json
 import re
 
 import matplotlib.pyplot as plt
@@ -41,17 +42,57 @@ def test_runs_are_printed_and_written_as_page_and_csv(tmp_path, capsys):
     assert len(table) == 4 and {"mean", "sd", "seeds", "fingerprint", "public"} <= set(table)
 
 
+def test_what_the_table_shortens_is_explained_once_and_another_metric_has_its_accuracy(tmp_path, capsys):
+    path = make_run(tmp_path / "x", 0.6, metric="macro_f1") / "metrics.json"
+    metrics = json.loads(path.read_text())
+    own = {"name": "macro_f1", "value": 0.426, "ci_low": 0.4, "ci_high": 0.45, "n": 1000}
+    metrics["valid"]["views"]["metric"] = own
+    path.write_text(json.dumps(metrics))
+    assert main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "0.426 macro_f1, accuracy 60.0 %" in printed and "transductive" not in printed
+    assert printed.count("the first 8 digits of its fingerprint") == 1
+    config = tmp_path / "x" / "config.json"
+    config.write_text(config.read_text().replace('"record": {', '"record": {"transductive": "", '))
+    assert main([str(tmp_path)]) == 0
+    assert "transductive: learned from test pictures too" in capsys.readouterr().out
+
+
 def test_a_score_is_stored_and_stands_beside_validation(tmp_path, capsys):
     run = make_run(tmp_path / "x", 0.7)
     assert main([str(run), "--public", "0.7132", "--private", "0.7", "--public-n", "1000"]) == 0
     assert f"stored in {run / 'leaderboard.json'}" in capsys.readouterr().out
     assert main([str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "0.7132 0.7000" in printed and "inside what validation predicts" in printed
+    assert "70.0 % 71.32 % 70.00 %" in printed and "inside what validation predicts" in printed
     (run / "submission.csv").write_text("id,label\n0,0\n")
     assert main([str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "its score 0.7132 is of another submission.csv" in printed and "inside what" not in printed
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"), [("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("log_loss", ""), ("own:f", "")]
+)
+@pytest.mark.parametrize("kind", ["run", "validated", "not validated"])
+def test_percents_are_refused_where_the_metric_is_a_share(tmp_path, capsys, metric, name, kind):
+    run = make_run(tmp_path / "x", 0.7, metric=metric)
+    if kind != "run":
+        own = {"name": metric, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 9}
+        found = (
+            {"ensemble": {"accuracy": 0.7, "metric": own}} if kind == "validated" else {"validated": False}
+        )
+        run = tmp_path / "average"
+        run.mkdir()
+        (run / "metrics.json").write_text(json.dumps({"members": ["x"], **found}))
+        (run / "submission.csv").write_text("id,label\n0,1\n")
+    for given in (["--public", "55.3"], ["--public", "0.5", "--private", "55.3"]):
+        assert main([str(run), *given]) == (1 if name else 0)
+        key = given[-2].strip("-").upper()
+        said = f"55.3 is no {name} between 0 and 1: did you mean {key}=0.553?"
+        assert not name or said in capsys.readouterr().err
+    assert (run / "leaderboard.json").exists() != bool(name)
+    assert main([str(run), "--public", "553"]) == (1 if name else 0), "and no hint"
 
 
 def test_what_is_wrong_is_said(tmp_path, capsys):
