@@ -22,8 +22,7 @@ from fer_utils.run.folder import RunFolder
 
 NOT_VALIDATED = (
     "**The runs were validated on different pictures**, so nothing measures what averaging gains, and "
-    "nothing chooses members: all are averaged. Tables and figures below are left out. To measure the gain, "
-    "train the runs with the same split (`split_seed`, `n_folds`, `fold`, `pool_valid`, `cv`)."
+    "nothing chooses members: all are averaged. Runs with the same number of folds `cv` can be compared."
 )
 
 
