@@ -208,6 +208,7 @@ def test_folds_and_a_metric_and_the_average_of_what_was_validated_on_different_p
     text = printed(average)
     assert "The runs were validated on different pictures" in str(average.cells)
     assert "no score: the runs were validated on different pictures" in text
+    assert text.count("not measured here: the runs were validated on different pictures") == 4
     same = [path.read_bytes() for path in (out / "submission.csv", tmp_path / "average" / "submission.csv")]
     assert same[0] == same[1]
 

@@ -126,7 +126,8 @@ def _of_ensemble(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
         row["fingerprint"] = str(record["fingerprint"])
     row |= {"kind": "ensemble", "changed": f"average of {', '.join(names)}"}
     results = [str(member.path / "metrics.json") for member in members]
-    return row | _freshness(folder, folder.path / "metrics.json", results, {})
+    row |= _freshness(folder, folder.path / "metrics.json", results, {})
+    return row | {"note": "; ".join(filter(None, (row["note"], metrics.get("measured_on", ""))))}
 
 
 def _scores(scores: dict[str, Any]) -> dict[str, Any]:
