@@ -178,7 +178,7 @@ def _agreement(ensemble: Ensemble) -> dict[str, Any]:
         return section | {"lines": [f"Agreement: {why}"]}
     members = np.stack([run.saved_probs() for run in ensemble.members])
     right = members.argmax(2) == ensemble.saved("valid", "labels")
-    frame = agreement(members, ensemble.names).round(1).astype(str).rename_axis("same answer (%)")
+    frame = agreement(ensemble.members).round(1).astype(str).rename_axis("same answer (%)")
     none, every = 100 * (~right).all(0).mean(), 100 * right.all(0).mean()
     lines = [
         "The share of validation pictures on which two members give the same answer.",

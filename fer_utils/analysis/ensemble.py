@@ -172,9 +172,9 @@ def describe_result(result: dict[str, Any] | None) -> str:
     return "\n".join(lines)
 
 
-def agreement(members: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
-    """Share (%) of pictures for which two members, from probabilities [M, N, C], predict the same class."""
-    preds = members.argmax(2)
+def agreement(runs: Sequence[Run]) -> pd.DataFrame:
+    """Share (%) of validation pictures for which two of the runs predict the same class."""
+    preds, names = np.stack([run.saved_probs().argmax(1) for run in runs]), [run.out.name for run in runs]
     shares = 100 * (preds[:, None] == preds[None]).mean(2)
     return pd.DataFrame(shares, index=names, columns=names)
 
