@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,11 @@ def load_ensemble(out: str | Path) -> Ensemble | None:
     for place in (folder.path, folder.path.parent):
         paths = [place / name for name in scores["members"]]
         if not any(RunFolder(path).missing() for path in paths):
-            found = Ensemble(folder.path, scores, [load_run(path) for path in paths])
+            members = [load_run(path) for path in paths]
+            if "measured_on" in scores:
+                rows = folder.predictions("valid", "rows")
+                members = [replace(run, valid_rows=own) for run, own in zip(members, rows, strict=True)]
+            found = Ensemble(folder.path, scores, members)
             average = np.mean([run.saved_probs(split) for run in found.members], axis=0)
             if np.allclose(average, found.saved_probs(split), atol=1e-3):  # and not others of these names
                 return found
@@ -156,6 +160,7 @@ def _gain(ensemble: Ensemble) -> dict[str, Any]:
         "lines": [
             f"Average against the most accurate member: {describe_gain(scores['against_best'])}.",
             f"Cross-fitted: {describe_gain(scores['cross_fitted_against_best'])}.",
+            *([f"This was {scores['measured_on']}."] if "measured_on" in scores else []),
         ],
         "image": figure(draw, 1.1 + 0.5 * len(shown)),
         "alt": f"Accuracy with intervals of {len(ensemble.names)} members and of their average, "
@@ -173,7 +178,7 @@ def _agreement(ensemble: Ensemble) -> dict[str, Any]:
         return section | {"lines": [f"Agreement: {why}"]}
     members = np.stack([run.saved_probs() for run in ensemble.members])
     right = members.argmax(2) == ensemble.saved("valid", "labels")
-    frame = agreement(members, ensemble.names).round(1).astype(str).rename_axis("same answer (%)")
+    frame = agreement(ensemble.members).round(1).astype(str).rename_axis("same answer (%)")
     none, every = 100 * (~right).all(0).mean(), 100 * right.all(0).mean()
     lines = [
         "The share of validation pictures on which two members give the same answer.",

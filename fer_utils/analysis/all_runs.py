@@ -143,7 +143,7 @@ def _of_ensemble(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     row |= {"kind": "ensemble", "changed": f"average of {', '.join(names)}"}
     results = [str(member.path / "metrics.json") for member in members]
     row |= _freshness(folder, folder.path / "metrics.json", results, {})
-    notes = ("" if is_validated else NOT_VALIDATED, row["note"])
+    notes = ("" if is_validated else NOT_VALIDATED, row["note"], metrics.get("measured_on", ""))
     return row | {"note": "; ".join(filter(None, notes))}
 
 

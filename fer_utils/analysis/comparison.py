@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fer_utils.competition import DataError
+from fer_utils.competition import POOLED, DataError
 from fer_utils.config import MAY_CHANGE, ConfigError
 from fer_utils.learning.metrics import paired_test
 from fer_utils.run.finished_run import Run
@@ -17,10 +18,49 @@ from fer_utils.run.finished_run import Run
 # Names of saved arrays for messages, and where they lie.
 VALIDATION = {"valid pictures": ("valid", "ids"), "valid labels": ("valid", "labels")}
 
+ENOUGH = 500  # pictures: on fewer, an average of runs with different splits is not measured
+
 
 def same_validation(runs: Sequence[Run]) -> bool:
     """Whether all runs were validated on the same pictures and labels."""
     return not any(_other(run, runs[0], VALIDATION) for run in runs[1:])
+
+
+def on_common_pictures(runs: Sequence[Run]) -> list[Run]:
+    """The runs, each with that part of its validation split that is in all of them: no run has learned from
+    these pictures. Runs with the same split are returned as they are.
+
+    Returns:
+        The runs, their `valid_rows` naming the same pictures in the order of the smallest split; none where
+        these are fewer than `ENOUGH` and than that split, or have other labels in one of the runs.
+    """
+    if same_validation(runs):
+        return list(runs)
+    names = _picture_names(runs)
+    smallest = min(names, key=len)
+    common = smallest[np.isin(smallest, reduce(np.intersect1d, names))]
+    is_unique = all(len(np.unique(ids)) == len(ids) for ids in names)
+    if not is_unique or len(common) < min(ENOUGH, len(smallest)):
+        return []
+    found = [
+        replace(run, valid_rows=pd.Index(ids).get_indexer(common))
+        for run, ids in zip(runs, names, strict=True)
+    ]
+    labels = [run.saved("valid", "labels") for run in found]
+    return found if all(np.array_equal(labels[0], other) for other in labels[1:]) else []
+
+
+def _picture_names(runs: Sequence[Run]) -> list[np.ndarray]:
+    """The ids of each validation split, the same for the same picture. Where the data's own validation split
+    is pooled with its training split, ids in both (row numbers) name other pictures: see `POOLED`."""
+    ids = [run.saved("valid", "ids") for run in runs]
+    is_pooled = [bool(run.config.cv or run.config.pool_valid) for run in runs]
+    pooled = {name for own, is_ in zip(ids, is_pooled, strict=True) if is_ for name in own}
+    marked = [np.char.add(POOLED, own) for own in ids]
+    return [
+        other if not is_ and not pooled.isdisjoint(other) else own
+        for own, other, is_ in zip(ids, marked, is_pooled, strict=True)
+    ]
 
 
 def _other(run: Run, first: Run, arrays: Mapping[str, tuple[str, str]]) -> str:

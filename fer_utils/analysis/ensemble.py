@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import glob
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import yaml
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
-from fer_utils.files import REPOSITORY
+from fer_utils.files import REPOSITORY, shown_path
 from fer_utils.learning.metrics import calibrated_log_loss, describe, describe_gain, evaluate, paired_test
 from fer_utils.learning.scoring import describe_score, goodness, metric_score, readable
 from fer_utils.run.finished_run import Run, load_run
@@ -22,8 +23,10 @@ from fer_utils.run.folder import RunFolder
 
 NOT_VALIDATED = (
     "**The runs were validated on different pictures**, so nothing measures what averaging gains, and "
-    "nothing chooses members: all are averaged. Runs with the same number of folds `cv` can be compared."
+    "nothing chooses members: all are averaged. To measure it, train the others again with the same split "
+    "(`cv`, `split_seed`, `n_folds`, `fold`)."
 )
+NOT_MEASURED = "not measured here: the runs were validated on different pictures"
 
 
 def load_runs(patterns: str, at_least: int = 0) -> list[Run]:
@@ -135,11 +138,26 @@ def gain_table(names: Sequence[str], result: dict[str, Any]) -> pd.DataFrame:
     best = names[result["best"]]
     rows = [
         (f"{best}, the most accurate run", describe(result["scores"][result["best"]]), ""),
-        (f"ensemble of {len(result['chosen'])}", describe(result["ensemble"]), "against_best"),
+        (members_in_words(result["chosen"], names), describe(result["ensemble"]), "against_best"),
         ("cross-fitted", describe(result["cross_fitted"]), "cross_fitted_against_best"),
     ]
     lines = [(name, scores, key and describe_gain(result[key])) for name, scores, key in rows]
     return pd.DataFrame(lines, columns=["", "valid accuracy", f"against {best}"])
+
+
+def members_in_words(chosen: Sequence[int], names: Sequence[str]) -> str:
+    """The ensemble by the number of its members; with one, that it is this run."""
+    return f"{names[chosen[0]]} alone, chosen" if len(chosen) == 1 else f"ensemble of {len(chosen)}"
+
+
+def describe_submission(runs: Sequence[Run], out: Path) -> str:
+    """Which `runs` the submission in `out` comes from, and whether it is that of one of them again."""
+    submission = RunFolder(out).submission
+    line = f"valid: {shown_path(submission)}, from {', '.join(run.out.name for run in runs)}"
+    own = runs[0].folder.submission
+    if len(runs) == 1 and own.is_file() and filecmp.cmp(own, submission, shallow=False):
+        line += f" alone: the same file as {shown_path(own)}, so there is no need to submit it too"
+    return line
 
 
 def describe_result(result: dict[str, Any] | None) -> str:
@@ -147,15 +165,16 @@ def describe_result(result: dict[str, Any] | None) -> str:
     if result is None:
         return "no score: the runs were validated on different pictures"
     lines = [f"valid accuracy of the ensemble: {describe(result['ensemble'])}"]
+    lines += [result["measured_on"]] if "measured_on" in result else []
     for name in ("ensemble", "cross_fitted"):
         if "metric" in result[name]:
             lines.append(f"valid {describe_score(result[name]['metric'])}, {name.replace('_', '-')}")
     return "\n".join(lines)
 
 
-def agreement(members: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
-    """Share (%) of pictures for which two members, from probabilities [M, N, C], predict the same class."""
-    preds = members.argmax(2)
+def agreement(runs: Sequence[Run]) -> pd.DataFrame:
+    """Share (%) of validation pictures for which two of the runs predict the same class."""
+    preds, names = np.stack([run.saved_probs().argmax(1) for run in runs]), [run.out.name for run in runs]
     shares = 100 * (preds[:, None] == preds[None]).mean(2)
     return pd.DataFrame(shares, index=names, columns=names)
 
@@ -182,11 +201,30 @@ def save_ensemble(
     for name, split in competition.splits.items():
         if name == "test" or (name == "valid" and scores is not None):
             probs[name] = np.mean([run.saved_probs(name) for run in runs], axis=0)
-            folder.write_predictions(name, {"ids": split.ids.astype(np.str_), "probs_views": probs[name]})
+            arrays = {"ids": split.ids.astype(np.str_), "probs_views": probs[name]}
+            if name == "valid" and runs[0].valid_rows is not None:
+                arrays["rows"] = np.stack([run.valid_rows for run in runs])
+            folder.write_predictions(name, arrays)
     if competition.test is not None:
         folder.write_submission(competition, probs.get("valid", runs[0].saved_probs()), probs["test"])
     found = {"validated": False} if scores is None else scores
     folder.write_metrics({"members": [run.out.name for run in runs], **found})
+
+
+def score_runs(runs: Sequence[Run], competition: Competition) -> dict[str, Any]:
+    """What `score_ensemble` finds for runs validated on the same pictures (`comparison.on_common_pictures`);
+    "measured_on" says in words which these are, where they are a part of a run's validation split."""
+    members, metric = np.stack([run.saved_probs() for run in runs]), common_metric(runs)
+    labels = runs[0].saved("valid", "labels")
+    result = score_ensemble(members, labels, competition.class_names, metric=metric)
+    if runs[0].valid_rows is None:
+        return result
+    words = f"measured on the {len(labels):,} pictures that all runs were validated on"
+    for run in runs:
+        if run.folds:
+            words += f"; of {run.out.name} out of fold: there one of its {len(run.folds)} networks answers, "
+            words += "but in the submission their average"
+    return result | {"measured_on": words}
 
 
 def score_ensemble(

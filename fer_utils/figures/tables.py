@@ -10,13 +10,13 @@ from pandas.api.types import is_float_dtype, is_integer_dtype
 from pandas.io.formats.style import Styler
 
 
-def readable(table: pd.DataFrame, columns: Mapping[str, str]) -> Styler:
-    """The columns named in `columns`, under their words, without an index.
+def readable(table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> Styler:
+    """The columns named in `columns`, under their words, without an index; else all columns.
 
     A column of shares is shown in percent if its words end in "%", and in points if they end in "points".
     Other numbers have two digits, counts have thousands separators; where there is no value, it says "none".
     """
-    chosen = table[list(columns)].rename(columns=dict(columns))
+    chosen = table.copy() if columns is None else table[list(columns)].rename(columns=dict(columns))
     formats: dict[str, Any] = {}
     for words in chosen:
         if words.endswith(("%", "points")):

@@ -39,6 +39,7 @@ class Run:
         channels: of its images: 1, grey, or 3, red, green and blue.
         folds: with `cv` the runs of the folds, whose predictions are averaged; the validation split of such a
             run are all labelled images, each predicted by the run that was not trained on it.
+        valid_rows: int64 [N], the part of its validation split that is read, in this order; None: all of it.
     """
 
     out: Path
@@ -49,6 +50,7 @@ class Run:
     fingerprint: str
     channels: int = 1
     folds: tuple[Run, ...] = ()
+    valid_rows: np.ndarray | None = None
 
     @property
     def folder(self) -> RunFolder:
@@ -96,6 +98,9 @@ class Run:
     def load_data(self, data: str = "run") -> Competition:
         """The competition this run was trained on, from the `data` of its config or another place; other
         images, labels or another validation split are a DataError."""
+        if self.valid_rows is not None:
+            whole = replace(self, valid_rows=None).load_data(data)
+            return replace(whole, valid=whole.valid.take(self.valid_rows))
         if self.folds:
             return all_folds(run.load_data(data) for run in self.folds)
         data = self.config.data if data == "run" else data
@@ -117,7 +122,8 @@ class Run:
 
     def saved(self, split: str, name: str) -> np.ndarray:
         """A saved array of `split`: "ids", "labels" (where known), "probs" or "probs_views"."""
-        return self.folder.predictions(split, name)
+        found = self.folder.predictions(split, name)
+        return found if split != "valid" or self.valid_rows is None else found[self.valid_rows]
 
 
 def load_run(out: str | Path) -> Run:

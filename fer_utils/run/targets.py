@@ -72,8 +72,12 @@ def _check_pseudo(folder: RunFolder, competition: Competition) -> None:
     if competition.test is None:
         raise DataError(f"pseudo: {competition.source} has no test split to learn from; set it to 'none'")
     if folder.has_results and "members" in (scores := folder.metrics()):
-        if "ensemble" not in scores:
-            raise DataError(f"pseudo: the runs of {folder} were validated on different pictures: name one")
+        # Measured on a part of the pictures, too: networks of its `cv` have learned from them.
+        if "ensemble" not in scores or "measured_on" in scores:
+            raise DataError(
+                f"pseudo: the runs of {folder} were validated on different pictures: name one of its runs, "
+                "or an ensemble whose runs share a validation split"
+            )
         class_names = tuple(scores["ensemble"]["per_class"])
     else:
         class_names = load_run(folder.path).class_names

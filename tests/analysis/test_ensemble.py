@@ -1,9 +1,18 @@
 """What the figure of an ensemble says of the gain, on runs where it is real, absent or negative."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from fer_utils.analysis.ensemble import choose_members, score_ensemble, verdict
+from fer_utils.analysis.ensemble import (
+    choose_members,
+    describe_submission,
+    gain_table,
+    score_ensemble,
+    verdict,
+)
+from fer_utils.run.folder import RunFolder
 
 NAMES = ("happy", "sad")
 LABELS = np.random.default_rng(0).integers(0, 2, 600)
@@ -44,6 +53,21 @@ def test_the_best_alone_is_no_ensemble():
     result = score_ensemble(np.stack([good, bad]), LABELS, NAMES)
     assert result["chosen"] == [0]
     assert verdict(result) == "One run alone, that of the lowest log loss:\nno other lowers it in an average"
+    assert gain_table(["good", "bad"], result)[""][1] == "good alone, chosen"
+
+
+def test_the_submission_of_one_run_again_need_not_be_submitted(tmp_path):
+    runs = [
+        SimpleNamespace(out=tmp_path / name, folder=RunFolder(tmp_path / name)) for name in ("one", "two")
+    ]
+    for folder in (*(run.out for run in runs), tmp_path / "average"):
+        folder.mkdir()
+        (folder / "submission.csv").write_text("id,label\n0,1\n")
+    again = "from one alone: the same file as"
+    assert again in describe_submission(runs[:1], tmp_path / "average")
+    assert describe_submission(runs, tmp_path / "average").endswith("submission.csv, from one, two")
+    (runs[0].out / "submission.csv").write_text("id,label\n0,2\n")
+    assert describe_submission(runs[:1], tmp_path / "average").endswith("submission.csv, from one")
 
 
 def test_no_number_of_averaged_runs_is_named_where_a_half_averages_none():

@@ -10,12 +10,13 @@ import pytest
 from conftest import tiny_competition
 
 from fer_utils import Config, ConfigError, DataError, fit, launch, load_competition, load_run
-from fer_utils.analysis import ensemble, label_doubts, small_trainings
-from fer_utils.analysis.comparison import check_same_pictures, same_validation
+from fer_utils.analysis import all_runs, ensemble, label_doubts, small_trainings
+from fer_utils.analysis.comparison import check_same_pictures, on_common_pictures, same_validation
 from fer_utils.run import launch as launching
 from fer_utils.run.limits import OutOfTime
 from fer_utils.run.results import headline, print_results
 from tools.report import main as report
+from tools.report_ensemble import load_ensemble
 
 TINY = {"model": "small", "width": 0.125, "epochs": 2, "batch_size": 16, "image_size": 20}
 TINY |= {"precision": "fp32", "device": "cpu"}
@@ -119,6 +120,7 @@ def test_doubtful_labels_come_from_the_folds(run):
 def test_runs_of_different_folds_are_averaged_and_not_scored(run, tmp_path):
     folds = list(run.folds)
     assert same_validation([run, run]) and not same_validation(folds)
+    assert on_common_pictures(folds) == []
     with pytest.raises(DataError, match="other valid pictures"):
         check_same_pictures(folds)
     check_same_pictures(folds, valid=False)
@@ -134,6 +136,69 @@ def test_runs_of_different_folds_are_averaged_and_not_scored(run, tmp_path):
     with pytest.raises(DataError, match="no test split"):
         ensemble.save_ensemble(folds, dataclasses.replace(data, test=None), tmp_path / "none", None)
     assert report([str(tmp_path / "average"), "--no-faces"]) == 1
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_folder, run):
+    """A run whose validation pictures are a part of those of the folds, and lie elsewhere among them."""
+    config = Config(data=str(tiny_folder), out=str(run.out.parent / "plain"), split_seed=5, **TINY)
+    return fit(config, load_competition(config.data, **config.data_options))
+
+
+def test_an_average_with_folds_is_measured_on_the_pictures_in_common(run, plain, tmp_path):
+    found = on_common_pictures([run, plain])
+    ids = plain.saved("valid", "ids")
+    assert len(ids) < 60 and all(np.array_equal(part.saved("valid", "ids"), ids) for part in found)
+    places = {name: k for k, name in enumerate(run.saved("valid", "ids"))}
+    answers = [run.saved_probs()[[places[name] for name in ids]], plain.saved_probs()]
+    assert np.array_equal(found[0].saved_probs(), answers[0])
+    data = found[0].load_data()
+    assert np.array_equal(data.valid.images, plain.load_data().valid.images)
+    result = ensemble.score_runs(found, data)
+    assert result["ensemble"]["n"] == len(ids) == len(data.valid)
+    said = (
+        f"measured on the {len(ids)} pictures that all runs were validated on; of run out of fold: there one"
+    )
+    assert result["measured_on"].startswith(said) and said in ensemble.describe_result(result)
+    out = run.out.parent / "both"
+    ensemble.save_ensemble(found, data, out, result | {"chosen": [0, 1]})
+    folder = ensemble.RunFolder(out)
+    assert np.array_equal(folder.predictions("valid", "ids"), ids)
+    assert np.allclose(folder.predictions("valid", "probs_views"), np.mean(answers, axis=0))
+    assert folder.metrics()["measured_on"] == result["measured_on"]
+    again = load_ensemble(out)
+    assert np.array_equal(again.members[0].saved_probs(), answers[0])
+    assert report([str(out)]) == 0 and said in (out / "report.html").read_text()
+    assert said in all_runs.runs(out.parent).set_index("run").note["both"]
+
+
+def test_networks_that_learned_validation_pictures_give_no_pseudo_labels(run, plain, tmp_path):
+    """The average of `run` for the test split comes from networks that learned those of `plain`."""
+    found = on_common_pictures([run, plain])
+    data = found[1].load_data()
+    ensemble.save_ensemble(found, data, tmp_path / "both", ensemble.score_runs(found, data))
+    config = dataclasses.replace(plain.config, out=str(tmp_path / "new"), pseudo=str(tmp_path / "both"))
+    with pytest.raises(DataError, match="name one of its runs, or an ensemble whose runs share"):
+        fit(config, data)
+
+
+def test_only_the_same_pictures_are_in_common(run, plain, tmp_path):
+    def changed(name, **arrays):
+        shutil.copytree(plain.out, tmp_path / name)
+        with np.load(plain.out / "valid.npz") as saved:
+            np.savez(tmp_path / name / "valid.npz", **(dict(saved) | arrays))
+        return dataclasses.replace(plain, out=tmp_path / name)
+
+    ids, labels = plain.saved("valid", "ids"), plain.saved("valid", "labels")
+    assert on_common_pictures([run, changed("fixed", labels=(labels + 1) % 4)]) == []
+    assert on_common_pictures([run, changed("other", ids=np.char.add("x", ids))]) == []
+    # Row numbers of the data's own validation split: pooled with the training split they have another name.
+    shutil.copytree(run.out, tmp_path / "pooled")
+    with np.load(run.out / "oof.npz") as saved:
+        names = saved["ids"].copy().astype("U20")
+        names[np.flatnonzero(~np.isin(names, ids))[:1]] = f"valid/{ids[0]}"
+        np.savez(tmp_path / "pooled" / "oof.npz", **(dict(saved) | {"ids": names}))
+    assert on_common_pictures([dataclasses.replace(run, out=tmp_path / "pooled"), plain]) == []
 
 
 def test_hours_that_end_before_the_last_fold_resume_there(config, tmp_path, monkeypatch):
