@@ -37,7 +37,7 @@ help:
 	@echo "make sweep FILE=sweep.yaml [DATA=path ARGS='--at-once 2']            compare short runs that differ in one setting (how to write the file: $(BIN)/python -m tools.sweep --help)"
 	@echo "make gpu DATA=path MINUTES=15 [ARGS=--dry-run]                       train the ensemble that fits into the minutes of a GPU"
 	@echo "make bench [ARGS='--quick' or ARGS='--data path time_to_accuracy']   measure the speed"
-	@echo "make test [ARGS='-k NAME']                                           run the tests"
+	@echo "make test [ARGS='-k NAME']                                           run the tests, but the two that need Kaggle's packages"
 	@echo "make test-kaggle [ARGS='-k NAME']                                    run the tests of what runs on Kaggle, with its package versions"
 	@echo "make test-long                                                       run the tests that take hours (kill, full disk, little memory)"
 	@echo "make lint                                                            check the code's style"
@@ -99,7 +99,7 @@ gpu: $(READY)
 	$(BIN)/python -m tools.gpu --data "$(or $(filter-out demo,$(DATA)),auto)" --minutes "$(or $(MINUTES),15)" $(ARGS)
 
 test: $(READY)
-	$(PYTEST)
+	$(PYTEST) -m "not kaggle"
 
 test-long: $(READY)
 	$(BIN)/python -m tests.long $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,19 @@ def load_ensemble(out: str | Path) -> Ensemble | None:
                 rows = folder.predictions("valid", "rows")
                 members = [replace(run, valid_rows=own) for run, own in zip(members, rows, strict=True)]
             found = Ensemble(folder.path, scores, members)
-            average = np.mean([run.saved_probs(split) for run in found.members], axis=0)
-            if np.allclose(average, found.saved_probs(split), atol=1e-3):  # and not others of these names
+            if _is_average(found.saved_probs(split), members, split):
                 return found
     return Ensemble(folder.path, scores, [])
+
+
+def _is_average(probs: np.ndarray, members: Sequence[Run], split: str) -> bool:
+    """Whether these members gave the average `probs` [N, C], and not others of the same names."""
+    try:
+        parts = [run.saved_probs(split) for run in members]
+    except IndexError:  # a member that was trained again with another split
+        return False
+    same = all(part.shape == probs.shape for part in parts)
+    return same and np.allclose(np.mean(parts, axis=0), probs, atol=1e-3)
 
 
 def facts(ensemble: Ensemble) -> list[tuple[str, str, str]]:

@@ -129,7 +129,7 @@ def _start_or_resume(
     learner = Learner(config, competition, device, team, precision, is_new)
     if team.leads:
         parameters, operations = model_cost(learner.model, config.image_size)
-        size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds an image"
+        size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds a picture"
         devices = device.type + (f" x {team.size}" if team.size > 1 else "")
         print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
     resumed = folder.checkpoint.load(learner)

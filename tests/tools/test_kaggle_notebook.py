@@ -320,6 +320,7 @@ def check_submission(box: Path, faces: Path) -> None:
     validate_submission(competition, box / "working" / "submission.csv")
 
 
+@pytest.mark.kaggle
 def test_a_training_on_kaggle_ends_in_time_and_goes_on_in_the_next_session(sandbox, faces, tmp_path):
     plain = bundles("fer", {}, 2)[0]
     first = tmp_path / "first"
@@ -340,6 +341,7 @@ def test_a_training_on_kaggle_ends_in_time_and_goes_on_in_the_next_session(sandb
     assert names == {"run", "submission.csv", "__notebook__.ipynb"}
 
 
+@pytest.mark.kaggle
 def test_an_ensemble_on_kaggle(sandbox, faces, tmp_path):
     knobs = QUICK | {"epochs": 1}
     ensemble = bundles("fer", knobs, 2)[1]

@@ -402,6 +402,11 @@ def test_an_ensemble_without_its_members_says_what_is_not_measurable(ensemble, t
     for name in ensemble.names:
         shutil.copytree(ensemble.out.parent / "seed1", tmp_path / name)
     assert load_ensemble(tmp_path / "both").members == []
+    fewer = tmp_path / ensemble.names[0] / "valid.npz"
+    with np.load(fewer) as arrays:
+        half = {name: array[::2] for name, array in arrays.items()}
+    np.savez(fewer, **half)
+    assert load_ensemble(tmp_path / "both").members == []
     assert main([str(tmp_path / "both")]) == 0
 
 
