@@ -132,9 +132,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name, probs in sets.items():
         print(_row(name, probs, sets[BASE], labels), flush=True)
-    alone = moved_probs(with_average_weights(networks, competition.train.images[:2048]), images, PLAIN).mean(
-        0
-    )
+    average = with_average_weights(networks, competition.train.images[:2048])
+    alone = moved_probs(average, images, PLAIN).mean(0)
     share = 100 * (alone.argmax(1) == labels).mean()
     print(f"\nthe weights of these networks averaged, `mirror`: {share:.1f} %")
 
