@@ -86,7 +86,7 @@ predict: $(READY)
 	$(BIN)/python -m tools.predict "$(RUN)" $(FILES) $(ARGS)
 
 kaggle: $(READY)
-	$(BIN)/python -m tools.kaggle_notebook $(ARGS)
+	$(BIN)/python -m tools.kaggle $(ARGS)
 
 reproduce: $(READY)
 	$(BIN)/python -m tools.reproduce "$(or $(RUN),fer2013-cpu)" --data "$(or $(filter-out demo,$(DATA)),auto)" $(ARGS)

@@ -12,7 +12,7 @@ import argparse
 import numpy as np
 from PIL import Image
 
-from fer_utils.data.images import to_format
+from fer_utils.data.decode_images import to_format
 from fer_utils.data.load import load_competition
 from fer_utils.learning.metrics import accuracy_of, describe
 from fer_utils.learning.predict_photos import find_face

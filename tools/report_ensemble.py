@@ -14,8 +14,8 @@ from fer_utils.analysis.ensemble import agreement
 from fer_utils.competition import Competition
 from fer_utils.figures import plots
 from fer_utils.files import find_path
+from fer_utils.learning.competition_metric import readable
 from fer_utils.learning.metrics import describe_gain
-from fer_utils.learning.scoring import readable
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.results import commonest

@@ -16,8 +16,8 @@ from fer_utils.analysis.predictions import confused_pairs, prediction_table
 from fer_utils.competition import Competition
 from fer_utils.figures import plots
 from fer_utils.figures.faces import face_grid
+from fer_utils.learning.competition_metric import readable
 from fer_utils.learning.metrics import calibration_table, coverage_table, per_class_table
-from fer_utils.learning.scoring import readable
 from fer_utils.run.finished_run import Run
 from fer_utils.run.results import curves_in_words
 from tools.report_figures import LINE, PAPER, WIDTH, figure

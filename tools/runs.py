@@ -20,7 +20,7 @@ from fer_utils.competition import DataError
 from fer_utils.config import METRICS, ConfigError
 from fer_utils.figures.plots import LINES, curves_together
 from fer_utils.files import find_path, write_text
-from fer_utils.learning.scoring import readable
+from fer_utils.learning.competition_metric import readable
 from fer_utils.run.folder import RunFolder
 from tools.report import render
 from tools.report_figures import figure

@@ -168,7 +168,7 @@ def metric_of(path: Path) -> str:
 
 
 def _scores(scores: dict[str, Any]) -> dict[str, Any]:
-    """The score by the run's own metric (see `scoring.metric_score`), or else its accuracy."""
+    """The score by the run's own metric (see `competition_metric.metric_score`), or else its accuracy."""
     own = scores.get("metric") or {**scores, "name": "accuracy", "value": scores["accuracy"]}
     row = {name: float(own[name]) for name in ("value", "ci_low", "ci_high", "n")}
     return row | {"metric": own["name"], "accuracy": float(scores["accuracy"])}

@@ -18,7 +18,7 @@ import pandas as pd
 
 from fer_utils.analysis.near_copies import PAIRS, all_images, standardised
 from fer_utils.competition import Competition, picture_groups
-from fer_utils.data.images import BLANK_CONTRAST, light
+from fer_utils.data.decode_images import BLANK_CONTRAST, light
 
 SPLITS = ("train", "valid", "test")
 FACE_COMPONENTS = 50  # principal components that describe a face

@@ -16,8 +16,8 @@ import yaml
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import REPOSITORY, shown_path
+from fer_utils.learning.competition_metric import describe_score, goodness, metric_score, readable
 from fer_utils.learning.metrics import calibrated_log_loss, describe, describe_gain, evaluate, paired_test
-from fer_utils.learning.scoring import describe_score, goodness, metric_score, readable
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 
@@ -241,8 +241,8 @@ def score_ensemble(
     Returns:
         chosen, best (indices); scores (`metrics.evaluate` of each member) and ensemble; against_best (paired
         test); cross_fitted and cross_fitted_against_best (the same with `cross_fitted_probs`). With another
-        metric than accuracy, "metric" in the scores is its `scoring.metric_score`, and metric_gain is that of
-        cross_fitted over the best.
+        metric than accuracy, "metric" in the scores is its `competition_metric.metric_score`, and metric_gain
+        is that of cross_fitted over the best.
     """
     scores = [evaluate(probs, labels, class_names) for probs in members]
     best = max(range(len(members)), key=lambda m: (scores[m]["accuracy"], -scores[m]["log_loss"]))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import Competition, copies_of
-from fer_utils.data.images import with_channels
+from fer_utils.data.decode_images import with_channels
 from fer_utils.on_disk import concatenate
 from fer_utils.progress import bar
 

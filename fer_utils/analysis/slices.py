@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from fer_utils.analysis.near_copies import unit_vectors
-from fer_utils.data.images import light, with_channels
+from fer_utils.data.decode_images import light, with_channels
 from fer_utils.learning.augment import view
 from fer_utils.learning.metrics import holm
 

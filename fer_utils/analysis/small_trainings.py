@@ -16,7 +16,7 @@ from fer_utils.analysis.label_doubts import describe_doubts, doubtful_labels, wr
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import DATA_PARAMETERS, Config
 from fer_utils.data.corrections import apply_fixes
-from fer_utils.data.splits import split_folds
+from fer_utils.data.folds import split_folds
 from fer_utils.data.submission import default_format
 from fer_utils.files import resolve_out
 from fer_utils.progress import bar, interactive

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import POOLED, Competition, DataError, Split, picture_groups
-from fer_utils.data.images import BLANK_CONTRAST, light
+from fer_utils.data.decode_images import BLANK_CONTRAST, light
+from fer_utils.data.known_words import canonical
 from fer_utils.data.tables import open_table
-from fer_utils.data.words import canonical
 from fer_utils.files import find_path
 
 LEAVE_OUT = "drop"

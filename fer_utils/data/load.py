@@ -12,20 +12,20 @@ import numpy as np
 
 from fer_utils.competition import Competition, DataError, Rejected, Split
 from fer_utils.config import ASPECTS, COLORS, check_choice
-from fer_utils.data.column_names import COLUMNS
 from fer_utils.data.corrections import apply_fixes, clean_training
+from fer_utils.data.decode_images import ImageFormat, changes, coloured
 from fer_utils.data.files.cache import Cache
 from fer_utils.data.files.download import download
-from fer_utils.data.images import ImageFormat, changes, coloured
+from fer_utils.data.folds import joined, split_off
+from fer_utils.data.known_column_names import COLUMNS
+from fer_utils.data.known_words import as_pairs
 from fer_utils.data.layouts.registry import LAYOUTS
 from fer_utils.data.locate import around, open_data, search_data
-from fer_utils.data.roles.divisions import parse_splits
+from fer_utils.data.roles.class_name_files import read_classes
+from fer_utils.data.roles.decide_roles import Understanding
 from fer_utils.data.roles.labels import is_hidden
-from fer_utils.data.roles.name_files import read_classes
-from fer_utils.data.roles.said import Said
-from fer_utils.data.roles.understanding import Understanding
-from fer_utils.data.splits import joined, split_off
-from fer_utils.data.words import as_pairs
+from fer_utils.data.roles.splits import parse_splits
+from fer_utils.data.roles.user_options import UserOptions
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import find_path
 
@@ -65,7 +65,7 @@ def load_competition(
         seed, n_folds, fold: which images become the validation split, if the data has none or with
             `pool_valid`, which adds that of the data to the training images first.
         layout: one of `registry.LAYOUTS`, if several fit.
-        columns: by role (`column_names.COLUMNS`): a dictionary, or "label=mood, image=file".
+        columns: by role (`known_column_names.COLUMNS`): a dictionary, or "label=mood, image=file".
         classes: their names by ascending numbers, "angry, happy"; or "0=angry, 3=happy"; or a file.
         splits: which cells, folders or tables are which split, "train=A, valid=B, test=C"; "tables",
             "folders", "column" or "file names" if these contradict each other; "none" to train on all.
@@ -81,7 +81,7 @@ def load_competition(
     _check_words(color=color, aspect=aspect, layout=str(layout))
     _check_numbers(image_size, n_folds, fold, seed)
     parse_splits(splits)
-    said = Said(layout, parse_columns(columns), read_classes(classes), splits, groups)
+    said = UserOptions(layout, parse_columns(columns), read_classes(classes), splits, groups)
     if str(data) == "auto":
         data = search_data()
     if str(data) == "demo":
@@ -149,7 +149,7 @@ def _corrected(competition: Competition, label_fixes: str | Path, clean: bool) -
 
 
 def _read(
-    path: Path, said: Said, image_size: int | str, color: str, aspect: str, allow_rejected: bool
+    path: Path, said: UserOptions, image_size: int | str, color: str, aspect: str, allow_rejected: bool
 ) -> Competition:
     with ExitStack() as stack:  # archives stay unpacked until the pictures are decoded
         understanding, others = open_data(path, stack, said)

@@ -8,22 +8,22 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from fer_utils.competition import DataError
+from fer_utils.data.decode_images import ImageFormat
 from fer_utils.data.files.archives import is_archive, opened
-from fer_utils.data.files.tree import Tree, folder_split, scan, stem, unpacked
-from fer_utils.data.images import ImageFormat
+from fer_utils.data.files.file_tree import Tree, folder_split, scan, stem, unpacked
+from fer_utils.data.known_words import is_class_name, normal, split_of
 from fer_utils.data.layouts.registry import describe_unknown, propose
-from fer_utils.data.roles.name_files import named_classes
-from fer_utils.data.roles.said import Said
-from fer_utils.data.roles.understanding import Understanding, understand
+from fer_utils.data.roles.class_name_files import named_classes
+from fer_utils.data.roles.decide_roles import Understanding, understand
+from fer_utils.data.roles.user_options import UserOptions
 from fer_utils.data.tables import TEXT_SUFFIXES
-from fer_utils.data.words import is_class_name, normal, split_of
 from fer_utils.files import REPOSITORY
 
 KAGGLE_INPUT = Path("/kaggle/input")
 REPOSITORY_DATA = REPOSITORY / "data"
 
 
-def open_data(path: Path, stack: ExitStack, said: Said) -> tuple[Understanding, list[str]]:
+def open_data(path: Path, stack: ExitStack, said: UserOptions) -> tuple[Understanding, list[str]]:
     """What lies at a path: the one reading of it that is proven, and notes on others. If something is
     missing, archives are opened until `stack` closes.
 
@@ -49,7 +49,7 @@ def open_data(path: Path, stack: ExitStack, said: Said) -> tuple[Understanding, 
     return chosen, [*notes, *(f"not opened: {name}" for name in tree.archives)]
 
 
-def _understood(tree: Tree, said: Said) -> tuple[list[Understanding], list[DataError]]:
+def _understood(tree: Tree, said: UserOptions) -> tuple[list[Understanding], list[DataError]]:
     """All readings of the files, and why others were refused."""
     found, errors = [], []
     proposals = propose(tree, said.layout)
@@ -102,7 +102,7 @@ def _holds(one: Understanding, other: Understanding) -> bool:
     return digests[1] <= digests[0]
 
 
-def _check_columns(tree: Tree, said: Said, path: Path) -> None:
+def _check_columns(tree: Tree, said: UserOptions, path: Path) -> None:
     known = {column for table in tree.tables.values() for column in table.columns}
     for role, name in said.columns.items():
         if normal(name) not in known and not normal(name).startswith(("folder", "file name", "label file")):
@@ -168,7 +168,7 @@ def run_folders(folder: Path) -> list[Path]:
 
 def _is_data(tree: Tree) -> bool:
     """Whether there are pictures with labels, or data that are refused for a reason."""
-    return any(t.holds_pictures for t in tree.tables.values()) or any(_understood(tree, Said()))
+    return any(t.holds_pictures for t in tree.tables.values()) or any(_understood(tree, UserOptions()))
 
 
 def _candidates(folder: Path, visited: set[str], runs: list[Path]) -> list[Path]:

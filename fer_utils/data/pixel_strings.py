@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.json_parquet import as_text
+from fer_utils.data.tables_json_parquet import as_text
 
 SMALLEST_SIDE = 16  # of pictures with a column per pixel: fewer numbers are measurements
 _LIST_MARKS = str.maketrans("[](),;", " " * 6)

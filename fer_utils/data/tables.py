@@ -15,8 +15,11 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.images import MID_GREY
-from fer_utils.data.json_parquet import (
+from fer_utils.data.decode_images import MID_GREY
+from fer_utils.data.known_words import normal, pattern
+from fer_utils.data.pixel_strings import SMALLEST_SIDE, count_pixels, is_picture, parse_cells, square
+from fer_utils.data.tables_csv_dialect import HEAD_ROWS, find_form
+from fer_utils.data.tables_json_parquet import (
     as_text,
     excel_frame,
     json_frame,
@@ -25,9 +28,6 @@ from fer_utils.data.json_parquet import (
     schema,
     table_errors,
 )
-from fer_utils.data.pixel_strings import SMALLEST_SIDE, count_pixels, is_picture, parse_cells, square
-from fer_utils.data.text_form import HEAD_ROWS, find_form
-from fer_utils.data.words import normal, pattern
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".lst", ".csv.gz", ".tsv.gz")
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", ".manifest")

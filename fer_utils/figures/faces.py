@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_utils.competition import Split
-from fer_utils.data.images import with_channels
+from fer_utils.data.decode_images import with_channels
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,6 +23,7 @@ from fer_utils.competition import Competition, Split
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import Explained
 from fer_utils.learning.augment import augment, mix, resize, to_float
+from fer_utils.learning.competition_metric import goodness
 from fer_utils.learning.device import choose_precision
 from fer_utils.learning.distributed import ALONE, Team, share_norms
 from fer_utils.learning.models import create_model, has_fixed_size
@@ -35,7 +36,6 @@ from fer_utils.learning.optim import (
     train_classifier_only,
 )
 from fer_utils.learning.pretrained import find_weights, load_weights
-from fer_utils.learning.scoring import goodness
 from fer_utils.on_disk import fetch, is_large
 
 # Batches that a thread fetches while the device computes: enough for a slow read now and then.

@@ -14,7 +14,7 @@ from torch import nn
 
 from fer_utils.competition import Competition, DataError, Split
 from fer_utils.config import Config
-from fer_utils.data.images import ImageFormat, resize, with_channels
+from fer_utils.data.decode_images import ImageFormat, resize, with_channels
 from fer_utils.data.load import load_competition
 from fer_utils.files import find_path
 from fer_utils.learning.device import choose_device

@@ -10,10 +10,10 @@ import pandas as pd
 
 from fer_utils.competition import Competition, copies_of
 from fer_utils.config import Config
+from fer_utils.learning.competition_metric import describe_score, metric_score
 from fer_utils.learning.metrics import describe, evaluate, holm, paired_test
 from fer_utils.learning.models import model_cost
 from fer_utils.learning.predict import view_probs
-from fer_utils.learning.scoring import describe_score, metric_score
 from fer_utils.learning.training_loop import Learner
 from fer_utils.run.finished_run import Run, all_folds
 from fer_utils.run.folder import RunFolder

@@ -17,7 +17,7 @@ from fer_utils.analysis.audit import (
 )
 from fer_utils.analysis.audit_summary import findings, light_findings
 from fer_utils.competition import Competition, Rejected, Split
-from fer_utils.data.images import light
+from fer_utils.data.decode_images import light
 from fer_utils.files import REPOSITORY
 
 CLASSES = ("happy", "sad", "fear")

@@ -15,7 +15,7 @@ from fer_utils.analysis.audit import audit, picture_table
 from fer_utils.analysis.audit_summary import light_findings
 from fer_utils.analysis.near_copies import near_copies
 from fer_utils.config import ConfigError
-from fer_utils.data.images import coloured, resize, with_channels
+from fer_utils.data.decode_images import coloured, resize, with_channels
 from fer_utils.data.load import load_competition
 from fer_utils.demo.dataset import make_demo
 from fer_utils.figures.faces import face_grid

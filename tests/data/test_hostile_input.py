@@ -23,7 +23,7 @@ from PIL import Image
 
 from fer_utils import Config, fit
 from fer_utils.competition import FER_CLASSES, Competition, DataError
-from fer_utils.data import images as pictures
+from fer_utils.data import decode_images
 from fer_utils.data.load import SIZES, load_competition
 from fer_utils.data.pixel_strings import parse_pixels
 from fer_utils.data.submission import validate_submission
@@ -305,7 +305,7 @@ def test_unusual_pictures_are_read(many):
 
 @pytest.mark.parametrize("processes", [False, True])
 def test_unreadable_pictures_are_listed_by_name(many, monkeypatch, processes):
-    monkeypatch.setattr(pictures, "WORTH_PROCESSES", 0 if processes else 10**9)
+    monkeypatch.setattr(decode_images, "WORTH_PROCESSES", 0 if processes else 10**9)
     for n, (content, _) in enumerate(UNREADABLE.values()):
         (many / "train" / "sad" / f"{2 * n + 1:03}.png").write_bytes(content)
     competition = load_competition(many)
@@ -325,7 +325,7 @@ def test_a_picture_that_may_not_be_read_is_listed(many):
 
 def test_processes_and_this_one_decode_alike(many, monkeypatch):
     here = load_competition(many).fingerprint
-    monkeypatch.setattr(pictures, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(decode_images, "WORTH_PROCESSES", 0)
     assert load_competition(many).fingerprint == here
 
 
@@ -337,11 +337,11 @@ class Deadly:
 
 
 def test_a_decoding_process_that_dies_is_told(many, monkeypatch):
-    monkeypatch.setattr(pictures, "WORTH_PROCESSES", 0)
-    monkeypatch.setattr(pictures, "DECODED_TOGETHER", 2)
+    monkeypatch.setattr(decode_images, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(decode_images, "DECODED_TOGETHER", 2)
     files = [*sorted(many.rglob("*.png"))[:6], Deadly()]
     with pytest.raises(DataError, match=r"a process that decodes images died at .* is there enough memory"):
-        pictures.read_files(files, pictures.ImageFormat(16))
+        decode_images.read_files(files, decode_images.ImageFormat(16))
     assert not multiprocessing.active_children()
 
 

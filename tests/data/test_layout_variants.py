@@ -23,7 +23,7 @@ from competitions import (
 from PIL import Image
 
 from fer_utils.competition import FER_CLASSES, DataError
-from fer_utils.data import images as pictures
+from fer_utils.data import decode_images
 from fer_utils.data.load import load_competition
 from fer_utils.data.submission import write_submission
 from fer_utils.files import REPOSITORY
@@ -411,7 +411,7 @@ def test_aliases_in_yaml_do_not_grow(tmp_path):
 
 
 def test_decoding_finds_its_packages_wherever_they_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(decode_images, "WORTH_PROCESSES", 0)
     monkeypatch.setattr(sys, "path", [str(REPOSITORY), *sys.path])
     flat_test(tmp_path)
     assert len(load_competition(tmp_path).train) == 28

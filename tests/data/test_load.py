@@ -14,8 +14,8 @@ from fer_utils import files
 from fer_utils.competition import DataError, Split, picture_groups
 from fer_utils.data import load as data
 from fer_utils.data import locate as finding
+from fer_utils.data.folds import joined, split_folds
 from fer_utils.data.load import load_competition
-from fer_utils.data.splits import joined, split_folds
 
 
 def make_split(n_per_class, n_copies=0):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from fer_utils.figures import faces, plots, style
-from fer_utils.figures.tables import readable
+from fer_utils.figures.table_style import readable
 from fer_utils.learning.metrics import coverage_table, evaluate, per_class_table
 
 NAMES = ("angry", "happy", "sad")

@@ -11,7 +11,7 @@ import torch
 from fer_utils import files
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
-from fer_utils.data.images import resize
+from fer_utils.data.decode_images import resize
 from fer_utils.learning.augment import VIEWS
 from fer_utils.learning.predict import view_probs
 from fer_utils.run import finished_run as folder

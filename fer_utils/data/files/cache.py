@@ -25,7 +25,7 @@ import pandas as pd
 import PIL
 
 from fer_utils.competition import Competition, Rejected, Split, SubmissionFormat
-from fer_utils.data.words import SPLITS
+from fer_utils.data.known_words import SPLITS
 from fer_utils.files import REPOSITORY, atomic_write, walk
 from fer_utils.on_disk import cache_folder, is_large
 

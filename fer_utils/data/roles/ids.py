@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 
 from fer_utils.competition import DataError, SubmissionFormat
-from fer_utils.data.column_names import ABOUT, COLUMNS, ROW_NUMBERS, boxes_in, rank
-from fer_utils.data.files.tree import below_split, stem
-from fer_utils.data.layouts.pictures import LISTS, Pictures
+from fer_utils.data.files.file_tree import below_split, stem
+from fer_utils.data.known_column_names import ABOUT, COLUMNS, ROW_NUMBERS, boxes_in, rank
+from fer_utils.data.known_words import as_int, is_number, normal
+from fer_utils.data.layouts.proposal import LISTS, Pictures
 from fer_utils.data.roles.class_names import Coding
 from fer_utils.data.roles.labels import Labels
-from fer_utils.data.roles.said import Said
+from fer_utils.data.roles.user_options import UserOptions
 from fer_utils.data.submission import default_format, read_format
 from fer_utils.data.tables import Table
-from fer_utils.data.words import as_int, is_number, normal
 
 
 def _says_id(column: str) -> bool:
@@ -31,7 +31,9 @@ def _id_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
     return sorted(columns, key=lambda c: (rank("id", c), not _says_id(c)))
 
 
-def find_ids(pictures: Pictures, labels: Labels, rows: Mapping[str, Sequence[int]], said: Said) -> list[str]:
+def find_ids(
+    pictures: Pictures, labels: Labels, rows: Mapping[str, Sequence[int]], said: UserOptions
+) -> list[str]:
     """What each picture is called: by the column that a person named, the list or the path; in tables of
     pixels by the id column or the row."""
     ids = list(pictures.ids)
@@ -113,7 +115,7 @@ def _check_unique(pictures: Pictures, ids: Sequence[str], rows: Sequence[int]) -
 
 
 def find_persons(
-    pictures: Pictures, said: Said, trained: list[int], notes: list[str]
+    pictures: Pictures, said: UserOptions, trained: list[int], notes: list[str]
 ) -> list[str | None] | None:
     """The person on each picture, from the column or folder that a person named, else by a column's name."""
     wanted = normal(said.groups) if said.groups != "auto" else said.column("subject")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from fer_utils.competition import DataError
-from fer_utils.data.column_names import (
+from fer_utils.data.known_column_names import (
     ABOUT,
     COLUMNS,
     ROW_NUMBERS,
@@ -17,10 +17,18 @@ from fer_utils.data.column_names import (
     is_split_name,
     rank,
 )
-from fer_utils.data.layouts.pictures import LABEL_FILES, Pictures
+from fer_utils.data.known_words import (
+    SPLITS,
+    are_counted,
+    as_int,
+    canonical,
+    is_class_name,
+    is_number,
+    pattern,
+)
+from fer_utils.data.layouts.proposal import LABEL_FILES, Pictures
 from fer_utils.data.roles.labels import Labels, hidden_marks, is_hidden, vote_columns, voted
-from fer_utils.data.roles.said import Said
-from fer_utils.data.words import SPLITS, are_counted, as_int, canonical, is_class_name, is_number, pattern
+from fer_utils.data.roles.user_options import UserOptions
 
 LEVEL = re.compile(r"\d+[\s._-]*[^\W\d]{2,}$")  # 0_pain, 1_pain
 MOST_CLASSES = 100
@@ -68,7 +76,7 @@ class Candidate:
 def find_labels(
     pictures: Pictures,
     splits: Sequence[str | None],
-    said: Said,
+    said: UserOptions,
     excluded: set[str],
     named: Collection[Mapping[int, str]],
 ) -> Labels | None:

@@ -9,9 +9,17 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.column_names import COLUMNS
-from fer_utils.data.layouts.pictures import Pictures
-from fer_utils.data.words import HIDDEN, MAYBE_HIDDEN, STRAY_SHARE, as_int, canonical, is_number, vote_label
+from fer_utils.data.known_column_names import COLUMNS
+from fer_utils.data.known_words import (
+    HIDDEN,
+    MAYBE_HIDDEN,
+    STRAY_SHARE,
+    as_int,
+    canonical,
+    is_number,
+    vote_label,
+)
+from fer_utils.data.layouts.proposal import Pictures
 
 
 @dataclass

@@ -11,9 +11,9 @@ import pandas as pd
 import yaml
 
 from fer_utils.competition import DataError
-from fer_utils.data.files.tree import Tree, stem
-from fer_utils.data.json_parquet import class_map
-from fer_utils.data.words import as_int, as_pairs, canonical
+from fer_utils.data.files.file_tree import Tree, stem
+from fer_utils.data.known_words import as_int, as_pairs, canonical
+from fer_utils.data.tables_json_parquet import class_map
 from fer_utils.files import find_path
 
 TELLING = re.compile("class|label|names|emotion|expression|categor|sentiment|mood|data")

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fer_utils.data.words import normal
+from fer_utils.data.known_words import normal
 
 
 @dataclass(frozen=True)
-class Said:
+class UserOptions:
     """What a person said about the data: it comes before all evidence."""
 
     layout: str = "auto"

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from fer_utils.data.images import Form, ImageFormat, resize, with_channels
+from fer_utils.data.decode_images import Form, ImageFormat, resize, with_channels
 from fer_utils.on_disk import empty
 
 # The readers of image files, by what the label is taken from.

@@ -12,20 +12,20 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError, Rejected, SubmissionFormat
-from fer_utils.data.column_names import boxes_in
-from fer_utils.data.files.tree import folder_split
-from fer_utils.data.layouts.pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Pictures
-from fer_utils.data.references import find_rows, image_stem
+from fer_utils.data.files.file_tree import folder_split
+from fer_utils.data.image_paths import find_rows, image_stem
+from fer_utils.data.known_column_names import boxes_in
+from fer_utils.data.known_words import STRAY_SHARE, are_counted, canonical, vote_label
+from fer_utils.data.layouts.proposal import FOLDERS, LABEL_FILES, LISTS, NAMES, Pictures
+from fer_utils.data.roles.class_name_files import fitting_names, parse_classes
 from fer_utils.data.roles.class_names import FER, RAF, Coding, find_coding
-from fer_utils.data.roles.divisions import Division, find_division, hide_labels
 from fer_utils.data.roles.ids import find_form_of_predictions, find_ids, find_persons
 from fer_utils.data.roles.label_columns import find_labels
 from fer_utils.data.roles.labels import Labels, is_hidden
-from fer_utils.data.roles.name_files import fitting_names, parse_classes
-from fer_utils.data.roles.said import Said
+from fer_utils.data.roles.splits import Division, find_division, hide_labels
+from fer_utils.data.roles.user_options import UserOptions
 from fer_utils.data.submission import sample_ids
 from fer_utils.data.tables import Table
-from fer_utils.data.words import STRAY_SHARE, are_counted, canonical, vote_label
 
 MOST_TIES = 0.05  # of the pictures that several people labelled
 REPEAT = "listed before"
@@ -66,7 +66,7 @@ class Understanding:
 
 
 def understand(
-    pictures: Pictures, sample: Table | None, named: Mapping[str, Mapping[int, str]], said: Said
+    pictures: Pictures, sample: Table | None, named: Mapping[str, Mapping[int, str]], said: UserOptions
 ) -> Understanding | None:
     """The splits, labels, classes and ids of the pictures, also by the sample submission, the files that name
     classes (`named_classes`) and what a person said; None if there is nothing to learn from.
@@ -219,7 +219,7 @@ def _coding(
     rows: Mapping[str, Sequence[int]],
     labels: Labels,
     named: Mapping[str, Mapping[int, str]],
-    said: Said,
+    said: UserOptions,
 ) -> Coding:
     """The classes, by the strongest evidence: a person, another column, the file's own metadata, a file that
     lists them, the form of FER2013 or RAF-DB.

@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fer_utils.competition import DataError
-from fer_utils.data.column_names import COLUMNS, is_split_name
-from fer_utils.data.files.tree import folder_split, stem
-from fer_utils.data.layouts.pictures import Pictures
-from fer_utils.data.roles.labels import is_hidden
-from fer_utils.data.words import (
+from fer_utils.data.files.file_tree import folder_split, stem
+from fer_utils.data.known_column_names import COLUMNS, is_split_name
+from fer_utils.data.known_words import (
     HIDDEN,
     MAYBE_HIDDEN,
     SPLITS,
@@ -24,6 +22,8 @@ from fer_utils.data.words import (
     split_of,
     split_words,
 )
+from fer_utils.data.layouts.proposal import Pictures
+from fer_utils.data.roles.labels import is_hidden
 
 SOURCES = ("tables", "folders", "column", "file names")
 

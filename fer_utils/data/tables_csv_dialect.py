@@ -9,10 +9,18 @@ from pathlib import Path
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.column_names import KNOWN_NAMES
 from fer_utils.data.files.archives import opened_bytes
+from fer_utils.data.known_column_names import KNOWN_NAMES
+from fer_utils.data.known_words import (
+    are_counted,
+    as_int,
+    canonical,
+    is_image_name,
+    is_number,
+    normal,
+    pattern,
+)
 from fer_utils.data.pixel_strings import SMALLEST_SIDE, count_pixels, is_picture
-from fer_utils.data.words import are_counted, as_int, canonical, is_image_name, is_number, normal, pattern
 
 MOST_ACCENTS = 0.3  # of the letters of a text in a Western encoding
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its byte order marks

@@ -12,8 +12,8 @@ from sklearn import metrics as sk
 from fer_utils import Config, ConfigError, fit, load_run
 from fer_utils.analysis.ensemble import choose_members, common_metric, member_table, score_ensemble
 from fer_utils.config import METRICS
+from fer_utils.learning.competition_metric import describe_score, goodness, metric_score, readable
 from fer_utils.learning.metrics import cross_calibrated, evaluate, log_loss
-from fer_utils.learning.scoring import describe_score, goodness, metric_score, readable
 from fer_utils.run.results import headline, print_results
 from fer_utils.run.targets import warnings_for
 

@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
-from fer_utils.data.column_names import is_split_name
-from fer_utils.data.images import IMAGE_SUFFIXES
+from fer_utils.data.decode_images import IMAGE_SUFFIXES
+from fer_utils.data.known_column_names import is_split_name
 
 ALIASES = {
     "angry": "angry anger",

@@ -15,7 +15,7 @@ import torch
 
 from fer_utils.config import AUGMENTATION, Config
 from fer_utils.demo.dataset import make_demo
-from fer_utils.figures import augmentation
+from fer_utils.figures import augment_plots
 from fer_utils.figures.faces import face_rows
 from fer_utils.files import REPOSITORY
 from fer_utils.learning import training_loop
@@ -61,7 +61,7 @@ def test_the_ends_shown_are_those_of_training(name, face):
     """No draw goes beyond them: the largest changes of 4,000 draws come close to both, and not further."""
     strength = {"rotate": 20.0, "shear": 20.0}.get(name, 0.3)
     draws = augment(face.expand(4000, -1, -1, -1), replace(OFF, **{name: strength}), generator())
-    ends = [augmentation.at_strength(face, name, value) for value in (-strength, strength)]
+    ends = [augment_plots.at_strength(face, name, value) for value in (-strength, strength)]
     for end, other in (ends, ends[::-1]):
         assert (draws - end).abs().mean((1, 2, 3)).min() < 0.02
         assert (end - other).abs().mean() > 0.03, "the two ends differ"
@@ -75,13 +75,13 @@ def test_positive_shifts_go_to_the_right_and_down():
     spot = torch.zeros(1, 1, 24, 24)
     spot[:, :, 12, 12] = 1
     for value, place in ((0.25, 18), (-0.25, 6)):
-        shown = augmentation.at_strength(spot, "shift", value)[0, 0]
+        shown = augment_plots.at_strength(spot, "shift", value)[0, 0]
         assert divmod(int(shown.argmax()), 24) == (place, place)
 
 
 def test_ranges_has_a_row_for_each_transform_that_is_on_from_end_to_end(face, ax):
     config = replace(OFF, flip=0.5, brightness=0.2, erase=0.3, rotate=10.0)
-    augmentation.ranges(face, config, ax, generator(), columns=5)
+    augment_plots.ranges(face, config, ax, generator(), columns=5)
     assert rows_of(ax) == ["flip 0.5", "rotate 10", "brightness 0.2", "erase 0.3"]
     below = texts(ax)
     assert below[:5] == ["as it is", "mirrored", "", "", ""]
@@ -94,19 +94,19 @@ def test_ranges_has_a_row_for_each_transform_that_is_on_from_end_to_end(face, ax
 
 def test_nothing_is_said_to_be_cut_off_where_nothing_is(ax):
     grey = torch.full((1, 1, 24, 24), 0.5)
-    augmentation.ranges(grey, replace(OFF, brightness=0.2, shift=0.5), ax, generator(), columns=3)
+    augment_plots.ranges(grey, replace(OFF, brightness=0.2, shift=0.5), ax, generator(), columns=3)
     assert texts(ax) == ["-0.5", "0", "+0.5", "-0.2", "0", "+0.2"]
 
 
 def test_the_share_that_is_cut_off_is_counted(face, ax):
-    augmentation.ranges(face, replace(OFF, brightness=0.3), ax, generator(), columns=3)
-    bright = augmentation.at_strength(face, "brightness", 0.3)
+    augment_plots.ranges(face, replace(OFF, brightness=0.3), ax, generator(), columns=3)
+    bright = augment_plots.at_strength(face, "brightness", 0.3)
     assert texts(ax)[2] == f"+0.3\n{float((bright == 1).float().mean()):.0%} cut off"
 
 
 def test_too_much_is_marked_from_the_limit_on_in_both_directions(face, ax):
     steps = {"rotate": (45, [20, 45, 90]), "erase": (3, [1, 2, 3])}
-    augmentation.growing(face, steps, ax, generator())
+    augment_plots.growing(face, steps, ax, generator())
     assert texts(ax)[:7] == [
         "-90\ntoo much", "-45\ntoo much", "-20", "0", "+20", "+45\ntoo much", "+90\ntoo much",
     ]  # fmt: skip
@@ -164,7 +164,7 @@ def test_pictures_of_a_batch_stand_with_partner_and_mixed_label(alphas, ax):
     config = Config(batch_size=16, start_size=0, mixup=alphas[0], cutmix=alphas[1])
     _, before, mixed, shares = training_loop.first_batch(config, images, torch.device("cpu"))
     labels = torch.arange(len(mixed)) % 3
-    augmentation.batch_pictures(before, mixed, shares, labels, NAMES, ax)
+    augment_plots.batch_pictures(before, mixed, shares, labels, NAMES, ax)
     if not any(alphas):
         assert texts(ax) == [NAMES[k] for k in labels]
         return
@@ -192,7 +192,7 @@ def test_pictures_of_a_batch_stand_with_partner_and_mixed_label(alphas, ax):
 
 def test_blends_show_the_same_partner_for_mixup_and_cutmix(ax):
     images = to_float(torch.from_numpy(make_demo(60, 10, 10).train.images[:6]))
-    augmentation.blends(images, torch.arange(6) % 3, NAMES, 1.0, ax, generator(1))
+    augment_plots.blends(images, torch.arange(6) % 3, NAMES, 1.0, ax, generator(1))
     assert rows_of(ax) == ["picture", "partner", "mixup", "cutmix"]
     own, partners, mixup, cutmix = np.reshape(texts(ax), (4, 6))
     for k in range(6):
@@ -202,7 +202,7 @@ def test_blends_show_the_same_partner_for_mixup_and_cutmix(ax):
 
 def test_labels_are_named_with_their_shares():
     targets = torch.tensor([[1.0, 0, 0], [0.25, 0.75, 0], [0, 0.5, 0.5]])
-    assert augmentation.label_captions(targets, NAMES) == [
+    assert augment_plots.label_captions(targets, NAMES) == [
         "happy",
         "sad 75 %\nhappy 25 %",
         "sad 50 %\nfear 50 %",
@@ -211,13 +211,13 @@ def test_labels_are_named_with_their_shares():
 
 def test_a_share_too_small_to_round_is_not_left_out():
     targets = torch.tensor([[0.998, 0.002, 0], [0.5, 0.5, 0]])
-    assert augmentation.label_captions(targets, NAMES)[0] == "happy >99 %\nsad <1 %"
+    assert augment_plots.label_captions(targets, NAMES)[0] == "happy >99 %\nsad <1 %"
 
 
 def test_a_pixel_counts_once_whatever_its_colours():
     face = torch.full((1, 3, 10, 10), 0.5)
     face[:, 0, :5] = 0.9  # red alone is cut off, in half of the pixels
-    assert augmentation._cut_off(face, (face + 0.1).clamp(max=1)) == "\n50% cut off"
+    assert augment_plots._cut_off(face, (face + 0.1).clamp(max=1)) == "\n50% cut off"
 
 
 def test_rows_of_different_lengths_keep_each_picture_in_its_row(ax):

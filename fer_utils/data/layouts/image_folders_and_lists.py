@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.column_names import ABOUT, COLUMNS, rank
-from fer_utils.data.files.tree import Tree, below_split, folder_split, stem
-from fer_utils.data.images import ImageFormat, read_files
-from fer_utils.data.layouts.label_files import READERS, file_label
-from fer_utils.data.layouts.pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Decoded, Pictures, stacked
-from fer_utils.data.references import BY_NUMBER, References
+from fer_utils.data.decode_images import ImageFormat, read_files
+from fer_utils.data.files.file_tree import Tree, below_split, folder_split, stem
+from fer_utils.data.image_paths import BY_NUMBER, References
+from fer_utils.data.known_column_names import ABOUT, COLUMNS, rank
+from fer_utils.data.known_words import PREDICTED, SPLITS, STRAY_SHARE, canonical, split_of, split_words
+from fer_utils.data.layouts.label_file_per_image import READERS, file_label
+from fer_utils.data.layouts.proposal import FOLDERS, LABEL_FILES, LISTS, NAMES, Decoded, Pictures, stacked
 from fer_utils.data.tables import Table
-from fer_utils.data.words import PREDICTED, SPLITS, STRAY_SHARE, canonical, split_of, split_words
 
 LOOKS_FOR = {
     LISTS: "a table with an image and a label column (or votes), and its images",

@@ -1,6 +1,6 @@
 """One notebook for Kaggle: `fer_utils` travels in its cells, for only the notebook is uploaded there.
 
-python -m tools.kaggle_notebook --user NAME --competition SLUG -p model medium -p epochs 30
+python -m tools.kaggle --user NAME --competition SLUG -p model medium -p epochs 30
 
 writes outputs/kaggle/fer-training and outputs/kaggle/fer-ensemble, each a folder for `kaggle kernels push`.
 """

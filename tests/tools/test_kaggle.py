@@ -23,7 +23,7 @@ from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
 from fer_utils.notebook import read_parameters
 from fer_utils.run.kaggle_session import continue_session, publish_submission
-from tools.kaggle_notebook import bundled_notebook, bundles, main
+from tools.kaggle import bundled_notebook, bundles, main
 
 TRAINING, ENSEMBLE = bundles("fer", {"model": "large", "seed": 3, "columns": "label=mood, image=file"}, 4)
 MACHINE = REPOSITORY / "tests" / "kaggle_machine.sh"
@@ -72,9 +72,11 @@ def test_the_cells_write_what_the_notebook_runs_byte_for_byte(bundle):
     left_out = [written.pop(f"fer_utils/{name}.py") for name in names]
     assert all(len(text) < 300 for text in left_out)
     assert written == {name: (REPOSITORY / name).read_bytes() for name in written}
-    assert {"fer_utils/__init__.py", "fer_utils/run/train.py", "fer_utils/data/layouts/arrays.py"} <= set(
-        written
-    )
+    assert {
+        "fer_utils/__init__.py",
+        "fer_utils/run/train.py",
+        "fer_utils/data/layouts/image_arrays.py",
+    } <= set(written)
     unused = "widgets|saliency|audit|small_trainings|demo|download|^tools"
     assert not any(re.search(unused, name) for name in written)
     assert notebook["cells"][0]["cell_type"] == "markdown"  # what it does, before the code
