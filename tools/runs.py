@@ -7,6 +7,7 @@ make submitted RUN=outputs/x PUBLIC=0.7132   stores what the leaderboard said of
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from typing import Any
 
@@ -29,6 +30,8 @@ from tools.run_options import options_parser
 STATES = ("finished", "stale", "out of time", "unfinished", "failed", "damaged")
 SHOWN = ("run", "state", "note", "valid", "public", "private", "95 % interval", "mean of seeds")
 SHOWN += ("seed", "epochs", "minutes", "device", "data", "changed")
+# What a narrow terminal does not show, first what is missed least; the page has it.
+MISSED_LEAST = ("device", "epochs", "seed", "minutes", "note", "data", "95 % interval", "mean of seeds")
 # What a column holds, said once where the text is in it.
 LEGEND = {
     "note": ("transductive", "transductive: learned from test pictures too, without their labels."),
@@ -74,7 +77,7 @@ def list_runs(folder: str) -> None:
     for column, (text, meaning) in LEGEND.items():
         words += [meaning] if column in shown and shown[column].str.contains(text).any() else []
     write_text(out / "runs.csv", table.to_csv(index=False))
-    print(shown.to_string(index=False, max_colwidth=60, justify="left"))
+    print(table_text(shown, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     print(*words, sep="\n")
     counts = table.state.value_counts()
     text = render(
@@ -115,6 +118,29 @@ def readable_runs(table: pd.DataFrame) -> pd.DataFrame:
     rows["data"] = (table.data + " " + table.fingerprint.str[:8]).str.strip()
     shown = rows[[*SHOWN]]
     return shown.loc[:, (shown != "").any()]
+
+
+def table_text(shown: pd.DataFrame, width: int | None) -> str:
+    """The table as lines of at most `width` characters, if leaving out columns of `MISSED_LEAST` can do it,
+    and a line that says which; None: as wide as it is."""
+
+    def lines(longest: int) -> str:
+        short = shown.map(lambda cell: cell if len(cell) <= longest else f"{cell[: longest - 3]}...")
+        aligned = short.apply(lambda cells: cells.str.ljust(cells.str.len().max()))
+        return aligned.to_string(index=False, justify="left")
+
+    def fits(text: str) -> bool:
+        return width is None or max(map(len, text.splitlines())) <= width
+
+    left_out = []
+    for column in MISSED_LEAST:
+        if fits(lines(40)):
+            break
+        if column in shown:
+            shown = shown.drop(columns=column)
+            left_out.append(column)
+    text = lines(60) if fits(lines(60)) else lines(40)
+    return f"{text}\nnot shown in a terminal this narrow: {', '.join(left_out)}" if left_out else text
 
 
 def _text(value: float, form: str) -> str:

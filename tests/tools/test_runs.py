@@ -12,7 +12,7 @@ from fer_utils import plots
 from fer_utils.learning.metrics import wilson_interval
 from tests.analysis.test_all_runs import make_run
 from tools import report_figures
-from tools.runs import main
+from tools.runs import main, table_text
 
 pytestmark = pytest.mark.once
 
@@ -56,6 +56,19 @@ def test_what_the_table_shortens_is_explained_once_and_another_metric_has_its_ac
     config.write_text(config.read_text().replace('"record": {', '"record": {"transductive": "", '))
     assert main([str(tmp_path)]) == 0
     assert "transductive: learned from test pictures too" in capsys.readouterr().out
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_is_told_which():
+    table = pd.DataFrame(
+        {"run": ["a", "longer"], "device": ["cpu", ""], "valid": ["71.1 %", ""], "changed": ["x" * 70, ""]}
+    )
+    whole = table_text(table, None).splitlines()
+    assert whole[0].split() == [*table] and whole[1].endswith("x" * 57 + "...")
+    narrow = table_text(table, 60).splitlines()
+    assert narrow[0].split() == ["run", "valid", "changed"] and narrow[1].endswith("x" * 37 + "...")
+    assert narrow[-1] == "not shown in a terminal this narrow: device"
+    assert max(map(len, narrow)) <= 60
+    assert [line.index("71.1") for line in narrow if "71.1" in line] == [narrow[0].index("valid")]
 
 
 def test_a_score_is_stored_and_stands_beside_validation(tmp_path, capsys):
