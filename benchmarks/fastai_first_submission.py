@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from fer_utils.data.load import load_competition
-from fer_utils.data.submission import validate_submission
+from fer_utils.data.submission_csv import validate_submission
 from fer_utils.files import REPOSITORY, resolve_out, write_json
 from fer_utils.learning.device import environment
 from fer_utils.learning.metrics import wilson_interval

@@ -1,7 +1,7 @@
 """Large sets: pictures mapped from a file that is not in memory, as most of a set of 15 GB is not.
 
-Their rows are read told ahead (`on_disk.fetch`) and page by page; and a network trains on them as fast as on
-the same pictures in memory if the thread that fetches keeps up.
+Their rows are read told ahead (`arrays_on_disk.fetch`) and page by page; and a network trains on them as fast
+as on the same pictures in memory if the thread that fetches keeps up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.timing import RECIPE, Row, Settings, take_turns
-from fer_utils import on_disk
+from fer_utils import arrays_on_disk
 from fer_utils.competition import Competition, Split
 from fer_utils.config import Config
 from fer_utils.learning.training_loop import Learner, train_epoch
@@ -31,18 +31,20 @@ def rows(settings: Settings) -> Iterator[Row]:
     split = Split(images, np.zeros(n, np.int64), np.arange(n).astype(str))
     competition = Competition(split, split.take(np.arange(8)), None, ("a", "b"), (0, 1))
     learner, labels = Learner(config, competition, settings.device), torch.zeros(n, dtype=torch.int64)
-    seconds, most = (4.0, 60.0)[not settings.quick], on_disk.MOST_IN_MEMORY
+    seconds, most = (4.0, 60.0)[not settings.quick], arrays_on_disk.MOST_IN_MEMORY
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
         np.save(path, images)
         read = {
-            "ahead": lambda: [on_disk.fetch(mapped, some) for mapped in [_cold(path)] for some in order],
+            "ahead": lambda: [
+                arrays_on_disk.fetch(mapped, some) for mapped in [_cold(path)] for some in order
+            ],
             "pages": lambda: [mapped[some] for mapped in [_cold(path)] for some in order],
             "train file": lambda: train_epoch(learner, torch.from_numpy(_cold(path)), labels, 0),
             "train memory": lambda: train_epoch(learner, torch.from_numpy(images), labels, 0),
         }
         try:
-            on_disk.MOST_IN_MEMORY = 0  # so that this file counts as a large one
+            arrays_on_disk.MOST_IN_MEMORY = 0  # so that this file counts as a large one
             a, b, ratio, turns = take_turns(read["ahead"], read["pages"], seconds, torch.device("cpu"))
             yield Row("rows of a file, told ahead", "page by page", n / a, n / b, "pictures/s", ratio, turns)
             a, b, ratio, turns = take_turns(
@@ -50,7 +52,7 @@ def rows(settings: Settings) -> Iterator[Row]:
             )
             yield Row("training from a file", "from memory", n / a, n / b, "pictures/s", ratio, turns)
         finally:
-            on_disk.MOST_IN_MEMORY = most
+            arrays_on_disk.MOST_IN_MEMORY = most
 
 
 def _cold(path: Path) -> np.ndarray:

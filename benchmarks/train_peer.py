@@ -29,7 +29,7 @@ from benchmarks import peers
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import ConfigError
 from fer_utils.data.load import load_competition
-from fer_utils.data.submission import write_submission
+from fer_utils.data.submission_csv import write_submission
 from fer_utils.files import OutputError, atomic_write, resolve_out, write_json
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.metrics import accuracy_of, describe, evaluate

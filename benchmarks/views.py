@@ -18,7 +18,7 @@ from torch import nn
 from fer_utils.data.load import load_competition
 from fer_utils.learning.augment import affine, to_float
 from fer_utils.learning.metrics import cross_calibrated, log_loss, paired_test
-from fer_utils.run.reference import load_reference
+from fer_utils.run.committed_results import load_reference
 
 # A view: degrees, change of size, shift to the left and up (shares of the size). All come mirrored too.
 Moved = tuple[float, float, float, float]

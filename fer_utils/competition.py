@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from fer_utils.arrays_on_disk import take
 from fer_utils.files import DataError
-from fer_utils.on_disk import take
 
 # The order of FER2013 and of most competitions since (Goodfellow et al. 2013).
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

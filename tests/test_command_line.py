@@ -8,7 +8,7 @@ from fer_utils.config import ConfigError
 from fer_utils.files import OutputError
 from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.interruption import Interrupted
-from fer_utils.run.limits import OutOfTime
+from fer_utils.run.time_and_memory import OutOfTime
 
 pytestmark = pytest.mark.once
 

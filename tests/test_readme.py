@@ -20,12 +20,12 @@ from fer_utils.config import EXPECTED, PRESETS, Config, ConfigError
 from fer_utils.data.decode_images import read_files
 from fer_utils.data.files.file_tree import Tree
 from fer_utils.data.layouts import registry
-from fer_utils.data.layouts.proposal import Pictures
+from fer_utils.data.layouts.found_pictures import Pictures
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
 from fer_utils.learning.metrics import wilson_interval
 from fer_utils.learning.models import MODELS, FaceNet, ModelOptions, _unit
-from fer_utils.run.reference import load_reference
+from fer_utils.run.committed_results import load_reference
 from tools import kaggle
 from tools.sweep import read_sweep, sweep_table
 

@@ -23,8 +23,8 @@ from fer_utils.competition import DataError
 from fer_utils.figures.style import YELLOW, class_colors, label_rows, png_bytes
 from fer_utils.files import atomic_write, write_text
 from fer_utils.learning.predict_photos import answers, opened
+from fer_utils.run.committed_results import load_reference
 from fer_utils.run.finished_run import Run, load_run
-from fer_utils.run.reference import load_reference
 from tools.report_ensemble import load_ensemble
 from tools.run_options import options_parser
 

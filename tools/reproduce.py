@@ -26,11 +26,11 @@ from fer_utils.files import resolve_out
 from fer_utils.learning.device import choose_device
 from fer_utils.learning.metrics import describe, describe_gain, evaluate, paired_test
 from fer_utils.learning.training_loop import TrainingError
+from fer_utils.run.committed_results import FOLDER, Reference, load_reference, unknown_reference
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_folds, launch_members
-from fer_utils.run.limits import OutOfTime
-from fer_utils.run.reference import FOLDER, Reference, load_reference, unknown_reference
+from fer_utils.run.time_and_memory import OutOfTime
 from tools.run_options import options_parser, parse_run_options
 
 

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import yaml
 
-from fer_utils.analysis.comparison import compare
+from fer_utils.analysis.paired_comparison import compare
 from fer_utils.command_line import exit_status
 from fer_utils.config import DATA_PARAMETERS, Config, ConfigError, check_names
 from fer_utils.files import find_path, resolve_out, write_json
@@ -36,7 +36,7 @@ from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_members
-from fer_utils.run.limits import OutOfTime
+from fer_utils.run.time_and_memory import OutOfTime
 from tools.run_options import options_parser, parse_run_options
 
 BASE = "base"
@@ -164,7 +164,8 @@ def sweep_rows(sweep: Sweep, runs: Mapping[str, list[Run]]) -> list[dict[str, An
     Returns:
         `arm`, its `knobs`, `seeds` (how many are finished), `mean` and `sd` of the validation accuracy with
         views, `seconds` of a run; of the arms but the base, over the seeds that both have, `base_mean`,
-        `base_seeds` (how many), and `difference`, `ci_low`, `ci_high`, `verdict` of `comparison.compare`.
+        `base_seeds` (how many), and `difference`, `ci_low`, `ci_high`, `verdict` of
+        `paired_comparison.compare`.
     """
     base = {run.config.seed: run for run in runs[BASE]}
     rows = []

@@ -212,8 +212,9 @@ def save_ensemble(
 
 
 def score_runs(runs: Sequence[Run], competition: Competition) -> dict[str, Any]:
-    """What `score_ensemble` finds for runs validated on the same pictures (`comparison.on_common_pictures`);
-    "measured_on" says in words which these are, where they are a part of a run's validation split."""
+    """What `score_ensemble` finds for runs validated on the same pictures (by
+    `paired_comparison.on_common_pictures`); "measured_on" says in words which these are, where they
+    are a part of a run's validation split."""
     members, metric = np.stack([run.saved_probs() for run in runs]), common_metric(runs)
     labels = runs[0].saved("valid", "labels")
     result = score_ensemble(members, labels, competition.class_names, metric=metric)

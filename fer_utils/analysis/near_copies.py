@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pandas as pd
 
+from fer_utils.arrays_on_disk import concatenate
 from fer_utils.competition import Competition, copies_of
 from fer_utils.data.decode_images import with_channels
-from fer_utils.on_disk import concatenate
 from fer_utils.progress import bar
 
 # Correlation of two pictures at their best shift. Of 100 pairs of FER2013 above it, 99 were the same

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer_utils.analysis.comparison import resampled_accuracies
+from fer_utils.analysis.paired_comparison import resampled_accuracies
 from fer_utils.analysis.small_trainings import STRENGTHS
 from fer_utils.config import AUGMENTATION, PRESETS, Config
 from fer_utils.files import shown_path

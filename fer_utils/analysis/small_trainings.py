@@ -17,7 +17,7 @@ from fer_utils.competition import Competition, DataError
 from fer_utils.config import DATA_PARAMETERS, Config
 from fer_utils.data.corrections import apply_fixes
 from fer_utils.data.folds import split_folds
-from fer_utils.data.submission import default_format
+from fer_utils.data.submission_csv import default_format
 from fer_utils.files import resolve_out
 from fer_utils.progress import bar, interactive
 from fer_utils.run.finished_run import Run

@@ -16,8 +16,8 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from PIL import ExifTags, Image, ImageOps
 
+from fer_utils.arrays_on_disk import ROWS_TOGETHER, empty
 from fer_utils.competition import DataError
-from fer_utils.on_disk import ROWS_TOGETHER, empty
 from fer_utils.progress import bar
 
 IMAGE_SUFFIXES = (

@@ -9,8 +9,8 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from fer_utils.arrays_on_disk import concatenate
 from fer_utils.competition import POOLED, Split, picture_groups
-from fer_utils.on_disk import concatenate
 
 
 def split_folds(split: Split, n_folds: int = 10, seed: int = 0) -> np.ndarray:

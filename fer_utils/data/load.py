@@ -23,9 +23,9 @@ from fer_utils.data.layouts.registry import LAYOUTS
 from fer_utils.data.locate import around, open_data, search_data
 from fer_utils.data.roles.class_name_files import read_classes
 from fer_utils.data.roles.decide_roles import Understanding
-from fer_utils.data.roles.labels import is_hidden
 from fer_utils.data.roles.splits import parse_splits
 from fer_utils.data.roles.user_options import UserOptions
+from fer_utils.data.roles.votes_and_hidden_labels import is_hidden
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import find_path
 

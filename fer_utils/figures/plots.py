@@ -257,7 +257,7 @@ def learning_curve(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def slice_gaps(table: pd.DataFrame, ax: Axes) -> Axes:
-    """The gap of every slice, from `slices.score_slices`."""
+    """The gap of every slice, from `error_slices.score_slices`."""
     names = [f"{row.what} {row.which} (n = {row.n:,})" for row in table.itertuples()]
     intervals(names, 100 * table[["gap", "low", "high"]], ax, "gap", (table.p_corrected < 0.05).to_numpy())
     ax.set(xlabel="points of accuracy above what its classes reach, 95 % interval", title="Slices")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_utils.files import OutputError, atomic_write
-from fer_utils.tracking import track_figure
+from fer_utils.tensorboard_log import track_figure
 
 # One colour for each expression in every figure: those of Petroff's ten (2021, arXiv:2107.02270; matplotlib's
 # "petroff10") that are the furthest apart. The eight differ by at least 16 in CAM02-UCS, in normal sight and

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from fer_utils.arrays_on_disk import empty
 from fer_utils.competition import DataError
 from fer_utils.data.decode_images import IMAGE_SUFFIXES, ImageFormat, open_image, to_format
-from fer_utils.files import walk
-from fer_utils.on_disk import empty
+from fer_utils.data.files.list_files import walk
 from fer_utils.progress import bar
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from fer_utils.competition import DataError
 from fer_utils.config import ConfigError
+from fer_utils.data.files.list_files import walk
 from fer_utils.data.locate import KAGGLE_INPUT
-from fer_utils.files import find_path, walk
+from fer_utils.files import find_path
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 # Fewer of a network's numbers than this show that the file belongs to another network.

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fer_utils.arrays_on_disk import fetch, is_large
 from fer_utils.competition import Competition, Split
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import Explained
@@ -36,7 +37,6 @@ from fer_utils.learning.optim import (
     train_classifier_only,
 )
 from fer_utils.learning.pretrained import find_weights, load_weights
-from fer_utils.on_disk import fetch, is_large
 
 # Batches that a thread fetches while the device computes: enough for a slow read now and then.
 FETCHED_AHEAD = 3

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from fer_utils.arrays_on_disk import concatenate
 from fer_utils.competition import Competition, DataError, Split
 from fer_utils.config import Config
 from fer_utils.data.decode_images import ImageFormat, resize, with_channels
@@ -21,7 +22,6 @@ from fer_utils.learning.device import choose_device
 from fer_utils.learning.models import create_model
 from fer_utils.learning.predict import view_probs
 from fer_utils.learning.predict_photos import answers
-from fer_utils.on_disk import concatenate
 from fer_utils.run.folder import RunFolder
 
 

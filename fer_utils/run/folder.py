@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
-from fer_utils.data.submission import write_submission
+from fer_utils.data.submission_csv import write_submission
 from fer_utils.files import atomic_write, resolve_out, write_json, write_text
 from fer_utils.learning.metrics import at_temperature, fit_temperature
 from fer_utils.run.checkpoint import CheckpointFile
-from fer_utils.run.limits import OutOfTime
+from fer_utils.run.time_and_memory import OutOfTime
 
 # A run is complete when all of these are in its folder; metrics.json is written last.
 RUN_FILES = ("config.json", "history.csv", "model.safetensors", "valid.npz", "metrics.json")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.data.locate import KAGGLE_INPUT, run_folders
-from fer_utils.data.submission import validate_submission
+from fer_utils.data.submission_csv import validate_submission
 from fer_utils.files import atomic_write
 
 WORKING = Path("/kaggle/working")

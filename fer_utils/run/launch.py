@@ -26,10 +26,10 @@ from fer_utils.learning.distributed import in_team
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.interruption import Interruption
-from fer_utils.run.limits import OutOfTime, hours_left
 from fer_utils.run.processes import Processes
 from fer_utils.run.results import write_fold_results
-from fer_utils.run.targets import check_targets
+from fer_utils.run.soft_and_pseudo_labels import check_targets
+from fer_utils.run.time_and_memory import OutOfTime, hours_left
 from fer_utils.run.train import fit, run_command, train_from_file
 
 # Of max_hours: a process that has less left would end before it has learned anything.

@@ -16,7 +16,7 @@ from fer_utils.command_line import SPEAKING_ERRORS
 from fer_utils.config import Config
 from fer_utils.files import REPOSITORY, write_json
 from fer_utils.learning.training_loop import TrainingError
-from fer_utils.run.limits import OutOfTime
+from fer_utils.run.time_and_memory import OutOfTime
 
 
 class Processes:

@@ -44,17 +44,17 @@ from fer_utils.progress import Progress
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.interruption import Interruption
-from fer_utils.run.limits import OutOfTime, TimeIsUp, TimeLimit, explained
 from fer_utils.run.processes import follow_parent
-from fer_utils.run.repeat import (
+from fer_utils.run.repeat_or_resume import (
     check_repetition,
     config_from_file,
     recorded_precision,
     warn_of_another_machine,
 )
 from fer_utils.run.results import print_results, write_results
-from fer_utils.run.targets import check_targets, pseudo_labelled, training_set, warnings_for
-from fer_utils.tracking import Tracker, check_tracking
+from fer_utils.run.soft_and_pseudo_labels import check_targets, pseudo_labelled, training_set, warnings_for
+from fer_utils.run.time_and_memory import OutOfTime, TimeIsUp, TimeLimit, explained
+from fer_utils.tensorboard_log import Tracker, check_tracking
 
 # In a team a checkpoint within an epoch makes all processes wait: it is considered only every so many steps.
 TEAM_STEPS = 20

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_utils.analysis.comparison import check_same_pictures
 from fer_utils.analysis.ensemble import (
     choose_members,
     cross_fitted_probs,
@@ -16,6 +15,7 @@ from fer_utils.analysis.ensemble import (
     save_ensemble,
     score_ensemble,
 )
+from fer_utils.analysis.paired_comparison import check_same_pictures
 from fer_utils.analysis.predictions import (
     confused_pairs,
     describe_calibration,
@@ -24,7 +24,7 @@ from fer_utils.analysis.predictions import (
 )
 from fer_utils.competition import DataError
 from fer_utils.config import Config
-from fer_utils.data.submission import validate_submission
+from fer_utils.data.submission_csv import validate_submission
 from fer_utils.learning.metrics import calibrated_log_loss, evaluate
 from fer_utils.run.train import fit
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.data.load import load_competition
-from fer_utils.data.submission import write_submission
+from fer_utils.data.submission_csv import write_submission
 from tests.data.composed.draws import CANON, Layout, decode, draw_classes, draw_pictures
 from tests.data.composed.files import arrays, class_folders, file_names, litter, names_beside, pack, parquet
 from tests.data.composed.samples import sample

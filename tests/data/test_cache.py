@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from competitions import COMPETITIONS, flat_test, pixels, save, write
 
-from fer_utils import on_disk
+from fer_utils import arrays_on_disk
 from fer_utils.data import load as data
 from fer_utils.data.files import cache
 from fer_utils.data.load import load_competition
@@ -242,7 +242,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_does_no_harm(tmp_path, monk
 
 @pytest.fixture
 def all_is_large(monkeypatch):
-    monkeypatch.setattr(on_disk, "MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr(arrays_on_disk, "MOST_IN_MEMORY", 1000)
 
 
 def test_large_pictures_are_mapped_from_a_file(tmp_path, folder, readings, all_is_large):
@@ -276,7 +276,7 @@ def test_a_damaged_file_of_large_pictures_is_read_anew(damage, tmp_path, folder,
 
 def test_of_large_entries_the_last_is_kept_beside_the_small_ones(tmp_path, folder, monkeypatch):
     for name in ("small", "large", "larger"):
-        monkeypatch.setattr(on_disk, "MOST_IN_MEMORY", 10**9 if name == "small" else 1000)
+        monkeypatch.setattr(arrays_on_disk, "MOST_IN_MEMORY", 10**9 if name == "small" else 1000)
         flat_test(tmp_path / name)
         load_competition(tmp_path / name)
     assert len(list(folder.glob("*.npz"))) == 2 and len(list(folder.glob("*.npy"))) == 3

@@ -26,7 +26,7 @@ from fer_utils.competition import FER_CLASSES, Competition, DataError
 from fer_utils.data import decode_images
 from fer_utils.data.load import SIZES, load_competition
 from fer_utils.data.pixel_strings import parse_pixels
-from fer_utils.data.submission import validate_submission
+from fer_utils.data.submission_csv import validate_submission
 
 SETTINGS = settings(
     max_examples=int(os.environ.get("FER_EXAMPLES", "20")),  # a few hundred now and then find more

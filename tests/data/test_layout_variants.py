@@ -25,7 +25,7 @@ from PIL import Image
 from fer_utils.competition import FER_CLASSES, DataError
 from fer_utils.data import decode_images
 from fer_utils.data.load import load_competition
-from fer_utils.data.submission import write_submission
+from fer_utils.data.submission_csv import write_submission
 from fer_utils.files import REPOSITORY
 
 

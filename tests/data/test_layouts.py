@@ -22,7 +22,7 @@ from PIL import Image
 from fer_utils.competition import FER_CLASSES, DataError
 from fer_utils.config import ConfigError
 from fer_utils.data.load import load_competition
-from fer_utils.data.submission import validate_submission, write_submission
+from fer_utils.data.submission_csv import validate_submission, write_submission
 
 
 def perfect_probs(competition, names):

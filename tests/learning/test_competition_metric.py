@@ -15,7 +15,7 @@ from fer_utils.config import METRICS
 from fer_utils.learning.competition_metric import describe_score, goodness, metric_score, readable
 from fer_utils.learning.metrics import cross_calibrated, evaluate, log_loss
 from fer_utils.run.results import headline, print_results
-from fer_utils.run.targets import warnings_for
+from fer_utils.run.soft_and_pseudo_labels import warnings_for
 
 TINY = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 3, "batch_size": 16}
 TINY |= {"precision": "fp32", "device": "cpu"}

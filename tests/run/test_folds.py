@@ -11,10 +11,10 @@ from conftest import tiny_competition
 
 from fer_utils import Config, ConfigError, DataError, fit, launch, load_competition, load_run
 from fer_utils.analysis import all_runs, ensemble, label_doubts, small_trainings
-from fer_utils.analysis.comparison import check_same_pictures, on_common_pictures, same_validation
+from fer_utils.analysis.paired_comparison import check_same_pictures, on_common_pictures, same_validation
 from fer_utils.run import launch as launching
-from fer_utils.run.limits import OutOfTime
 from fer_utils.run.results import headline, print_results
+from fer_utils.run.time_and_memory import OutOfTime
 from tools.report import main as report
 from tools.report_ensemble import load_ensemble
 

@@ -51,7 +51,7 @@ if os.environ.get("RANK") == "1":
 # And here the leader alone, that the time is over.
 TIME_IS_OVER = """import os
 if os.environ.get("RANK") == "0":
-    from fer_utils.run.limits import TimeLimit
+    from fer_utils.run.time_and_memory import TimeLimit
     TimeLimit.is_over = lambda self, learner: learner.epoch == 2 and learner.step == 1
 """
 

@@ -16,7 +16,7 @@ from fer_utils.config import Config
 from fer_utils.learning.augment import mix
 from fer_utils.run import train
 from fer_utils.run.results import headline, print_results
-from fer_utils.run.targets import pseudo_labelled, training_set
+from fer_utils.run.soft_and_pseudo_labels import pseudo_labelled, training_set
 from fer_utils.run.train import fit
 from tools.report import write_report
 

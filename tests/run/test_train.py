@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
-from fer_utils.data.submission import validate_submission
+from fer_utils.data.submission_csv import validate_submission
 from fer_utils.learning import training_loop as learner
 from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run import checkpoint, train
 from fer_utils.run.checkpoint import read_checkpoint
-from fer_utils.run.targets import training_targets
+from fer_utils.run.soft_and_pseudo_labels import training_targets
 from fer_utils.run.train import fit
 
 TINY = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 2, "batch_size": 16}

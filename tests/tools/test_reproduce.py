@@ -12,10 +12,9 @@ from fer_utils import runs
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.learning.predict_photos import picture_files
-from fer_utils.run import launch
-from fer_utils.run import reference as references
+from fer_utils.run import committed_results, launch
+from fer_utils.run.committed_results import Reference, load_reference
 from fer_utils.run.finished_run import load_run
-from fer_utils.run.reference import Reference, load_reference
 from tools import reproduce as reference
 from tools.reproduce import Plan
 
@@ -30,7 +29,7 @@ def folder(tiny_folder, tmp_path_factory):
     committed."""
     shelf = tmp_path_factory.mktemp("reference")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(references, "FOLDER", shelf)
+        patch.setattr(committed_results, "FOLDER", shelf)
         patch.setattr(reference, "FOLDER", shelf)
         patch.setitem(reference.PLANS, "tiny", Plan(f"{TINY}; {TINY}, model: medium", members=3, at_once=2))
         command = ["tiny", "--data", str(tiny_folder), "--device", "cpu", "--out", str(shelf / "tiny")]
@@ -122,7 +121,7 @@ def test_a_repetition_is_held_against_the_committed_one(folder, tiny_folder, tmp
 
 
 def test_an_average_may_be_committed_without_its_networks(folder, tiny_folder, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(references, "FOLDER", tmp_path)
+    monkeypatch.setattr(committed_results, "FOLDER", tmp_path)
     monkeypatch.setattr(reference, "FOLDER", tmp_path)
     without = shutil.ignore_patterns("*.safetensors", "valid.npz", "test.npz")
     shutil.copytree(folder, tmp_path / "tiny", ignore=without)
@@ -168,7 +167,7 @@ def test_committed_weights_give_the_committed_answers(folder, tiny_folder, capfd
 def test_folds_are_a_reference_without_members(tiny_folder, tmp_path, monkeypatch, capfd):
     recipe = f"{TINY}, cv: 2"
     monkeypatch.setitem(reference.PLANS, "folds", Plan(recipe, members=1, at_once=2))
-    monkeypatch.setattr(references, "FOLDER", tmp_path)
+    monkeypatch.setattr(committed_results, "FOLDER", tmp_path)
     monkeypatch.setattr(reference, "FOLDER", tmp_path)
     monkeypatch.setattr(launch, "launch_members", fit_members)
     command = ["folds", "--data", str(tiny_folder), "--device", "cpu", "--out", str(tmp_path / "out")]

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from fer_utils.competition import DataError
 from fer_utils.data.decode_images import IMAGE_SUFFIXES
 from fer_utils.data.files.archives import archive_stem, is_archive, opened
+from fer_utils.data.files.list_files import walk
 from fer_utils.data.known_words import split_of
 from fer_utils.data.tables import TABLE_SUFFIXES, Table, is_sample, open_table
-from fer_utils.files import walk
 
 MAX_TABLES = 100  # some data sets hold a text file per picture
 

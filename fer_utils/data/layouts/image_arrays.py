@@ -17,8 +17,8 @@ from fer_utils.competition import DataError
 from fer_utils.data.decode_images import MID_GREY
 from fer_utils.data.files.file_tree import Tree, folder_split
 from fer_utils.data.known_words import split_of
+from fer_utils.data.layouts.found_pictures import TOGETHER, Pictures, reader, stacked
 from fer_utils.data.layouts.npy_mat_hdf5 import describe, form_of
-from fer_utils.data.layouts.proposal import TOGETHER, Pictures, reader, stacked
 from fer_utils.data.pixel_strings import is_picture, square_of
 from fer_utils.data.tables import read_as_written
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections import defaultdict
 
 from fer_utils.data.files.file_tree import Tree
-from fer_utils.data.layouts import image_arrays, image_folders_and_lists, pixel_tables
-from fer_utils.data.layouts.proposal import Pictures
+from fer_utils.data.layouts import image_arrays, image_folders, pixel_tables
+from fer_utils.data.layouts.found_pictures import Pictures
 
-RECOGNISERS = (pixel_tables, image_folders_and_lists, image_arrays)
+RECOGNISERS = (pixel_tables, image_folders, image_arrays)
 LAYOUTS = {name: text for module in RECOGNISERS for name, text in module.LOOKS_FOR.items()}
 
 # Forms that are not read, and what to do about them.

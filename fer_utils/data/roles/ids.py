@@ -9,11 +9,11 @@ from fer_utils.competition import DataError, SubmissionFormat
 from fer_utils.data.files.file_tree import below_split, stem
 from fer_utils.data.known_column_names import ABOUT, COLUMNS, ROW_NUMBERS, boxes_in, rank
 from fer_utils.data.known_words import as_int, is_number, normal
-from fer_utils.data.layouts.proposal import LISTS, Pictures
+from fer_utils.data.layouts.found_pictures import LISTS, Pictures
 from fer_utils.data.roles.class_names import Coding
-from fer_utils.data.roles.labels import Labels
 from fer_utils.data.roles.user_options import UserOptions
-from fer_utils.data.submission import default_format, read_format
+from fer_utils.data.roles.votes_and_hidden_labels import Labels
+from fer_utils.data.submission_csv import default_format, read_format
 from fer_utils.data.tables import Table
 
 

@@ -26,9 +26,9 @@ from fer_utils.data.known_words import (
     is_number,
     pattern,
 )
-from fer_utils.data.layouts.proposal import LABEL_FILES, Pictures
-from fer_utils.data.roles.labels import Labels, hidden_marks, is_hidden, vote_columns, voted
+from fer_utils.data.layouts.found_pictures import LABEL_FILES, Pictures
 from fer_utils.data.roles.user_options import UserOptions
+from fer_utils.data.roles.votes_and_hidden_labels import Labels, hidden_marks, is_hidden, vote_columns, voted
 
 LEVEL = re.compile(r"\d+[\s._-]*[^\W\d]{2,}$")  # 0_pain, 1_pain
 MOST_CLASSES = 100

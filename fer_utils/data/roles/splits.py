@@ -22,8 +22,8 @@ from fer_utils.data.known_words import (
     split_of,
     split_words,
 )
-from fer_utils.data.layouts.proposal import Pictures
-from fer_utils.data.roles.labels import is_hidden
+from fer_utils.data.layouts.found_pictures import Pictures
+from fer_utils.data.roles.votes_and_hidden_labels import is_hidden
 
 SOURCES = ("tables", "folders", "column", "file names")
 

@@ -8,7 +8,7 @@ from fer_utils.competition import FER_CLASSES, DataError
 from fer_utils.data.load import load_competition
 from fer_utils.data.roles.class_names import FER as FER_FORM
 from fer_utils.data.roles.class_names import RAF, Coding, find_coding
-from fer_utils.data.submission import (
+from fer_utils.data.submission_csv import (
     default_format,
     read_format,
     validate_submission,

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from fer_utils.arrays_on_disk import empty
 from fer_utils.data.decode_images import Form, ImageFormat, resize, with_channels
-from fer_utils.on_disk import empty
 
 # The readers of image files, by what the label is taken from.
 LISTS, FOLDERS, NAMES, LABEL_FILES = "image list", "class folders", "labels in file names", "label files"

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from fer_utils import Config, fit, launch, launch_members, load_competition, print_results
-from fer_utils.data.submission import validate_submission
+from fer_utils.data.submission_csv import validate_submission
 from fer_utils.run import launch as launcher
-from fer_utils.run import limits as time_limit
-from fer_utils.run.limits import OutOfTime, TimeLimit, hours_left
+from fer_utils.run import time_and_memory
+from fer_utils.run.time_and_memory import OutOfTime, TimeLimit, hours_left
 
 KNOBS = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 3, "batch_size": 16}
 KNOBS |= {"device": "cpu", "precision": "fp32"}
@@ -35,7 +35,7 @@ def whole(tiny, tmp_path_factory):
 def ticking(monkeypatch):
     """A clock that goes on by a second whenever the limit looks at it."""
     ticks = itertools.count()
-    monkeypatch.setattr(time_limit, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    monkeypatch.setattr(time_and_memory, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
 
 
 def test_it_stops_with_the_best_so_far_and_goes_on_to_the_same_bytes(tiny, whole, ticking, tmp_path, capsys):
@@ -83,7 +83,7 @@ def test_a_run_with_a_damaged_metrics_file_resumes_and_writes_it_anew(tiny, whol
 
 def test_a_reserve_is_kept_for_the_results(monkeypatch):
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(time_limit, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(time_and_memory, "time", SimpleNamespace(monotonic=lambda: clock.now))
     learner = SimpleNamespace(validation_seconds=3.0)
     limit, endless = TimeLimit(100 * SECOND, predictions=4), TimeLimit(0.0, predictions=4)
     clock.now = 69.0  # 2 * (1 + 4) * 3 seconds are kept for the results

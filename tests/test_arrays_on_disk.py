@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import tiny_competition
 
-from fer_utils import on_disk
+from fer_utils import arrays_on_disk
 from fer_utils.competition import copies_of
 from fer_utils.config import Config
 from fer_utils.files import OutputError
@@ -21,7 +21,7 @@ RUN |= {"precision": "fp32", "device": "cpu"}
 
 @pytest.fixture
 def all_is_large(monkeypatch, tmp_path):
-    monkeypatch.setattr(on_disk, "MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr(arrays_on_disk, "MOST_IN_MEMORY", 1000)
     monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
 
 
@@ -39,28 +39,28 @@ ROWS = {
 
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
 def test_rows_are_taken_as_from_any_array(rows, all_is_large):
-    taken = on_disk.take(pictures(), rows)
+    taken = arrays_on_disk.take(pictures(), rows)
     assert np.array_equal(taken, pictures()[rows])
     assert isinstance(taken, np.memmap) == (taken.nbytes > 1000)
 
 
 def test_large_arrays_are_joined_in_a_file(all_is_large, monkeypatch):
-    monkeypatch.setattr(on_disk, "ROWS_TOGETHER", 7)
-    joined = on_disk.concatenate([pictures(), pictures()[:9]])
+    monkeypatch.setattr(arrays_on_disk, "ROWS_TOGETHER", 7)
+    joined = arrays_on_disk.concatenate([pictures(), pictures()[:9]])
     assert isinstance(joined, np.memmap)
     assert np.array_equal(joined, np.concatenate([pictures(), pictures()[:9]]))
-    assert not isinstance(on_disk.concatenate([pictures()[:2]] * 2), np.memmap)
+    assert not isinstance(arrays_on_disk.concatenate([pictures()[:2]] * 2), np.memmap)
 
 
 def test_the_file_leaves_nothing_behind(all_is_large, tmp_path):
-    array = on_disk.empty((50, 50))
+    array = arrays_on_disk.empty((50, 50))
     array[:] = 3
     assert not list((tmp_path / "cache").iterdir()) and array.sum() == 7500
 
 
 def test_without_room_the_message_says_what_to_do(all_is_large):
     with pytest.raises(OutputError, match=r"cache: 9000000\.0 GB.*set FER_CACHE"):
-        on_disk.empty((9_000_000, 1_000_000_000))
+        arrays_on_disk.empty((9_000_000, 1_000_000_000))
 
 
 def test_batches_from_a_file_are_those_from_memory(all_is_large):
@@ -84,7 +84,7 @@ def test_a_training_that_is_left_early_ends_its_thread(all_is_large):
 def test_a_run_on_a_large_set_has_the_same_bytes(tmp_path, monkeypatch):
     competition = tiny_competition()
     runs = [fit(Config(**RUN, out=str(tmp_path / "memory")), competition)]
-    monkeypatch.setattr(on_disk, "MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr(arrays_on_disk, "MOST_IN_MEMORY", 1000)
     monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
     splits = {name: split.take(np.arange(len(split))) for name, split in competition.splits.items()}
     assert isinstance(splits["train"].images, np.memmap)

@@ -11,7 +11,7 @@ from conftest import tiny_competition
 
 from fer_utils.competition import DataError
 from fer_utils.config import Config
-from fer_utils.run.targets import training_targets, warnings_for
+from fer_utils.run.soft_and_pseudo_labels import training_targets, warnings_for
 from fer_utils.run.train import fit
 
 TINY = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 2, "batch_size": 16}

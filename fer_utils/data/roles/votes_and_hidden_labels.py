@@ -19,7 +19,7 @@ from fer_utils.data.known_words import (
     is_number,
     vote_label,
 )
-from fer_utils.data.layouts.proposal import Pictures
+from fer_utils.data.layouts.found_pictures import Pictures
 
 
 @dataclass

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fer_utils.arrays_on_disk import concatenate, take
 from fer_utils.competition import Competition, DataError, Split, copies_of
 from fer_utils.config import Config
 from fer_utils.files import find_path
 from fer_utils.learning.competition_metric import metric_function
 from fer_utils.learning.distributed import leads_team
 from fer_utils.learning.training_loop import place
-from fer_utils.on_disk import concatenate, take
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 

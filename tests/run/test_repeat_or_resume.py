@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from fer_utils import Config, DataError, OutputError, fit, load_competition, load_run, plots
 from fer_utils.files import REPOSITORY
 from fer_utils.run import train
-from fer_utils.run.repeat import config_from_file, warn_of_another_machine
+from fer_utils.run.repeat_or_resume import config_from_file, warn_of_another_machine
 
 KNOBS = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 2, "batch_size": 16, "device": "cpu"}
 KEPT = ("model.safetensors", "history.csv", "submission.csv")

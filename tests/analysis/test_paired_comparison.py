@@ -8,7 +8,7 @@ import pytest
 from conftest import tiny_competition
 
 from fer_utils import Config, ConfigError, fit
-from fer_utils.analysis.comparison import check_same_pictures, compare, describe_comparison, outcomes
+from fer_utils.analysis.paired_comparison import check_same_pictures, compare, describe_comparison, outcomes
 from fer_utils.competition import DataError
 
 

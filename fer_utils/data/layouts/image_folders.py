@@ -15,8 +15,16 @@ from fer_utils.data.files.file_tree import Tree, below_split, folder_split, stem
 from fer_utils.data.image_paths import BY_NUMBER, References
 from fer_utils.data.known_column_names import ABOUT, COLUMNS, rank
 from fer_utils.data.known_words import PREDICTED, SPLITS, STRAY_SHARE, canonical, split_of, split_words
+from fer_utils.data.layouts.found_pictures import (
+    FOLDERS,
+    LABEL_FILES,
+    LISTS,
+    NAMES,
+    Decoded,
+    Pictures,
+    stacked,
+)
 from fer_utils.data.layouts.label_file_per_image import READERS, file_label
-from fer_utils.data.layouts.proposal import FOLDERS, LABEL_FILES, LISTS, NAMES, Decoded, Pictures, stacked
 from fer_utils.data.tables import Table
 
 LOOKS_FOR = {
