@@ -75,7 +75,7 @@ runs: $(READY)
 
 submit: $(READY)
 	@test -n "$(RUN)" || { echo "RUN is missing, for instance: make submit RUN=outputs/demo COMPETITION=name"; exit 2; }
-	$(BIN)/python -m tools.submit "$(RUN)" --competition "$(COMPETITION)" --message "$(MESSAGE)" $(ARGS)
+	$(BIN)/python -m tools.send_to_leaderboard "$(RUN)" --competition "$(COMPETITION)" --message "$(MESSAGE)" $(ARGS)
 
 submitted: $(READY)
 	@test -n "$(RUN)" && test -n "$(PUBLIC)" || { echo "RUN or PUBLIC is missing, for instance: make submitted RUN=outputs/demo PUBLIC=0.7132"; exit 2; }
@@ -86,7 +86,7 @@ predict: $(READY)
 	$(BIN)/python -m tools.predict "$(RUN)" $(FILES) $(ARGS)
 
 kaggle: $(READY)
-	$(BIN)/python -m tools.kaggle $(ARGS)
+	$(BIN)/python -m tools.kaggle_kernel $(ARGS)
 
 reproduce: $(READY)
 	$(BIN)/python -m tools.reproduce "$(or $(RUN),fer2013-cpu)" --data "$(or $(filter-out demo,$(DATA)),auto)" $(ARGS)

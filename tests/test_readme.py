@@ -18,7 +18,7 @@ from benchmarks.timing import Row
 from fer_utils import load_competition, load_run
 from fer_utils.config import EXPECTED, PRESETS, Config, ConfigError
 from fer_utils.data.decode_images import read_files
-from fer_utils.data.files.file_tree import Tree
+from fer_utils.data.files.file_index import Tree
 from fer_utils.data.layouts import registry
 from fer_utils.data.layouts.found_pictures import Pictures
 from fer_utils.demo.dataset import make_demo
@@ -26,7 +26,7 @@ from fer_utils.files import REPOSITORY
 from fer_utils.learning.metrics import wilson_interval
 from fer_utils.learning.models import MODELS, FaceNet, ModelOptions, _unit
 from fer_utils.run.committed_results import load_reference
-from tools import kaggle
+from tools import kaggle_kernel
 from tools.sweep import read_sweep, sweep_table
 
 pytestmark = pytest.mark.once
@@ -345,7 +345,7 @@ def test_snippets_are_short():
 
 def test_the_kaggle_line_writes_what_the_next_one_uploads(tmp_path):
     line = re.search(r'`make kaggle ARGS="([^"]+)"`', README)[1]
-    assert kaggle.main([*shlex.split(line), "--folder", str(tmp_path)]) == 0
+    assert kaggle_kernel.main([*shlex.split(line), "--folder", str(tmp_path)]) == 0
     folder = re.search(r"kaggle kernels push -p outputs/kaggle/([\w-]+)", README)[1]
     metadata = json.loads((tmp_path / folder / "kernel-metadata.json").read_text())
     assert metadata["id"] == re.search(r"kaggle kernels output (\S+)", README)[1]
@@ -366,7 +366,7 @@ def test_commands_of_make_pass_parameters_that_exist():
             "competition",
             "dataset",
             "kernel",
-        )  # of tools.kaggle, made in a loop
+        )  # of tools.kaggle_kernel, made in a loop
         known |= option in ("--help", "--help-notebook", "--require-hashes", "--no-deps")
         known |= option == "--no-build-isolation"
         assert known, option

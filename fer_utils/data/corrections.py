@@ -11,7 +11,7 @@ import pandas as pd
 
 from fer_utils.competition import POOLED, Competition, DataError, Split, picture_groups
 from fer_utils.data.decode_images import BLANK_CONTRAST, light
-from fer_utils.data.known_words import canonical
+from fer_utils.data.known_expressions_and_splits import canonical
 from fer_utils.data.tables import open_table
 from fer_utils.files import find_path
 

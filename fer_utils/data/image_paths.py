@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from os.path import commonprefix
 
 from fer_utils.data.decode_images import IMAGE_SUFFIXES
-from fer_utils.data.files.file_tree import folder_split
-from fer_utils.data.known_words import as_int, split_of
+from fer_utils.data.files.file_index import folder_split
+from fer_utils.data.known_expressions_and_splits import as_int, split_of
 
 
 @dataclass(frozen=True)

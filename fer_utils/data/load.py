@@ -18,7 +18,7 @@ from fer_utils.data.files.cache import Cache
 from fer_utils.data.files.download import download
 from fer_utils.data.folds import joined, split_off
 from fer_utils.data.known_column_names import COLUMNS
-from fer_utils.data.known_words import as_pairs
+from fer_utils.data.known_expressions_and_splits import as_pairs
 from fer_utils.data.layouts.registry import LAYOUTS
 from fer_utils.data.locate import around, open_data, search_data
 from fer_utils.data.roles.class_name_files import read_classes

@@ -10,8 +10,8 @@ from pathlib import Path
 from fer_utils.competition import DataError
 from fer_utils.data.decode_images import ImageFormat
 from fer_utils.data.files.archives import is_archive, opened
-from fer_utils.data.files.file_tree import Tree, folder_split, scan, stem, unpacked
-from fer_utils.data.known_words import is_class_name, normal, split_of
+from fer_utils.data.files.file_index import Tree, folder_split, scan, stem, unpacked
+from fer_utils.data.known_expressions_and_splits import is_class_name, normal, split_of
 from fer_utils.data.layouts.registry import describe_unknown, propose
 from fer_utils.data.roles.class_name_files import named_classes
 from fer_utils.data.roles.decide_roles import Understanding, understand

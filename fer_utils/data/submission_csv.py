@@ -13,7 +13,7 @@ import pandas as pd
 from fer_utils.competition import Competition, DataError, SubmissionFormat
 from fer_utils.data.image_paths import find_rows
 from fer_utils.data.known_column_names import COLUMNS, rank
-from fer_utils.data.known_words import HIDDEN, MAYBE_HIDDEN, as_int, is_number
+from fer_utils.data.known_expressions_and_splits import HIDDEN, MAYBE_HIDDEN, as_int, is_number
 from fer_utils.data.roles.class_names import Coding
 from fer_utils.data.tables import Table, read_as_written
 from fer_utils.files import atomic_write

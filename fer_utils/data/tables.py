@@ -16,7 +16,7 @@ import pandas as pd
 
 from fer_utils.competition import DataError
 from fer_utils.data.decode_images import MID_GREY
-from fer_utils.data.known_words import normal, pattern
+from fer_utils.data.known_expressions_and_splits import normal, pattern
 from fer_utils.data.pixel_strings import SMALLEST_SIDE, count_pixels, is_picture, parse_cells, square
 from fer_utils.data.tables_csv_dialect import HEAD_ROWS, find_form
 from fer_utils.data.tables_json_parquet import (

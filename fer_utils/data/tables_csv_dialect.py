@@ -11,7 +11,7 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.data.files.archives import opened_bytes
 from fer_utils.data.known_column_names import KNOWN_NAMES
-from fer_utils.data.known_words import (
+from fer_utils.data.known_expressions_and_splits import (
     are_counted,
     as_int,
     canonical,

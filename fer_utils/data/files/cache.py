@@ -27,7 +27,7 @@ import PIL
 from fer_utils.arrays_on_disk import cache_folder, is_large
 from fer_utils.competition import Competition, Rejected, Split, SubmissionFormat
 from fer_utils.data.files.list_files import walk
-from fer_utils.data.known_words import SPLITS
+from fer_utils.data.known_expressions_and_splits import SPLITS
 from fer_utils.files import REPOSITORY, atomic_write
 
 MAX_CACHE_BYTES = 2 * 2**30

@@ -15,8 +15,8 @@ import pandas as pd
 
 from fer_utils.competition import DataError
 from fer_utils.data.decode_images import MID_GREY
-from fer_utils.data.files.file_tree import Tree, folder_split
-from fer_utils.data.known_words import split_of
+from fer_utils.data.files.file_index import Tree, folder_split
+from fer_utils.data.known_expressions_and_splits import split_of
 from fer_utils.data.layouts.found_pictures import TOGETHER, Pictures, reader, stacked
 from fer_utils.data.layouts.npy_mat_hdf5 import describe, form_of
 from fer_utils.data.pixel_strings import is_picture, square_of

@@ -11,10 +11,17 @@ import pandas as pd
 
 from fer_utils.competition import DataError
 from fer_utils.data.decode_images import ImageFormat, read_files
-from fer_utils.data.files.file_tree import Tree, below_split, folder_split, stem
+from fer_utils.data.files.file_index import Tree, below_split, folder_split, stem
 from fer_utils.data.image_paths import BY_NUMBER, References
 from fer_utils.data.known_column_names import ABOUT, COLUMNS, rank
-from fer_utils.data.known_words import PREDICTED, SPLITS, STRAY_SHARE, canonical, split_of, split_words
+from fer_utils.data.known_expressions_and_splits import (
+    PREDICTED,
+    SPLITS,
+    STRAY_SHARE,
+    canonical,
+    split_of,
+    split_words,
+)
 from fer_utils.data.layouts.found_pictures import (
     FOLDERS,
     LABEL_FILES,

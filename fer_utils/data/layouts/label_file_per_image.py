@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fer_utils.data.files.file_tree import Tree, stem
+from fer_utils.data.files.file_index import Tree, stem
 
 _FOLDERS = ("labels", "annotations", "Annotations")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

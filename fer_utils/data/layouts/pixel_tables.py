@@ -11,9 +11,16 @@ import pandas as pd
 from fer_utils.arrays_on_disk import empty
 from fer_utils.competition import DataError
 from fer_utils.data.decode_images import ImageFormat, read_files
-from fer_utils.data.files.file_tree import Tree, stem
+from fer_utils.data.files.file_index import Tree, stem
 from fer_utils.data.known_column_names import COLUMNS
-from fer_utils.data.known_words import PREDICTED, as_int, canonical, column_splits, is_number, split_of
+from fer_utils.data.known_expressions_and_splits import (
+    PREDICTED,
+    as_int,
+    canonical,
+    column_splits,
+    is_number,
+    split_of,
+)
 from fer_utils.data.layouts.found_pictures import Decoded, Pictures, Read, reader, stacked
 from fer_utils.data.tables import Table, read_chunks
 from fer_utils.data.tables_json_parquet import metadata_classes

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from fer_utils.data.files.file_tree import Tree
+from fer_utils.data.files.file_index import Tree
 from fer_utils.data.layouts import image_arrays, image_folders, pixel_tables
 from fer_utils.data.layouts.found_pictures import Pictures
 

@@ -11,8 +11,8 @@ import pandas as pd
 import yaml
 
 from fer_utils.competition import DataError
-from fer_utils.data.files.file_tree import Tree, stem
-from fer_utils.data.known_words import as_int, as_pairs, canonical
+from fer_utils.data.files.file_index import Tree, stem
+from fer_utils.data.known_expressions_and_splits import as_int, as_pairs, canonical
 from fer_utils.data.tables_json_parquet import class_map
 from fer_utils.files import find_path
 

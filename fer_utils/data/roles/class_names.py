@@ -14,7 +14,14 @@ from statistics import mode
 import numpy as np
 
 from fer_utils.competition import FER_CLASSES
-from fer_utils.data.known_words import ALIASES, RAF_CLASSES, STRAY_SHARE, as_int, canonical, without_number
+from fer_utils.data.known_expressions_and_splits import (
+    ALIASES,
+    RAF_CLASSES,
+    STRAY_SHARE,
+    as_int,
+    canonical,
+    without_number,
+)
 
 FER, RAF = "FER2013", "RAF-DB"
 

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError, Rejected, SubmissionFormat
-from fer_utils.data.files.file_tree import folder_split
+from fer_utils.data.files.file_index import folder_split
 from fer_utils.data.image_paths import find_rows, image_stem
 from fer_utils.data.known_column_names import boxes_in
-from fer_utils.data.known_words import STRAY_SHARE, are_counted, canonical, vote_label
+from fer_utils.data.known_expressions_and_splits import STRAY_SHARE, are_counted, canonical, vote_label
 from fer_utils.data.layouts.found_pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Pictures
 from fer_utils.data.roles.class_name_files import fitting_names, parse_classes
 from fer_utils.data.roles.class_names import FER, RAF, Coding, find_coding
+from fer_utils.data.roles.decide_label_column import find_labels
 from fer_utils.data.roles.ids import find_form_of_predictions, find_ids, find_persons
-from fer_utils.data.roles.label_columns import find_labels
 from fer_utils.data.roles.splits import Division, find_division, hide_labels
 from fer_utils.data.roles.user_options import UserOptions
 from fer_utils.data.roles.votes_and_hidden_labels import Labels, is_hidden

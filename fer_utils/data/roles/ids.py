@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from fer_utils.competition import DataError, SubmissionFormat
-from fer_utils.data.files.file_tree import below_split, stem
+from fer_utils.data.files.file_index import below_split, stem
 from fer_utils.data.known_column_names import ABOUT, COLUMNS, ROW_NUMBERS, boxes_in, rank
-from fer_utils.data.known_words import as_int, is_number, normal
+from fer_utils.data.known_expressions_and_splits import as_int, is_number, normal
 from fer_utils.data.layouts.found_pictures import LISTS, Pictures
 from fer_utils.data.roles.class_names import Coding
 from fer_utils.data.roles.user_options import UserOptions

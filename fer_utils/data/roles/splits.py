@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fer_utils.competition import DataError
-from fer_utils.data.files.file_tree import folder_split, stem
+from fer_utils.data.files.file_index import folder_split, stem
 from fer_utils.data.known_column_names import COLUMNS, is_split_name
-from fer_utils.data.known_words import (
+from fer_utils.data.known_expressions_and_splits import (
     HIDDEN,
     MAYBE_HIDDEN,
     SPLITS,

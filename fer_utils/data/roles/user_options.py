@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fer_utils.data.known_words import normal
+from fer_utils.data.known_expressions_and_splits import normal
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fer_utils.competition import DataError
 from fer_utils.data.known_column_names import COLUMNS
-from fer_utils.data.known_words import (
+from fer_utils.data.known_expressions_and_splits import (
     HIDDEN,
     MAYBE_HIDDEN,
     STRAY_SHARE,

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from tests.analysis.test_all_runs import make_run
-from tools import submit
-from tools.submit import main
+from tools import send_to_leaderboard
+from tools.send_to_leaderboard import main
 
 pytestmark = pytest.mark.once
 
@@ -40,8 +40,8 @@ def kaggle(tmp_path, monkeypatch):
     (folder / "kaggle").write_text(CLIENT.format(python=sys.executable))
     (folder / "kaggle").chmod(0o755)
     (folder / "sent.json").write_text("[]")
-    monkeypatch.setattr(submit, "places", lambda: str(folder))
-    monkeypatch.setattr(submit, "SECONDS", 0.0)
+    monkeypatch.setattr(send_to_leaderboard, "places", lambda: str(folder))
+    monkeypatch.setattr(send_to_leaderboard, "SECONDS", 0.0)
 
     def answers(status="SubmissionStatus.COMPLETE", public="0.71320", private="", **more):
         values = {"status": status, "public": public, "private": private} | more
@@ -110,6 +110,6 @@ def test_without_a_client_or_a_submission_it_says_what_to_do(tmp_path, kaggle, m
     kaggle()
     assert main([str(tmp_path), "--competition", "faces"]) == 1
     assert "has no submission.csv" in capsys.readouterr().err
-    monkeypatch.setattr(submit, "places", lambda: str(tmp_path))
+    monkeypatch.setattr(send_to_leaderboard, "places", lambda: str(tmp_path))
     assert main([str(make_run(tmp_path / "x")), "--competition", "faces"]) == 1
     assert "pip install kaggle" in capsys.readouterr().err

@@ -22,8 +22,8 @@ from fer_utils.data.locate import run_folders, search_data
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
 from fer_utils.notebook import read_parameters
-from fer_utils.run.kaggle_session import continue_session, publish_submission
-from tools.kaggle import bundled_notebook, bundles, main
+from fer_utils.run.resume_on_kaggle import continue_session, publish_submission
+from tools.kaggle_kernel import bundled_notebook, bundles, main
 
 TRAINING, ENSEMBLE = bundles("fer", {"model": "large", "seed": 3, "columns": "label=mood, image=file"}, 4)
 MACHINE = REPOSITORY / "tests" / "kaggle_machine.sh"

@@ -1,6 +1,6 @@
 """One notebook for Kaggle: `fer_utils` travels in its cells, for only the notebook is uploaded there.
 
-python -m tools.kaggle --user NAME --competition SLUG -p model medium -p epochs 30
+python -m tools.kaggle_kernel --user NAME --competition SLUG -p model medium -p epochs 30
 
 writes outputs/kaggle/fer-training and outputs/kaggle/fer-ensemble, each a folder for `kaggle kernels push`.
 """
@@ -27,7 +27,7 @@ import fer_utils
 from fer_utils.command_line import exit_status
 from fer_utils.config import PRESETS, Config, ConfigError
 from fer_utils.files import REPOSITORY, write_json, write_text
-from fer_utils.run.kaggle_session import WORKING
+from fer_utils.run.resume_on_kaggle import WORKING
 from tools.run_options import options_parser
 
 # Outside of /kaggle/working, whose files are the notebook's output.
@@ -51,7 +51,7 @@ CONTINUE_TEXT = """### An earlier session
 
 A training that Kaggle's hours end keeps its best epoch and its checkpoint. To go on, add the output of that
 session to this notebook's input: it is found there, copied, and the training continues where it stood."""
-CONTINUE_CODE = """from fer_utils.run.kaggle_session import continue_session, publish_submission
+CONTINUE_CODE = """from fer_utils.run.resume_on_kaggle import continue_session, publish_submission
 
 continue_session(out);"""
 PUBLISH_TEXT = """## What Kaggle takes
@@ -129,7 +129,7 @@ def carried_modules(cells: Iterable[str]) -> list[str]:
     """The files of `fer_utils` that a notebook with these code cells runs, sorted, as paths from the
     repository: what its code imports, what that imports, and what a training starts as a process. The
     `__init__.py` of folders are not carried: they hold no code, and Python imports without one too."""
-    waiting = {"fer_utils", "fer_utils.run.train", "fer_utils.run.kaggle_session"}
+    waiting = {"fer_utils", "fer_utils.run.train", "fer_utils.run.resume_on_kaggle"}
     waiting |= {module for cell in cells for module in _imports(cell)}
     carried: dict[str, str] = {}
     while waiting:

@@ -17,7 +17,7 @@ from fer_utils.data.known_column_names import (
     is_split_name,
     rank,
 )
-from fer_utils.data.known_words import (
+from fer_utils.data.known_expressions_and_splits import (
     SPLITS,
     are_counted,
     as_int,
