@@ -39,11 +39,12 @@ from fer_utils.learning.metrics import wilson_interval
 RESULTS = REPOSITORY / "outputs" / "reference" / "fastai" / "results.json"
 USER_CODE = REPOSITORY / "benchmarks" / "fastai_user.py"
 LIMIT = 600.0  # seconds
-# Estimated from short runs on busy cores, not measured yet: `--trial` says how many fit.
-EPOCHS = {"ours": 24, "fastai": 6, "fastai-bf16": 10}  # of ours: as the preset `standard` has them
+# As many as fit on two cores without bfloat16 (`--trial`; ours: as the preset `quick` has them); where the
+# processor has it, fastai-bf16 fits about 10 by an estimate.
+EPOCHS = {"ours": 12, "fastai": 3, "fastai-bf16": 10}
 VERSIONS = {"ours": "python torch torchvision numpy timm", "fastai": "python torch torchvision numpy fastai"}
 # What a reader of our README types; it runs papermill as `command` does.
-OURS = 'make submission DATA={data} OUT={out} ARGS="-p preset standard -p n_devices 2 -p epochs {epochs}"'
+OURS = 'make submission DATA={data} OUT={out} ARGS="-p width 0.25 -p n_devices 2 -p epochs {epochs}"'
 # The lines in which the two sides first show an accuracy, and fastai's last one.
 SHOWN = re.compile(r"^epoch +\d+/\d+ .*valid accuracy|^\d+ +\d+\.\d+ +\d+\.\d+ +\d\.\d+ +\d+:\d\d")
 FINAL = re.compile(r"^valid accuracy (\d\.\d+)")
