@@ -273,13 +273,14 @@ def test_what_users_type_is_counted():
 
 
 def test_our_first_submission_is_what_make_runs(tmp_path):
-    run = first_submission.command("ours", sys.executable, "DATA", tmp_path, 24)
+    run = first_submission.command("ours", sys.executable, "DATA", tmp_path, 12)
     recipe = (REPOSITORY / "Makefile").read_text().split("\nsubmission:")[1].split("\n\n")[0]
     written = recipe.replace("\\\n", " ").replace('"', "").replace("$(DATA)", "DATA")
     ours = " ".join(run[2:]).replace(str(tmp_path), "$(OUT)").split(" -p ")[0]
     assert ours in " ".join(written.split())
     changed = run[run.index("-p") :]
-    assert changed[:3] == ["-p", "preset", "standard"] and PRESETS["standard"]["epochs"] == 24
+    assert changed[:3] == ["-p", "width", "0.25"] and changed[-3:] == ["-p", "epochs", "12"]
+    assert first_submission.EPOCHS["ours"] == Config().epochs  # so that nobody has to type them
 
 
 def test_the_table_next_to_fastai_equals_the_measurement():
