@@ -1,4 +1,4 @@
-"""What a person said about the data."""
+"""The options by which a person says what the data are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fer_utils.data.known_expressions_and_splits import normal
 
 @dataclass(frozen=True)
 class UserOptions:
-    """What a person said about the data: it comes before all evidence."""
+    """What a person said about the data (options of `load_competition`): it comes before all evidence."""
 
     layout: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
