@@ -68,6 +68,8 @@ def test_a_narrow_terminal_gets_fewer_columns_and_is_told_which():
     assert narrow[0].split() == ["run", "valid", "changed"] and narrow[1].endswith("x" * 37 + "...")
     assert narrow[-1] == "not shown in a terminal this narrow: device"
     assert max(map(len, narrow)) <= 60
+    warned = table_text(table.assign(note=["why it is damaged", ""], data="fer2013 a315d20a"), 20)
+    assert "why it is damaged" in warned and "a315d20a" in warned  # however narrow
     assert [line.index("71.1") for line in narrow if "71.1" in line] == [narrow[0].index("valid")]
 
 
