@@ -30,8 +30,8 @@ from tools.run_options import options_parser
 STATES = ("finished", "stale", "out of time", "unfinished", "failed", "damaged")
 SHOWN = ("run", "state", "note", "valid", "public", "private", "95 % interval", "mean of seeds")
 SHOWN += ("seed", "epochs", "minutes", "device", "data", "changed")
-# What a narrow terminal does not show, first what is missed least; the page has it. Never the note, which says
-# what is wrong with a run, nor the data, without which runs cannot be compared.
+# What a narrow terminal does not show, first what is missed least; the page has it. Never the note, which
+# says what is wrong with a run, nor the data, without which runs cannot be compared.
 MISSED_LEAST = ("device", "epochs", "seed", "minutes", "mean of seeds", "95 % interval")
 # What a column holds, said once where the text is in it.
 LEGEND = {
