@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
 from fer_utils.arrays_on_disk import concatenate
@@ -70,19 +71,22 @@ class Run:
         self.folder.load_weights(model)
         return model.to(choose_device(self.config.device)).eval()
 
-    def predict(self, images: np.ndarray, views: str | None = None) -> np.ndarray:
+    def predict(
+        self, images: np.ndarray, views: str | None = None, dtype: torch.dtype = torch.float32
+    ) -> np.ndarray:
         """Class probabilities float32 [N, C] of uint8 images [N, 1 or 3, H, W] or [N, H, W]; others are a
-        DataError. `views` defaults to the config's; images of another size are resized, and colours turned to
-        grey or grey repeated as the network needs it."""
+        DataError. `views` defaults to the config's, and `dtype` is as in `view_probs`; images of another size
+        are resized, and colours turned to grey or grey repeated as the network needs it."""
         images = np.asarray(images)
         images = images[:, None] if images.ndim == 3 else images
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise DataError(f"images must be uint8 [N, 1 or 3, H, W], got {images.dtype} {images.shape}")
         if self.folds:
-            return np.mean([run.predict(images, views) for run in self.folds], axis=0)
+            return np.mean([run.predict(images, views, dtype) for run in self.folds], axis=0)
         config, wanted = self.config, self.image_format
         images = resize(with_channels(images, wanted.channels), wanted.size, wanted.aspect)
-        return view_probs(self.model, images, views or config.views, config.evaluation_batch).mean(0)
+        views = views or config.views
+        return view_probs(self.model, images, views, config.evaluation_batch, dtype).mean(0)
 
     def predict_files(
         self, files: str | Path | Sequence[str | Path], views: str | None = None, crop: bool = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 from fer_utils.arrays_on_disk import concatenate, take
 from fer_utils.competition import Competition, DataError, Split, copies_of
 from fer_utils.config import Config
+from fer_utils.data.files.cache import kept_array
 from fer_utils.files import find_path
 from fer_utils.learning.competition_metric import metric_function
 from fer_utils.learning.distributed import leads_team
@@ -17,6 +20,8 @@ from fer_utils.learning.training_loop import place
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 
+# Of a teacher's predictions of the training pictures: ten views would take five times as long.
+TEACHER_VIEWS = "mirror"
 MANY_CLASSES = 12  # data sets of expressions have 5 to 11
 
 
@@ -105,12 +110,14 @@ def _same_held_out(teacher: Run, competition: Competition) -> bool:
     return bool(same)
 
 
-def training_targets(config: Config, competition: Competition) -> Tensor | None:
+def training_targets(
+    config: Config, competition: Competition, dtype: torch.dtype = torch.float32
+) -> Tensor | None:
     """Probabilities float32 [N, C] to learn from, or None where the labels suffice.
 
     `soft_labels` uses the share of votes for each class (Barsoum et al. 2016) in place of the labels. The
     mean prediction of the teachers is then mixed in with weight `teacher_weight` (distillation, Hinton et al.
-    2015; from networks of the same kind, Furlanello et al. 2018).
+    2015; from networks of the same kind, Furlanello et al. 2018). They predict in `dtype`.
     """
     train, teachers = competition.train, _teachers(config)
     if not (config.soft_labels or teachers):
@@ -120,9 +127,20 @@ def training_targets(config: Config, competition: Competition) -> Tensor | None:
     else:
         targets = F.one_hot(torch.tensor(train.labels), len(competition.class_names)).float()
     if teachers:
-        probs = np.mean([teacher.predict(train.images) for teacher in teachers], axis=0)
+        probs = np.mean([_answers(teacher, competition, dtype) for teacher in teachers], axis=0)
         targets = torch.lerp(targets, torch.tensor(probs, dtype=torch.float32), config.teacher_weight)
     return targets
+
+
+def _answers(teacher: Run, competition: Competition, dtype: torch.dtype) -> np.ndarray:
+    """The probabilities float32 [N, C] that `teacher` gives the training pictures; kept in the cache, since
+    all seeds of a student, and each resumed training, need the same."""
+    weights = [run.folder.weights.read_bytes() for run in (teacher.folds or (teacher,))]
+    digests = [hashlib.sha256(content).hexdigest() for content in weights]
+    return kept_array(
+        lambda: teacher.predict(competition.train.images, TEACHER_VIEWS, dtype),
+        *("teacher", competition.fingerprint, *digests, TEACHER_VIEWS, str(dtype), torch.__version__),
+    )
 
 
 def _teachers(config: Config) -> list[Run]:
@@ -159,16 +177,20 @@ def pseudo_labelled(config: Config, competition: Competition) -> Split | None:
 
 
 def training_set(
-    config: Config, competition: Competition, pseudo: Split | None, device: torch.device
+    config: Config,
+    competition: Competition,
+    pseudo: Split | None,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """What `train_epoch` learns, on `device`: images as of `place`, labels int64 [N] and the targets of
-    `training_targets`, of the training split and then of `pseudo`.
+    `training_targets` with `dtype`, of the training split and then of `pseudo`.
 
     The targets of `pseudo` are scaled by `pseudo_weight`, so that the loss, linear in them, is: mixup and
     cutmix blend weights as they blend targets. Label smoothing would add its share at full weight: what is
     too much of it is taken off here.
     """
-    targets = training_targets(config, competition)
+    targets = training_targets(config, competition, dtype)
     images, labels = competition.train.images, competition.train.labels
     if pseudo is not None:
         n_classes, weight, smoothing = pseudo.votes.shape[1], config.pseudo_weight, config.label_smoothing

@@ -174,7 +174,7 @@ def _run_epochs(
 ) -> bool:
     """Run the remaining epochs; returns whether there was time for all. Test labels are not read here."""
     config, team, valid = learner.config, learner.team, competition.valid
-    images, labels, soft = training_set(config, competition, pseudo, learner.device)
+    images, labels, soft = training_set(config, competition, pseudo, learner.device, learner.dtype)
     start = time.perf_counter() - learner.seconds
 
     @contextmanager

@@ -11,6 +11,7 @@ from conftest import tiny_competition
 
 from fer_utils.competition import DataError
 from fer_utils.config import Config
+from fer_utils.run.finished_run import Run
 from fer_utils.run.soft_and_pseudo_labels import training_targets, warnings_for
 from fer_utils.run.train import fit
 
@@ -35,10 +36,37 @@ def test_labels_alone_need_no_targets(tiny):
 def test_the_predictions_of_the_teachers_are_averaged_and_weighted(tiny, teachers, tmp_path):
     teacher = ", ".join(str(run.out) for run in teachers)
     targets = training_targets(config_of(tmp_path, teacher=teacher, teacher_weight=0.25), tiny)
-    probs = np.mean([run.predict(tiny.train.images) for run in teachers], axis=0)
+    probs = np.mean([run.predict(tiny.train.images, "mirror") for run in teachers], axis=0)
     expected = 0.75 * np.eye(4)[tiny.train.labels] + 0.25 * probs
     assert targets.dtype == torch.float32
     assert np.allclose(targets.numpy(), expected, atol=1e-6)
+
+
+def test_a_teacher_predicts_once_for_all_its_students(tiny, teachers, tmp_path, monkeypatch):
+    monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
+    predict, asked = Run.predict, []
+
+    def counted(run, images, views, dtype):
+        asked.append((run.out.name, views, dtype))
+        return predict(run, images, views, dtype)
+
+    monkeypatch.setattr(Run, "predict", counted)
+    config = config_of(tmp_path, teacher=str(teachers[0].out))
+    first = training_targets(config, tiny)
+    assert torch.equal(training_targets(dataclasses.replace(config, seed=5), tiny), first)
+    assert asked == [("seed0", "mirror", torch.float32)]
+
+    training_targets(config, tiny, torch.bfloat16)  # another precision,
+    training_targets(config, dataclasses.replace(tiny, train=tiny.train.take(np.arange(9))))  # pictures,
+    shutil.copytree(teachers[0].out, tmp_path / "teacher")
+    shutil.copy(teachers[1].out / "model.safetensors", tmp_path / "teacher")
+    changed = training_targets(dataclasses.replace(config, teacher=str(tmp_path / "teacher")), tiny)
+    assert len(asked) == 4 and asked[1][2] == torch.bfloat16  # or other weights: predicted anew
+    assert not torch.equal(changed, first)
+
+    for entry in (tmp_path / "cache").iterdir():
+        entry.write_bytes(b"damaged")
+    assert torch.equal(training_targets(config, tiny), first)
 
 
 def test_votes_and_teachers_go_together(tiny, teachers, tmp_path):

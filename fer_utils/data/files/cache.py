@@ -1,10 +1,10 @@
-"""A cache of what was read: in outputs/cache, or in the folder that the environment variable FER_CACHE names
-("off" switches it off).
+"""A cache of what was read or computed: in outputs/cache, or in the folder that the environment variable
+FER_CACHE names ("off" switches it off).
 
-An entry is found only under everything that it came from: the names, sizes and times of all files, the
-options, the code of this project and the versions of the libraries that decode. It holds plain arrays and
-JSON, never a pickle. Pictures that are too large for memory lie in a file of their own beside it, from which
-they are mapped.
+An entry of `Cache` is found only under everything that it came from: the names, sizes and times of all
+files, the options, the code of this project and the versions of the libraries that decode. It holds plain
+arrays and JSON, never a pickle. Pictures that are too large for memory lie in a file of their own beside it,
+from which they are mapped.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -61,6 +62,56 @@ def _code() -> str:
     return digest.hexdigest()
 
 
+def kept_array(compute: Callable[[], np.ndarray], *content: str) -> np.ndarray:
+    """What `compute` returned before under the same `content`, which is all that changes it besides the code;
+    or what it returns now, which is kept for the next time."""
+    file = _entry(*content)
+    if file is None:
+        return compute()
+    with suppress(Exception), np.load(file, allow_pickle=False) as arrays:  # none, or damaged: computed anew
+        found = arrays["array"]
+        os.utime(file)  # the longest unused entries go first
+        return found
+    array = compute()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, array=array)
+        _make_room(file)
+    except OSError as error:
+        print(f"not kept for the next time: {error}")
+    return array
+
+
+def _is_on() -> bool:
+    return os.environ.get("FER_CACHE", "").lower() != "off"
+
+
+def _entry(*content: str) -> Path | None:
+    """The file for what came from `content` and this code, or None where the cache is switched off."""
+    if not _is_on():
+        return None
+    key = hashlib.sha256("\n".join([*content, _code()]).encode("utf-8", "surrogateescape")).hexdigest()
+    return cache_folder() / f"{key[:40]}.npz"
+
+
+def _make_room(kept: Path) -> None:
+    """Remove the entries that were not used for longest while all together are too large; of those with
+    large pictures all but `kept`, if it is such an entry."""
+    with suppress(OSError):  # another process removes some as well, or Windows keeps an open file
+        found = list(kept.parent.glob("[0-9a-f]" * 40 + ".npz"))
+        same_kind = [path for path in found if bool(_parts(path)) == bool(_parts(kept))]
+        most = 0 if _parts(kept) else MAX_CACHE_BYTES
+        entries = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in same_kind)
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in entries:
+            if total <= most or path == kept:
+                break
+            for file in (path, *_parts(path)):
+                file.unlink()
+            total -= size
+
+
 class Cache:
     """The entry for one path and its options: a competition as its files hold it, with no validation split
     (None) where they have none."""
@@ -68,13 +119,9 @@ class Cache:
     def __init__(self, path: Path, seen: Path, options: str):
         """What is read, the file or folder whose state decides (mostly the same), and all that changes the
         reading."""
-        self.seen, self.file = seen, None
-        if os.environ.get("FER_CACHE", "").lower() == "off":
-            return
-        self.state = snapshot(seen)
-        content = "\n".join([str(path.resolve()), self.state[0], _code(), options])
-        key = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
-        self.file = cache_folder() / f"{key[:40]}.npz"
+        self.seen = seen
+        self.state = snapshot(seen) if _is_on() else ("", 0.0)
+        self.file = _entry(str(path.resolve()), self.state[0], options)
 
     def load(self) -> Competition | None:
         """What was kept, or None if nothing was or it cannot be read."""
@@ -112,7 +159,7 @@ class Cache:
             content = json.dumps(content | {"mapped": names}).encode()
             with atomic_write(self.file) as temporary, open(temporary, "wb") as file:
                 np.savez(file, content=np.frombuffer(content, np.uint8), **arrays)
-            self._make_room()
+            _make_room(self.file)
         except OSError as error:
             print(f"not kept for the next time: {error}")
             return reading
@@ -120,22 +167,6 @@ class Cache:
 
     def _part(self, name: str) -> Path:
         return self.file.with_name(f"{self.file.stem}-{name}.npy")
-
-    def _make_room(self) -> None:
-        """Remove the entries that were not used for longest while all together are too large; of those with
-        large pictures all but this one, if it is such an entry."""
-        with suppress(OSError):  # another process removes some as well, or Windows keeps an open file
-            found = list(self.file.parent.glob("[0-9a-f]" * 40 + ".npz"))
-            same_kind = [path for path in found if bool(_parts(path)) == bool(_parts(self.file))]
-            most = 0 if _parts(self.file) else MAX_CACHE_BYTES
-            entries = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in same_kind)
-            total = sum(size for _, size, _ in entries)
-            for _, size, path in entries:
-                if total <= most or path == self.file:
-                    break
-                for file in (path, *_parts(path)):
-                    file.unlink()
-                total -= size
 
 
 def _parts(entry: Path) -> list[Path]:
