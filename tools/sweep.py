@@ -7,14 +7,14 @@ parameters it changes. Every arm is compared with the base on the same validatio
 arms are trained with one seed before the next seed begins, so a sweep that runs out of `--minutes` has
 complete comparisons. The same command resumes there; finished runs are only read again. On a GPU `--at-once`
 runs share each card (a small network leaves most of it idle), on a CPU they share the cores. The rows are
-kept in results.json. In `teacher`, {out} is the sweep's folder and {seed} the run's seed, so that an arm can
-learn from another's runs; such arms begin last. --data and --device override the file.
+kept in results.json. In `teacher` and `weights`, {out} is the sweep's folder and {seed} the run's seed, so
+that an arm can learn from another's runs; arms with a teacher begin last. --data and --device override the
+file.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import yaml
 
+from fer_utils.analysis.ensemble import with_own_teacher
 from fer_utils.analysis.paired_comparison import compare
 from fer_utils.command_line import exit_status
 from fer_utils.config import DATA_PARAMETERS, Config, ConfigError, check_names
@@ -70,9 +71,7 @@ class Sweep:
     def config(self, arm: str, seed: int, out: str | Path) -> Config:
         """The config of one run, in a folder of its own within `out`."""
         own = {"seed": seed, "out": f"{out}/{arm}-seed{seed}"}
-        config = Config.from_dict({**self.base, **self.arms[arm], **own})
-        teacher = config.teacher.replace("{out}", str(out)).replace("{seed}", str(seed))
-        return dataclasses.replace(config, teacher=teacher)
+        return with_own_teacher(Config.from_dict({**self.base, **self.arms[arm], **own}), out)
 
 
 def read_sweep(path: str | Path, **shared: Any) -> Sweep:

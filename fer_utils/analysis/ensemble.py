@@ -6,6 +6,7 @@ import filecmp
 import glob
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def member_configs(recipe: str, n: int, shared: Mapping[str, Any]) -> list[Confi
 
     Args:
         recipe: parameters of Config and `preset`, as in "model: medium, epochs: 24"; several, separated by
-            semicolons, are used alternately.
+            semicolons, are used alternately. In `teacher` and `weights`, {seed} is the member's seed and
+            {out} the folder of all.
         shared: out, the first seed, and further parameters of all members.
 
     Raises:
@@ -76,8 +78,19 @@ def member_configs(recipe: str, n: int, shared: Mapping[str, Any]) -> list[Confi
     members = []
     for k in range(n):
         own = {"out": f"{shared['out']}/member{k}", "seed": shared["seed"] + k}
-        members.append(Config.from_dict({**recipes[k % len(recipes)], **shared, **own}))
+        config = Config.from_dict({**recipes[k % len(recipes)], **shared, **own})
+        members.append(with_own_teacher(config, shared["out"]))
     return members
+
+
+def with_own_teacher(config: Config, out: str | Path) -> Config:
+    """`config` with its seed in place of {seed}, and `out` in place of {out}, in `teacher` and `weights`, so
+    that one recipe names for each run the earlier one of its own."""
+    places = {"{out}": str(out), "{seed}": str(config.seed)}
+    named = {"teacher": config.teacher, "weights": config.weights}
+    for word, value in places.items():
+        named = {name: text.replace(word, value) for name, text in named.items()}
+    return replace(config, **named)
 
 
 def choose_members(members: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -> list[int]:

@@ -115,6 +115,8 @@ def test_a_teacher_is_the_run_of_ones_own_sweep_and_seed(monkeypatch, tmp_path):
         write(tmp_path / "try.yaml", taught={"teacher": "{out}/base-seed{seed}"}, long={"epochs": 2})
     )
     assert plan.config("taught", 1, "outputs/x").teacher == "outputs/x/base-seed1"
+    again = read_sweep(write(tmp_path / "again.yaml", again={"weights": "run{seed}/model.safetensors"}))
+    assert again.config("again", 1, "outputs/x").weights == "run1/model.safetensors"
     seen = []
     monkeypatch.setattr(sweep, "launch_members", lambda configs, per_device: seen.extend(configs))
     sweep.train_sweep(plan, tmp_path / "none")
