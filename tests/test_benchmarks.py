@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import tiny_competition
+from torch.nn import functional as F
 
 from benchmarks import __main__ as command
 from benchmarks import fastai_first_submission as first_submission
-from benchmarks import peers, people, time_to_accuracy, train_peer, training_step, views
+from benchmarks import peers, people, time_to_accuracy, train_peer, training_step, views, weight_gradient
 from benchmarks.timing import Row, Settings, take_turns
 from fer_utils import Config, ConfigError, DataError
 from fer_utils.config import PRESETS
@@ -333,3 +334,14 @@ def test_the_views_of_the_package_are_among_those_compared():
         (moves,) = (moves for key, moves in views.SETS.items() if key.split(":")[0] == name.split(":")[0])
         ours = np.mean([views.moved_probs(model, images, one) for one in moves], axis=(0, 1))
         assert np.allclose(ours, view_probs(model, images, package).mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_all_ways_to_a_weight_gradient_give_the_same(stride):
+    images = weight_gradient.channels_last(torch.randn(3, 5, 6, 6))
+    weights = torch.randn(4, 5, 3, 3, requires_grad=True)
+    answers = F.conv2d(images, weights, stride=stride, padding=1)
+    grads = torch.randn_like(answers)
+    (expected,) = torch.autograd.grad(answers, weights, grads)
+    for way in (weight_gradient.by_torch, weight_gradient.by_patches, weight_gradient.by_places):
+        assert torch.allclose(way(images, grads, stride), expected, atol=1e-4)
