@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -110,7 +111,7 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
     """
     for first, *others in (new, old):
         for run in others:
-            if differing := replace(run.config, seed=first.config.seed).differing(first.config):
+            if differing := _besides_the_seed(run, first):
                 raise ConfigError(f"{run.out} is no other seed of {first.out}: {differing}")
     check_same_pictures([*new, *old])
     labels = new[0].saved("valid", "labels")
@@ -139,6 +140,20 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
         "lost": order[margin[order] < 0],
     }
     return result | {"verdict": _verdict(result)}
+
+
+def _besides_the_seed(run: Run, first: Run) -> str:
+    """What makes `run` more than another seed of `first`, in words. The earlier runs that both name may be
+    those of their own seeds."""
+    config = replace(run.config, seed=first.config.seed)
+    for name in ("teacher", "weights", "pseudo"):
+        earlier = [
+            re.sub(rf"(?<!\d){one.config.seed}(?!\d)", "{seed}", getattr(one.config, name))
+            for one in (run, first)
+        ]
+        if earlier[0] == earlier[1]:
+            config = replace(config, **{name: getattr(first.config, name)})
+    return config.differing(first.config)
 
 
 def _recipes(new: Run, old: Run) -> str:

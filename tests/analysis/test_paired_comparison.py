@@ -121,6 +121,24 @@ def test_runs_that_learned_from_other_labels_can_be_compared(run):
     check_same_pictures([run, dataclasses.replace(run, fingerprint="trained with fixes")])
 
 
+@pytest.mark.parametrize("name", ["teacher", "weights", "pseudo"])
+def test_each_seed_may_go_on_from_the_earlier_run_of_its_own(run, tmp_path, name):
+    labels = np.arange(40) % 4
+    runs = runs_like(run, tmp_path, [labels == 0, labels == 1], labels)
+
+    def naming(*earlier):
+        configs = [
+            dataclasses.replace(one.config, **{name: path}) for one, path in zip(runs, earlier, strict=True)
+        ]
+        return [dataclasses.replace(one, config=config) for one, config in zip(runs, configs, strict=True)]
+
+    compare(naming("x/base-seed0, y10/seed0", "x/base-seed1, y10/seed1"), runs[:1])
+    compare(naming("x/seed0, x/seed1", "x/seed0, x/seed1"), runs[:1])
+    for others in (("x/seed0", "x/seed2"), ("x/seed0", "y/seed1"), ("x/seed10", "x/seed11")):
+        with pytest.raises(ConfigError, match=f"is no other seed of .*{name}"):
+            compare(naming(*others), runs[:1])
+
+
 def test_another_recipe_is_no_other_seed(run, tmp_path):
     labels = np.arange(40) % 4
     one, other = runs_like(run, tmp_path, [labels == 0, labels == 1], labels)
