@@ -27,6 +27,7 @@ AUGMENTATION = (
 COLORS, ASPECTS = ("auto", "grey", "rgb"), ("crop", "pad")
 METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "log_loss", "kappa")
 MAY_CHANGE = ("data", "out", "device", "n_devices", "checkpoint_seconds", "max_hours", "track")
+EARLIER_RUNS = ("teacher", "weights", "pseudo")  # what a run goes on from
 # Parameters of committed runs that were removed since, with the values at which they did nothing.
 REMOVED = {"whiten": (False,), "compile_mode": ("auto", "off")}
 

@@ -24,8 +24,9 @@ from nbformat.v4 import new_code_cell as _code
 from nbformat.v4 import new_markdown_cell as _markdown
 
 import fer_utils
+from fer_utils.analysis.ensemble import with_earlier_runs
 from fer_utils.command_line import exit_status
-from fer_utils.config import PRESETS, Config, ConfigError
+from fer_utils.config import EARLIER_RUNS, PRESETS, Config, ConfigError
 from fer_utils.files import REPOSITORY, write_json, write_text
 from fer_utils.run.resume_on_kaggle import WORKING
 from tools.run_options import options_parser
@@ -89,12 +90,13 @@ def bundles(name: str, knobs: Mapping[str, Any], members: int) -> list[Bundle]:
     Raises:
         ConfigError: an unknown knob, or a bad value.
     """
-    Config.from_dict(dict(knobs))
+    config = with_earlier_runs(Config.from_dict(dict(knobs)))
     shared = {"data": "auto", "max_hours": SESSION_HOURS}
     named = {key: knobs[key] for key in ("data", "seed", "device", "max_hours") if key in knobs}
     recipe = {key: value for key, value in knobs.items() if key not in named}
     text = yaml.safe_dump(recipe, default_flow_style=True, sort_keys=False, width=10_000).strip()[1:-1]
     training = {**shared, "out": str(WORKING / "run"), **knobs}
+    training |= {key: getattr(config, key) for key in knobs if key in EARLIER_RUNS}
     ensemble = {**shared, "out": str(WORKING / "ensemble"), **named, "n_members": members}
     ensemble |= {"recipe": text} if recipe else {}
     return [

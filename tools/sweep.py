@@ -7,9 +7,9 @@ parameters it changes. Every arm is compared with the base on the same validatio
 arms are trained with one seed before the next seed begins, so a sweep that runs out of `--minutes` has
 complete comparisons. The same command resumes there; finished runs are only read again. On a GPU `--at-once`
 runs share each card (a small network leaves most of it idle), on a CPU they share the cores. The rows are
-kept in results.json. In `teacher` and `weights`, {out} is the sweep's folder and {seed} the run's seed, so
-that an arm can learn from another's runs; arms with a teacher begin last. --data and --device override the
-file.
+kept in results.json. In `teacher`, `weights` and `pseudo`, {out} is the sweep's folder and {seed} the run's
+seed, so that an arm can go on from another's runs; such arms begin when all others have ended. --data and
+--device override the file.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,17 @@ import numpy as np
 import torch
 import yaml
 
-from fer_utils.analysis.ensemble import with_own_teacher
+from fer_utils.analysis.ensemble import with_earlier_runs
 from fer_utils.analysis.paired_comparison import compare
 from fer_utils.command_line import exit_status
-from fer_utils.config import DATA_PARAMETERS, Config, ConfigError, check_names
+from fer_utils.config import DATA_PARAMETERS, EARLIER_RUNS, Config, ConfigError, check_names
 from fer_utils.files import find_path, resolve_out, write_json
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_members
-from fer_utils.run.time_and_memory import OutOfTime
+from fer_utils.run.time_and_memory import OutOfTime, hours_left
 from tools.run_options import options_parser, parse_run_options
 
 BASE = "base"
@@ -71,7 +72,7 @@ class Sweep:
     def config(self, arm: str, seed: int, out: str | Path) -> Config:
         """The config of one run, in a folder of its own within `out`."""
         own = {"seed": seed, "out": f"{out}/{arm}-seed{seed}"}
-        return with_own_teacher(Config.from_dict({**self.base, **self.arms[arm], **own}), out)
+        return with_earlier_runs(Config.from_dict({**self.base, **self.arms[arm], **own}), out=str(out))
 
 
 def read_sweep(path: str | Path, **shared: Any) -> Sweep:
@@ -133,7 +134,17 @@ def train_sweep(sweep: Sweep, out: str | Path, at_once: int = 1) -> None:
     finished_runs(sweep, out)
     configs = [sweep.config(arm, seed, out) for seed in sweep.seeds for arm in sweep.arms]
     left = [config for config in configs if not RunFolder(config.out).is_finished]
-    launch_members(sorted(left, key=lambda config: config.teacher != "none"), per_device=at_once)
+    later = [config for config in left if any(str(out) in getattr(config, name) for name in EARLIER_RUNS)]
+    start, failure = time.monotonic(), None
+    for part in filter(None, ([config for config in left if config not in later], later)):
+        try:
+            hours = [hours_left(config.max_hours, start) for config in part]
+            configs = [replace(config, max_hours=h) for config, h in zip(part, hours, strict=True)]
+            launch_members(configs, per_device=at_once)
+        except TrainingError as error:  # of one run: the others are tried
+            failure = failure or error
+    if failure:
+        raise failure
 
 
 def finished_runs(sweep: Sweep, out: str | Path) -> dict[str, list[Run]]:

@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 
 from fer_utils.competition import Competition, DataError
-from fer_utils.config import Config, ConfigError
+from fer_utils.config import EARLIER_RUNS, Config, ConfigError
 from fer_utils.files import REPOSITORY, shown_path
 from fer_utils.learning.competition_metric import describe_score, goodness, metric_score, readable
 from fer_utils.learning.metrics import calibrated_log_loss, describe, describe_gain, evaluate, paired_test
@@ -62,8 +62,8 @@ def member_configs(recipe: str, n: int, shared: Mapping[str, Any]) -> list[Confi
 
     Args:
         recipe: parameters of Config and `preset`, as in "model: medium, epochs: 24"; several, separated by
-            semicolons, are used alternately. In `teacher` and `weights`, {seed} is the member's seed and
-            {out} the folder of all.
+            semicolons, are used alternately. In quotes, {seed} is the member's seed in the names of earlier
+            runs: "weights: 'outputs/seed{seed}/model.safetensors'".
         shared: out, the first seed, and further parameters of all members.
 
     Raises:
@@ -79,17 +79,16 @@ def member_configs(recipe: str, n: int, shared: Mapping[str, Any]) -> list[Confi
     for k in range(n):
         own = {"out": f"{shared['out']}/member{k}", "seed": shared["seed"] + k}
         config = Config.from_dict({**recipes[k % len(recipes)], **shared, **own})
-        members.append(with_own_teacher(config, shared["out"]))
+        members.append(with_earlier_runs(config))
     return members
 
 
-def with_own_teacher(config: Config, out: str | Path) -> Config:
-    """`config` with its seed in place of {seed}, and `out` in place of {out}, in `teacher` and `weights`, so
-    that one recipe names for each run the earlier one of its own."""
-    places = {"{out}": str(out), "{seed}": str(config.seed)}
-    named = {"teacher": config.teacher, "weights": config.weights}
-    for word, value in places.items():
-        named = {name: text.replace(word, value) for name, text in named.items()}
+def with_earlier_runs(config: Config, **places: str) -> Config:
+    """`config` with its seed in place of {seed} in the names of earlier runs (`teacher`, `weights`,
+    `pseudo`), and the same with further `places`; so one recipe names for each seed its own earlier run."""
+    named = {name: getattr(config, name) for name in EARLIER_RUNS}
+    for word, value in {"seed": str(config.seed), **places}.items():
+        named = {name: text.replace(f"{{{word}}}", value) for name, text in named.items()}
     return replace(config, **named)
 
 

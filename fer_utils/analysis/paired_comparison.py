@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import POOLED, DataError
-from fer_utils.config import MAY_CHANGE, ConfigError
+from fer_utils.config import EARLIER_RUNS, MAY_CHANGE, ConfigError
 from fer_utils.learning.metrics import paired_test
 from fer_utils.run.finished_run import Run
 
@@ -146,12 +146,11 @@ def _besides_the_seed(run: Run, first: Run) -> str:
     """What makes `run` more than another seed of `first`, in words. The earlier runs that both name may be
     those of their own seeds."""
     config = replace(run.config, seed=first.config.seed)
-    for name in ("teacher", "weights", "pseudo"):
-        earlier = [
-            re.sub(rf"(?<!\d){one.config.seed}(?!\d)", "{seed}", getattr(one.config, name))
-            for one in (run, first)
-        ]
-        if earlier[0] == earlier[1]:
+    seeds = (str(run.config.seed), str(first.config.seed))
+    for name in EARLIER_RUNS:
+        ours, theirs = (re.split(r"(\d+)", getattr(one.config, name)) for one in (run, first))
+        alike = [a == b or (a, b) == seeds for a, b in zip(ours, theirs, strict=False)]
+        if len(ours) == len(theirs) and all(alike):
             config = replace(config, **{name: getattr(first.config, name)})
     return config.differing(first.config)
 
@@ -159,7 +158,7 @@ def _besides_the_seed(run: Run, first: Run) -> str:
 def _recipes(new: Run, old: Run) -> str:
     """How the recipe of `new` differs from that of `old`, in words."""
     ours, theirs = (run.config.to_dict() for run in (new, old))
-    if replace(new.config, seed=old.config.seed).differing(old.config):
+    if _besides_the_seed(new, old):
         names = [name for name in ours if ours[name] != theirs[name] and name not in (*MAY_CHANGE, "seed")]
         parts = [
             f"{name} {ours[name]!r} in {new.out.name}, {theirs[name]!r} in {old.out.name}" for name in names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ from fer_utils.config import Config
 from fer_utils.data.files.cache import kept_array
 from fer_utils.files import find_path
 from fer_utils.learning.competition_metric import metric_function
+from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.distributed import leads_team
+from fer_utils.learning.pretrained import find_weights
 from fer_utils.learning.training_loop import place
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
+from fer_utils.run.repeat_or_resume import DECIDES_BYTES
 
 # Of a teacher's predictions of the training pictures: ten views would take five times as long.
 TEACHER_VIEWS = "mirror"
@@ -28,6 +32,15 @@ MANY_CLASSES = 12  # data sets of expressions have 5 to 11
 def warnings_for(config: Config, competition: Competition) -> list[str]:
     """What can hardly work with this config on these data, each with what to type instead."""
     lines = list(config.warnings)
+    if config.weights != "none":
+        folder = RunFolder(find_weights(config.weights).parent)
+        is_run = not folder.missing() and folder.record() is not None
+        if is_run and not _same_held_out(load_run(folder.path), competition):
+            lines.append(
+                f"weights: {folder} was validated on other images or labels. If it has learned from those "
+                "that validate this run, the accuracy is too high: give both the same data, split_seed, "
+                "n_folds, fold and pool_valid"
+            )
     if (n := len(competition.class_names)) > MANY_CLASSES:
         lines.append(
             f"{n} classes are many for expressions ({', '.join(competition.class_names[:3])}, ...): if they "
@@ -135,17 +148,22 @@ def training_targets(
 def _answers(teacher: Run, competition: Competition, dtype: torch.dtype) -> np.ndarray:
     """The probabilities float32 [N, C] that `teacher` gives the training pictures; kept in the cache, since
     all seeds of a student, and each resumed training, need the same."""
-    weights = [run.folder.weights.read_bytes() for run in (teacher.folds or (teacher,))]
-    digests = [hashlib.sha256(content).hexdigest() for content in weights]
-    return kept_array(
+    weights = hashlib.sha256(teacher.folder.weights.read_bytes()).hexdigest()
+    now = environment(choose_device(teacher.config.device), dtype)
+    probs = kept_array(
         lambda: teacher.predict(competition.train.images, TEACHER_VIEWS, dtype),
-        *("teacher", competition.fingerprint, *digests, TEACHER_VIEWS, str(dtype), torch.__version__),
+        *("teacher", competition.fingerprint, weights, TEACHER_VIEWS),
+        *(str(now[key]) for key in DECIDES_BYTES),
     )
+    if not np.isfinite(probs).all():
+        raise DataError(f"teacher: {teacher.out} gives no finite numbers in {dtype}: set precision fp32")
+    return probs
 
 
 def _teachers(config: Config) -> list[Run]:
     folders = [part.strip() for part in config.teacher.split(",")]
-    return [load_run(folder) for folder in folders if folder not in ("", "none")]
+    runs = [load_run(folder) for folder in folders if folder not in ("", "none")]
+    return [replace(run, config=replace(run.config, device=config.device)) for run in runs]
 
 
 def pseudo_labelled(config: Config, competition: Competition) -> Split | None:

@@ -132,7 +132,9 @@ def test_each_seed_may_go_on_from_the_earlier_run_of_its_own(run, tmp_path, name
         ]
         return [dataclasses.replace(one, config=config) for one, config in zip(runs, configs, strict=True)]
 
-    compare(naming("x/base-seed0, y10/seed0", "x/base-seed1, y10/seed1"), runs[:1])
+    own = naming("x-1/base-seed0, y10/seed0", "x-1/base-seed1, y10/seed1")
+    assert "in nothing but the seed" in compare(own[1:], own[:1])["recipes"]
+    compare(own, runs[:1])
     compare(naming("x/seed0, x/seed1", "x/seed0, x/seed1"), runs[:1])
     for others in (("x/seed0", "x/seed2"), ("x/seed0", "y/seed1"), ("x/seed10", "x/seed11")):
         with pytest.raises(ConfigError, match=f"is no other seed of .*{name}"):

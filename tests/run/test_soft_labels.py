@@ -56,7 +56,8 @@ def test_a_teacher_predicts_once_for_all_its_students(tiny, teachers, tmp_path, 
     assert torch.equal(training_targets(dataclasses.replace(config, seed=5), tiny), first)
     assert asked == [("seed0", "mirror", torch.float32)]
 
-    training_targets(config, tiny, torch.bfloat16)  # another precision,
+    less_exact = training_targets(config, tiny, torch.bfloat16)  # another precision,
+    assert torch.allclose(less_exact, first, atol=0.05) and not torch.equal(less_exact, first)
     training_targets(config, dataclasses.replace(tiny, train=tiny.train.take(np.arange(9))))  # pictures,
     shutil.copytree(teachers[0].out, tmp_path / "teacher")
     shutil.copy(teachers[1].out / "model.safetensors", tmp_path / "teacher")
@@ -67,6 +68,27 @@ def test_a_teacher_predicts_once_for_all_its_students(tiny, teachers, tmp_path, 
     for entry in (tmp_path / "cache").iterdir():
         entry.write_bytes(b"damaged")
     assert torch.equal(training_targets(config, tiny), first)
+
+
+def test_a_student_is_taught_in_its_own_precision(tiny, teachers, tmp_path, monkeypatch):
+    predict, asked = Run.predict, []
+    monkeypatch.setattr(Run, "predict", lambda *given: asked.append(given[3]) or predict(*given))
+    config = config_of(tmp_path / "run", teacher=str(teachers[0].out), precision="bf16", epochs=1)
+    fit(config, tiny)
+    assert asked == [torch.bfloat16]
+
+
+def test_a_teacher_whose_numbers_are_not_finite_is_refused(tiny, teachers, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "predict", lambda run, images, *_: np.full((len(images), 4), np.nan))
+    with pytest.raises(DataError, match=r"teacher: .*seed0 gives no finite numbers in torch.float32"):
+        training_targets(config_of(tmp_path, teacher=str(teachers[0].out)), tiny)
+
+
+def test_weights_that_may_have_learned_the_validation_pictures_are_a_warning(tiny, teachers):
+    config = config_of("x", weights=str(teachers[0].folder.weights))
+    assert warnings_for(config, tiny) == []
+    (warning,) = warnings_for(config, tiny_competition(5))
+    assert f"{teachers[0].out} was validated on other images" in warning and "split_seed" in warning
 
 
 def test_votes_and_teachers_go_together(tiny, teachers, tmp_path):

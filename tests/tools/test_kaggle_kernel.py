@@ -132,6 +132,13 @@ def test_the_defaults_are_the_knobs_given():
     assert {(member.model, member.columns) for member in members} == {("large", "label=mood, image=file")}
 
 
+def test_each_member_goes_on_from_the_weights_of_its_own_seed():
+    training, ensemble = bundles("x", {"weights": "faces{seed}.pth", "seed": 3}, 2)
+    assert training.parameters["weights"] == "faces3.pth"
+    members = member_configs(ensemble.parameters["recipe"], 2, {"out": "x", "seed": 3})
+    assert [member.weights for member in members] == ["faces3.pth", "faces4.pth"]
+
+
 def test_what_is_set_to_a_default_wins_over_the_preset_too():
     training, _ = bundles("x", {"preset": "best", "width": 0.5, "weight_decay": 0.01}, 2)
     cells = bundled_notebook(training)["cells"]
@@ -171,7 +178,7 @@ def test_the_command_writes_the_same_again(tmp_path, capsys, monkeypatch):
     ]
     assert main([*arguments, "-p", "epochs", "30"]) == 0
     # Kaggle takes 1 MB; people read it there, so that each file counts.
-    assert max(path.stat().st_size for path in tmp_path.rglob("*.ipynb")) < 570_000
+    assert max(path.stat().st_size for path in tmp_path.rglob("*.ipynb")) < 575_000
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert main([*arguments, "-p", "epochs", "30"]) == 0
     assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -1,5 +1,6 @@
 """A sweep: its file, its runs side by side, its judgement and its table."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from conftest import fit_members
 
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import REPOSITORY
+from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run import launch as launcher
 from tools import sweep
 from tools.sweep import read_sweep, sweep_rows, sweep_table
@@ -118,9 +120,24 @@ def test_a_teacher_is_the_run_of_ones_own_sweep_and_seed(monkeypatch, tmp_path):
     again = read_sweep(write(tmp_path / "again.yaml", again={"weights": "run{seed}/model.safetensors"}))
     assert again.config("again", 1, "outputs/x").weights == "run1/model.safetensors"
     seen = []
-    monkeypatch.setattr(sweep, "launch_members", lambda configs, per_device: seen.extend(configs))
+    monkeypatch.setattr(sweep, "launch_members", lambda configs, per_device: seen.append(configs))
     sweep.train_sweep(plan, tmp_path / "none")
-    assert ["taught" in config.out for config in seen] == [False] * 4 + [True] * 2
+    assert [["taught" in config.out for config in part] for part in seen] == [[False] * 4, [True] * 2]
+
+
+def test_a_failed_run_keeps_the_others_from_nothing(monkeypatch, tmp_path):
+    plan = read_sweep(write(tmp_path / "try.yaml", taught={"weights": "{out}/base-seed{seed}/x"}))
+    seen = []
+
+    def fail(configs, per_device):
+        seen.extend(config.max_hours for config in configs)
+        raise TrainingError(f"failure {len(seen)}")
+
+    monkeypatch.setattr(sweep, "launch_members", fail)
+    plan = dataclasses.replace(plan, base={**plan.base, "max_hours": 1.0})
+    with pytest.raises(TrainingError, match="failure 2"):
+        sweep.train_sweep(plan, tmp_path / "none")
+    assert len(seen) == 4 and seen[3] <= seen[0] <= 1 and seen[3] > 0.9
 
 
 def test_unfinished_runs_are_no_evidence(swept, tiny_folder):

@@ -63,14 +63,14 @@ def _code() -> str:
 
 
 def kept_array(compute: Callable[[], np.ndarray], *content: str) -> np.ndarray:
-    """What `compute` returned before under the same `content`, which is all that changes it besides the code;
-    or what it returns now, which is kept for the next time."""
+    """What `compute` returned before under the same `content`, which names all that changes it besides the
+    code; or what it returns now, which is kept for the next time."""
     file = _entry(*content)
     if file is None:
         return compute()
     with suppress(Exception), np.load(file, allow_pickle=False) as arrays:  # none, or damaged: computed anew
         found = arrays["array"]
-        os.utime(file)  # the longest unused entries go first
+        _mark_used(file)
         return found
     array = compute()
     try:
@@ -93,6 +93,12 @@ def _entry(*content: str) -> Path | None:
         return None
     key = hashlib.sha256("\n".join([*content, _code()]).encode("utf-8", "surrogateescape")).hexdigest()
     return cache_folder() / f"{key[:40]}.npz"
+
+
+def _mark_used(file: Path) -> None:
+    """The entries that were not used for longest go first."""
+    with suppress(OSError):  # somebody else's folder
+        os.utime(file)
 
 
 def _make_room(kept: Path) -> None:
@@ -133,7 +139,7 @@ class Cache:
             content = json.loads(arrays.pop("content").tobytes())
             for name in content.pop("mapped"):
                 arrays[name] = np.load(self._part(name), mmap_mode="c", allow_pickle=False)
-            os.utime(self.file)  # the longest unused entries go first
+            _mark_used(self.file)
             return _unpacked(content, arrays)
         except Exception:  # damaged: read again from the source, which writes it anew
             return None
