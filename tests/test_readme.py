@@ -26,6 +26,7 @@ from fer_utils.files import REPOSITORY
 from fer_utils.learning.metrics import wilson_interval
 from fer_utils.learning.models import MODELS, FaceNet, ModelOptions, _unit
 from fer_utils.run.committed_results import load_reference
+from fer_utils.run.folder import RunFolder
 from tools import kaggle_kernel
 from tools.sweep import read_sweep, sweep_table
 
@@ -244,6 +245,17 @@ def test_the_table_of_trials_equals_the_report():
         assert not section["quick"]
         assert section["date"] in table and section["environment"]["hardware"] in table
     assert f"[{sum(tried for tried, _ in told.values())} trials, nothing lost]" in README
+
+
+def test_the_submission_for_the_contest_is_the_average_of_what_is_committed():
+    networks = {"fer2013-cpu": 3, "fer2013-cv": 5}
+    assert f"networks = {json.dumps(networks)}" in RESULTS
+    probs = sum(
+        n * RunFolder(REFERENCE / name).predictions("test", "probs_views") for name, n in networks.items()
+    )
+    submission = pd.read_csv(REFERENCE / "fer2013-contest-cpu" / "submission.csv", dtype=str)
+    assert submission.id.tolist() == RunFolder(REFERENCE / "fer2013-cv").predictions("test", "ids").tolist()
+    assert submission.emotion.tolist() == probs.argmax(1).astype(str).tolist()
 
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)

@@ -51,7 +51,8 @@ SEEDS_TO_TELL = 3
 NOTE = """
 
 Bold: the interval leaves out zero, with {seeds} seeds or more. Intervals: bootstrap over pictures and, where
-there are several, over seeds; with one seed they say nothing of another, with few they are too narrow. Each
+there are several, over seeds; with one seed they say nothing of another, with few they are too narrow."""
+SEVERAL = """ Each
 of the {arms} arms is judged for itself: of twenty that change nothing, one is bold by luck."""
 
 
@@ -218,7 +219,8 @@ def sweep_table(rows: list[dict[str, Any]]) -> str:
             cells[5:8] = [f"{100 * row['base_mean']:.2f}", f"**{gain}**" if _is_sure(row) else gain, interval]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     arms = sum("difference" in row for row in rows)
-    return "\n".join(lines) + NOTE.format(arms=arms, seeds=SEEDS_TO_TELL)
+    note = NOTE + SEVERAL if arms > 1 else NOTE
+    return "\n".join(lines) + note.format(arms=arms, seeds=SEEDS_TO_TELL)
 
 
 def _is_sure(row: dict[str, Any]) -> bool:
