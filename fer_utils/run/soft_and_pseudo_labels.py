@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fer_utils.arrays_on_disk import concatenate, take
 from fer_utils.competition import Competition, DataError, Split, copies_of
-from fer_utils.config import Config
+from fer_utils.config import Config, ConfigError
 from fer_utils.data.files.cache import kept_array
 from fer_utils.files import find_path
 from fer_utils.learning.competition_metric import metric_function
@@ -32,15 +32,13 @@ MANY_CLASSES = 12  # data sets of expressions have 5 to 11
 def warnings_for(config: Config, competition: Competition) -> list[str]:
     """What can hardly work with this config on these data, each with what to type instead."""
     lines = list(config.warnings)
-    if config.weights != "none":
-        folder = RunFolder(find_weights(config.weights).parent)
-        is_run = not folder.missing() and folder.record() is not None
-        if is_run and not _same_held_out(load_run(folder.path), competition):
-            lines.append(
-                f"weights: {folder} was validated on other images or labels. If it has learned from those "
-                "that validate this run, the accuracy is too high: give both the same data, split_seed, "
-                "n_folds, fold and pool_valid"
-            )
+    folder = _folder_of_weights(config)
+    if folder is not None and not _same_held_out(load_run(folder.path), competition):
+        lines.append(
+            f"weights: {folder} was validated on other images or labels. If it has learned from those "
+            "that validate this run, the accuracy is too high: give both the same data, split_seed, "
+            "n_folds, fold and pool_valid"
+        )
     if (n := len(competition.class_names)) > MANY_CLASSES:
         lines.append(
             f"{n} classes are many for expressions ({', '.join(competition.class_names[:3])}, ...): if they "
@@ -56,6 +54,17 @@ def warnings_for(config: Config, competition: Competition) -> list[str]:
                 "if this one does, type metric = 'log_loss'"
             )
     return lines
+
+
+def _folder_of_weights(config: Config) -> RunFolder | None:
+    """The finished run that `weights` belong to, if they do."""
+    if config.weights == "none":
+        return None
+    try:
+        folder = RunFolder(find_weights(config.weights).parent)
+    except ConfigError:  # a training that resumes does not need them any more
+        return None
+    return None if folder.missing() or folder.record() is None else folder
 
 
 def check_targets(config: Config, competition: Competition) -> None:
