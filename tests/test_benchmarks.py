@@ -15,12 +15,21 @@ from torch.nn import functional as F
 
 from benchmarks import __main__ as command
 from benchmarks import fastai_first_submission as first_submission
-from benchmarks import peers, people, time_to_accuracy, train_peer, training_step, views, weight_gradient
+from benchmarks import (
+    networks,
+    peers,
+    people,
+    time_to_accuracy,
+    train_peer,
+    training_step,
+    views,
+    weight_gradient,
+)
 from benchmarks.timing import Row, Settings, take_turns
 from fer_utils import Config, ConfigError, DataError
 from fer_utils.config import PRESETS
 from fer_utils.files import REPOSITORY
-from fer_utils.learning.models import create_model
+from fer_utils.learning.models import ModelOptions, create_model, medium
 from fer_utils.learning.predict import view_probs
 
 pytestmark = pytest.mark.once
@@ -345,3 +354,23 @@ def test_all_ways_to_a_weight_gradient_give_the_same(stride):
     (expected,) = torch.autograd.grad(answers, weights, grads)
     for way in (weight_gradient.by_torch, weight_gradient.by_patches, weight_gradient.by_places):
         assert torch.allclose(way(images, grads, stride), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("build", networks.NETWORKS.values(), ids=networks.NETWORKS)
+def test_the_networks_that_are_tried_take_images_of_every_size_of_a_training(build):
+    torch.manual_seed(0)
+    model = build(ModelOptions(7, 0.25, 0.0)).eval()
+    for size in (28, 48):
+        assert model(torch.rand(2, 1, size, size)).shape == (2, 7)
+
+
+def test_weighed_places_start_as_the_plain_average():
+    models = []
+    for build in (networks.places, medium):
+        torch.manual_seed(0)
+        models.append(build(ModelOptions(7, 0.25, 0.0)).eval())
+    images = torch.rand(2, 1, 48, 48)
+    assert torch.allclose(models[0](images), models[1](images), atol=1e-6)
+    with torch.no_grad():
+        models[0].features[-1].weights[:, 0] = 5
+    assert not torch.allclose(models[0](images), models[1](images), atol=1e-3)

@@ -52,6 +52,8 @@ NOTE = """
 
 Bold: the interval leaves out zero, with {seeds} seeds or more. Intervals: bootstrap over pictures and, where
 there are several, over seeds; with one seed they say nothing of another, with few they are too narrow."""
+LOSS = """ Log
+loss: calibrated, the lower the better; it tells smaller changes from chance than accuracy does."""
 SEVERAL = """ Each
 of the {arms} arms is judged for itself: of twenty that change nothing, one is bold by luck."""
 
@@ -175,8 +177,8 @@ def sweep_rows(sweep: Sweep, runs: Mapping[str, list[Run]]) -> list[dict[str, An
     Returns:
         `arm`, its `knobs`, `seeds` (how many are finished), `mean` and `sd` of the validation accuracy with
         views, `seconds` of a run; of the arms but the base, over the seeds that both have, `base_mean`,
-        `base_seeds` (how many), and `difference`, `ci_low`, `ci_high`, `verdict` of
-        `paired_comparison.compare`.
+        `base_seeds` (how many), and `difference`, `ci_low`, `ci_high`, `verdict`, `loss_difference`,
+        `loss_low`, `loss_high` of `paired_comparison.compare`.
     """
     base = {run.config.seed: run for run in runs[BASE]}
     rows = []
@@ -192,7 +194,8 @@ def sweep_rows(sweep: Sweep, runs: Mapping[str, list[Run]]) -> list[dict[str, An
             others = [base[run.config.seed] for run in paired]
             result = compare(paired, others)
             row |= {"base_mean": np.mean(_accuracies(others)), "base_seeds": len(others)}
-            row |= {key: result[key] for key in ("difference", "ci_low", "ci_high", "verdict")}
+            names = ("difference", "ci_low", "ci_high", "verdict", "loss_difference", "loss_low", "loss_high")
+            row |= {name: result[name] for name in names}
         rows.append(row)
     return sorted(rows, key=lambda row: (row["arm"] != BASE, -row.get("difference", -1)))
 
@@ -202,38 +205,59 @@ def _accuracies(runs: Sequence[Run]) -> list[float]:
 
 
 def sweep_table(rows: list[dict[str, Any]]) -> str:
-    """The rows of `sweep_rows` as a Markdown table, and below it what its intervals cover."""
-    lines = [
-        "| arm | changed | seeds | valid, % | sd | base, same seeds | difference | 95 % interval | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    """The rows of `sweep_rows` as a Markdown table, and below it what its intervals cover. Rows of sweeps
+    from before the log loss was compared do not have it."""
+    has_loss = any("loss_difference" in row for row in rows)
+    names = ["arm", "changed", "seeds", "valid, %", "sd", "base, same seeds", "difference", "95 % interval"]
+    names += ["log loss (95 % interval)"] * has_loss + ["seconds"]
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     for row in rows:
         changed = ", ".join(f"{name} {value}" for name, value in row["knobs"].items())
-        cells = [row["arm"], changed, row["seeds"], "not finished", *[""] * 5]
-        if row["seeds"]:
-            cells[3:5] = [f"{100 * row['mean']:.2f}", "" if row["sd"] is None else f"{100 * row['sd']:.2f}"]
-            cells[8] = f"{row['seconds']:.0f}"
+        cells = dict.fromkeys(names, "") | {"arm": row["arm"], "changed": changed, "seeds": row["seeds"]}
+        if not row["seeds"]:
+            cells["valid, %"] = "not finished"
+        else:
+            cells |= {"valid, %": f"{100 * row['mean']:.2f}", "seconds": f"{row['seconds']:.0f}"}
+            cells["sd"] = "" if row["sd"] is None else f"{100 * row['sd']:.2f}"
         if "difference" in row:
-            gain = f"{100 * row['difference']:+.2f}"
-            interval = f"{100 * row['ci_low']:+.2f} to {100 * row['ci_high']:+.2f}"
-            cells[5:8] = [f"{100 * row['base_mean']:.2f}", f"**{gain}**" if _is_sure(row) else gain, interval]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+            gain = _bold(f"{100 * row['difference']:+.2f}", _is_sure(row))
+            cells |= {"base, same seeds": f"{100 * row['base_mean']:.2f}", "difference": gain}
+            cells["95 % interval"] = f"{100 * row['ci_low']:+.2f} to {100 * row['ci_high']:+.2f}"
+        if "loss_difference" in row:
+            change = _bold(f"{row['loss_difference']:+.4f}", _is_sure_of_loss(row))
+            cells[names[-2]] = f"{change} ({row['loss_low']:+.4f} to {row['loss_high']:+.4f})"
+        lines.append("| " + " | ".join(map(str, cells.values())) + " |")
     arms = sum("difference" in row for row in rows)
-    note = NOTE + SEVERAL if arms > 1 else NOTE
+    note = NOTE + LOSS * has_loss + SEVERAL * (arms > 1)
     return "\n".join(lines) + note.format(arms=arms, seeds=SEEDS_TO_TELL)
+
+
+def _bold(text: str, is_sure: bool) -> str:
+    return f"**{text}**" if is_sure else text
 
 
 def _is_sure(row: dict[str, Any]) -> bool:
     return row.get("base_seeds", 0) >= SEEDS_TO_TELL and row["verdict"].startswith("evidence")
 
 
+def _is_sure_of_loss(row: dict[str, Any]) -> bool:
+    is_one_sided = row.get("loss_low", 0) * row.get("loss_high", 0) > 0
+    return is_one_sided and row.get("base_seeds", 0) >= SEEDS_TO_TELL
+
+
 def conclusion(rows: list[dict[str, Any]]) -> str:
-    """What the rows of `sweep_rows` tell, in a sentence."""
-    sure = [row for row in rows if _is_sure(row)]
-    helps, harms = (", ".join(row["arm"] for row in sure if sign * row["difference"] > 0) for sign in (1, -1))
-    few = any("base_seeds" in row and row["base_seeds"] < SEEDS_TO_TELL for row in rows)
-    advice = f" Fewer than {SEEDS_TO_TELL} seeds tell nothing: add some to `seeds`." if few else ""
-    return f"Helps: {helps or 'nothing, measurably'}. Harms: {harms or 'nothing, measurably'}.{advice}"
+    """What the rows of `sweep_rows` tell, in sentences."""
+    gains = {row["arm"]: row["difference"] for row in rows if _is_sure(row)}
+    text = f"Helps: {_names(gains, 1)}. Harms: {_names(gains, -1)}."
+    if losses := {row["arm"]: -row["loss_difference"] for row in rows if _is_sure_of_loss(row)}:
+        text += f" By log loss: helps: {_names(losses, 1)}; harms: {_names(losses, -1)}."
+    if any("base_seeds" in row and row["base_seeds"] < SEEDS_TO_TELL for row in rows):
+        text += f" Fewer than {SEEDS_TO_TELL} seeds tell nothing: add some to `seeds`."
+    return text
+
+
+def _names(gains: Mapping[str, float], sign: int) -> str:
+    return ", ".join(arm for arm, gain in gains.items() if sign * gain > 0) or "nothing, measurably"
 
 
 def precision_warning(runs: Mapping[str, list[Run]]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer_utils.analysis.paired_comparison import resampled_accuracies
+from fer_utils.analysis.paired_comparison import resampled_means
 from fer_utils.analysis.small_trainings import STRENGTHS
 from fer_utils.config import AUGMENTATION, PRESETS, Config
 from fer_utils.files import shown_path
@@ -82,7 +82,7 @@ def error_falls(half: np.ndarray, whole: np.ndarray) -> bool:
     [R, N] of R seeds each. If not, nothing can be said of twice as many."""
     if min(len(half), len(whole)) < 2:
         return False  # two single trainings differ by chance
-    samples = resampled_accuracies([half, whole])
+    samples = resampled_means([half, whole])
     return bool(np.quantile(samples[:, 1] - samples[:, 0], 0.025) > 0)
 
 
@@ -102,7 +102,7 @@ def _gain(name: str, variants: Variants, labels: np.ndarray) -> dict[str, float]
         new, base = (probs.argmax(1) == labels)[None], base.mean(0, keepdims=True)
     else:
         new = _correct(variants[name], labels)
-    samples, point = resampled_accuracies([new, base]).T, (new.mean(), base.mean())
+    samples, point = resampled_means([new, base]).T, (new.mean(), base.mean())
     if name == "half":
         gains, gain = next_doubling(*samples), next_doubling(*point)
     else:
@@ -140,7 +140,7 @@ def learning_curve_table(variants: Variants, labels: np.ndarray, n_train: int) -
     rows, right = [], {}
     for name, share in (("quarter", 4), ("half", 2), ("base", 1)):
         right[name] = _correct(variants[name], labels)
-        low, high = np.quantile(resampled_accuracies([right[name]]), [0.025, 0.975])
+        low, high = np.quantile(resampled_means([right[name]]), [0.025, 0.975])
         rows.append((n_train // share, right[name].mean(), low, high, False))
     if error_falls(right["half"], right["base"]):
         gain, now = _gain("half", variants, labels), right["base"].mean()

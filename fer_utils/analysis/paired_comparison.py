@@ -13,7 +13,7 @@ import pandas as pd
 
 from fer_utils.competition import POOLED, DataError
 from fer_utils.config import EARLIER_RUNS, MAY_CHANGE, ConfigError
-from fer_utils.learning.metrics import paired_test
+from fer_utils.learning.metrics import cross_calibrated, losses, paired_test
 from fer_utils.run.finished_run import Run
 
 # Names of saved arrays for messages, and where they lie.
@@ -100,7 +100,9 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
     one seed each it does not cover the variation between seeds.
 
     Returns:
-        `difference` in accuracy and its 95 % interval `ci_low`, `ci_high`; `tests`, a DataFrame with a row
+        `difference` in accuracy and its 95 % interval `ci_low`, `ci_high`; `loss_difference`, `loss_low` and
+        `loss_high`, the same of the calibrated log loss (lower is better), which counts how probable the
+        right class was and so tells smaller changes from chance; `tests`, a DataFrame with a row
         per pair of runs: their names, their accuracies (%) and what `paired_test` found; `gained` and `lost`,
         int64, the pictures that more seeds of `new` (or of `old`) predict correctly, the largest differences
         first; `verdict`; `names` of both sides; `recipes`, how these differ, in words.
@@ -122,8 +124,12 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
         row = {"run": run.out.name, "accuracy": 100 * right[k].mean()}
         row |= {"against": other.out.name, "accuracy of the other": 100 * old_right[k].mean()}
         tests.append(row | paired_test(preds[k], old_preds[k], labels))
-    samples = resampled_accuracies([right, old_right])
-    low, high = np.quantile(samples[:, 0] - samples[:, 1], [0.025, 0.975])
+    low, high = _interval(right, old_right)
+    loss, old_loss = (
+        np.stack([losses(cross_calibrated(run.saved_probs(), labels), labels) for run in runs])
+        for runs in (new, old)
+    )  # [R, N]
+    loss_low, loss_high = _interval(loss, old_loss)
     margin = right.mean(0) - old_right.mean(0)
     order = np.argsort(-np.abs(margin), kind="stable")
     names = [side[0].out.name + f" and {len(side) - 1} more" * (len(side) > 1) for side in (new, old)]
@@ -133,8 +139,11 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
         "recipes": _recipes(new[0], old[0]),
         "seeds": (len(new), len(old)),
         "difference": float(right.mean() - old_right.mean()),
-        "ci_low": float(low),
-        "ci_high": float(high),
+        "ci_low": low,
+        "ci_high": high,
+        "loss_difference": float(loss.mean() - old_loss.mean()),
+        "loss_low": loss_low,
+        "loss_high": loss_high,
         "tests": pd.DataFrame(tests),
         "gained": order[margin[order] > 0],
         "lost": order[margin[order] < 0],
@@ -170,9 +179,17 @@ def _recipes(new: Run, old: Run) -> str:
     return f"They differ in nothing{but}: this is one recipe, and what they gain or lose is chance."
 
 
-def resampled_accuracies(recipes: Sequence[np.ndarray]) -> np.ndarray:
-    """Accuracies float64 [2000, len(recipes)] in bootstrap samples (Efron 1979) of the pictures, the same for
-    all recipes, and of the seeds of each; from the correct predictions bool [R, N] of its R seeds."""
+def _interval(new: np.ndarray, old: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the difference of two means, from [R, N] of each."""
+    samples = resampled_means([new, old])
+    low, high = np.quantile(samples[:, 0] - samples[:, 1], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def resampled_means(recipes: Sequence[np.ndarray]) -> np.ndarray:
+    """Means float64 [2000, len(recipes)] in bootstrap samples (Efron 1979) of the pictures, the same for all
+    recipes, and of the seeds of each; from what its R seeds have for each picture, [R, N]: whether they are
+    right, or their loss."""
     rng, n, samples = np.random.default_rng(0), recipes[0].shape[1], []
     for _ in range(2000):
         rows = rng.integers(n, size=n)
@@ -213,4 +230,6 @@ def describe_comparison(result: dict[str, Any]) -> str:
     if result["seeds"] == (1, 1):
         test = result["tests"].iloc[0]
         text += f"; gained {test.gained}, lost {test.lost}, exact McNemar p = {test.p:.3g}"
+    loss, low, high = (result[f"loss_{name}"] for name in ("difference", "low", "high"))
+    text += f". Calibrated log loss, the lower the better: {loss:+.4f} ({low:+.4f} to {high:+.4f})"
     return f"{text}. {result['recipes']}"

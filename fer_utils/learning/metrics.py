@@ -102,7 +102,12 @@ def at_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
 
 def log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
     """Mean negative log probability of the true class, from [N, C]."""
-    return float(-np.log(probs[np.arange(len(labels)), labels].clip(1e-12)).mean())
+    return float(losses(probs, labels).mean())
+
+
+def losses(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The negative log probability of the true class [N], from [N, C]."""
+    return -np.log(probs[np.arange(len(labels)), labels].clip(1e-12))
 
 
 def calibrated_log_loss(probs: np.ndarray, labels: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -56,6 +57,27 @@ def test_a_planted_gain_is_found_with_its_faces(run, tmp_path):
     test = result["tests"].iloc[0]
     assert (test.run, test.against, test.gained, test.lost) == (new[0].out.name, old[0].out.name, 50, 5)
     assert [test.accuracy, test["accuracy of the other"]] == pytest.approx([64.5, 60])
+
+
+def test_log_loss_tells_what_accuracy_does_not(run, tmp_path):
+    """Less certain where it is wrong, and not one more picture right."""
+    labels, wrong = np.arange(1000) % 4, np.arange(1000) >= 600
+    (old,) = runs_like(run, tmp_path, [~wrong], labels)
+    with np.load(old.out / "valid.npz") as arrays:
+        saved = dict(arrays)
+    certain = 0.7 * saved["probs"] + 0.075
+    saved["probs_views"] = certain.astype(np.float32)
+    np.savez(old.out / "valid.npz", **saved)
+    new = dataclasses.replace(old, out=shutil.copytree(old.out, tmp_path / "better"))
+    moved = 0.1 * (np.eye(4)[labels] - saved["probs"])  # to the right class
+    np.savez(new.out / "valid.npz", **saved | {"probs_views": (certain + moved).astype(np.float32)})
+    result = compare([new], [old])
+    assert result["difference"] == 0 and result["verdict"] == "no evidence of a difference"
+    assert result["loss_low"] < result["loss_difference"] < result["loss_high"] < 0
+    expected = f"{result['loss_difference']:+.4f} ({result['loss_low']:+.4f} to {result['loss_high']:+.4f})"
+    assert f"Calibrated log loss, the lower the better: {expected}" in describe_comparison(result)
+    swapped = compare([old], [new])
+    assert swapped["loss_low"] == pytest.approx(-result["loss_high"])
 
 
 def test_the_same_predictions_are_no_evidence(run, tmp_path):

@@ -14,7 +14,7 @@ from fer_utils.files import REPOSITORY
 from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run import launch as launcher
 from tools import sweep
-from tools.sweep import read_sweep, sweep_rows, sweep_table
+from tools.sweep import conclusion, read_sweep, sweep_rows, sweep_table
 
 pytestmark = pytest.mark.once
 
@@ -109,7 +109,18 @@ def test_few_seeds_are_not_shown_as_sure():
     row = {"arm": "long", "knobs": {}, "mean": 0.6, "sd": 0.01, "base_mean": 0.5, "seconds": 1.0}
     row |= {"difference": 0.1, "ci_low": 0.05, "ci_high": 0.15, "verdict": "evidence of a gain"}
     assert "| +10.00 |" in sweep_table([row | {"seeds": 3, "base_seeds": 2}])
-    assert "| **+10.00** |" in sweep_table([row | {"seeds": 3, "base_seeds": 3}])
+    sure = row | {"seeds": 3, "base_seeds": 3}
+    assert "| **+10.00** |" in sweep_table([sure]) and "log loss" not in sweep_table([sure])
+    loss = {"loss_difference": -0.02, "loss_low": -0.03, "loss_high": -0.01}
+    assert "| **-0.0200** (-0.0300 to -0.0100) |" in sweep_table([sure | loss])
+    assert "| -0.0200 (-0.0300 to -0.0100) |" in sweep_table([sure | loss | {"base_seeds": 2}])
+    assert "| -0.0200 (" in sweep_table([sure | loss | {"loss_high": 0.01}])
+    unsure = sure | {"verdict": "no evidence of a difference"}
+    assert conclusion([unsure | loss]) == (
+        "Helps: nothing, measurably. Harms: nothing, measurably. By log loss: helps: long; harms: nothing, "
+        "measurably."
+    )
+    assert "By log loss" not in conclusion([unsure]) and "Harms: nothing" in conclusion([sure])
 
 
 def test_a_teacher_is_the_run_of_ones_own_sweep_and_seed(monkeypatch, tmp_path):
