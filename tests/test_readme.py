@@ -211,7 +211,7 @@ def test_the_tables_of_sweeps_equal_their_rows():
     assert results
     for path in results:
         content = json.loads(path.read_text())
-        table = sweep_table(content["rows"])
+        table = sweep_table(content["rows"]).split("\n\n")[0]  # what is bold is said once for all
         assert table in RESULTS, f"outputs/reference/README.md should hold:\n{table}"
         assert content["environment"]["hardware"] in RESULTS
 

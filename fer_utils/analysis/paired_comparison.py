@@ -206,17 +206,20 @@ def outcomes(result: dict[str, Any], correct: np.ndarray) -> np.ndarray:
 
 
 def _verdict(result: dict[str, Any]) -> str:
-    """By McNemar's test for one seed each, by the interval for several; one seed against several has none,
-    since no interval covers the variation of the single seed."""
-    if min(result["seeds"]) > 1:
-        significant = result["ci_low"] > 0 or result["ci_high"] < 0
-    elif max(result["seeds"]) == 1:
-        significant = result["tests"].p[0] < 0.05
-    else:
+    """By McNemar's test for one seed each, by the interval for several."""
+    is_sure = result["ci_low"] > 0 or result["ci_high"] < 0
+    if max(result["seeds"]) == 1:
+        is_sure = result["tests"].p[0] < 0.05
+    return _evidence(is_sure, result["difference"], result["seeds"])
+
+
+def _evidence(is_sure: bool, gain: float, seeds: tuple[int, int]) -> str:
+    """In words; of one seed against several nothing, since no interval covers the variation of that one."""
+    if min(seeds) == 1 < max(seeds):
         return "no verdict: train as many seeds of the other"
-    if not significant:
+    if not is_sure:
         return "no evidence of a difference"
-    return "evidence of a gain" if result["difference"] > 0 else "evidence of a loss"
+    return "evidence of a gain" if gain > 0 else "evidence of a loss"
 
 
 def describe_comparison(result: dict[str, Any]) -> str:
@@ -231,5 +234,6 @@ def describe_comparison(result: dict[str, Any]) -> str:
         test = result["tests"].iloc[0]
         text += f"; gained {test.gained}, lost {test.lost}, exact McNemar p = {test.p:.3g}"
     loss, low, high = (result[f"loss_{name}"] for name in ("difference", "low", "high"))
-    text += f". Calibrated log loss, the lower the better: {loss:+.4f} ({low:+.4f} to {high:+.4f})"
+    said = _evidence(low > 0 or high < 0, -loss, result["seeds"])
+    text += f". Calibrated log loss, the lower the better: {loss:+.4f} ({low:+.4f} to {high:+.4f}): {said}"
     return f"{text}. {result['recipes']}"

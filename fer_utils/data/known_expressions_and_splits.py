@@ -117,8 +117,8 @@ def pattern(text: str) -> str:
 
 
 def vote_label(votes: Sequence[float], names: Sequence[str]) -> str:
-    """The name with the most votes; "" for a tie, no votes, or if no face or unknown leads (as in FER+,
-    Barsoum et al. 2016)."""
+    """The name with the most votes; "" for a tie, no votes, or if no face or unknown leads. FER+ (Barsoum et
+    al. 2016) also leaves out pictures on which half of the votes or fewer agree, single ones not counted."""
     most = max(votes, default=0)
     leaders = [name for name, count in zip(names, votes, strict=True) if count == most]
     return leaders[0] if most > 0 and len(leaders) == 1 and canonical(leaders[0]) != "uncertain" else ""

@@ -75,8 +75,10 @@ def test_log_loss_tells_what_accuracy_does_not(run, tmp_path):
     assert result["difference"] == 0 and result["verdict"] == "no evidence of a difference"
     assert result["loss_low"] < result["loss_difference"] < result["loss_high"] < 0
     expected = f"{result['loss_difference']:+.4f} ({result['loss_low']:+.4f} to {result['loss_high']:+.4f})"
+    expected += ": evidence of a gain"
     assert f"Calibrated log loss, the lower the better: {expected}" in describe_comparison(result)
     swapped = compare([old], [new])
+    assert "evidence of a loss" in describe_comparison(swapped)
     assert swapped["loss_low"] == pytest.approx(-result["loss_high"])
 
 
