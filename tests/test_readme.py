@@ -63,7 +63,7 @@ def table_row(folder) -> str:
         f"{accuracy_cell(valid['views'])}, `{training['views']}`",
         f"{accuracy_cell(valid['without_copies'])}, n = {valid['without_copies']['n']:,}",
         f"{training['seed']}",
-        f"{training['seconds'] / 60:.0f} min",
+        f"{training['seconds'] / 60:.0f} min on {record['environment']['threads']} cores",
         record["environment"]["hardware"],
     ]
     return "| " + " | ".join(cells) + " |"
