@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pandas as pd
 
 from fer_utils.analysis.leaderboard import LATER, NOT_VALIDATED, is_edited, standing
 from fer_utils.competition import DataError
-from fer_utils.config import MAY_CHANGE
+from fer_utils.config import EARLIER_RUNS, MAY_CHANGE
 from fer_utils.files import find_path
 from fer_utils.run.folder import RunFolder
 
@@ -50,12 +52,27 @@ def runs(folder: str | Path = "outputs") -> pd.DataFrame:
         table[name] = pd.to_numeric(table[name])
     whole = table.run[(table.kind == "run") & table.state.isin(["finished", "stale"])]
     table = table[~table.run.str.extract(r"(.+)/fold\d+$")[0].isin(whole)].copy()
+    own = [_for_any_seed(*pair) for pair in zip(table.changed, table.seed, strict=True)]
+    alike = pd.Series(_in_words(own), table.index)
     table["changed"] = _in_words(table.changed)
-    table["group"] = table.changed.where((table.kind == "run") & (table.changed != ""), table.run)
+    # A number may equal the seed by chance: it stands for it where rows of other seeds have theirs there.
+    table["group"] = table.changed.mask(table.groupby(alike).seed.transform("nunique") > 1, alike)
+    table["group"] = table.group.where((table.kind == "run") & (table.changed != ""), table.run)
     return _with_means(table)
 
 
-def _in_words(changes: pd.Series) -> list[str]:
+def _for_any_seed(change: Any, seed: float) -> Any:
+    """The same, but in the earlier runs that it goes on from {seed} for each number that is its seed."""
+    if not isinstance(change, dict) or pd.isna(seed):
+        return change
+    number = rf"(?<!\d){seed:.0f}(?!\d)"
+    return {
+        name: re.sub(number, "{seed}", value) if name in EARLIER_RUNS else value
+        for name, value in change.items()
+    }
+
+
+def _in_words(changes: Iterable[Any]) -> list[str]:
     """What was changed, first what the fewest runs share: a terminal cuts the end."""
     pairs = [
         [(name, str(value)) for name, value in change.items()] if isinstance(change, dict) else change

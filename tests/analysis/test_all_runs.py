@@ -99,6 +99,20 @@ def test_runs_that_differ_in_the_seed_alone_are_averaged_and_the_best_group_is_f
     assert (group.seeds == 3).all() and table.seeds["wide"] == 1 and np.isnan(table.sd["wide"])
 
 
+def test_seeds_that_go_on_from_their_own_runs_are_averaged(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path / f"own{seed}", 0.6, seed=seed, weights=f"outputs/a/seed{seed}/model.safetensors")
+        make_run(tmp_path / f"one{seed}", 0.7, seed=seed, teacher="outputs/v1/run, outputs/v12")
+        make_run(tmp_path / f"other{seed}", 0.8, seed=seed, weights=f"outputs/a/seed{2 - seed}")
+    table = runs(tmp_path).set_index("run")
+    assert table.seeds.to_dict() == {
+        **{f"own{seed}": 3 for seed in range(3)},
+        **{f"one{seed}": 3 for seed in range(3)},
+        **{f"other{seed}": 1 for seed in range(3)},
+    }
+    assert table.changed["own1"] == "weights outputs/a/seed1/model.safetensors"
+
+
 def test_ensembles_and_their_members_are_rows_and_never_one_group(tmp_path):
     make_run(tmp_path / "both" / "member0", 0.6, fingerprint="e" * 64)
     make_ensemble(tmp_path / "both2", ["member0"])
