@@ -116,7 +116,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lab: $(READY)
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks
 
 $(UV):
 	$(PYTHON) -m venv .venv-lock

@@ -60,7 +60,7 @@ class Config:
     metric: str = _parameter("accuracy", "chooses the epoch: accuracy, macro_f1, balanced_accuracy, log_loss or kappa")
     # machine and time
     device: str = _parameter("auto", '"cuda", "mps", "cpu" or "auto"')
-    n_devices: str = _parameter("auto", 'GPUs that train one network together; "auto": one')
+    n_devices: str = _parameter("auto", 'GPUs, or processes on a CPU, that train one network together; "auto": one')
     checkpoint_seconds: float = _parameter(60.0, "time between checkpoints within long epochs; 0: after every step", 0, 1e6)
     max_hours: float = _parameter(0.0, "stop in time to write results within these hours; 0: no limit", 0, 1e4)
     track: str = _parameter("none", "none, or tensorboard: numbers, config and figures for TensorBoard too", choices=("none", "tensorboard"))
@@ -305,7 +305,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 _LONG = dict(weight_decay=0.01, rotate=16.0, scale=0.16, shift=0.1, erase=0.3, views="shift")
 _GPU = {**_LONG, "model": "large", "width": 0.75, "dropout": 0.2}
 # What a person sets overrides the preset.
-PRESET_WORDS = "quick, standard, best, finetune, or for GPUs gpu-10s to gpu-10min; what you set wins"
+PRESET_WORDS = "quick, standard, best, finetune; for GPUs gpu-10s to gpu-10min; what you change wins"
 # Only what differs from the defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
@@ -329,7 +329,5 @@ EXPECTED: dict[str, str] = {
     "quick": "65.7 % (sd 0.7, 3 seeds) in 6 min",
     "standard": "67.7 % (sd 0.4, 3 seeds) in 11 min",
     "best": "70.3 % (sd 0.7, 3 seeds) in 43 min",
-    **dict.fromkeys(
-        ("finetune", "gpu-10s", "gpu-30s", "gpu-2min", "gpu-10min"), "nothing yet (not measured)"
-    ),
+    **dict.fromkeys(("finetune", "gpu-10s", "gpu-30s", "gpu-2min", "gpu-10min"), "not measured"),
 }

@@ -174,8 +174,8 @@ def advice(
     again = {"out": shown_path(run.out), "data": data} | ({} if folds == 3 else {"folds": folds})
     if not variants:
         return (
-            "**Nothing was measured, so nothing is advised.** The small trainings decide (minutes on the "
-            f"demo, hours of one core on FER2013):\n\n{_block(_line('04_error_analysis', again))}"
+            "**Nothing was measured, so nothing is advised.** The small trainings decide (about 15 "
+            f"minutes of one core on the demo, 40 on FER2013):\n\n{_block(_line('04_error_analysis', again))}"
         )
     possible = changes[(changes.name != "half") & changes.gain.notna()]  # nobody can order more pictures
     if all(getattr(run.config, name) >= value for name, value in STRENGTHS.items()):
