@@ -151,6 +151,8 @@ class Config:
             raise ConfigError("cv must be 0 (one split) or at least 2 folds, got 1")
         if self.fold >= self.n_folds:
             raise ConfigError(f"fold must be below n_folds ({self.n_folds}), got {self.fold}")
+        if self.cv and (self.fold or self.n_folds != Config.n_folds):
+            raise ConfigError(f"cv makes {self.cv} folds of its own: leave out n_folds and fold")
         if 0 < self.start_size < 16:  # the networks halve an image up to four times
             raise ConfigError(f"start_size must be 0 (off) or at least 16, got {self.start_size}")
         if self.head_epochs >= self.epochs:

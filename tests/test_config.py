@@ -67,11 +67,14 @@ def test_json_round_trip_keeps_every_parameter(tmp_path):
     values |= {"image_size": 512, "n_folds": 100, "epochs": 10_000}  # at their top: head_epochs is below
     values |= {"learning_rate": 0.001, "n_devices": "2"}  # adamw; a number or "auto"
     values |= {"optimizer": "adamw", "start_size": 16}
+    del values["cv"]  # it excludes n_folds and fold, and is tried alone
     config = Config(**values)
     assert config.changed() == values, "every parameter differs from its default"
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config.to_dict()))
     assert Config.from_json(path) == config
+    path.write_text(json.dumps(Config(cv=5).to_dict()))
+    assert Config.from_json(path) == Config(cv=5)
 
 
 def test_json_may_name_only_some_parameters_and_its_record_is_skipped(tmp_path):
@@ -181,7 +184,7 @@ def test_a_number_outside_its_range_is_refused_with_both_ends_named(field):
 
 @pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
 def test_both_ends_of_a_range_are_allowed(field):
-    room = {"n_folds": 100, "epochs": 10_000, "optimizer": "sgd"}
+    room = {"n_folds": 10 if field.name == "cv" else 100, "epochs": 10_000, "optimizer": "sgd"}
     room[field.name] = field.default
     for end in (field.metadata["low"], field.metadata["high"]):
         value = type(field.default)(end)

@@ -260,7 +260,7 @@ def test_error_analysis_of_a_run(two_runs, tmp_path):
     executed = execute("04_error_analysis", tmp_path / "04.ipynb", tmp_path, out=out, **small)
     text = printed(executed)
     check_outputs_are_for_people(executed)
-    assert "so none is advised" in text and "With one seed nothing counts as sure" in text
+    assert "so none is advised" in text and "With 1 seed nothing counts as sure" in text
     assert text.index("so none is advised") < text.index("Weakest class")
     figures = {path.stem for path in (two_runs / "seed0" / "figures").glob("*.png")}
     assert {"next_steps", "confusion", "learning_curve", "faces_confident_errors"} <= figures

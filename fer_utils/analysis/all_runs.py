@@ -17,6 +17,7 @@ from fer_utils.competition import DataError
 from fer_utils.config import EARLIER_RUNS, MAY_CHANGE
 from fer_utils.files import find_path
 from fer_utils.run.folder import RunFolder
+from fer_utils.run.repeat_or_resume import changed_since
 
 NUMBERS = ("seed", "value", "ci_low", "ci_high", "n", "accuracy", "mean", "sd", "seeds", "epochs", "seconds")
 TEXTS = ("run", "kind", "state", "changed", "metric", "device", "data", "fingerprint", "note", "tried")
@@ -145,7 +146,13 @@ def _of_run(folder: RunFolder, record: dict, metrics: dict, times: dict[Path, fl
     if missing := folder.missing():
         return row | {"state": "damaged", "note": f"{', '.join(missing)} is missing"}
     places = [place for place in (config.data, config.label_fixes) if place not in ("auto", "demo", "none")]
-    return row | _freshness(folder, folder.path / "config.json", places, times)
+    row |= _freshness(folder, folder.path / "config.json", places, times)
+    if changed := changed_since(record, config):
+        row |= {
+            "state": "stale",
+            "note": "; ".join(filter(None, (row["note"], f"{changed} trained again since"))),
+        }
+    return row
 
 
 def _of_ensemble(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:

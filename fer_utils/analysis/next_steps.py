@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer_utils.analysis.paired_comparison import resampled_means
+from fer_utils.analysis.paired_comparison import enough_seeds, resampled_means
 from fer_utils.analysis.small_trainings import STRENGTHS
 from fer_utils.config import AUGMENTATION, PRESETS, Config
 from fer_utils.files import shown_path
@@ -40,7 +40,7 @@ def changes_table(run: Run, labels: np.ndarray, variants: Variants | None) -> pd
         A row per change: its `name` and `change`, in words; `gain` in points of validation accuracy, its 95 %
         interval `low` and `high` over pictures and seeds (for "average": over pictures), and `p`, nan where
         not measured; `significant`, whether p, corrected for the number of changes (Holm 1979), is below
-        0.05, never with a single seed; `why` it is not measured.
+        0.05, never with too few seeds (`enough_seeds`); `why` it is not measured.
     """
     right = {name: _correct(runs, labels) for name, runs in (variants or {}).items()}
     changes, rows = dict(CHANGES), []
@@ -52,7 +52,7 @@ def changes_table(run: Run, labels: np.ndarray, variants: Variants | None) -> pd
         rows.append({"name": name, "change": change, "significant": False, "why": why} | gain)
     columns = ["name", "change", "gain", "low", "high", "p", "significant", "why"]
     table = pd.DataFrame(rows, columns=columns)
-    if len(right.get("base", ())) > 1:
+    if enough_seeds(len(right.get("base", ())), len(labels)):
         measured = table.why == ""
         table.loc[measured, "significant"] = holm(table.p[measured].to_numpy()) < 0.05
     return table.sort_values("gain", ascending=False, kind="stable", ignore_index=True)
@@ -80,8 +80,8 @@ def _why_not(name: str, run: Run, right: Mapping[str, np.ndarray]) -> str:
 def error_falls(half: np.ndarray, whole: np.ndarray) -> bool:
     """Whether all pictures give a measurably lower error than half of them, from the correct predictions bool
     [R, N] of R seeds each. If not, nothing can be said of twice as many."""
-    if min(len(half), len(whole)) < 2:
-        return False  # two single trainings differ by chance
+    if not enough_seeds(min(len(half), len(whole)), half.shape[1]):
+        return False  # such trainings differ by chance
     samples = resampled_means([half, whole])
     return bool(np.quantile(samples[:, 1] - samples[:, 0], 0.025) > 0)
 
@@ -122,14 +122,17 @@ def describe_changes(changes: pd.DataFrame, variants: Variants | None) -> str:
         return "Not measurable here: no change was measured."
     sure = changes[changes.significant]
     helps, harms = (", ".join(sure.change[side]) for side in (sure.gain > 0, sure.gain < 0))
-    training, seeds = variants["base"][0].metrics["training"], len(variants["base"])
+    base = variants["base"]
+    training, seeds = base[0].metrics["training"], len(base)
     text = (
         f"**Helps: {helps or 'nothing, measurably'}. Harms: {harms or 'nothing, measurably'}.** Measured on "
         f"a small network ({training['parameters'] / 1e6:.2f} M parameters, "
         f"{_times(training['epochs'], 'epoch')}, {_times(seeds, 'seed')} of each training)."
     )
-    if seeds == 1:
-        text += " With one seed nothing counts as sure: set study_seeds to 2 or more."
+    n = len(base[0].saved("valid", "labels"))
+    if not enough_seeds(seeds, n):
+        few = _times(seeds, "seed")
+        text += f" With {few} nothing counts as sure: set study_seeds to {seeds + 1} or more."
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,9 @@ from fer_utils.run.finished_run import Run
 VALIDATION = {"valid pictures": ("valid", "ids"), "valid labels": ("valid", "labels")}
 
 ENOUGH = 500  # pictures: on fewer, an average of runs with different splits is not measured
+# Pictures from which on two seeds do not suffice: the spread of seeds is then nearly all there is, and two
+# tell too little of it (`python -m benchmarks.false_alarms`).
+MANY = 10_000
 
 
 def same_validation(runs: Sequence[Run]) -> bool:
@@ -189,12 +193,22 @@ def _interval(new: np.ndarray, old: np.ndarray) -> tuple[float, float]:
 def resampled_means(recipes: Sequence[np.ndarray]) -> np.ndarray:
     """Means float64 [2000, len(recipes)] in bootstrap samples (Efron 1979) of the pictures, the same for all
     recipes, and of the seeds of each; from what its R seeds have for each picture, [R, N]: whether they are
-    right, or their loss."""
+    right, or their loss. Samples of few seeds spread too little, by (R - 1) / R in variance, which is made up
+    for (Hesterberg 2015)."""
     rng, n, samples = np.random.default_rng(0), recipes[0].shape[1], []
     for _ in range(2000):
-        rows = rng.integers(n, size=n)
-        samples.append([part[rng.integers(len(part), size=len(part))][:, rows].mean() for part in recipes])
+        rows, means = rng.integers(n, size=n), []
+        for part in recipes:
+            seeds, count = part[:, rows].mean(1), len(part)
+            drawn = seeds[rng.integers(count, size=count)].mean()
+            means.append(seeds.mean() + (drawn - seeds.mean()) * math.sqrt(count / max(count - 1, 1)))
+        samples.append(means)
     return np.array(samples)
+
+
+def enough_seeds(seeds: int, n: int) -> bool:
+    """Whether so many seeds of each side can tell a gain from chance on n pictures."""
+    return seeds > 1 + (n > MANY)
 
 
 def outcomes(result: dict[str, Any], correct: np.ndarray) -> np.ndarray:
@@ -210,13 +224,16 @@ def _verdict(result: dict[str, Any]) -> str:
     is_sure = result["ci_low"] > 0 or result["ci_high"] < 0
     if max(result["seeds"]) == 1:
         is_sure = result["tests"].p[0] < 0.05
-    return _evidence(is_sure, result["difference"], result["seeds"])
+    return _evidence(is_sure, result["difference"], result)
 
 
-def _evidence(is_sure: bool, gain: float, seeds: tuple[int, int]) -> str:
+def _evidence(is_sure: bool, gain: float, result: dict[str, Any]) -> str:
     """In words; of one seed against several nothing, since no interval covers the variation of that one."""
+    seeds = result["seeds"]
     if min(seeds) == 1 < max(seeds):
         return "no verdict: train as many seeds of the other"
+    if max(seeds) > 1 and not enough_seeds(min(seeds), result["n"]):
+        return "no verdict: on so many pictures train three seeds of each"
     if not is_sure:
         return "no evidence of a difference"
     return "evidence of a gain" if gain > 0 else "evidence of a loss"
@@ -234,6 +251,6 @@ def describe_comparison(result: dict[str, Any]) -> str:
         test = result["tests"].iloc[0]
         text += f"; gained {test.gained}, lost {test.lost}, exact McNemar p = {test.p:.3g}"
     loss, low, high = (result[f"loss_{name}"] for name in ("difference", "low", "high"))
-    said = _evidence(low > 0 or high < 0, -loss, result["seeds"])
+    said = _evidence(low > 0 or high < 0, -loss, result)
     text += f". Calibrated log loss, the lower the better: {loss:+.4f} ({low:+.4f} to {high:+.4f}): {said}"
     return f"{text}. {result['recipes']}"

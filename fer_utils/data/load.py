@@ -30,6 +30,7 @@ from fer_utils.demo.dataset import make_demo
 from fer_utils.files import find_path
 
 MAX_REJECTED_SHARE = 0.01
+CAME_WITH_DATA = "valid split: came with the data"  # a note
 LOOKED_AT, MIN_COLOUR_SHARE = 256, 0.05  # pictures for "auto", and the share with colours for rgb
 SIZES = (32, 48, 64, 96)  # of which image_size "auto" is one: larger ones take a CPU too long
 
@@ -233,7 +234,7 @@ def _format(
 def _split(reading: Competition, path: Path, folds: tuple[int, int, int], pool_valid: bool) -> Competition:
     """The competition; its validation split is made here if the data has none or it is to be pooled."""
     train, valid = reading.train, reading.valid
-    note = "valid split: came with the data"
+    note = CAME_WITH_DATA
     if valid is None or pool_valid:
         pooled = "" if valid is None else "; the valid split of the data is among them"
         train, valid, note = split_off(train if valid is None else joined(train, valid), *folds)

@@ -80,6 +80,28 @@ def metric_function(name: str) -> Metric:
     return found
 
 
+def check_metric(name: str, n_classes: int) -> None:
+    """Try a `metric` before any training: right answers must give a higher number than wrong ones.
+
+    Raises:
+        ConfigError: it names no function, the function fails, or it is better where it is lower.
+    """
+    function, labels = metric_function(name), np.arange(n_classes).repeat(3)
+    probs = 0.1 / n_classes + 0.9 * np.eye(n_classes)[labels]
+    try:
+        right, wrong = (float(function(labels, side)) for side in (probs, np.roll(probs, 1, axis=1)))
+    except Exception as error:  # whatever another's function raises
+        raise ConfigError(
+            f"metric {name!r} failed on labels int [N] and probabilities [N, C], which are its arguments "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not right > wrong:
+        raise ConfigError(
+            f"metric {name!r} gave {right:.3g} for right answers and {wrong:.3g} for wrong ones: higher must "
+            "be better, so let it return the negative of a loss"
+        )
+
+
 def goodness(metric: str, probs: np.ndarray, labels: np.ndarray) -> float:
     """The metric, higher is better, of probabilities [N, C] as they would be submitted: for the log loss
     calibrated, each half on the other."""

@@ -23,19 +23,14 @@ MUON_MOMENTUM = 0.95
 HIDDEN_DECAY = 5e-4
 
 
-def make_optimizer(
-    model: nn.Module, config: Config, dtype: torch.dtype = torch.float32
-) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, AdamW (Loshchilov and Hutter 2019), or Muon for the convolutions inside the
     network and SGD for all else (Jordan et al. 2024).
 
     Weight decay acts on neither norms nor biases.
-
-    Args:
-        dtype: of the network's operations; with bfloat16 Muon orthogonalizes in it too, as its authors do.
     """
     if config.optimizer == "muon":
-        return Muon(model, config, torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
+        return Muon(model, config)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [
@@ -93,8 +88,8 @@ class Muon(torch.optim.Optimizer):
     gradient scaler waits for the device once a step, as with every optimizer that is not fused.
     """
 
-    def __init__(self, model: nn.Module, config: Config, dtype: torch.dtype = torch.float32):
-        self.dtype = dtype
+    def __init__(self, model: nn.Module, config: Config):
+        self.dtype = torch.float32  # in which it orthogonalizes; the learner may set another
         parameters = list(model.parameters())
         matrices = [p for p in parameters if p.ndim == 4 and p.shape[1] > 1]
         # The last linear layer is the classifier; those before it are wide (vgg_bn has 25 M weights there).

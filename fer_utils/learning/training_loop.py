@@ -30,6 +30,7 @@ from fer_utils.learning.distributed import ALONE, Team, share_norms
 from fer_utils.learning.models import create_model, has_fixed_size
 from fer_utils.learning.optim import (
     MovingAverage,
+    Muon,
     class_weights,
     learning_rate_factor,
     make_optimizer,
@@ -82,14 +83,14 @@ class Learner:
         model = model.to(device, memory_format=torch.channels_last)
         self.device = next(model.parameters()).device
         precision = precision or config.precision
-        self.dtype = team.agree(choose_precision(precision, model, config.image_size))
+        dtype = team.agree(choose_precision(precision, model, config.image_size))
         if team.size > 1 and config.head_epochs:
             raise ConfigError("head_epochs must be 0 where several devices train one network")
         self.model = share_norms(model) if team.size > 1 else model
         self.forward = team.wrap(self.model)
-        self.optimizer = make_optimizer(self.model, config, self.dtype)
+        self.optimizer = make_optimizer(self.model, config)
+        self.use_precision(dtype)
         self.average = MovingAverage(self.model, config.ema_decay) if config.ema_decay else None
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         counts = torch.tensor(np.bincount(competition.train.labels, minlength=self.num_classes))
         self.class_weight = (
             class_weights(counts, config.class_weight).to(device) if config.class_weight else None
@@ -103,6 +104,13 @@ class Learner:
         self.validation_seconds = 0.0  # of the shortest validation
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"score": -math.inf, "loss": math.inf, "epoch": 0}
+
+    def use_precision(self, dtype: torch.dtype) -> None:
+        """Compute in `dtype` from now on: the network, and with bfloat16 Muon too, as its authors do."""
+        self.dtype = dtype
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+        if isinstance(self.optimizer, Muon):
+            self.optimizer.dtype = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
 
     def autocast(self) -> torch.autocast:
         """A context in which the heavy operations use `dtype`."""

@@ -140,8 +140,7 @@ def _restore(learner: Learner, state: dict[str, Any], path: Path) -> None:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{path} does not fit this network ({reason}): remove it to start anew") from error
     if state["device"] == learner.device.type:  # elsewhere the type that suits that device is taken
-        learner.dtype = state["dtype"]
-        learner.scaler = torch.amp.GradScaler(learner.device.type, enabled=learner.dtype == torch.float16)
+        learner.use_precision(state["dtype"])
     if state["scaler"] and learner.scaler.is_enabled():
         learner.scaler.load_state_dict(state["scaler"])
     for name in VALUES:

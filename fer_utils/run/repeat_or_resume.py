@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config
+from fer_utils.files import find_path
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.distributed import in_team
 from fer_utils.run.folder import RunFolder, read_record
@@ -56,9 +59,36 @@ def recorded_precision(
     return PRECISIONS.get(then.get("precision")) if same else None
 
 
+def earlier_runs(config: Config) -> dict[str, str]:
+    """The SHA-256 of what a run learns from earlier ones, by their names in the config: of the weights of
+    each `teacher`, and of the answers of `pseudo`. What is not there any more is left out."""
+    teachers = [name.strip() for name in config.teacher.split(",")]
+    files = {f"teacher {name}": (name, "model.safetensors") for name in teachers}
+    files[f"pseudo {config.pseudo}"] = (config.pseudo, "test.npz")
+    found = {}
+    for key, (name, file) in files.items():
+        with suppress(DataError, OSError):
+            if name not in ("", "none"):
+                found[key] = hashlib.sha256((find_path(name) / file).read_bytes()).hexdigest()
+    return found
+
+
+def changed_since(record: dict[str, Any], config: Config) -> str:
+    """The earlier runs that were trained again since the run with this record learned from them; "" if none
+    was, or none is there any more."""
+    then, now = record.get("earlier_runs", {}), earlier_runs(config)
+    return ", ".join(key for key in then if now.get(key, then[key]) != then[key])
+
+
+def check_earlier_runs(record: dict[str, Any], config: Config, folder: RunFolder) -> None:
+    """A DataError if a run of this record learned from earlier runs that are no longer the same."""
+    if changed := changed_since(record, config):
+        raise DataError(f"{changed} was trained again since {folder} learned from it: choose another out")
+
+
 def check_repetition(path: str | Path, config: Config, competition: Competition) -> None:
-    """Before a run is repeated from its config.json: a DataError if the data differ, and a warning if the
-    machine does."""
+    """Before a run is repeated from its config.json: a DataError if the data or the earlier runs it learned
+    from differ, and a warning if the machine does."""
     record = read_record(Path(path))
     if record is None:
         return
@@ -67,6 +97,7 @@ def check_repetition(path: str | Path, config: Config, competition: Competition)
             f"{config.data!r} holds other data than {path} records: set its data to where those are, or "
             'remove its "record" to train on these'
         )
+    check_earlier_runs(record, config, RunFolder(Path(path).parent))
     now = environment(choose_device(config.device), torch.float32)
     warn_of_another_machine(record, {key: now[key] for key in now if key != "precision"})
 

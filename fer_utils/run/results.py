@@ -179,10 +179,15 @@ def curves_in_words(run: Run) -> str:
     loss, noise = history.train_loss.to_numpy(), 50 * (scores["ci_high"] - scores["ci_low"])
     gap = 100 * (history.train_accuracy.iloc[chosen - 1] - scores["accuracy"])
     best = f"No epoch after epoch {chosen} was better on the validation split."
+    out_of_time = run.metrics["training"].get("out_of_time")
     if last > 1 and loss[-1] >= loss[0]:
         best = "The training loss did not fall: try another learning_rate."
+    elif run.folds:
+        epochs = [fold.metrics["training"]["chosen_epoch"] for fold in run.folds]
+        best = f"The folds were best in epochs {min(epochs)} to {max(epochs)} of {last} (median {chosen})."
     elif chosen == last:
-        best = f"The last epoch was the best: try epochs = {2 * last}."
+        advice = "run the same again, which goes on" if out_of_time else f"try epochs = {2 * last}"
+        best = f"The last epoch was the best: {advice}."
     reading = "no sign of overfitting"
     if gap > noise and chosen == last:
         reading = "no harm yet, since the last epoch was the best"

@@ -14,8 +14,9 @@ from fer_utils.arrays_on_disk import concatenate, take
 from fer_utils.competition import Competition, DataError, Split, copies_of
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.files.cache import kept_array
+from fer_utils.data.load import CAME_WITH_DATA
 from fer_utils.files import find_path
-from fer_utils.learning.competition_metric import metric_function
+from fer_utils.learning.competition_metric import check_metric
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.distributed import leads_team
 from fer_utils.learning.pretrained import find_weights
@@ -38,6 +39,11 @@ def warnings_for(config: Config, competition: Competition) -> list[str]:
             f"weights: {folder} was validated on other images or labels. If it has learned from those "
             "that validate this run, the accuracy is too high: give both the same data, split_seed, "
             "n_folds, fold and pool_valid"
+        )
+    if (config.fold or config.n_folds != Config.n_folds) and CAME_WITH_DATA in competition.notes:
+        lines.append(
+            "n_folds and fold change nothing here, since the validation split came with the data: type "
+            "pool_valid = True to make another, or cv = 5 for one network for each part"
         )
     if (n := len(competition.class_names)) > MANY_CLASSES:
         lines.append(
@@ -70,8 +76,8 @@ def _folder_of_weights(config: Config) -> RunFolder | None:
 def check_targets(config: Config, competition: Competition) -> None:
     """Raise a DataError before any work without labels or votes, or for a teacher or `pseudo` that is not
     finished, has other classes, or has another validation or test split: it may have learned from the images
-    that score its student. A ConfigError for a `metric` that does not exist."""
-    metric_function(config.metric)
+    that score its student. A ConfigError for a `metric` that `check_metric` refuses."""
+    check_metric(config.metric, len(competition.class_names))
     for name in ("train", "valid"):
         split = competition.splits[name]
         if split.labels is None or len(split) == 0:

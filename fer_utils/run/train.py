@@ -46,8 +46,10 @@ from fer_utils.run.folder import RunFolder
 from fer_utils.run.interruption import Interruption
 from fer_utils.run.processes import follow_parent
 from fer_utils.run.repeat_or_resume import (
+    check_earlier_runs,
     check_repetition,
     config_from_file,
+    earlier_runs,
     recorded_precision,
     warn_of_another_machine,
 )
@@ -70,7 +72,8 @@ def fit(config: Config, competition: Competition) -> Run:
     Raises:
         ConfigError: the folder has a run with another config, the images have another size, or `track` needs
             a package that is not installed.
-        DataError: the folder has a run on other data, or the data cannot be trained on.
+        DataError: the folder has a run on other data, or its teachers were trained again since, or the data
+            cannot be trained on.
         TrainingError: the loss stopped being a number, or memory or the device failed.
         OutOfTime: `max_hours` were over before the first epoch.
         OutputError: the folder cannot be written, or another process trains there.
@@ -81,6 +84,7 @@ def fit(config: Config, competition: Competition) -> Run:
     folder, config = RunFolder(config.out), config.at_size(competition.image_size)
     check_targets(config, competition)
     if folder.holds(config, competition):
+        check_earlier_runs(folder.record(), config, folder)
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
     check_tracking(config)
@@ -140,6 +144,8 @@ def _start_or_resume(
     if len(set(team.gather((learner.epoch, learner.step, learner.resumed)))) > 1:
         raise TrainingError(f"the processes found different checkpoints in {folder}: do all of them see it?")
     record, now = folder.record(), environment(device, learner.dtype)
+    if resumed and record:
+        check_earlier_runs(record, config, folder)
     if team.leads and resumed:
         print(f"resuming after {_position(learner)} from {folder}", flush=True)
         warn_of_another_machine(record, now)
@@ -153,6 +159,8 @@ def _start_or_resume(
             "notes": list(competition.notes),
             "environment": now,
         } | ({"weights": asdict(learner.loaded)} if learner.loaded else {})
+        if earlier := earlier_runs(config):
+            record["earlier_runs"] = earlier
         if pseudo is not None:
             record["transductive"] = f"learned from {len(pseudo):,} test pictures"
         folder.write_config(config, record)

@@ -9,7 +9,14 @@ import pytest
 from conftest import tiny_competition
 
 from fer_utils import Config, ConfigError, fit
-from fer_utils.analysis.paired_comparison import check_same_pictures, compare, describe_comparison, outcomes
+from fer_utils.analysis import paired_comparison
+from fer_utils.analysis.paired_comparison import (
+    check_same_pictures,
+    compare,
+    describe_comparison,
+    outcomes,
+    resampled_means,
+)
 from fer_utils.competition import DataError
 
 
@@ -108,6 +115,26 @@ def test_the_luck_of_seeds_widens_the_interval(run, tmp_path):
         runs_like(run, tmp_path, [places < n for n in (600, 605, 610)], labels),
     )
     assert steady["verdict"] == "evidence of a gain"
+
+
+def test_few_seeds_spread_as_much_as_their_mean_does():
+    """With nothing but the luck of seeds: the standard error of their mean, from n - 1 degrees of freedom."""
+    for accuracies in ((0.7, 0.8), (0.7, 0.72, 0.8)):
+        seeds = np.repeat(accuracies, 50).reshape(len(accuracies), 50)
+        expected = np.std(accuracies, ddof=1) / len(accuracies) ** 0.5
+        assert resampled_means([seeds]).std() == pytest.approx(expected, rel=0.05)
+    assert resampled_means([np.full((1, 9), 0.7)]).std() == pytest.approx(0)
+
+
+def test_two_seeds_give_no_verdict_on_very_many_pictures(run, tmp_path, monkeypatch):
+    labels, places = np.arange(1000) % 4, np.arange(1000)
+    new = runs_like(run, tmp_path, [places < n for n in (640, 645, 650)], labels)
+    old = runs_like(run, tmp_path, [places < n for n in (600, 605, 610)], labels)
+    assert compare(new[:2], old[:2])["verdict"] == "evidence of a gain"
+    monkeypatch.setattr(paired_comparison, "MANY", 999)
+    assert compare(new[:2], old[:2])["verdict"].startswith("no verdict: on so many pictures train three")
+    assert compare(new, old)["verdict"] == "evidence of a gain"
+    assert compare(new[:1], old[:1])["verdict"] == "evidence of a gain"  # McNemar's test, of these two alone
 
 
 def test_it_is_said_how_the_recipes_differ(run, tmp_path):

@@ -88,6 +88,8 @@ def test_a_metric_of_ones_own_is_found_by_its_path(tmp_path, monkeypatch):
         "def broken(labels, probs):\n"
         "    return float('nan')\n"
         "number = 3\n"
+        "def loss(labels, probs):\n"
+        "    return (probs.argmax(1) != labels).mean()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     labels, probs = made()
@@ -100,6 +102,10 @@ def test_a_metric_of_ones_own_is_found_by_its_path(tmp_path, monkeypatch):
         ("own_metric:nothing", "cannot be imported"),
         ("no_such_file:f", "cannot be imported"),
         ("own_metric:number", "is no function"),
+        ("own_metric:loss", "gave 0 for right answers and 1 for wrong ones: higher must be better"),
+        ("sklearn.metrics:log_loss", "higher must be better"),
+        ("sklearn.metrics:f1_score", "failed on labels int .N. and probabilities"),
+        ("own_metric:broken", "gave nan for right answers"),
     ):
         with pytest.raises(ConfigError, match=message):
             fit(Config(out=str(tmp_path / "run"), metric=name, **TINY), tiny_competition())

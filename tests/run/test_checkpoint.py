@@ -66,6 +66,16 @@ def test_cut_after_any_step_it_ends_with_the_same_bytes(saves, tiny, whole, tmp_
     assert not list(tmp_path.glob("checkpoint*"))
 
 
+def test_it_goes_on_in_the_precision_of_its_checkpoint(tiny, tmp_path, monkeypatch):
+    """Muon's, too, though a new measurement finds another one faster."""
+    config = config_of(tmp_path, optimizer="muon")
+    cut(config, tiny, monkeypatch, saves=7)
+    other = Learner(config, tiny, torch.device("cpu"), precision="bf16")
+    assert other.optimizer.dtype == other.dtype == torch.bfloat16
+    assert CheckpointFile(tmp_path).load(other)
+    assert other.optimizer.dtype == other.dtype == torch.float32
+
+
 @pytest.mark.parametrize("optimizer, average", [("sgd", 0.998), ("adamw", 0.0)])
 def test_every_optimizer_goes_on_where_it_was(optimizer, average, tiny, tmp_path, monkeypatch):
     knobs = {"optimizer": optimizer, "ema_decay": average, "learning_rate": 0.02}

@@ -74,6 +74,18 @@ def test_curves_that_fall_or_do_not_and_runs_that_overfit_or_do_not():
     assert "try epochs = 2" in curves_in_words(finished(LABELS, half, losses=(1.0,)))
 
 
+def test_the_curves_of_folds_and_of_a_run_out_of_time_are_told_as_they_are():
+    run = finished(LABELS, LABELS, losses=(3, 2, 1), chosen=2)
+    run.folds = [finished(LABELS, LABELS, losses=(3, 2, 1), chosen=epoch) for epoch in (1, 2, 3)]
+    assert "The folds were best in epochs 1 to 3 of 3 (median 2)." in curves_in_words(run)
+    run = finished(LABELS, LABELS, config=Config(epochs=46))
+    run.metrics["training"]["out_of_time"] = True
+    said = curves_in_words(run)
+    assert (
+        "The last epoch was the best: run the same again, which goes on." in said and "try epochs" not in said
+    )
+
+
 def test_pictures_that_grow_during_training_are_told():
     same = curves_in_words(finished(LABELS, LABELS, losses=(3, 2, 1)))
     assert "grew" not in same

@@ -3,15 +3,19 @@
 import dataclasses
 import json
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_competition
 
+from fer_utils.analysis.all_runs import runs
 from fer_utils.competition import DataError
-from fer_utils.config import Config
+from fer_utils.config import Config, ConfigError
+from fer_utils.data.load import CAME_WITH_DATA
 from fer_utils.run.finished_run import Run
+from fer_utils.run.repeat_or_resume import check_repetition
 from fer_utils.run.soft_and_pseudo_labels import training_targets, warnings_for
 from fer_utils.run.train import fit
 
@@ -107,6 +111,34 @@ def test_a_teacher_without_weight_changes_nothing_and_with_weight_it_does(tiny, 
     assert (taught.out / "model.safetensors").read_bytes() != weights[0]
 
 
+def test_a_teacher_that_was_trained_again_is_told(tiny, teachers, tmp_path, monkeypatch):
+    """A finished student, one that resumes, and a repetition do not take the new one for the old."""
+    shutil.copytree(teachers[0].out, tmp_path / "teacher")
+    config = config_of(tmp_path / "run", teacher=str(tmp_path / "teacher"))
+
+    def teach(teacher):
+        shutil.copyfile(teacher.out / "model.safetensors", tmp_path / "teacher/model.safetensors")
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("fer_utils.run.train.write_results", Mock(side_effect=KeyboardInterrupt))
+        fit(config, tiny)
+    for ends in (
+        lambda: fit(config, tiny),
+        lambda: check_repetition(config.out + "/config.json", config, tiny),
+    ):
+        teach(teachers[1])
+        with pytest.raises(DataError, match="teacher .* was trained again since .* learned from it"):
+            ends()
+        teach(teachers[0])
+        ends()
+    assert runs(tmp_path).set_index("run").state["run"] == "finished"
+    teach(teachers[1])
+    row = runs(tmp_path).set_index("run").loc["run"]
+    assert row.state == "stale" and "trained again since" in row.note
+    with pytest.raises(DataError, match="was trained again since"):
+        fit(config, tiny)  # finished
+
+
 def test_teachers_that_cannot_teach_are_refused(tiny, teachers, tmp_path):
     with pytest.raises(DataError, match="not a finished run|no such"):
         fit(config_of(tmp_path / "a", teacher=str(tmp_path)), tiny)
@@ -131,6 +163,15 @@ def test_a_teacher_that_was_stopped_is_refused(tiny, teachers, tmp_path):
     (tmp_path / "teacher" / "checkpoint.pt").write_bytes(b"")
     with pytest.raises(DataError, match="stopped by max_hours"):
         fit(config_of(tmp_path / "run", teacher=str(tmp_path / "teacher")), tiny)
+
+
+def test_a_fold_that_changes_nothing_is_a_warning(tiny):
+    split = dataclasses.replace(tiny, notes=(CAME_WITH_DATA,))
+    assert warnings_for(Config(), split) == warnings_for(Config(fold=3), tiny) == []
+    (line,) = warnings_for(Config(fold=3), split)
+    assert line.startswith("n_folds and fold change nothing here") and "pool_valid = True" in line
+    with pytest.raises(ConfigError, match="cv makes 5 folds of its own: leave out n_folds and fold"):
+        Config(cv=5, n_folds=20)
 
 
 def test_more_classes_than_expressions_are_a_warning_that_names_the_parameter():
