@@ -110,7 +110,7 @@ class Config:
     ema_decay: float = _parameter(0.998, "of the moving average of the weights, kept if it validates better; 0: off", 0, 0.99999)
     clip_norm: float = _parameter(0.0, "largest gradient norm; 0: no limit", 0, 1e6)
     sam: float = _parameter(0.0, "radius of sharpness-aware minimization, about 0.05 (doubles the time); 0: off", 0, 10)
-    patience: int = _parameter(0, "stop after this many epochs without a better validation accuracy; 0: never", 0, 10_000)
+    patience: int = _parameter(0, "stop after this many epochs without a better metric on validation; 0: never", 0, 10_000)
     precision: str = _parameter("auto", "fp32, bf16, fp16, or auto: the fastest that is safe on this device", choices=("auto", "fp32", "bf16", "fp16"))
     # augmentation
     flip: float = _parameter(0.5, "probability of mirroring an image", 0, 1)

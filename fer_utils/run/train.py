@@ -30,6 +30,7 @@ from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
 from fer_utils.files import locked
 from fer_utils.learning.augment import VIEWS
+from fer_utils.learning.competition_metric import readable
 from fer_utils.learning.device import environment
 from fer_utils.learning.distributed import Team, end_process, join_team, leads_team, leave_team, own_device
 from fer_utils.learning.models import model_cost
@@ -211,7 +212,8 @@ def _run_epochs(
         for epoch in range(learner.epoch, config.epochs):
             if config.patience and learner.epoch - learner.best["epoch"] >= config.patience:
                 if team.leads:
-                    print(f"stopped early: no better validation accuracy in {config.patience} epochs")
+                    what = f"no better {readable(config.metric)} on validation"
+                    print(f"stopped early: {what} in {config.patience} epochs")
                 break
             train_loss, train_accuracy = train_epoch(learner, images, labels, epoch, whole_step, soft)
             row = {"epoch": epoch + 1, "train_loss": train_loss, "train_accuracy": train_accuracy}
