@@ -27,6 +27,8 @@ from fer_utils.run.time_and_memory import OutOfTime
 RUN_FILES = ("config.json", "history.csv", "model.safetensors", "valid.npz", "metrics.json")
 # With `cv` the weights lie in the folders of the folds, and the validation predictions are out of fold.
 CV_FILES = ("config.json", "history.csv", "oof.npz", "metrics.json")
+# What not every run writes, so that another's would pass for its own; metrics.json comes first on purpose.
+LEFTOVERS = ("metrics.json", "submission.csv", "test.npz", "valid.npz", "oof.npz")
 
 
 class RunFolder:
@@ -88,12 +90,13 @@ class RunFolder:
         """Whether it has this run, finished.
 
         Raises:
-            ConfigError, DataError: it has another run; the message names the difference.
+            ConfigError, DataError: it has another run, or its results without its weights; the message names
+                the difference.
         """
         record = self.record()
         if record is None and self.has_results:
             raise ConfigError(f"{self} has results without a record in config.json: choose another out")
-        if record is None or (self.missing() and not self.checkpoint.exists):
+        if record is None or not (self.has_results or self.checkpoint.exists):
             return False  # nothing worth keeping, or only the config that a person wrote for this run
         other = self.config()
         if differing := config.differing(other):
@@ -114,10 +117,16 @@ class RunFolder:
 
     def write_config(self, config: Config, record: Mapping[str, Any]) -> None:
         """Write config.json at the start of a run."""
-        (self.path / "metrics.json").unlink(missing_ok=True)  # of something else: it would look finished
+        self.remove_results()
         write_json(self.path / "config.json", {**config.to_dict(), "record": record})
 
     # ------------------------------------------------------------ results
+
+    def remove_results(self) -> None:
+        """Remove the results of whatever was here before, metrics.json first: without it nothing looks
+        finished, should the removal be cut."""
+        for name in LEFTOVERS:
+            (self.path / name).unlink(missing_ok=True)
 
     @property
     def weights(self) -> Path:
