@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.submission_csv import write_submission
-from fer_utils.files import atomic_write, resolve_out, write_json, write_text
+from fer_utils.files import atomic_write, distinct_names, resolve_out, write_json, write_text
 from fer_utils.learning.metrics import at_temperature, fit_temperature
 from fer_utils.run.checkpoint import CheckpointFile
 from fer_utils.run.time_and_memory import OutOfTime
@@ -204,6 +205,35 @@ class RunFolder:
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds; a DataError if it is damaged."""
         return _read_json(self.path / "metrics.json")
+
+    # ------------------------------------------------------------ the members of an average
+
+    def member_name(self, run: Path) -> str:
+        """What metrics.json calls a run that is averaged here: its path from here, as in "../seed1"."""
+        try:
+            return Path(os.path.relpath(run.resolve(), self.path.resolve())).as_posix()
+        except ValueError:  # on another drive
+            return run.resolve().as_posix()
+
+    def member_folders(self, names: Sequence[str]) -> list[list[RunFolder]]:
+        """The folders, found or not, that metrics.json calls by these `names`, the likelier reading first.
+        Older files hold the last part of each path alone, also of runs that lie beside this folder; where two
+        of those are the same, nobody knows: there is no reading."""
+        if not names or len(set(names)) < len(names):
+            return []
+        places = [self.path.resolve()]
+        if all(Path(name).name == name for name in names):
+            places.append(places[0].parent)
+        return [[RunFolder(_below(place, name)) for name in names] for place in places]
+
+    def shown_members(self, names: Sequence[str]) -> list[str]:
+        """What people are shown of these `names`."""
+        return distinct_names([_below(self.path.resolve(), name) for name in names])
+
+
+def _below(place: Path, name: str) -> Path:
+    """`place` / `name` without the dots in it."""
+    return Path(os.path.normpath(place / name))
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
