@@ -204,7 +204,7 @@ def save_ensemble(
 
     Without `scores` the runs were validated on different pictures: only the average for the test split is
     written, and probabilities in a submission get the temperature of the first run, whose `competition` this
-    is.
+    is. An average that `out` holds is replaced: if that is cut, there is none until the next one.
 
     Raises:
         DataError: `out` holds a run, whose files would be lost; or there is neither a score nor a test split.
@@ -215,14 +215,17 @@ def save_ensemble(
     if scores is None and competition.test is None:
         problem = "the runs were validated on different pictures"
         raise DataError(f"{problem}, and there is no test split to predict")
-    probs = {}
+    probs, files = {}, {}
     for name, split in competition.splits.items():
         if name == "test" or (name == "valid" and scores is not None):
             probs[name] = np.mean([run.saved_probs(name) for run in runs], axis=0)
             arrays = {"ids": split.ids.astype(np.str_), "probs_views": probs[name]}
             if name == "valid" and runs[0].valid_rows is not None:
                 arrays["rows"] = np.stack([run.valid_rows for run in runs])
-            folder.write_predictions(name, arrays)
+            files[name] = arrays
+    folder.remove_results()
+    for name, arrays in files.items():
+        folder.write_predictions(name, arrays)
     if competition.test is not None:
         folder.write_submission(competition, probs.get("valid", runs[0].saved_probs()), probs["test"])
     found = {"validated": False} if scores is None else scores

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from fer_utils.competition import DataError
 from fer_utils.config import Config
 from fer_utils.data.submission_csv import validate_submission
 from fer_utils.learning.metrics import calibrated_log_loss, evaluate
+from fer_utils.run.folder import RunFolder
 from fer_utils.run.train import fit
 from tools.report_ensemble import load_ensemble
 
@@ -180,6 +182,28 @@ def test_older_ensembles_with_two_members_of_one_name_are_still_read(alike, tiny
     assert (old.members, old.names) == ([], ["member0 (1)", "member0 (2)"])
     row = all_runs.runs(tmp_path).set_index("run").loc["both"]
     assert (row.state, row.fingerprint) == ("finished", ""), "nothing of the stranger beside it"
+
+
+def test_an_average_that_is_cut_has_no_scores_of_the_one_before(runs, tiny, tmp_path, monkeypatch):
+    save_ensemble(runs[:2], tiny, tmp_path, score_runs(runs[:2], tiny))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunFolder, "write_submission", Mock(side_effect=KeyboardInterrupt))
+        save_ensemble(runs[2:], tiny, tmp_path, score_runs(runs[2:], tiny))
+    assert not (tmp_path / "metrics.json").exists()
+    result = score_runs(runs[2:], tiny)
+    save_ensemble(runs[2:], tiny, tmp_path, result)
+    assert RunFolder(tmp_path).metrics()["ensemble"]["accuracy"] == result["ensemble"]["accuracy"]
+
+
+def test_an_average_inherits_nothing_of_the_one_before(runs, tiny, tmp_path):
+    save_ensemble(runs, tiny, tmp_path, score_runs(runs, tiny))
+    save_ensemble(runs, dataclasses.replace(tiny, test=None), tmp_path, score_runs(runs, tiny))
+    assert {path.name for path in tmp_path.iterdir()} == {"valid.npz", "metrics.json"}
+    before = (tmp_path / "metrics.json").read_bytes()
+    lost = dataclasses.replace(runs[0], out=tmp_path / "lost")
+    with pytest.raises(DataError, match="cannot be used"):
+        save_ensemble([lost], tiny, tmp_path, score_runs(runs[:1], tiny))
+    assert (tmp_path / "metrics.json").read_bytes() == before  # what cannot be averaged replaces nothing
 
 
 def test_an_ensemble_never_overwrites_a_run(runs, tiny):
