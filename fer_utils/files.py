@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,17 @@ _TEMPORARY = re.compile(r"\..{0,100}-[0-9a-f]{32}(\.\w+)?")
 def shown_path(path: Path) -> str:
     """A path as it is typed in the folder of the project."""
     return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The shortest names that tell folders apart: the last part of each path, and before it as many as it
+    takes ("seed1", "cpu/member0", "sgd/member0"). The same folder twice has the same name twice."""
+    parts, names = [path.absolute().parts for path in paths], []
+    for own in parts:
+        others = [other for other in parts if other != own]
+        k = next(k for k in range(1, len(own) + 1) if all(other[-k:] != own[-k:] for other in others))
+        names.append(Path(*own[-k:]).as_posix())
+    return names
 
 
 @contextmanager

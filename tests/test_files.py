@@ -130,6 +130,22 @@ def test_a_missing_path_names_its_neighbours(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- archives
 
 
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/a/seed1", "/a/seed2"], ["seed1", "seed2"]),
+        (["/a/cpu/member0", "/a/sgd/member0", "/a/x"], ["cpu/member0", "sgd/member0", "x"]),
+        (["/a/cpu/m", "/b/cpu/m", "/b/sgd/m"], ["a/cpu/m", "b/cpu/m", "sgd/m"]),
+        (["/m", "/a/m"], ["/m", "a/m"]),
+        (["/a/m", "/a/m", "/b/m"], ["a/m", "a/m", "b/m"]),
+        (["/a/m"], ["m"]),
+        ([], []),
+    ],
+)
+def test_folders_are_told_apart_by_the_shortest_names(paths, names):
+    assert files.distinct_names([Path(path) for path in paths]) == names
+
+
 def make_zip(path, members):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in members.items():

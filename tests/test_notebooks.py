@@ -321,6 +321,12 @@ def test_a_fresh_clone_runs_the_ensemble_as_it_is(tmp_path, monkeypatch):
     assert json.loads((out / "metrics.json").read_text())["members"]
 
 
+def test_the_ensemble_tells_apart_runs_whose_last_folders_are_called_the_same():
+    """The functions that it calls do (see `distinct_names`); its own cells must not undo that."""
+    cells = nbformat.read(REPOSITORY / "notebooks" / "05_ensemble.ipynb", 4).cells
+    assert not [cell.source for cell in cells if ".out.name" in cell.source]
+
+
 def imports_of(notebook):
     return nbformat.read(REPOSITORY / "notebooks" / f"{notebook}.ipynb", 4).cells[1].source
 

@@ -182,6 +182,8 @@ def use_minutes(options: argparse.Namespace) -> int:
     for _ in train_members(members, end, at_once, say, keep):
         if with_results(folder):
             say(write_average(folder, competition))
+    if with_results(folder) and not RunFolder(folder).has_results:  # a cut while the average was written
+        say(write_average(folder, competition))
     if not RunFolder(folder).has_results:
         say("no member has a result yet; the same command resumes")
         return 1

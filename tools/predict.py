@@ -78,7 +78,7 @@ def members(name: str) -> Sequence[Run]:
     if not ensemble.members:
         raise DataError(
             f"{name}: the runs that this ensemble averages ({', '.join(ensemble.scores['members'])}) are no "
-            "longer beside it: put them back, or name one of them"
+            "longer there, seen from its folder: put them back, or name one of them"
         )
     return ensemble.members
 

@@ -22,7 +22,7 @@ from fer_utils.run.results import commonest
 from tools import report_sections as common
 from tools.report_figures import figure
 
-NOT_FOUND = "not measurable here: the folders of the members are neither in the ensemble's nor beside it."
+NOT_FOUND = "not measurable here: the members are no longer where they were, seen from the ensemble's folder."
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ class Ensemble:
 
     @property
     def names(self) -> list[str]:
-        """The folders of the members."""
-        return self.scores["members"]
+        """The members; numbered where they are called the same, as two runs in older files may be."""
+        names = RunFolder(self.out).shown_members(self.scores["members"])
+        return [f"{name} ({k})" if names.count(name) > 1 else name for k, name in enumerate(names, 1)]
 
     def saved_probs(self, split: str = "valid", views: bool = True) -> np.ndarray:
         """The saved average [N, C], which is one of views."""
@@ -76,10 +77,9 @@ def load_ensemble(out: str | Path) -> Ensemble | None:
     if "members" not in scores:
         return None
     split = "valid" if scores.get("validated", True) else "test"
-    for place in (folder.path, folder.path.parent):
-        paths = [place / name for name in scores["members"]]
-        if not any(RunFolder(path).missing() for path in paths):
-            members = [load_run(path) for path in paths]
+    for places in folder.member_folders(scores["members"]):
+        if not any(place.missing() for place in places):
+            members = [load_run(place.path) for place in places]
             if "measured_on" in scores:
                 rows = folder.predictions("valid", "rows")
                 members = [replace(run, valid_rows=own) for run, own in zip(members, rows, strict=True)]

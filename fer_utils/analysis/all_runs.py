@@ -156,7 +156,7 @@ def _of_run(folder: RunFolder, record: dict, metrics: dict, times: dict[Path, fl
 
 
 def _of_ensemble(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
-    """Of an average, whose members lie in its folder or beside it."""
+    """Of an average, with what its members say, where they are found."""
     if "training" in metrics:
         raise DataError(f"{folder.path / 'config.json'} is missing, or was written by a person")
     names, members = [str(name) for name in metrics.get("members", ())], _members(folder, metrics)
@@ -164,7 +164,7 @@ def _of_ensemble(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     row = _scores(metrics["ensemble"]) if is_validated else {"metric": metric_of(folder.path)}
     if members and (record := members[0].record()):
         row["fingerprint"] = str(record["fingerprint"])
-    row |= {"kind": "ensemble", "changed": f"average of {', '.join(names)}"}
+    row |= {"kind": "ensemble", "changed": f"average of {', '.join(folder.shown_members(names))}"}
     results = [str(member.path / "metrics.json") for member in members]
     row |= _freshness(folder, folder.path / "metrics.json", results, {})
     notes = ("" if is_validated else NOT_VALIDATED, row["note"], metrics.get("measured_on", ""))
@@ -173,9 +173,9 @@ def _of_ensemble(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _members(folder: RunFolder, metrics: dict[str, Any]) -> list[RunFolder]:
     """The members of an average that are found."""
-    names = [str(name) for name in metrics.get("members", ())]
-    places = [place / name for name in names for place in (folder.path, folder.path.parent)]
-    return [place for place in map(RunFolder, places) if place.has_results]
+    readings = folder.member_folders([str(name) for name in metrics.get("members", ())])
+    found = ([member for member in reading if member.has_results] for reading in readings)
+    return next(filter(None, found), [])
 
 
 def metric_of(path: Path) -> str:

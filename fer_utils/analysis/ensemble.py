@@ -16,7 +16,7 @@ import yaml
 
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import EARLIER_RUNS, Config, ConfigError
-from fer_utils.files import REPOSITORY, shown_path
+from fer_utils.files import REPOSITORY, distinct_names, shown_path
 from fer_utils.learning.competition_metric import describe_score, goodness, metric_score, readable
 from fer_utils.learning.metrics import calibrated_log_loss, describe, describe_gain, evaluate, paired_test
 from fer_utils.run.finished_run import Run, load_run
@@ -122,13 +122,18 @@ def cross_fitted_probs(members: np.ndarray, labels: np.ndarray, metric: str = "a
     return probs
 
 
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """The shortest names of their folders that tell them apart (see `distinct_names`)."""
+    return distinct_names([run.out for run in runs])
+
+
 def member_table(runs: Sequence[Run], result: dict[str, Any]) -> pd.DataFrame:
     """A row per run: its model and seed, its validation scores, and whether `score_ensemble` chose it."""
     rows = []
-    for k, (run, score) in enumerate(zip(runs, result["scores"], strict=True)):
+    for k, (name, run, score) in enumerate(zip(names_of(runs), runs, result["scores"], strict=True)):
         accuracy, loss = f"{100 * score['accuracy']:.2f} %", f"{score['log_loss']:.3f}"
         chosen = "yes" if k in result["chosen"] else "no"
-        rows.append((run.out.name, run.config.model, run.config.seed, accuracy, loss, chosen))
+        rows.append((name, run.config.model, run.config.seed, accuracy, loss, chosen))
     table = pd.DataFrame(
         rows, columns=["run", "model", "seed", "valid accuracy", "log loss, not calibrated", "chosen"]
     )
@@ -162,12 +167,13 @@ def members_in_words(chosen: Sequence[int], names: Sequence[str]) -> str:
     return f"{names[chosen[0]]} alone, chosen" if len(chosen) == 1 else f"ensemble of {len(chosen)}"
 
 
-def describe_submission(runs: Sequence[Run], out: Path) -> str:
-    """Which `runs` the submission in `out` comes from, and whether it is that of one of them again."""
-    submission = RunFolder(out).submission
-    line = f"valid: {shown_path(submission)}, from {', '.join(run.out.name for run in runs)}"
-    own = runs[0].folder.submission
-    if len(runs) == 1 and own.is_file() and filecmp.cmp(own, submission, shallow=False):
+def describe_submission(runs: Sequence[Run], chosen: Sequence[int], out: Path) -> str:
+    """Which of the `runs`, those `chosen`, the submission in `out` comes from, and whether it is that of one
+    of them again."""
+    submission, names = RunFolder(out).submission, names_of(runs)
+    line = f"valid: {shown_path(submission)}, from {', '.join(names[k] for k in chosen)}"
+    own = runs[chosen[0]].folder.submission
+    if len(chosen) == 1 and own.is_file() and filecmp.cmp(own, submission, shallow=False):
         line += f" alone: the same file as {shown_path(own)}, so there is no need to submit it too"
     return line
 
@@ -186,7 +192,7 @@ def describe_result(result: dict[str, Any] | None) -> str:
 
 def agreement(runs: Sequence[Run]) -> pd.DataFrame:
     """Share (%) of validation pictures for which two of the runs predict the same class."""
-    preds, names = np.stack([run.saved_probs().argmax(1) for run in runs]), [run.out.name for run in runs]
+    preds, names = np.stack([run.saved_probs().argmax(1) for run in runs]), names_of(runs)
     shares = 100 * (preds[:, None] == preds[None]).mean(2)
     return pd.DataFrame(shares, index=names, columns=names)
 
@@ -198,7 +204,7 @@ def save_ensemble(
 
     Without `scores` the runs were validated on different pictures: only the average for the test split is
     written, and probabilities in a submission get the temperature of the first run, whose `competition` this
-    is.
+    is. An average that `out` holds is replaced: if that is cut, there is none until the next one.
 
     Raises:
         DataError: `out` holds a run, whose files would be lost; or there is neither a score nor a test split.
@@ -209,18 +215,21 @@ def save_ensemble(
     if scores is None and competition.test is None:
         problem = "the runs were validated on different pictures"
         raise DataError(f"{problem}, and there is no test split to predict")
-    probs = {}
+    probs, files = {}, {}
     for name, split in competition.splits.items():
         if name == "test" or (name == "valid" and scores is not None):
             probs[name] = np.mean([run.saved_probs(name) for run in runs], axis=0)
             arrays = {"ids": split.ids.astype(np.str_), "probs_views": probs[name]}
             if name == "valid" and runs[0].valid_rows is not None:
                 arrays["rows"] = np.stack([run.valid_rows for run in runs])
-            folder.write_predictions(name, arrays)
+            files[name] = arrays
+    folder.remove_results()
+    for name, arrays in files.items():
+        folder.write_predictions(name, arrays)
     if competition.test is not None:
         folder.write_submission(competition, probs.get("valid", runs[0].saved_probs()), probs["test"])
     found = {"validated": False} if scores is None else scores
-    folder.write_metrics({"members": [run.out.name for run in runs], **found})
+    folder.write_metrics({"members": [folder.member_name(run.out) for run in runs], **found})
 
 
 def score_runs(runs: Sequence[Run], competition: Competition) -> dict[str, Any]:
@@ -233,9 +242,9 @@ def score_runs(runs: Sequence[Run], competition: Competition) -> dict[str, Any]:
     if runs[0].valid_rows is None:
         return result
     words = f"measured on the {len(labels):,} pictures that all runs were validated on"
-    for run in runs:
+    for name, run in zip(names_of(runs), runs, strict=True):
         if run.folds:
-            words += f"; of {run.out.name} out of fold: there one of its {len(run.folds)} networks answers, "
+            words += f"; of {name} out of fold: there one of its {len(run.folds)} networks answers, "
             words += "but in the submission their average"
     return result | {"measured_on": words}
 

@@ -193,13 +193,13 @@ def _correlation(rows: pd.DataFrame) -> str:
 
 
 def _choosing(rows: pd.DataFrame, tries: int) -> str:
-    """Why not to choose by the leaderboard: how high the best of `tries` equal ones gets by chance, at most
-    (expected maximum of normals, Blom 1958)."""
+    """Why not to choose by the leaderboard: how high the best of `tries` equal ones is by chance, as expected
+    (maximum of normals, Blom 1958); at least, where there may be fewer pictures, whose scores vary more."""
     best = rows.loc[rows.public.idxmax()]
-    n, most = _pictures(best), "at most " if math.isnan(best.public_n) else ""
+    n, (most, by) = _pictures(best), ("at most ", "at least") if math.isnan(best.public_n) else ("", "about")
     sd = math.sqrt(best.public * (1 - best.public) / n)
     points = 100 * sd * NormalDist().inv_cdf((tries - 0.375) / (tries + 0.25))
     return (
         f"Choose by the validation split: public rests on {most}{n:,} pictures, and the best of {tries} "
-        f"tries is up to {points:.1f} points too high by chance."
+        f"tries is too high by {by} {points:.1f} points, by chance alone."
     )

@@ -14,6 +14,7 @@ import pandas as pd
 
 from fer_utils.competition import POOLED, DataError
 from fer_utils.config import EARLIER_RUNS, MAY_CHANGE, ConfigError
+from fer_utils.files import distinct_names
 from fer_utils.learning.metrics import cross_calibrated, losses, paired_test
 from fer_utils.run.finished_run import Run
 
@@ -123,10 +124,11 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
     labels = new[0].saved("valid", "labels")
     preds, old_preds = (np.stack([run.saved_probs().argmax(1) for run in runs]) for runs in (new, old))
     right, old_right = preds == labels, old_preds == labels  # bool [R, N]
-    tests = []
-    for k, (run, other) in enumerate(zip(new, old, strict=False)):
-        row = {"run": run.out.name, "accuracy": 100 * right[k].mean()}
-        row |= {"against": other.out.name, "accuracy of the other": 100 * old_right[k].mean()}
+    shown, tests = distinct_names([run.out for run in (*new, *old)]), []
+    sides = shown[: len(new)], shown[len(new) :]
+    for k, (name, other) in enumerate(zip(*sides, strict=False)):
+        row = {"run": name, "accuracy": 100 * right[k].mean()}
+        row |= {"against": other, "accuracy of the other": 100 * old_right[k].mean()}
         tests.append(row | paired_test(preds[k], old_preds[k], labels))
     low, high = _interval(right, old_right)
     loss, old_loss = (
@@ -136,7 +138,7 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
     loss_low, loss_high = _interval(loss, old_loss)
     margin = right.mean(0) - old_right.mean(0)
     order = np.argsort(-np.abs(margin), kind="stable")
-    names = [side[0].out.name + f" and {len(side) - 1} more" * (len(side) > 1) for side in (new, old)]
+    names = [side[0] + f" and {len(side) - 1} more" * (len(side) > 1) for side in sides]
     result = {
         "n": len(labels),
         "names": names,
@@ -173,9 +175,8 @@ def _recipes(new: Run, old: Run) -> str:
     ours, theirs = (run.config.to_dict() for run in (new, old))
     if _besides_the_seed(new, old):
         names = [name for name in ours if ours[name] != theirs[name] and name not in (*MAY_CHANGE, "seed")]
-        parts = [
-            f"{name} {ours[name]!r} in {new.out.name}, {theirs[name]!r} in {old.out.name}" for name in names
-        ]
+        one, other = distinct_names([new.out, old.out])
+        parts = [f"{name} {ours[name]!r} in {one}, {theirs[name]!r} in {other}" for name in names]
         return f"They differ in their parameters: {'; '.join(parts)}."
     if new.fingerprint != old.fingerprint:
         return "They have the same parameters, but other data to train on."

@@ -53,9 +53,10 @@ def load_reference(name: str) -> Reference:
     parts = [folder]
     if folder.record() is None:
         members = folder.metrics().get("members")
-        if not isinstance(members, list) or not members:
+        readings = folder.member_folders([str(name) for name in members]) if isinstance(members, list) else []
+        if not readings:
             raise DataError(f"{folder} is damaged: it names no members")
-        parts = [RunFolder(folder.path / str(member)) for member in members]
+        parts = readings[0]
     if parts[0].lacks_networks:
         raise ConfigError(f"{name} holds results without its networks: make reproduce RUN={name} trains them")
     return Reference(folder.path, tuple(load_run(part.path) for part in parts))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.submission_csv import write_submission
-from fer_utils.files import atomic_write, resolve_out, write_json, write_text
+from fer_utils.files import atomic_write, distinct_names, resolve_out, write_json, write_text
 from fer_utils.learning.metrics import at_temperature, fit_temperature
 from fer_utils.run.checkpoint import CheckpointFile
 from fer_utils.run.time_and_memory import OutOfTime
@@ -27,6 +28,8 @@ from fer_utils.run.time_and_memory import OutOfTime
 RUN_FILES = ("config.json", "history.csv", "model.safetensors", "valid.npz", "metrics.json")
 # With `cv` the weights lie in the folders of the folds, and the validation predictions are out of fold.
 CV_FILES = ("config.json", "history.csv", "oof.npz", "metrics.json")
+# What not every run writes, so that another's would pass for its own; metrics.json comes first on purpose.
+LEFTOVERS = ("metrics.json", "submission.csv", "test.npz", "valid.npz", "oof.npz")
 
 
 class RunFolder:
@@ -88,12 +91,13 @@ class RunFolder:
         """Whether it has this run, finished.
 
         Raises:
-            ConfigError, DataError: it has another run; the message names the difference.
+            ConfigError, DataError: it has another run, or its results without its weights; the message names
+                the difference.
         """
         record = self.record()
         if record is None and self.has_results:
             raise ConfigError(f"{self} has results without a record in config.json: choose another out")
-        if record is None or (self.missing() and not self.checkpoint.exists):
+        if record is None or not (self.has_results or self.checkpoint.exists):
             return False  # nothing worth keeping, or only the config that a person wrote for this run
         other = self.config()
         if differing := config.differing(other):
@@ -114,10 +118,16 @@ class RunFolder:
 
     def write_config(self, config: Config, record: Mapping[str, Any]) -> None:
         """Write config.json at the start of a run."""
-        (self.path / "metrics.json").unlink(missing_ok=True)  # of something else: it would look finished
+        self.remove_results()
         write_json(self.path / "config.json", {**config.to_dict(), "record": record})
 
     # ------------------------------------------------------------ results
+
+    def remove_results(self) -> None:
+        """Remove the results of whatever was here before, metrics.json first: without it nothing looks
+        finished, should the removal be cut."""
+        for name in LEFTOVERS:
+            (self.path / name).unlink(missing_ok=True)
 
     @property
     def weights(self) -> Path:
@@ -195,6 +205,35 @@ class RunFolder:
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds; a DataError if it is damaged."""
         return _read_json(self.path / "metrics.json")
+
+    # ------------------------------------------------------------ the members of an average
+
+    def member_name(self, run: Path) -> str:
+        """What metrics.json calls a run that is averaged here: its path from here, as in "../seed1"."""
+        try:
+            return Path(os.path.relpath(run.resolve(), self.path.resolve())).as_posix()
+        except ValueError:  # on another drive
+            return run.resolve().as_posix()
+
+    def member_folders(self, names: Sequence[str]) -> list[list[RunFolder]]:
+        """The folders, found or not, that metrics.json calls by these `names`, the likelier reading first.
+        Older files hold the last part of each path alone, also of runs that lie beside this folder; where two
+        of those are the same, nobody knows: there is no reading."""
+        if not names or len(set(names)) < len(names):
+            return []
+        places = [self.path.resolve()]
+        if all(Path(name).name == name for name in names):
+            places.append(places[0].parent)
+        return [[RunFolder(_below(place, name)) for name in names] for place in places]
+
+    def shown_members(self, names: Sequence[str]) -> list[str]:
+        """What people are shown of these `names`."""
+        return distinct_names([_below(self.path.resolve(), name) for name in names])
+
+
+def _below(place: Path, name: str) -> Path:
+    """`place` / `name` without the dots in it."""
+    return Path(os.path.normpath(place / name))
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -126,6 +126,23 @@ def test_ensembles_and_their_members_are_rows_and_never_one_group(tmp_path):
     assert table.changed["both"] == "average of member0"
 
 
+def test_members_are_found_in_the_ensemble_or_where_it_says_and_those_of_older_files_beside_it(tmp_path):
+    for place, fingerprint in (("both/member0", "e"), ("member0", "f"), ("seed1", "f"), ("far/seed1", "d")):
+        make_run(tmp_path / place, fingerprint=64 * fingerprint)
+    make_ensemble(tmp_path / "named", ["../far/seed1"])
+    make_ensemble(tmp_path / "older", ["seed1"])
+    (tmp_path / "both" / "metrics.json").write_text(
+        json.dumps({"members": ["member0"], "ensemble": scores(0.8)})
+    )
+    for name in ("both/member0", "far/seed1"):
+        touch(tmp_path / name / "metrics.json", 5)
+    table = runs(tmp_path).set_index("run")
+    assert table.fingerprint.str[0][["both", "named", "older"]].tolist() == ["e", "d", "f"]
+    assert table.state[["both", "named", "older"]].tolist() == ["stale", "stale", "finished"]
+    touch(tmp_path / "member0" / "metrics.json", 50)  # of the same name beside the ensemble
+    assert notes(tmp_path)["both"].count("metrics.json") == 1
+
+
 def test_another_metric_stands_with_its_own_interval_and_the_lowest_log_loss_is_first(tmp_path):
     for name, value in (("high", 0.9), ("low", 0.8)):
         path = make_run(tmp_path / name, 0.6, metric="log_loss", width=1 + value) / "metrics.json"

@@ -64,10 +64,10 @@ def test_the_submission_of_one_run_again_need_not_be_submitted(tmp_path):
         folder.mkdir()
         (folder / "submission.csv").write_text("id,label\n0,1\n")
     again = "from one alone: the same file as"
-    assert again in describe_submission(runs[:1], tmp_path / "average")
-    assert describe_submission(runs, tmp_path / "average").endswith("submission.csv, from one, two")
+    assert again in describe_submission(runs, [0], tmp_path / "average")
+    assert describe_submission(runs, [0, 1], tmp_path / "average").endswith("submission.csv, from one, two")
     (runs[0].out / "submission.csv").write_text("id,label\n0,2\n")
-    assert describe_submission(runs[:1], tmp_path / "average").endswith("submission.csv, from one")
+    assert describe_submission(runs, [0], tmp_path / "average").endswith("submission.csv, from one")
 
 
 def test_no_number_of_averaged_runs_is_named_where_a_half_averages_none():

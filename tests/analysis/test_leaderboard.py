@@ -178,7 +178,17 @@ def test_how_far_the_two_correlate_has_an_interval_or_is_not_known():
 def test_choosing_by_the_leaderboard_is_warned_of_with_its_size_and_the_tries():
     """Of 10 normals the highest is expected at 1.54 standard deviations (Blom's formula: 1.55)."""
     line = leaderboard_in_words(table_of([0.5, 0.5], [0.5, 0.4], public_n=2500.0, tries=5))[-1]
-    assert "rests on 2,500 pictures, and the best of 10 tries is up to 1.5 points too high" in line
+    assert "rests on 2,500 pictures, and the best of 10 tries is too high by about 1.5 points, by" in line
+
+
+def test_of_an_unknown_number_of_pictures_the_luck_of_the_best_is_a_lower_bound():
+    """Fewer pictures than the 500 of the submission vary more."""
+    unknown, few = (
+        leaderboard_in_words(table_of([0.5, 0.5], [0.5, 0.4], public_n=n, tries=5))[-1]
+        for n in (np.nan, 125.0)
+    )
+    assert "at most 500 pictures, and the best of 10 tries is too high by at least 3.5 points, by" in unknown
+    assert "rests on 125 pictures, and the best of 10 tries is too high by about 6.9 points, by" in few
 
 
 def test_a_copied_folder_is_no_further_try_and_no_further_run(answered):

@@ -153,6 +153,19 @@ def test_it_is_said_how_the_recipes_differ(run, tmp_path):
     assert compare([one, seed], [other])["names"] == [f"{one.out.name} and 1 more", other.out.name]
 
 
+def test_recipes_whose_last_folders_are_called_the_same_are_told_apart(run, tmp_path):
+    labels = np.arange(40) % 4
+    new, old = runs_like(run, tmp_path, [labels == 0, labels == 1], labels)
+    new, old = (
+        dataclasses.replace(one, out=shutil.copytree(one.out, tmp_path / folder / "member0"))
+        for one, folder in ((new, "cpu"), (old, "sgd"))
+    )
+    old = dataclasses.replace(old, config=dataclasses.replace(old.config, epochs=7))
+    result = compare([new], [old])
+    assert result["names"] == ["cpu/member0", "sgd/member0"] == [*result["tests"].loc[0, ["run", "against"]]]
+    assert "epochs 1 in cpu/member0, 7 in sgd/member0" in describe_comparison(result)
+
+
 def test_other_pictures_labels_or_classes_are_refused(run, tmp_path):
     labels = np.arange(40) % 4
     one, other = (runs_like(run, tmp_path, [labels == 0], some)[0] for some in (labels, labels[::-1]))

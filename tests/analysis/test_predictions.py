@@ -3,17 +3,23 @@
 import dataclasses
 import json
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from fer_utils.analysis import all_runs
 from fer_utils.analysis.ensemble import (
+    agreement,
     choose_members,
     cross_fitted_probs,
+    describe_submission,
     load_runs,
+    member_table,
     save_ensemble,
     score_ensemble,
+    score_runs,
 )
 from fer_utils.analysis.paired_comparison import check_same_pictures
 from fer_utils.analysis.predictions import (
@@ -26,7 +32,9 @@ from fer_utils.competition import DataError
 from fer_utils.config import Config
 from fer_utils.data.submission_csv import validate_submission
 from fer_utils.learning.metrics import calibrated_log_loss, evaluate
+from fer_utils.run.folder import RunFolder
 from fer_utils.run.train import fit
+from tools.report_ensemble import load_ensemble
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +126,84 @@ def test_an_ensemble_is_saved_with_a_valid_submission(runs, tiny, tmp_path):
     chosen = [found[k] for k in result["chosen"]]
     save_ensemble(chosen, tiny, tmp_path, {"ensemble": result["ensemble"]})
     validate_submission(tiny, tmp_path / "submission.csv")
-    assert json.loads((tmp_path / "metrics.json").read_text())["members"] == [run.out.name for run in chosen]
+    named = json.loads((tmp_path / "metrics.json").read_text())["members"]
+    assert [(tmp_path / name).resolve() for name in named] == [run.out.resolve() for run in chosen]
     with np.load(tmp_path / "valid.npz") as arrays:
         accuracy = (arrays["probs_views"].argmax(1) == tiny.valid.labels).mean()
     assert accuracy == result["ensemble"]["accuracy"]
+
+
+@pytest.fixture
+def alike(runs, tmp_path):
+    """Runs of two ensembles, whose last folders have the same name; a stranger of that name lies beside."""
+    for run, place in zip(runs, ("cpu/member0", "sgd/member0", "member0"), strict=True):
+        shutil.copytree(run.out, tmp_path / place)
+    config = tmp_path / "member0" / "config.json"
+    content = json.loads(config.read_text())
+    content["record"]["fingerprint"] = "another's"
+    config.write_text(json.dumps(content))
+    return load_runs(f"{tmp_path}/cpu/member*, {tmp_path}/sgd/member*", at_least=2)
+
+
+def test_runs_whose_last_folders_are_called_the_same_are_told_apart(alike, tiny, tmp_path):
+    names, result = ["cpu/member0", "sgd/member0"], score_runs(alike, tiny) | {"chosen": [0, 1]}
+    assert member_table(alike, result).run.tolist() == names
+    assert agreement(alike).index.tolist() == agreement(alike).columns.tolist() == names
+    save_ensemble(alike, tiny, tmp_path / "both", result)
+    assert describe_submission(alike, [1], tmp_path / "both").endswith(", from sgd/member0")
+    assert json.loads((tmp_path / "both" / "metrics.json").read_text())["members"] == [
+        "../cpu/member0",
+        "../sgd/member0",
+    ]
+    loaded = load_ensemble(tmp_path / "both")
+    assert [run.out for run in loaded.members] == [run.out.resolve() for run in alike]
+    assert loaded.names == names
+    row = all_runs.runs(tmp_path).set_index("run").loc["both"]
+    assert (row.changed, row.fingerprint) == (f"average of {', '.join(names)}", alike[0].fingerprint)
+
+
+def test_members_in_the_folder_of_the_ensemble_are_called_as_they_always_were(runs, tiny, tmp_path):
+    for k, run in enumerate(runs[:2]):
+        shutil.copytree(run.out, tmp_path / "both" / f"member{k}")
+        shutil.copytree(runs[2].out, tmp_path / f"member{k}")
+    members = load_runs(str(tmp_path / "both" / "member*"))
+    save_ensemble(members, tiny, tmp_path / "both", score_runs(members, tiny) | {"chosen": [0, 1]})
+    assert json.loads((tmp_path / "both" / "metrics.json").read_text())["members"] == ["member0", "member1"]
+    shutil.move(tmp_path / "both", tmp_path / "moved")
+    found = [run.out for run in load_ensemble(tmp_path / "moved").members]
+    assert found == [(tmp_path / "moved" / f"member{k}").resolve() for k in range(2)]
+
+
+def test_older_ensembles_with_two_members_of_one_name_are_still_read(alike, tiny, tmp_path):
+    save_ensemble(alike, tiny, tmp_path / "both", score_runs(alike, tiny) | {"chosen": [0, 1]})
+    path = tmp_path / "both" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"members": ["member0", "member0"]}))
+    old = load_ensemble(tmp_path / "both")
+    assert (old.members, old.names) == ([], ["member0 (1)", "member0 (2)"])
+    row = all_runs.runs(tmp_path).set_index("run").loc["both"]
+    assert (row.state, row.fingerprint) == ("finished", ""), "nothing of the stranger beside it"
+
+
+def test_an_average_that_is_cut_has_no_scores_of_the_one_before(runs, tiny, tmp_path, monkeypatch):
+    save_ensemble(runs[:2], tiny, tmp_path, score_runs(runs[:2], tiny))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunFolder, "write_submission", Mock(side_effect=KeyboardInterrupt))
+        save_ensemble(runs[2:], tiny, tmp_path, score_runs(runs[2:], tiny))
+    assert not (tmp_path / "metrics.json").exists()
+    result = score_runs(runs[2:], tiny)
+    save_ensemble(runs[2:], tiny, tmp_path, result)
+    assert RunFolder(tmp_path).metrics()["ensemble"]["accuracy"] == result["ensemble"]["accuracy"]
+
+
+def test_an_average_inherits_nothing_of_the_one_before(runs, tiny, tmp_path):
+    save_ensemble(runs, tiny, tmp_path, score_runs(runs, tiny))
+    save_ensemble(runs, dataclasses.replace(tiny, test=None), tmp_path, score_runs(runs, tiny))
+    assert {path.name for path in tmp_path.iterdir()} == {"valid.npz", "metrics.json"}
+    before = (tmp_path / "metrics.json").read_bytes()
+    lost = dataclasses.replace(runs[0], out=tmp_path / "lost")
+    with pytest.raises(DataError, match="cannot be used"):
+        save_ensemble([lost], tiny, tmp_path, score_runs(runs[:1], tiny))
+    assert (tmp_path / "metrics.json").read_bytes() == before  # what cannot be averaged replaces nothing
 
 
 def test_an_ensemble_never_overwrites_a_run(runs, tiny):

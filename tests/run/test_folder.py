@@ -2,11 +2,13 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import tiny_competition
 
 from fer_utils import files
 from fer_utils.competition import DataError
@@ -15,8 +17,10 @@ from fer_utils.data.decode_images import resize
 from fer_utils.learning.augment import VIEWS
 from fer_utils.learning.predict import view_probs
 from fer_utils.run import finished_run as folder
+from fer_utils.run.committed_results import FOLDER
 from fer_utils.run.finished_run import load_run
 from fer_utils.run.folder import RunFolder
+from fer_utils.run.results import print_results
 from fer_utils.run.train import fit
 
 
@@ -86,11 +90,48 @@ def test_an_unfinished_run_says_what_is_missing(run, tmp_path):
 def test_a_run_refuses_other_data(run, tiny, monkeypatch):
     monkeypatch.setattr(folder, "load_competition", lambda data, **options: tiny)
     assert run.load_data() is tiny
-    from conftest import tiny_competition
-
     monkeypatch.setattr(folder, "load_competition", lambda data, **options: tiny_competition(5))
     with pytest.raises(DataError, match="other data"):
         run.load_data("elsewhere")
+
+
+def test_results_without_weights_are_kept_from_another_run(run, tiny, tmp_path):
+    """Somebody removed the weights to save room."""
+    out = shutil.copytree(run.out, tmp_path / "run")
+    (out / "model.safetensors").unlink()
+    config, before = (
+        replace(run.config, out=str(out)),
+        {path.name: path.read_bytes() for path in out.iterdir()},
+    )
+    with pytest.raises(ConfigError, match="another config .*seed: 0 there, 3 now.*choose another out"):
+        fit(replace(config, seed=3), tiny)
+    with pytest.raises(DataError, match="other data .*choose another out"):
+        fit(config, tiny_competition(n_classes=5))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert (
+        fit(config, tiny).folder.weights.read_bytes() == run.folder.weights.read_bytes()
+    )  # the same run again
+
+
+def test_a_committed_result_without_networks_is_kept_from_another_run():
+    committed = RunFolder(FOLDER / "fer2013-cv")
+    config, same = committed.config(), SimpleNamespace(fingerprint=committed.record()["fingerprint"])
+    assert committed.lacks_networks and not committed.holds(config, same)  # it can be trained again
+    with pytest.raises(ConfigError, match="epochs: 24 there, 25 now"):
+        committed.holds(replace(config, epochs=25), same)
+
+
+def test_a_new_run_inherits_no_results(run, tiny, tmp_path, capsys):
+    """Of a run whose metrics.json is gone, on data that had test pictures."""
+    out = shutil.copytree(run.out, tmp_path / "run")
+    shutil.copy(out / "valid.npz", out / "oof.npz")
+    (out / "metrics.json").unlink()
+    new = fit(replace(run.config, out=str(out), seed=3), replace(tiny, test=None, submission=None))
+    assert not {"submission.csv", "test.npz", "oof.npz"} & {path.name for path in out.iterdir()}
+    right = new.saved_probs().argmax(1) == tiny.valid.labels
+    assert right.mean() == new.metrics["valid"]["views"]["accuracy"]
+    print_results(new)
+    assert "submission:" not in capsys.readouterr().out
 
 
 def test_a_relative_out_counts_from_the_repository(monkeypatch, tmp_path):

@@ -129,7 +129,9 @@ def test_runs_of_different_folds_are_averaged_and_not_scored(run, tmp_path):
     folder = ensemble.RunFolder(tmp_path / "average")
     expected = np.mean([fold.saved_probs("test") for fold in folds], axis=0)
     assert np.array_equal(folder.predictions("test", "probs_views"), expected)
-    assert folder.metrics() == {"members": ["fold0", "fold1", "fold2"], "validated": False}
+    names = folder.metrics()["members"]
+    assert [(folder.path / name).resolve() for name in names] == [fold.out.resolve() for fold in folds]
+    assert folder.metrics() == {"members": names, "validated": False}
     assert folder.submission.read_bytes() == run.folder.submission.read_bytes()
     with pytest.raises(DataError, match="holds a run"):
         ensemble.save_ensemble(folds, data, run.out, None)

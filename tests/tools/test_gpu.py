@@ -135,6 +135,17 @@ def test_after_a_cut_the_finished_members_are_kept(short, tiny_folder, tmp_path,
     assert "the plan of an earlier start" in (out / "report.txt").read_text()
 
 
+def test_after_a_cut_in_the_average_it_is_written(short, tiny_folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.setattr(gpu, "smoke_test", lambda *_: "left out")
+    assert gpu.main(command(tiny_folder, out)) == 0
+    before = (out / "metrics.json").read_bytes()
+    (out / "metrics.json").unlink()
+    monkeypatch.setattr(gpu, "train_members", lambda *_: [])  # all are finished
+    assert gpu.main(command(tiny_folder, out)) == 0
+    assert (out / "metrics.json").read_bytes() == before
+
+
 def test_what_fails_is_said_and_does_not_end_the_rest(short, tiny_folder, tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("no kernel image")

@@ -61,7 +61,10 @@ def test_an_ensemble_answers_with_the_average_of_its_runs(run, tiny, photos, tmp
     assert np.allclose(table[list(tiny.class_names)].to_numpy(), expected, atol=1e-5)
     (tmp_path / "other").rename(tmp_path / "moved")
     assert main([str(tmp_path / "both"), str(photos / "b.png")]) == 1
-    assert "(first, other) are no longer beside it" in capsys.readouterr().err
+    assert (
+        "(../first, ../other) are no longer there, seen from its folder: put them back"
+        in capsys.readouterr().err
+    )
 
 
 def test_what_is_wrong_is_said(run, photos, tmp_path, capsys):
