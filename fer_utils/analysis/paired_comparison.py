@@ -197,10 +197,11 @@ def resampled_means(recipes: Sequence[np.ndarray]) -> np.ndarray:
     right, or their loss. Samples of few seeds spread too little, by (R - 1) / R in variance, which is made up
     for (Hesterberg 2015)."""
     rng, n, samples = np.random.default_rng(0), recipes[0].shape[1], []
+    parts = [part.astype(float) for part in recipes]
     for _ in range(2000):
-        rows, means = rng.integers(n, size=n), []
-        for part in recipes:
-            seeds, count = part[:, rows].mean(1), len(part)
+        share, means = np.bincount(rng.integers(n, size=n), minlength=n) / n, []  # of each picture
+        for part in parts:
+            seeds, count = part @ share, len(part)
             drawn = seeds[rng.integers(count, size=count)].mean()
             means.append(seeds.mean() + (drawn - seeds.mean()) * math.sqrt(count / max(count - 1, 1)))
         samples.append(means)
