@@ -231,6 +231,19 @@ def test_a_fold_that_ran_out_of_time_resumes(run, config, tmp_path, monkeypatch)
     assert not result.metrics["training"]["out_of_time"]
 
 
+def test_other_data_than_the_folds_read_are_refused_before_any_training(config, tmp_path, monkeypatch):
+    """Their processes read `config.data` again, and would train on all of it."""
+    monkeypatch.setattr(launching, "launch_members", lambda *_: pytest.fail("a fold was trained"))
+    again = dataclasses.replace(config, out=str(tmp_path / "run"))
+    read = load_competition(config.data, **config.data_options)
+    half = dataclasses.replace(read, train=read.train.take(np.arange(0, len(read.train), 2)))
+    not_pooled = load_competition(config.data, image_size=20)
+    for other in (half, not_pooled):
+        with pytest.raises(DataError, match="than those given to launch.*With cv each fold reads data anew"):
+            launch(again, other)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_cannot_be_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="at least 2 folds, got 1"):
         Config(cv=1)
