@@ -149,6 +149,11 @@ class Config:
             raise ConfigError(f"image_size must be 'auto' or a whole number, got {self.image_size!r}")
         if self.cv == 1:
             raise ConfigError("cv must be 0 (one split) or at least 2 folds, got 1")
+        for name in ("teacher", "pseudo"):
+            if self.cv and getattr(self, name) != "none":
+                problem = "must be 'none' with cv, since it has learned pictures that validate some folds"
+                advice = f"train each fold alone (cv 0, n_folds {self.cv}, fold, pool_valid), with its {name}"
+                raise ConfigError(f"{name} {problem}: {advice}")
         if self.fold >= self.n_folds:
             raise ConfigError(f"fold must be below n_folds ({self.n_folds}), got {self.fold}")
         if self.cv and (self.fold or self.n_folds != Config.n_folds):

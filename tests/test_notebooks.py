@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -15,15 +16,16 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
-from conftest import SMALL_DEMO, at_start
+from conftest import SMALL_DEMO, at_start, fit_members
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from fer_utils import demo_run, fit, load_competition, load_run
+from fer_utils.analysis.paired_comparison import compare, describe_comparison
 from fer_utils.config import PRESET_WORDS, Config
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
-from fer_utils.run import train
+from fer_utils.run import launch, train
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
@@ -211,6 +213,24 @@ def test_folds_and_a_metric_and_the_average_of_what_was_validated_on_different_p
     assert text.count("not measured here: the runs were validated on different pictures") == 4
     same = [path.read_bytes() for path in (out / "submission.csv", tmp_path / "average" / "submission.csv")]
     assert same[0] == same[1]
+
+
+@pytest.mark.once
+def test_error_details_compare_runs_with_folds_out_of_fold(competition_folder, tmp_path, monkeypatch):
+    """On all pictures; the rest of the page is about the first fold."""
+    monkeypatch.setattr(launch, "launch_members", lambda configs, *_: fit_members(configs))
+    config = Config(data=str(competition_folder), out=str(tmp_path / "old"), cv=2, **QUICK)
+    old = launch.launch_folds(config, load_competition(config.data, **config.data_options))
+    new = load_run(shutil.copytree(old.out, tmp_path / "new"))
+    saved = {name: old.saved("valid", name) for name in ("ids", "labels", "probs", "probs_views")}
+    new.folder.write_predictions("oof", saved | {"probs_views": saved["probs_views"][:, ::-1]})
+    executed = execute("04b_error_details", tmp_path / "04b.ipynb", tmp_path, out=str(new.out),
+                       compare=str(old.out), n_explained=20)  # fmt: skip
+    text, expected = printed(executed), compare([new], [old])
+    check_outputs_are_for_people(executed)
+    assert "n = 700, 1 seed against 1 seed" in text and describe_comparison(expected) in text
+    assert "new / old" in text and "shows the first fold, `fold0`; `compare` uses all" in text
+    assert len(expected["gained"]) and (new.out / "fold0" / "figures" / "faces_gained.png").is_file()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)

@@ -85,7 +85,8 @@ class Bundle:
 
 
 def bundles(name: str, knobs: Mapping[str, Any], members: int) -> list[Bundle]:
-    """A training and an ensemble with the same knobs.
+    """A training and an ensemble with the same knobs, but `out` and `n_devices`, which are the training's
+    alone. With `cv` there is no ensemble: the training averages its folds itself.
 
     Raises:
         ConfigError: an unknown knob, or a bad value.
@@ -93,16 +94,17 @@ def bundles(name: str, knobs: Mapping[str, Any], members: int) -> list[Bundle]:
     config = with_earlier_runs(Config.from_dict(dict(knobs)))
     shared = {"data": "auto", "max_hours": SESSION_HOURS}
     named = {key: knobs[key] for key in ("data", "seed", "device", "max_hours") if key in knobs}
-    recipe = {key: value for key, value in knobs.items() if key not in named}
+    recipe = {key: value for key, value in knobs.items() if key not in (*named, "out", "n_devices", "cv")}
     text = yaml.safe_dump(recipe, default_flow_style=True, sort_keys=False, width=10_000).strip()[1:-1]
     training = {**shared, "out": str(WORKING / "run"), **knobs}
     training |= {key: getattr(config, key) for key in knobs if key in EARLIER_RUNS}
     ensemble = {**shared, "out": str(WORKING / "ensemble"), **named, "n_members": members}
     ensemble |= {"recipe": text} if recipe else {}
-    return [
+    both = [
         Bundle(f"{name}-training", "03_training", training),
         Bundle(f"{name}-ensemble", "05_ensemble", ensemble),
     ]
+    return both[:1] if config.cv else both
 
 
 def bundled_notebook(bundle: Bundle) -> NotebookNode:
@@ -235,7 +237,7 @@ def main(arguments: list[str]) -> int:
 
 
 def write_bundles(options: argparse.Namespace) -> None:
-    """Write both notebooks and print what is still to be done by hand."""
+    """Write the notebooks and print what is still to be done by hand."""
     sources = {kind: getattr(options, kind) for kind in ("competition", "dataset", "kernel")}
     for kind, names in {"name": [options.name], "user": [options.user], **sources}.items():
         pattern, form = r"[\w-]+", "a plain name, as in the address of its page"
@@ -246,6 +248,8 @@ def write_bundles(options: argparse.Namespace) -> None:
     parameters = {name: yaml.safe_load(value) for name, value in options.p}
     for bundle in bundles(options.name, parameters, options.members):
         print(write_bundle(bundle, options.folder, options.user, sources).parent)
+    if parameters.get("cv"):
+        print(f"with cv there is no {options.name}-ensemble: the training averages its folds itself")
     if not any(sources.values()):
         print("no --competition and no --dataset: nothing will be mounted, and the notebooks find no data")
     print(f"next: kaggle kernels push -p {Path(options.folder) / options.name}-training")

@@ -28,6 +28,11 @@ NOT_VALIDATED = (
     "(`cv`, `split_seed`, `n_folds`, `fold`)."
 )
 NOT_MEASURED = "not measured here: the runs were validated on different pictures"
+# What a recipe cannot have, beside the parameters of the notebook itself, and what to do instead.
+NOT_IN_RECIPES = {
+    "n_devices": "leave it out, the members share the devices, each on one",
+    "cv": "train it with 03_training, and name its folder in the parameter runs",
+}
 
 
 def load_runs(patterns: str, at_least: int = 0) -> list[Run]:
@@ -67,7 +72,8 @@ def member_configs(recipe: str, n: int, shared: Mapping[str, Any]) -> list[Confi
         shared: out, the first seed, and further parameters of all members.
 
     Raises:
-        ConfigError: the recipe cannot be read, or has an unknown parameter or a bad value.
+        ConfigError: the recipe cannot be read, has an unknown parameter or a bad value, or one that is lost:
+            that of `shared` or of `launch_members` holds.
     """
     try:
         recipes = [yaml.safe_load(f"{{{part}}}") for part in recipe.split(";")]
@@ -75,6 +81,11 @@ def member_configs(recipe: str, n: int, shared: Mapping[str, Any]) -> list[Confi
         recipes = [{recipe: None}]
     if any(value is None for parameters in recipes for value in parameters.values()):
         raise ConfigError(f"recipe must be like 'model: medium, epochs: 24', got {recipe!r}")
+    for name in [name for parameters in recipes for name in parameters]:
+        if name in shared:
+            raise ConfigError(f"recipe cannot have {name}: set the notebook's own parameter {name} instead")
+        if name in NOT_IN_RECIPES:
+            raise ConfigError(f"recipe cannot have {name}: {NOT_IN_RECIPES[name]}")
     members = []
     for k in range(n):
         own = {"out": f"{shared['out']}/member{k}", "seed": shared["seed"] + k}

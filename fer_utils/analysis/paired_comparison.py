@@ -94,7 +94,7 @@ def check_same_pictures(runs: Sequence[Run], valid: bool = True) -> None:
         if words := _other(run, first, arrays):
             raise DataError(
                 f"{run.out} has other {words} than {first.out}: "
-                "both need the same data, split_seed, n_folds, fold and pool_valid"
+                "both need the same data, split_seed, cv, n_folds, fold and pool_valid"
             )
 
 

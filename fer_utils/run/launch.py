@@ -18,8 +18,9 @@ from pathlib import Path
 
 import torch
 
-from fer_utils.competition import Competition
+from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
+from fer_utils.data.load import load_competition
 from fer_utils.files import locked, resolve_out
 from fer_utils.learning.device import choose_device, visible_gpu
 from fer_utils.learning.distributed import in_team
@@ -72,6 +73,7 @@ def launch_folds(config: Config, competition: Competition) -> Run:
 
     Raises:
         ConfigError, DataError, TrainingError: as `fit` does.
+        DataError: `config.data` holds another competition: the folds' processes read it from there.
         OutOfTime: `max_hours` ended before every fold had a result.
     """
     folder, config = RunFolder(config.out), config.at_size(competition.image_size)
@@ -79,6 +81,7 @@ def launch_folds(config: Config, competition: Competition) -> Run:
     if folder.holds(config, competition) and not folder.metrics()["training"]["out_of_time"]:
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
+    _check_given(config, competition)
     at_once = _side_by_side_devices(config.n_devices, choose_device(config.device).type)
     turns = -(-config.cv // at_once)  # each gets an equal share of the hours
     parts = [
@@ -93,6 +96,17 @@ def launch_folds(config: Config, competition: Competition) -> Run:
     with locked(folder.path):
         write_fold_results(config, runs, folder)
     return load_run(folder.path)
+
+
+def _check_given(config: Config, competition: Competition) -> None:
+    """Raise a DataError unless `competition` is what the processes of the folds will read, of which the first
+    stands for all."""
+    if load_competition(config.data, **config.data_options).fingerprint != competition.fingerprint:
+        raise DataError(
+            f"data: {config.data!r} holds other images or labels than those given to launch(). With cv each "
+            "fold reads data anew: give launch() what load_competition(config.data, **config.data_options) "
+            "returns, and make changes in the files (of labels: label_fixes)"
+        )
 
 
 def launch_members(

@@ -9,9 +9,11 @@ from fer_utils.analysis.ensemble import (
     choose_members,
     describe_submission,
     gain_table,
+    member_configs,
     score_ensemble,
     verdict,
 )
+from fer_utils.config import ConfigError
 from fer_utils.run.folder import RunFolder
 
 NAMES = ("happy", "sad")
@@ -88,3 +90,14 @@ def test_guessing_runs_gain_nothing_cross_fitted(seed):
     runs = np.stack([member(rng.random(len(LABELS)) < 0.5, 0.6) for _ in range(8)])
     text = verdict(score_ensemble(runs, LABELS, NAMES))
     assert "evidence of a gain" not in text
+
+
+@pytest.mark.parametrize("name", ["data", "out", "seed", "device", "max_hours", "n_devices", "cv"])
+def test_what_a_recipe_would_lose_is_refused_with_what_to_set_instead(name):
+    """As 05_ensemble calls it; also where it stands in the second of the recipes that take turns."""
+    shared = {"data": "auto", "out": "outputs/x", "seed": 0, "device": "cpu", "max_hours": 0.0}
+    instead = {"n_devices": "leave it out", "cv": "train it with 03_training.*in the parameter runs"}
+    message = instead.get(name, f"set the notebook's own parameter {name}")
+    with pytest.raises(ConfigError, match=f"recipe cannot have {name}: {message}"):
+        member_configs(f"epochs: 2; model: small, {name}: 3", 1, shared)
+    assert member_configs("epochs: 2; model: small", 1, shared)[0].epochs == 2

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from fer_utils.analysis import all_runs, ensemble, label_doubts, small_trainings
 from fer_utils.analysis.paired_comparison import check_same_pictures, on_common_pictures, same_validation
 from fer_utils.run import launch as launching
 from fer_utils.run.results import headline, print_results
+from fer_utils.run.soft_and_pseudo_labels import check_targets
 from fer_utils.run.time_and_memory import OutOfTime
 from tools.report import main as report
 from tools.report_ensemble import load_ensemble
@@ -231,6 +233,33 @@ def test_a_fold_that_ran_out_of_time_resumes(run, config, tmp_path, monkeypatch)
     again = dataclasses.replace(config, out=str(copy))
     result = launch(again, load_competition(again.data, **again.data_options))
     assert not result.metrics["training"]["out_of_time"]
+
+
+def test_other_data_than_the_folds_read_are_refused_before_any_training(config, tmp_path, monkeypatch):
+    """Their processes read `config.data` again, and would train on all of it."""
+    monkeypatch.setattr(launching, "launch_members", lambda *_: pytest.fail("a fold was trained"))
+    again = dataclasses.replace(config, out=str(tmp_path / "run"))
+    read = load_competition(config.data, **config.data_options)
+    half = dataclasses.replace(read, train=read.train.take(np.arange(0, len(read.train), 2)))
+    not_pooled = load_competition(config.data, image_size=20)
+    for other in (half, not_pooled):
+        with pytest.raises(DataError, match="than those given to launch.*With cv each fold reads data anew"):
+            launch(again, other)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["teacher", "pseudo"])
+def test_what_goes_on_from_an_earlier_run_is_trained_fold_by_fold(run, config, name):
+    """No run has the validation pictures of all folds; that of a fold has those of this fold."""
+    for earlier in (run.out, run.folds[0].out):
+        with pytest.raises(ConfigError, match=f"{name} must be 'none' with cv, .*n_folds 3, fold, pool_"):
+            dataclasses.replace(config, **{name: str(earlier)})
+    alone = {"n_folds": 3, "fold": 1, "pool_valid": True}
+    for k in range(3):
+        new = dataclasses.replace(config, cv=0, **alone, **{name: str(run.folds[k].out)})
+        refused = pytest.raises(DataError, match=name) if k != 1 else nullcontext()
+        with refused:
+            check_targets(new, load_competition(new.data, **new.data_options))
 
 
 def test_what_cannot_be_is_refused(tmp_path):

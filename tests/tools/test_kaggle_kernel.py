@@ -139,6 +139,18 @@ def test_each_member_goes_on_from_the_weights_of_its_own_seed():
     assert [member.weights for member in members] == ["faces3.pth", "faces4.pth"]
 
 
+def test_what_no_recipe_can_have_is_the_trainings_alone():
+    knobs = {"epochs": 2, "out": "/kaggle/working/mine", "n_devices": "2"}
+    training, ensemble = bundles("x", knobs, 2)
+    assert (training.parameters["out"], training.parameters["n_devices"]) == (knobs["out"], "2")
+    assert (ensemble.parameters["out"], ensemble.parameters["recipe"]) == (
+        "/kaggle/working/ensemble",
+        "epochs: 2",
+    )
+    (folds,) = bundles("x", {"epochs": 2, "cv": 3}, 2)
+    assert (folds.source, folds.parameters["cv"]) == ("03_training", 3)
+
+
 def test_what_is_set_to_a_default_wins_over_the_preset_too():
     training, _ = bundles("x", {"preset": "best", "width": 0.5, "weight_decay": 0.01}, 2)
     cells = bundled_notebook(training)["cells"]
@@ -178,7 +190,7 @@ def test_the_command_writes_the_same_again(tmp_path, capsys, monkeypatch):
     ]
     assert main([*arguments, "-p", "epochs", "30"]) == 0
     # Kaggle takes 1 MB; people read it there, so that each file counts.
-    assert max(path.stat().st_size for path in tmp_path.rglob("*.ipynb")) < 575_000
+    assert max(path.stat().st_size for path in tmp_path.rglob("*.ipynb")) < 580_000
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert main([*arguments, "-p", "epochs", "30"]) == 0
     assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -195,9 +207,11 @@ def test_the_command_writes_the_same_again(tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_without_data_the_command_says_so(tmp_path, capsys):
-    assert main(["--user", "ada", "--folder", str(tmp_path)]) == 0
-    assert "nothing will be mounted" in capsys.readouterr().out
+def test_without_data_or_with_folds_the_command_says_so(tmp_path, capsys):
+    assert main(["--user", "ada", "--folder", str(tmp_path), "-p", "cv", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing will be mounted" in printed and "with cv there is no fer-ensemble" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["fer-training"]
 
 
 @pytest.mark.parametrize(

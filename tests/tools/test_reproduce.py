@@ -165,8 +165,7 @@ def test_committed_weights_give_the_committed_answers(folder, tiny_folder, capfd
 
 
 def test_folds_are_a_reference_without_members(tiny_folder, tmp_path, monkeypatch, capfd):
-    recipe = f"{TINY}, cv: 2"
-    monkeypatch.setitem(reference.PLANS, "folds", Plan(recipe, members=1, at_once=2))
+    monkeypatch.setitem(reference.PLANS, "folds", Plan(TINY, members=1, at_once=2, cv=2))
     monkeypatch.setattr(committed_results, "FOLDER", tmp_path)
     monkeypatch.setattr(reference, "FOLDER", tmp_path)
     monkeypatch.setattr(launch, "launch_members", fit_members)
