@@ -26,7 +26,7 @@ def default_format(ids: Sequence[str], label_values: Sequence[int | str]) -> Sub
 
 
 def read_format(
-    table: Table, ids: Mapping[str, Sequence[str]], coding: Coding, by_row: bool = False
+    table: Table, ids: Mapping[str, Sequence[str]], coding: Coding, by_row: bool = False, label: str = ""
 ) -> SubmissionFormat:
     """Read the form of the predictions from a sample submission.
 
@@ -36,15 +36,20 @@ def read_format(
             sample may write them in another way (zero-padded, without a suffix).
         coding: how the training labels are written.
         by_row: nothing but its row names a test picture, so that a sample may count them.
+        label: the column of the training labels: one of that name is for the predictions.
 
     Raises:
-        DataError: the sample names a picture twice or one that the test split does not have, or its coding of
-            the classes is not known.
+        DataError: the sample is empty, names a picture twice or one that the test split does not have, or may
+            count rows or mean file names; or its coding of the classes is not known.
     """
     if table.header and len(table.columns) == 1 and coding.index(table.columns[0]) >= 0:
         table = replace(table, header=False)  # a sample of nothing but words
     template = read_as_written(table)
-    position = _label_position(table)
+    if template.empty:
+        raise DataError(
+            f"{table.path} has a header and no lines: write a line for each test picture, or move it away"
+        )
+    position = _label_position(table, label)
     probabilities = _probability_columns(table, template, coding)
     id_position = _id_position(table, {position, *probabilities})
     rows, ids_from = _match_rows(table, template, id_position, ids, by_row)
@@ -62,8 +67,11 @@ def read_format(
     )
 
 
-def _label_position(table: Table) -> int:
-    """The column of a sample for the predictions: by its name, else the last."""
+def _label_position(table: Table, label: str = "") -> int:
+    """The column of a sample for the predictions: that called as in training, or by a known name, else the
+    last."""
+    if label in table.columns:
+        return table.columns.index(label)
     columns = [i for i, name in enumerate(table.columns) if name in COLUMNS["label"]]
     return min(columns, key=lambda i: rank("label", table.columns[i]), default=len(table.columns) - 1)
 
@@ -126,7 +134,7 @@ def _match_rows(
                 f"{table.path.name} has {len(template):,} lines without ids, but there are {n:,} test "
                 "pictures"
             )
-        order = "file names" if "their files" in ids else "rows"
+        order = "file names" if "their files" in ids and not by_row else "rows"
         return np.arange(n), f"none, so predictions are in the order of the {order}"
     wanted, name = template.iloc[:, position].str.strip().tolist(), table.columns[position]
     if len(twice := np.flatnonzero(pd.Series(wanted).duplicated())):
@@ -136,10 +144,16 @@ def _match_rows(
     quoted = column if column.startswith("their ") else f"the column {column!r}"
     if is_equal:
         return np.array(rows), f"equal to {quoted}"
+    counted = [as_int(id_) for id_ in wanted] in (list(range(n)), list(range(1, n + 1)))
+    if None not in rows and by_row and counted and rows != list(range(n)):
+        raise DataError(
+            f"the ids of {table.path.name} may count the rows of the test table, or mean the numbers in "
+            f"{quoted} ({wanted[0]} as in {ids[column][rows[0]]}): columns='id=...' names that of the ids"
+        )
     if None not in rows:
         same = f"{wanted[0]} is {ids[column][rows[0]]}"
         return np.array(rows), f"{quoted}, written in another way ({same})"
-    if by_row and [as_int(id_) for id_ in wanted] in (list(range(n)), list(range(1, n + 1))):
+    if by_row and counted:
         return np.arange(n), "row numbers in the order of the test table, as no column fits"
     row = rows.index(None)
     raise DataError(

@@ -160,7 +160,8 @@ def open_table(path: Path, name: str = "", columns: Mapping[str, str] | None = N
             head = whole.head(HEAD_ROWS)
         elif suffix in ARROW_SUFFIXES:
             names, whole = schema(path).names, None
-            texts = [i for i in range(len(names)) if i != picture_column(path)]
+            encoded = picture_column(path)
+            texts = [i for i in range(len(names)) if i != encoded]
             head = next(parquet_chunks(path, texts, HEAD_ROWS), pd.DataFrame())
         else:
             names, *form = find_form(path, set(map(normal, (columns or {}).values())))

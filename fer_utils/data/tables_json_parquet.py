@@ -117,7 +117,8 @@ def _opened(
 
     if path.suffix.lower() != ".arrow":
         with pyarrow.parquet.ParquetFile(path) as file:
-            names = [file.schema_arrow.names[position] for position in positions]
+            columns = file.schema_arrow.names  # made anew at each call
+            names = [columns[position] for position in positions]
             yield file.schema_arrow, file.iter_batches(batch_size=rows, columns=names)
         return
     with pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))) as reader:

@@ -448,3 +448,116 @@ def test_a_torn_list_beside_the_data_does_no_harm(tmp_path):
     flat_test(tmp_path)
     (tmp_path / "old.csv").write_text('image,label\n"0000.png,happy\n0001.png,sad\n')
     assert load_competition(tmp_path).layout == "class folders"
+
+
+# ---------------------------------------------------------------- what a sample submission asks for
+
+
+def labelled_list(root, column="emotion"):
+    """28 pictures named 0.png, 1.png ... with their words."""
+    for n in range(28):
+        save(root / "train" / f"{n}.png", n % 7, n)
+    write(root / "train.csv", [f"image,{column}", *(f"{n}.png,{FER_CLASSES[n % 7]}" for n in range(28))])
+
+
+@pytest.mark.parametrize("form", ["list", "folders", "pixels"])
+def test_training_pictures_with_the_names_of_missing_test_pictures_are_no_test(tmp_path, form):
+    if form == "list":
+        labelled_list(tmp_path)
+    elif form == "folders":
+        for n in range(28):
+            save(tmp_path / "train" / FER_CLASSES[n % 7] / f"{n}.png", n % 7, n)
+    else:
+        rows = [f"{n},{FER_CLASSES[n % 7]},{pixels(n % 7, n)}" for n in range(28)]
+        write(tmp_path / "train.csv", ["image,emotion,pixels", *rows])
+    suffix = "" if form == "pixels" else ".png"
+    write(tmp_path / "sample_submission.csv", ["image,emotion", *(f"{n}{suffix},sad" for n in range(7))])
+    with pytest.raises(
+        DataError, match="the pictures of the test seem to be missing.*move sample_submission"
+    ):
+        load_competition(tmp_path)
+    (tmp_path / "sample_submission.csv").unlink()
+    assert load_competition(tmp_path).test is None
+
+
+def test_rows_of_a_test_table_are_counted_as_it_lists_them(tmp_path):
+    """And not in the order of the file names, which are hashes."""
+    _class_tree(tmp_path / "train", FER_CLASSES, 4)
+    names = ["f3.png", "0a.png", "c9.png", "77.png", "e1.png", "2b.png", "a0.png"]
+    for level, name in enumerate(names):
+        save(tmp_path / "test" / name, level, 500 + level)
+    write(tmp_path / "test.csv", ["filename", *names])
+    write(tmp_path / "sample_submission.csv", ["ImageId,label", *(f"{n},sad" for n in range(1, 8))])
+    competition = load_competition(tmp_path)
+    expected = [f"{n},{word}" for n, word in enumerate(FER_CLASSES, 1)]
+    assert answers(competition, tmp_path)[1:] == expected
+
+
+def test_ids_that_count_rows_or_mean_other_numbers_are_refused(tmp_path):
+    labelled_list(tmp_path)
+    order = [3, 0, 6, 1, 5, 2, 4]
+    for n in order:
+        save(tmp_path / "test" / f"img_{n}.png", n, 500 + n)
+    write(tmp_path / "test.csv", ["image", *(f"img_{n}.png" for n in order)])
+    write(tmp_path / "sample_submission.csv", ["Id,emotion", *(f"{n},sad" for n in range(7))])
+    with pytest.raises(DataError, match="may count the rows of the test table, or mean the numbers in"):
+        load_competition(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["index", ""])  # pandas writes its own without a name
+def test_a_column_of_row_numbers_is_the_id_where_a_sample_has_it(tmp_path, column):
+    order = [4, 2, 6, 0, 5, 1, 3]
+    rows = [f"{n},{FER_CLASSES[n % 7]},{pixels(n % 7, n)}" for n in range(28)]
+    write(tmp_path / "train.csv", [f"{column},emotion,pixels", *rows])
+    write(tmp_path / "test.csv", [f"{column},pixels", *(f"{n},{pixels(n, 500 + n)}" for n in order)])
+    write(tmp_path / "sample_submission.csv", ["index,emotion", *(f"{n},sad" for n in range(7))])
+    expected = [f"{n},{word}" for n, word in enumerate(FER_CLASSES)]
+    assert answers(load_competition(tmp_path), tmp_path)[1:] == expected
+
+
+def test_predictions_go_into_the_column_called_as_in_training(tmp_path):
+    labelled_list(tmp_path, "mood")
+    for n in range(7):
+        save(tmp_path / "test" / f"t{n}.png", n, 500 + n)
+    sample = ["image,mood,confidence", *(f"t{n}.png,sad,0.5" for n in range(7))]
+    write(tmp_path / "sample_submission.csv", sample)
+    expected = [f"t{n}.png,{word},0.5" for n, word in enumerate(FER_CLASSES)]
+    assert answers(load_competition(tmp_path), tmp_path)[1:] == expected
+
+
+def test_a_sample_without_lines_is_refused(tmp_path):
+    flat_test(tmp_path)
+    write(tmp_path / "sample_submission.csv", ["id,label"])
+    with pytest.raises(DataError, match="sample_submission.csv has a header and no lines"):
+        load_competition(tmp_path)
+
+
+def test_the_same_test_names_in_each_class_are_told_apart_by_their_folders(tmp_path):
+    """angry/train/1.png, angry/test/1.png, happy/test/1.png."""
+    for level, word in enumerate(FER_CLASSES):
+        for n in range(5):
+            save(tmp_path / word / ("test" if n == 4 else "train") / f"{n}.png", level, 10 * level + n)
+    competition = right(load_competition(tmp_path), FER_CLASSES)
+    assert sorted(competition.test.ids) == sorted(f"{word}/test/4.png" for word in FER_CLASSES)
+
+
+# ---------------------------------------------------------------- what cannot be told
+
+
+@pytest.mark.parametrize("share", [2, 20])
+def test_numbers_among_words_are_refused(tmp_path, share):
+    words = [FER_CLASSES[n % 7] if n % share else n % 7 for n in range(140)]
+    for n in range(140):
+        save(tmp_path / "train" / f"{n}.png", n % 7, n, size=16)
+    write(tmp_path / "train.csv", ["image,emotion", *(f"{n}.png,{word}" for n, word in enumerate(words))])
+    with pytest.raises(DataError, match="labels are numbers .* and the others words"):
+        load_competition(tmp_path)
+
+
+def test_floats_a_little_above_one_are_no_grey_levels(tmp_path):
+    """Pictures in 0 to 1 that resizing overshot were read as 0 to 255, and so as black."""
+    images = np.stack([face(n % 7, n) for n in range(28)]) / 255
+    images[0, 0, 0] = 1.02
+    np.savez(tmp_path / "faces.npz", x_train=images, y_train=np.arange(28) % 7)
+    with pytest.raises(DataError, match=r"holds values from 0.* to 1.02: pixels must be 0 to 255, or 0 to 1"):
+        load_competition(tmp_path)

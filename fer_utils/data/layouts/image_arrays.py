@@ -203,7 +203,8 @@ def _find_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | Non
 def _scale(values: np.ndarray, array: Array) -> int:
     """The factor that turns its values into grey levels from 0 to 255."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    if low < 0 or high > 255:
+    is_unclear = array.kind == "f" and 1 < high <= 16  # 0 to 1 and a little more, or very dark
+    if low < 0 or high > 255 or is_unclear:
         raise DataError(f"{array} holds values from {low:g} to {high:g}: pixels must be 0 to 255, or 0 to 1")
     return 255 if array.kind == "f" and high <= 1 else 1
 

@@ -13,7 +13,7 @@ from statistics import mode
 
 import numpy as np
 
-from fer_utils.competition import FER_CLASSES
+from fer_utils.competition import FER_CLASSES, DataError
 from fer_utils.data.known_expressions_and_splits import (
     ALIASES,
     RAF_CLASSES,
@@ -87,6 +87,12 @@ def find_coding(
     # A word or two among numbers are broken rows, not classes.
     if integers.total() >= (1 - STRAY_SHARE) * counts.total() and integers:
         return _number_coding(_without_strays(integers), names or {}, form, source)
+    if integers.total() > STRAY_SHARE * counts.total() and sum(bool(canonical(word)) for word in counts) > 1:
+        some = ", ".join(map(str, sorted(integers)[:3]))
+        raise DataError(
+            f"{integers.total():,} of {counts.total():,} labels are numbers (such as {some}) and the others "
+            "words, so that a class may be there twice: write all in one way"
+        )
     numbers = {word: code for code, word in (names or {}).items()}
     return _word_coding(_without_typos(counts), numbers, source)
 

@@ -20,7 +20,7 @@ from fer_utils.data.layouts.found_pictures import FOLDERS, LABEL_FILES, LISTS, N
 from fer_utils.data.roles.class_name_files import fitting_names, parse_classes
 from fer_utils.data.roles.class_names import FER, RAF, Coding, find_coding
 from fer_utils.data.roles.decide_label_column import find_labels
-from fer_utils.data.roles.ids import find_form_of_predictions, find_ids, find_persons
+from fer_utils.data.roles.ids import find_form_of_predictions, find_ids, find_persons, is_one_table
 from fer_utils.data.roles.splits import Division, find_division, hide_labels
 from fer_utils.data.roles.user_options import UserOptions
 from fer_utils.data.roles.votes_and_hidden_labels import Labels, is_hidden
@@ -78,7 +78,9 @@ def understand(
         return None
     division = find_division(pictures, said.splits, said.column("split"))
     if sample is not None and "test" not in division.splits and said.splits == "auto":
-        _divide_by_sample(pictures, division, sample)
+        asked_for = _divide_by_sample(pictures, division, sample)
+    else:
+        asked_for = []
     if said.splits == "auto":
         _check_beside(pictures, division)
     not_labels = {*division.columns, said.column("id"), said.column("subject")}
@@ -86,6 +88,7 @@ def understand(
     labels = find_labels(pictures, splits, said, not_labels, named.values())
     if labels is None:
         return None
+    _check_test_is_there(pictures, asked_for, labels, sample)
     hide_labels(division, labels.values)
     _merge_repeats(pictures, division, labels)
     rows = _divide(pictures, division, labels)
@@ -102,19 +105,36 @@ def understand(
     return Understanding(pictures, rows, labels, coding, ids, form, groups, notes, rejected)
 
 
-def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> None:
-    """Make the pictures that the sample submission names the test split, where nothing else names one."""
+def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> list[int]:
+    """Make the pictures that the sample submission names the test split, where nothing else names one;
+    returns their rows."""
     wanted = sample_ids(sample)
     columns = {"id": pictures.ids, "file": pictures.files} if pictures.files else {}
     columns |= {c: pictures.cells(c) for c in pictures.table_columns()}
     columns = {name: cells for name, cells in columns.items() if pd.Index(filter(None, cells)).is_unique}
     if not wanted or not columns:
-        return
+        return []
     name, rows, _ = find_rows(wanted, columns)
-    if None not in rows and len(set(rows)) < len(pictures):
-        for row in rows:
-            division.splits[row] = "test"
-        division.notes.append(f"test: the pictures that {sample.name} names, by {name}")
+    if None in rows or len(set(rows)) == len(pictures):
+        return []
+    for row in rows:
+        division.splits[row] = "test"
+    division.notes.append(f"test: the pictures that {sample.name} names, by {name}")
+    return rows
+
+
+def _check_test_is_there(
+    pictures: Pictures, asked_for: Sequence[int], labels: Labels, sample: Table | None
+) -> None:
+    """Raise a DataError if the pictures that the sample submission names show their labels: then they are
+    training pictures with the same names, and those of the test were not downloaded."""
+    shown = [row for row in asked_for if not is_hidden(labels.values[row])]
+    if sample is not None and len({labels.values[row] for row in shown}) > 1:
+        raise DataError(
+            f"{sample.name} asks for {len(asked_for):,} pictures, but those of these names have labels (such "
+            f"as {pictures.places[shown[0]]}): the pictures of the test seem to be missing. Put them beside "
+            f"the others; or, to train without a test, move {sample.name} elsewhere"
+        )
 
 
 def _check_beside(pictures: Pictures, division: Division) -> None:
@@ -192,6 +212,8 @@ def _divide(pictures: Pictures, division: Division, labels: Labels) -> dict[str,
             division.left_out[row] = "most votes say no face or unknown, or they tie"
         else:
             hidden.append(row)
+    if rows["test"] and is_one_table(pictures, rows["test"]):
+        rows["test"].sort()  # as it lists them: a sample may count its rows
     # Many rows without a label are the test split, if the data has no other; a few are faults.
     if not has_test and len(hidden) > STRAY_SHARE * len(pictures):
         rows["test"] = hidden

@@ -24,11 +24,16 @@ def _says_id(column: str) -> bool:
 def _id_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
     """The columns that have another cell in each of some rows, those named as ids first."""
     frame = pictures.rows.iloc[list(rows)]
-    others = {*ROW_NUMBERS, *ABOUT, *boxes_in(frame.columns)}
+    others = {*ABOUT, *boxes_in(frame.columns)}
     columns = [c for c in pictures.table_columns() if c not in others and frame[c].is_unique]
     columns = [c for c in columns if not frame[c].isin([None, ""]).any()]
     columns = [c for c in columns if not (all(map(is_number, frame[c])) and None in map(as_int, frame[c]))]
-    return sorted(columns, key=lambda c: (rank("id", c), not _says_id(c)))
+    return sorted(columns, key=lambda c: (c in ROW_NUMBERS, rank("id", c), not _says_id(c)))
+
+
+def is_one_table(pictures: Pictures, rows: Sequence[int]) -> bool:
+    """Whether one table lists or holds all these pictures."""
+    return len({pictures.parts[row] for row in rows}) == 1 and bool(pictures.parts[rows[0]])
 
 
 def find_ids(
@@ -47,6 +52,9 @@ def find_ids(
         if not _are_unique(ids, test) and _are_unique(pictures.files, test):
             for row in test:  # test/public/1.png and test/private/1.png
                 ids[row] = below_split(pictures.files[row], outermost=True)
+            if not _are_unique(ids, test):  # angry/test/1.png and happy/test/1.png
+                for row in test:
+                    ids[row] = pictures.files[row]
         return ids
     for found in rows.values():
         frame = pictures.rows.iloc[found]
@@ -91,10 +99,11 @@ def find_form_of_predictions(
         columns["their files"] = [pictures.files[row] for row in rows]
     columns |= {c: pictures.rows[c].iloc[list(rows)].tolist() for c in others}
     # Rows are counted in a table that holds or lists all test pictures.
-    by_row = not pictures.files or len({pictures.parts[row] for row in rows} - {""}) == 1
+    by_row = not pictures.files or is_one_table(pictures, rows)
     if not pictures.files and others and columns["their ids"] == [str(row) for row in range(len(rows))]:
         columns = {c: columns[c] for c in others}  # a row number is no id where a column is one
-    form = read_format(sample, columns, coding, by_row and not others)
+    by_row = by_row and not {*others} - {*ROW_NUMBERS}
+    form = read_format(sample, columns, coding, by_row, labels.column)
     notes.append(f"ids of {sample.name}: {form.ids_from}")
     pairs = zip(coding.class_names, form.label_values, strict=False)
     text = ", ".join(value if value == name else f"{name} = {value}" for name, value in pairs)
