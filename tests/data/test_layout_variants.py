@@ -561,3 +561,24 @@ def test_floats_a_little_above_one_are_no_grey_levels(tmp_path):
     np.savez(tmp_path / "faces.npz", x_train=images, y_train=np.arange(28) % 7)
     with pytest.raises(DataError, match=r"holds values from 0.* to 1.02: pixels must be 0 to 255, or 0 to 1"):
         load_competition(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Usage", "is_test"])
+def test_an_array_beside_the_pictures_divides_them(tmp_path, name):
+    is_test = np.arange(42) >= 35
+    words = np.where(is_test, "PrivateTest", "Training") if name == "Usage" else is_test.astype(int)
+    images = np.stack([face(n % 7, n) for n in range(42)])
+    np.savez(tmp_path / "faces.npz", pixels=images, emotion=np.arange(42) % 7, **{name: words})
+    competition = load_competition(tmp_path)
+    assert len(competition.test) == 7 and len(competition.train) + len(competition.valid) == 35
+    assert "not used" not in competition.summary()
+
+
+def test_an_array_of_ids_names_the_pictures_of_the_test(tmp_path):
+    order = [4, 2, 6, 0, 5, 1, 3]
+    np.save(tmp_path / "X_train.npy", np.stack([face(n % 7, n) for n in range(28)]))
+    np.save(tmp_path / "y_train.npy", np.arange(28) % 7)
+    np.save(tmp_path / "X_test.npy", np.stack([face(n, 500 + n) for n in order]))
+    np.save(tmp_path / "test_ids.npy", np.array(order))
+    write(tmp_path / "sample_submission.csv", ["id,label", *(f"{n},0" for n in range(7))])
+    assert answers(load_competition(tmp_path), tmp_path)[1:] == [f"{n},{n}" for n in range(7)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.data.decode_images import MID_GREY
 from fer_utils.data.files.file_index import Tree, folder_split
-from fer_utils.data.known_expressions_and_splits import split_of
+from fer_utils.data.known_expressions_and_splits import normal, split_of
 from fer_utils.data.layouts.found_pictures import TOGETHER, Pictures, reader, stacked
 from fer_utils.data.layouts.npy_mat_hdf5 import describe, form_of
 from fer_utils.data.pixel_strings import is_picture, square_of
@@ -130,15 +130,36 @@ def propose(tree: Tree) -> list[Pictures]:
     notes = [f"{split} from {', '.join(names)}" for split, names in named.items()]
     notes += [f"not readable, not used: {reason}" for reason in tree.unreadable.values()]
     used = {array for _, *pair in pairs for array in pair}
+    columns = {images: _beside(images, [a for a in arrays if a not in used]) for _, images, _ in pairs}
+    used |= {array for found in columns.values() for array in found}
     if ignored := [str(array) for array in arrays if array not in used]:
         notes.append(f"also there, not used: {', '.join(ignored)}")
-    return [_pictures(pairs, notes)]
+    return [_pictures(pairs, columns, notes)]
 
 
-def _pictures(pairs: list[tuple[str, Array, Array | None]], notes: list[str]) -> Pictures:
+def _beside(images: Array, others: Sequence[Array]) -> list[Array]:
+    """The arrays in the file or the folder of `images` that hold a number or a word for each of them, such as
+    its split or its id."""
+    return [
+        other
+        for other in others
+        if (other.path == images.path if images.key else other.path.parent == images.path.parent)
+        and (len(other.shape), other.n) == (1, images.n)
+        and other.kind in "iuUSb"
+        and (other.split == images.split or None in (other.split, images.split))
+    ]
+
+
+def _pictures(
+    pairs: list[tuple[str, Array, Array | None]], columns: Mapping[Array, list[Array]], notes: list[str]
+) -> Pictures:
     frames = []
     for split, images, labels in pairs:
-        frames.append(pd.DataFrame({"split of the array": [split] * images.n}))
+        # Where no name says it, an array beside may.
+        said = split if images.split else None
+        frames.append(pd.DataFrame({"split of the array": [said] * images.n}))
+        for other in columns[images]:
+            frames[-1][normal(other.key or other.path.stem)] = _label_words(other)
         if labels is not None:
             frames[-1]["label"] = _label_words(labels)
     places = [f"{images} picture {row + 1}" for _, images, _ in pairs for row in range(images.n)]
