@@ -4,6 +4,7 @@ for grey, 3 for red, green and blue."""
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BytesIO
@@ -171,6 +172,7 @@ def _decode_block(
             reason = str(error) or type(error).__name__
             if isinstance(source, Path):
                 reason = reason.replace(str(source), source.name)
+            reason = re.sub(r" <_io\.BytesIO.*?>", "", reason)
             broken[row] = reason if source is None else f"not a readable picture: {reason}"
     return images, broken, forms
 

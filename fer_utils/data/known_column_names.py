@@ -33,6 +33,8 @@ ABOUT = {
     *("age", "gender", "sex", "race", "ethnicity", "country", "nationality", "glasses", "pose", "lighting"),
     *("source", "dataset", "database", "origin", "camera", "annotator", "confidence", "batch", "frame"),
 }
+# Columns whose numbers count something that has many pictures, so that they are no names of files.
+OF_MANY = {"clip", "video", "sequence", "scene", "session", "shot", "track", "utterance"}
 BOXES = ({"x", "y", "w", "h"}, {"x", "y", "width", "height"}, {"xmin", "ymin", "xmax", "ymax"})
 # Columns that tools write beside the data.
 ROW_NUMBERS = ("", "index", "unnamed: 0")

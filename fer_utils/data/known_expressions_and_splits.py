@@ -28,11 +28,19 @@ CANONICAL = {word: name for name, words in ALIASES.items() for word in words.spl
 RAF_CLASSES = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
 
 SPLITS = ("train", "valid", "test")
-# In this order: PublicTest is a validation split although its name ends in test.
+# In this order: PublicTest is a validation split although its name ends in test. The other words are Spanish,
+# Portuguese, French, Italian, German, Turkish, Indonesian, Russian, Chinese, Japanese and Korean, without
+# accents.
 SPLIT_WORDS = {
-    "train": re.compile("train|trn?$"),
-    "valid": re.compile("val$|valid|public|dev$|develop|eval|va$|vl$"),
-    "test": re.compile("test|private|holdout|te$|tst$"),
+    "train": re.compile(
+        "train|trn?$|entren|entrain|trein|addestr|egitim|latih|обуч|трениров|训练|訓練|学習|學習|훈련|학습"
+    ),
+    "valid": re.compile(
+        "val$|valid|public|dev$|develop|eval|va$|vl$|convalid|dogrul|валид|провер|验证|驗證|検証|검증"
+    ),
+    "test": re.compile(
+        "test|private|holdout|te$|ts$|tst$|prueba|prova$|pruf|uji$|тест|测试|測試|テスト|테스트|시험|평가"
+    ),
 }
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
 # The name of a table that holds somebody's predictions.
@@ -49,7 +57,8 @@ STRAY_SHARE = 0.01
 @lru_cache(maxsize=4096)
 def split_of(name: str) -> str | None:
     """The split that a file, folder or cell names: train, valid, test or None."""
-    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
+    plain = without_accents(name)
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|[^\W\d_a-zA-Z]+", plain)]
     return next((split for split, word in SPLIT_WORDS.items() if any(map(word.match, words))), None)
 
 
@@ -73,6 +82,12 @@ def column_splits(column: str, cells: Iterable[str | None]) -> dict[str, str | N
     known = [word for word in words.values() if word]
     evidence = (len(known) == len(words), "train" in known, is_split_name(column))
     return words if known and sum(evidence) >= 2 else {}
+
+
+def without_accents(text: str) -> str:
+    """A text with its letters alone: validacion for validación."""
+    letters = unicodedata.normalize("NFKD", text.replace("ı", "i"))
+    return unicodedata.normalize("NFC", "".join(c for c in letters if not "\u0300" <= c <= "\u036f"))
 
 
 def as_int(text: str) -> int | None:

@@ -192,9 +192,11 @@ def _decoded(
         splits[name] = split.take(keep) if len(keep) < len(rows) else split
     if len(rejected) > MAX_REJECTED_SHARE * total and not allow_rejected:
         first = "\n".join(f"  {item.place}: {item.reason}" for item in rejected[:5])
+        is_few = 2 * len(rejected) < total  # otherwise all of the data is something else
+        way_out = "; pass allow_rejected=True to continue without them" if is_few else ""
         raise DataError(
             f"{path}: {len(rejected):,} of about {total:,} pictures cannot be read, more than "
-            f"{MAX_REJECTED_SHARE:.0%}; pass allow_rejected=True to continue without them. First:\n{first}"
+            f"{MAX_REJECTED_SHARE:.0%}{way_out}. First:\n{first}"
         )
     return Competition(
         **splits,

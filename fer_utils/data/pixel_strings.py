@@ -64,12 +64,27 @@ def _fault(values: np.ndarray) -> str:
     return "" if low >= 0 and high <= 255 else f"a pixel is outside 0..255 ({low:.0f}..{high:.0f})"
 
 
-def parse_cells(cells: pd.DataFrame, pixels: int) -> tuple[np.ndarray, dict[int, str]]:
+def are_fractions(cells: pd.DataFrame) -> bool:
+    """Whether pixels (see `parse_cells`) are grey levels from 0 to 1, and not whole numbers."""
+    texts = [" ".join(map(as_text, row)).translate(_LIST_MARKS) for row in cells.itertuples(index=False)]
+    words = [word for text in texts for word in text.split()]
+    numbers = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce").to_numpy(float)
+    return bool(len(numbers) and ((numbers >= 0) & (numbers <= 1)).all() and (numbers % 1).any())
+
+
+def parse_cells(
+    cells: pd.DataFrame, pixels: int, are_fractions: bool = False
+) -> tuple[np.ndarray, dict[int, str]]:
     """Parse rows of a table: one column of pixel strings or lists, or a column for every pixel.
+
+    Args:
+        are_fractions: whether the grey levels are from 0 to 1.
 
     Returns:
         uint8 [N, pixels], zero where a row is broken, and why, by position.
     """
+    if are_fractions:
+        return _parse_fractions(cells, pixels)
     if cells.shape[1] == 1:
         return parse_pixels([c if isinstance(c, str) else as_text(c) for c in cells.iloc[:, 0]], pixels)
     if any(kind.kind not in "iuf" for kind in cells.dtypes):
@@ -79,6 +94,20 @@ def parse_cells(cells: pd.DataFrame, pixels: int) -> tuple[np.ndarray, dict[int,
     broken = {row: _fault(numbers[row]) for row in np.flatnonzero(~fine).tolist()}
     numbers[~fine] = 0
     return numbers.astype(np.uint8), broken
+
+
+def _parse_fractions(cells: pd.DataFrame, pixels: int) -> tuple[np.ndarray, dict[int, str]]:
+    images, broken = np.zeros((len(cells), pixels), np.uint8), {}
+    for row, values in enumerate(cells.itertuples(index=False)):
+        words = " ".join(map(as_text, values)).translate(_LIST_MARKS).split()
+        numbers = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce").to_numpy(float)
+        if len(numbers) != pixels:
+            broken[row] = f"{len(numbers) or 'no'} pixels instead of {pixels}"
+        elif not ((numbers >= 0) & (numbers <= 1)).all():
+            broken[row] = "a pixel is outside 0..1, as the others of the table are"
+        else:
+            images[row] = (numbers * 255).round()
+    return images, broken
 
 
 def square_of(n: int) -> tuple[int, int] | None:
@@ -112,6 +141,11 @@ def square(cells: pd.DataFrame, place: str) -> tuple[int, int]:
     if not pixels:
         raise DataError(f"{place} holds no pixels")
     found = square_of(pixels)
+    if found is None and "..." in as_text(cells.iloc[0, 0]):
+        raise DataError(
+            f"{place}: the pixels were cut when they were written (...): write them anew, in numpy after "
+            "np.set_printoptions(threshold=10**6)"
+        )
     if found is None or found[0] < 4:
         raise DataError(f"{place}: {pixels} pixels in a row are no square picture, grey or of three colours")
     return found

@@ -17,7 +17,14 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.data.decode_images import MID_GREY
 from fer_utils.data.known_expressions_and_splits import normal, pattern
-from fer_utils.data.pixel_strings import SMALLEST_SIDE, count_pixels, is_picture, parse_cells, square
+from fer_utils.data.pixel_strings import (
+    SMALLEST_SIDE,
+    are_fractions,
+    count_pixels,
+    is_picture,
+    parse_cells,
+    square,
+)
 from fer_utils.data.tables_csv_dialect import HEAD_ROWS, find_form
 from fer_utils.data.tables_json_parquet import (
     as_text,
@@ -50,6 +57,7 @@ class Table:
         separator: the character between columns, or `\\s+` for any run of blanks.
         head: the first rows, as text, columns named by position.
         whole: all cells as text, for forms that are read at once (JSON, Excel).
+        chosen: the column that holds pictures, as a person named it.
     """
 
     path: Path
@@ -60,7 +68,7 @@ class Table:
     encoding: str = "utf-8"
     head: pd.DataFrame = field(default_factory=pd.DataFrame)
     whole: pd.DataFrame | None = None
-    chosen_pixels: str = ""
+    chosen: str = ""
 
     def place(self, row: int) -> str:
         """The name of a data row (from 0) for messages, numbered as in an editor: a header is row 1."""
@@ -69,8 +77,8 @@ class Table:
     @cached_property
     def pixels(self) -> tuple[int, ...]:
         """The positions of the pixels: one column of strings or lists, or a column for each pixel."""
-        if self.chosen_pixels and self.chosen_pixels in self.columns:
-            return (self.columns.index(self.chosen_pixels),)
+        if self.encoded is None and self.chosen in self.columns:
+            return (self.columns.index(self.chosen),)
         cells = self.head.to_numpy(object)
         for position, column in zip(self.head.columns, cells.T.tolist(), strict=True):
             counts = Counter(map(count_pixels, column))
@@ -89,9 +97,15 @@ class Table:
         return next((tuple(found) for found in (same, numeric) if is_picture(len(found))), ())
 
     @cached_property
+    def are_fractions(self) -> bool:
+        """Whether its pixels are grey levels from 0 to 1."""
+        return bool(self.pixels) and are_fractions(self.head[list(self.pixels)])
+
+    @cached_property
     def encoded(self) -> int | None:
         """The position of encoded images, as parquet files hold them; None without any."""
-        return picture_column(self.path) if self.path.suffix.lower() in ARROW_SUFFIXES else None
+        is_arrow = self.path.suffix.lower() in ARROW_SUFFIXES
+        return picture_column(self.path, self.chosen) if is_arrow else None
 
     @property
     def holds_pictures(self) -> bool:
@@ -110,7 +124,7 @@ class Table:
                 pixels = chunk[list(self.pixels)]
                 shape = shape or square(pixels, self.path.name)
                 side, channels = shape
-                block, wrong = parse_cells(pixels, side * side * channels)
+                block, wrong = parse_cells(pixels, side * side * channels, self.are_fractions)
                 block[list(wrong)] = MID_GREY
                 images.append(np.moveaxis(block.reshape(-1, side, side, channels), 3, 1))
                 broken |= {start + row: reason for row, reason in wrong.items()}
@@ -151,7 +165,8 @@ def open_table(path: Path, name: str = "", columns: Mapping[str, str] | None = N
     """
     suffix, name = path.suffix.lower(), name or path.name
     check_lfs(path)
-    pixels = normal((columns or {}).get("pixels", ""))
+    said = columns or {}
+    chosen = normal(said.get("pixels", ""))
     with table_errors(path):
         if suffix in (*JSON_SUFFIXES, *EXCEL_SUFFIXES):
             frame = json_frame(path) if suffix in JSON_SUFFIXES else excel_frame(path)
@@ -160,13 +175,14 @@ def open_table(path: Path, name: str = "", columns: Mapping[str, str] | None = N
             head = whole.head(HEAD_ROWS)
         elif suffix in ARROW_SUFFIXES:
             names, whole = schema(path).names, None
-            encoded = picture_column(path)
+            chosen = chosen or normal(said.get("image", ""))
+            encoded = picture_column(path, chosen)
             texts = [i for i in range(len(names)) if i != encoded]
             head = next(parquet_chunks(path, texts, HEAD_ROWS), pd.DataFrame())
         else:
-            names, *form = find_form(path, set(map(normal, (columns or {}).values())))
-            return Table(path, name, _unique(names), *form, chosen_pixels=pixels)
-        return Table(path, name, _unique(names), head=head.map(as_text), whole=whole, chosen_pixels=pixels)
+            names, *form = find_form(path, set(map(normal, said.values())))
+            return Table(path, name, _unique(names), *form, chosen=chosen)
+        return Table(path, name, _unique(names), head=head.map(as_text), whole=whole, chosen=chosen)
 
 
 def _unique(columns: Iterable[str]) -> tuple[str, ...]:
@@ -233,6 +249,7 @@ def read_as_written(table: Table) -> pd.DataFrame:
 
 
 def is_sample(name: str) -> bool:
-    """Whether a file is named as a sample submission: sampleSubmission.csv, sample.csv."""
+    """Whether a file is named as a sample submission: sampleSubmission.csv, sample.csv, submit_sample.csv."""
     words = re.sub("[^a-z]+", "", Path(name).stem.lower())
-    return "submission" in words or words in ("sample", "example", "submit", "samplesubmit")
+    alone = re.fullmatch("(sample|example|submit|sub|upload|format|template)+", words)
+    return "submission" in words or bool(alone and words not in ("sub", "format", "template"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -48,7 +49,9 @@ def find_form(path: Path, chosen: set[str]) -> tuple[list[str], bool, str, str, 
     names = pd.read_csv(path, nrows=1, **options).iloc[0].str.strip().tolist()
     try:
         options |= {"names": range(len(names)), "index_col": False, "on_bad_lines": "skip"}
-        head = pd.read_csv(path, nrows=HEAD_ROWS, skiprows=1, **options).fillna("")
+        with warnings.catch_warnings():  # of rows that are longer than the first, as in a text in prose
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            head = pd.read_csv(path, nrows=HEAD_ROWS, skiprows=1, **options).fillna("")
         # Not column by column: there may be one for each of thousands of pixels.
         rows = [list(map(str.strip, row)) for row in head.to_numpy(object).tolist()]
         head = pd.DataFrame(rows, columns=head.columns, dtype=object)

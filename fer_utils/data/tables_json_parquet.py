@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from fer_utils.competition import DataError
+from fer_utils.data.known_column_names import COLUMNS, rank
+from fer_utils.data.known_expressions_and_splits import canonical, normal, split_of
 
 if TYPE_CHECKING:
     import pyarrow
 
 LARGEST_JSON = 2**28  # bytes; JSON is read whole
+_KEYS = {split_of: "split", canonical: "label"}  # what all keys of a dictionary of lists may be
 
 
 @contextmanager
@@ -32,7 +35,8 @@ def table_errors(path: Path) -> Iterator[None]:
 
 
 def json_frame(path: Path) -> pd.DataFrame:
-    """JSON as text cells: a list of records, one record per line, {"column": [...]} or {image: label}."""
+    """JSON as text cells: a list of records, one record per line, {"column": [...]}, {image: label}, or the
+    images of each split or class: {"train": [...], "test": [...]}."""
     if path.stat().st_size > LARGEST_JSON:
         raise DataError(f"{path} is larger than {LARGEST_JSON >> 20} MB: write the list as CSV or parquet")
     text = path.read_text(encoding="utf-8-sig", errors="replace")
@@ -44,17 +48,30 @@ def json_frame(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} names classes and lists no pictures")
     if isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys():
         return _coco(content)
-    if isinstance(content, dict):
-        kinds = set(map(type, content.values()))
-        if kinds == {list}:
-            rows = zip(*content.values(), strict=False)
-            content = [dict(zip(content, cells, strict=True)) for cells in rows]
-        else:
-            records = content if kinds == {dict} else {name: {"label": v} for name, v in content.items()}
-            content = [{"image": name, **record} for name, record in records.items()]
+    if isinstance(content, list) and all(_is_create_ml(record) for record in content) and content:
+        return _create_ml(content)
+    content = _records(content, path) if isinstance(content, dict) else content
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
         raise DataError(f"{path} is no table: write a list of records, or one record per line")
     return pd.json_normalize(content).fillna("").map(as_text)
+
+
+def _records(content: dict, path: Path) -> list[dict]:
+    """The records of a dictionary, see `json_frame`; or its only list of records, beside other things."""
+    kinds = set(map(type, content.values()))
+    kind = next((kind for word, kind in _KEYS.items() if len(content) > 1 and all(map(word, content))), "")
+    if kinds == {list} and kind:
+        items = [(key, item) for key, items in content.items() for item in items]
+        return [{**(item if isinstance(item, dict) else {"image": item}), kind: key} for key, item in items]
+    inner = list(filter(_are_records, content.values()))
+    if len(inner) == 1:
+        return inner[0]
+    if kinds == {list}:
+        if len(set(map(len, content.values()))) > 1:
+            raise DataError(f"{path}: its lists differ in length, so they are no columns of a table")
+        return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
+    records = content if kinds == {dict} else {name: {"label": value} for name, value in content.items()}
+    return [{"image": name, **record} for name, record in records.items()]
 
 
 def _coco(content: dict) -> pd.DataFrame:
@@ -66,6 +83,25 @@ def _coco(content: dict) -> pd.DataFrame:
         found = (float(box.get("area") or width * height), names[box["category_id"]])
         largest[box["image_id"]] = max(largest.get(box["image_id"], found), found)
     rows = [(item["file_name"], largest.get(item["id"], (0, ""))[1]) for item in content["images"]]
+    return pd.DataFrame(rows, columns=["image", "label"]).map(as_text)
+
+
+def _are_records(value: object) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(isinstance(item, dict) for item in value)
+
+
+def _is_create_ml(record: object) -> bool:
+    return isinstance(record, dict) and "image" in record and isinstance(record.get("annotations"), list)
+
+
+def _create_ml(records: list[dict]) -> pd.DataFrame:
+    """The pictures of a file for CreateML, each with the label of its largest box."""
+
+    def size(box: dict) -> float:
+        sides = box.get("coordinates") or {}
+        return float(sides.get("width", 0)) * float(sides.get("height", 0))
+
+    rows = [(r["image"], max(r["annotations"], key=size, default={}).get("label", "")) for r in records]
     return pd.DataFrame(rows, columns=["image", "label"]).map(as_text)
 
 
@@ -99,9 +135,13 @@ def class_map(content: object) -> dict[int, str] | None:
 
 
 def as_text(value: object) -> str:
-    """A cell as text: a list as its items with blanks between, a missing value as ""."""
+    """A cell as text: a list as its items with blanks between; a missing value as "", and so are records in a
+    cell, which are no text."""
     value = value.tolist() if hasattr(value, "tolist") else value
-    if isinstance(value, (list, tuple)):
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(item, dict) for item in items):
+        return ""
+    if items is value:
         return " ".join(map(str, value))
     return "" if value is None or value != value else str(value)
 
@@ -152,15 +192,27 @@ def metadata_classes(path: Path) -> dict[str, dict[int, str]]:
         return {}
 
 
-def picture_column(path: Path) -> int | None:
-    """The column of a parquet or Arrow file that holds encoded images, as bytes or as Hugging Face's
-    structs."""
+def picture_column(path: Path, chosen: str = "") -> int | None:
+    """The column of a parquet or Arrow file that holds encoded images, as bytes or as Hugging Face's structs:
+    the `chosen` one, or of several the one that has the name of such a column.
+
+    Raises:
+        DataError: several hold images, and no name decides.
+    """
     import pyarrow  # see _opened
 
+    names, found = [], []
     for position, field in enumerate(schema(path)):
+        names.append(normal(field.name))
         kind = field.type
         if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             kind = kind.field("bytes").type
         if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
-            return position
-    return None
+            found.append(position)
+    if chosen in names:
+        found = [position for position in found if names[position] == chosen]
+    found.sort(key=lambda position: rank("image", names[position]))
+    if found[1:] and names[found[0]] not in COLUMNS["image"]:
+        several = ", ".join(names[position] for position in found)
+        raise DataError(f"{path}: pictures are in the columns {several}: columns='image=...' decides")
+    return found[0] if found else None

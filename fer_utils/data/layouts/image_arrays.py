@@ -59,6 +59,16 @@ class Array:
         return _words(self.key or self.path.stem)
 
     @property
+    def is_label(self) -> bool:
+        """Whether its name says that it holds labels: y_train, flabels."""
+        return any(word in _LABEL_WORDS or word.endswith(("label", "labels")) for word in self.words)
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether numpy numbered it, as in np.savez("train.npz", X, y)."""
+        return re.fullmatch(r"arr_\d+", self.key) is not None
+
+    @property
     def is_other(self) -> tuple[bool, int]:
         """Whether labels are of something else than expressions, by their names."""
         more = self.words - _LABEL_WORDS - {"train", "test", "val", "valid", "tr", "te"}
@@ -137,6 +147,13 @@ def propose(tree: Tree) -> list[Pictures]:
     return [_pictures(pairs, columns, notes)]
 
 
+def described(tree: Tree) -> list[str]:
+    """What the arrays of a tree are, for messages."""
+    kinds = {"u": "integers", "i": "integers", "f": "numbers", "b": "true or false", "U": "text", "S": "text"}
+    shapes = ((array, " x ".join(map(str, array.shape))) for array in _find_arrays(tree))
+    return [f"{array}: {shape} {kinds.get(array.kind, array.kind)}" for array, shape in shapes]
+
+
 def _beside(images: Array, others: Sequence[Array]) -> list[Array]:
     """The arrays in the file or the folder of `images` that hold a number or a word for each of them, such as
     its split or its id."""
@@ -171,8 +188,8 @@ def _pictures(
 
 
 def _spaced(name: str) -> str:
-    """Xtrain and ytrain with a mark between their words."""
-    return re.sub(r"^([xyXY])(?=train|test|val)", r"\1_", name)
+    """Xtrain, ytrain and modXtest with a mark between their words."""
+    return re.sub(r"(^[xy]|X|Y)(?=train|test|val)", r"\1_", name)
 
 
 def _words(name: str) -> set[str]:
@@ -195,8 +212,8 @@ def _find_arrays(tree: Tree) -> list[Array]:
 def _find_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | None]]]:
     """The arrays of images by split, each with its labels (None if it has none); empty without labelled
     training images."""
-    images = [array for array in arrays if array.axes and not array.words & _LABEL_WORDS and array.n]
-    named = [a for a in arrays if a not in images and a.words & _LABEL_WORDS and a.kind in "uifUSb"]
+    images = [array for array in arrays if array.axes and not array.is_label and array.n]
+    named = [a for a in arrays if a not in images and (a.is_label or a.is_unnamed) and a.kind in "uifUSb"]
     labels = [a for a in named if len(a.shape) == 1 or (len(a.shape) == 2 and min(a.shape) <= 64)]
     splits: dict[str, list[tuple[Array, Array | None]]] = {}
     for array in images:

@@ -60,7 +60,7 @@ def propose(tree: Tree) -> list[Pictures]:
         proposals.append(_pictures(tree, [table], ONE_TABLE))
     proposals += [_pictures(tree, group, LAYOUT) for group in rest.values()]
     encoded = [table for table in tree.tables.values() if table.encoded is not None]
-    return [*proposals, _encoded_pictures(encoded)] if encoded else proposals
+    return [*proposals, _encoded_pictures(tree, encoded)] if encoded else proposals
 
 
 def _has_splits(table: Table) -> bool:
@@ -133,8 +133,8 @@ def _with_votes(table: Table, votes: Table) -> pd.DataFrame:
     return pd.concat([table.frame.drop(columns=labels), both], axis=1)
 
 
-def _encoded_pictures(tables: list[Table]) -> Pictures:
-    frames = [table.frame.copy() for table in tables]
+def _encoded_pictures(tree: Tree, tables: list[Table]) -> Pictures:
+    frames = [_joined(tree, table).copy() for table in tables]
     names = {column: words for table in tables for column, words in metadata_classes(table.path).items()}
     for frame in frames:  # the words are the labels, and their numbers are known
         for column in names.keys() & set(frame.columns):

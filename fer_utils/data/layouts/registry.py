@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import PurePosixPath
 
 from fer_utils.data.files.file_index import Tree
+from fer_utils.data.known_expressions_and_splits import canonical
 from fer_utils.data.layouts import image_arrays, image_folders, pixel_tables
 from fer_utils.data.layouts.found_pictures import Pictures
 
@@ -54,9 +56,13 @@ def describe_unknown(tree: Tree, source: str, layout: str = "auto") -> str:
         for name in tree.files
         if name.lower().endswith(suffixes)
     ]
+    bare = [n for n in tree.files if not (s := PurePosixPath(n).suffix) or canonical(s[1:])]
+    if 2 * len(bare) > len(tree.files):
+        foreign.append(f"files without a suffix, such as {bare[0]}: name pictures .png or .jpg")
     looked_for = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
     sections = {
         "The tables hold:": [f"{n}: columns {', '.join(t.columns[:8])}" for n, t in tree.tables.items()][:5],
+        "The arrays hold:": image_arrays.described(tree)[:5],
         "Not readable:": [*foreign, *tree.unreadable.values()][:5],
         "Looked for:": [f"{name}: {text}" for name, text in looked_for.items()],
     }

@@ -12,12 +12,17 @@ import yaml
 
 from fer_utils.competition import DataError
 from fer_utils.data.files.file_index import Tree, stem
-from fer_utils.data.known_expressions_and_splits import as_int, as_pairs, canonical
+from fer_utils.data.known_expressions_and_splits import are_counted, as_int, as_pairs, canonical
 from fer_utils.data.tables_json_parquet import class_map
 from fer_utils.files import find_path
 
 TELLING = re.compile("class|label|names|emotion|expression|categor|sentiment|mood|data")
-LARGEST_LIST = 2**14  # bytes of a file that only names classes
+LARGEST_LIST = 2**16  # bytes of a file that is looked at
+# 0 = angry, "0": "angry", | 0 | angry |; and the other way round.
+STATED = (
+    re.compile(r"\b(?P<code>\d{1,2})\W{0,3}[-:=.)|]\W{0,3}(?P<word>[a-z]+)", re.I),
+    re.compile(r"\b(?P<word>[a-z]+)\W{0,3}[-:=|]\W{0,3}(?P<code>\d{1,2})\b", re.I),
+)
 
 
 class PlainList(dict):
@@ -72,17 +77,19 @@ def parse_classes(classes: str | Mapping[int, str], codes: list[int] | None = No
 
 def fitting_names(names: Mapping[int, str], codes: Collection[int] | None) -> dict[int, str] | None:
     """Class names with the numbers that the data has (`codes`); None if these are others. A plain list of
-    words may be counted from 1."""
-    if codes is None or set(codes) <= set(names):
+    words may be counted from 1: where it has more words than the data has numbers, and no 0 is among these,
+    which of its words is the first is not known, so it fits none."""
+    if codes is None:
         return dict(names)
-    shifted = {number + 1: word for number, word in names.items()}
-    return shifted if set(codes) == set(shifted) and isinstance(names, PlainList) else None
+    from_one = {number + 1: word for number, word in names.items()} if isinstance(names, PlainList) else {}
+    if set(codes) == set(from_one):
+        return from_one
+    return dict(names) if set(codes) <= set(names) and not set(codes) <= set(from_one) else None
 
 
 def named_classes(tree: Tree) -> dict[str, dict[int, str]]:
     """Class names by number from each file that lists them: dictionaries and lists in JSON, `names` in YOLO's
-    data.yaml, the front matter of a README.md, a word a line in classes.txt, small tables of ids and
-    words."""
+    data.yaml, a README or a script, a word a line in classes.txt, small tables of ids and words."""
     names = sorted(filter(_may_name_classes, tree.files), key=lambda n: (n.count("/"), n))
     found = {name: words for name in names[:100] if (words := names_in(tree.files[name]))}
     for name, table in tree.tables.items():
@@ -100,7 +107,7 @@ def _is_told(name: str, words: dict[int, str], tree: Tree) -> bool:
 
 def _may_name_classes(name: str) -> bool:
     """Whether to open a file: a data set for YOLO has a text file for every image."""
-    if name.lower().endswith((".json", ".yaml", ".yml")) or stem(name).lower() == "readme":
+    if name.lower().endswith((".json", ".yaml", ".yml", ".py")) or stem(name).lower() == "readme":
         return True
     return name.lower().endswith((".txt", ".names")) and TELLING.search(stem(name).lower()) is not None
 
@@ -126,10 +133,10 @@ def names_in(path: Path) -> dict[int, str] | None:
             return _json_names(json.loads(text))
         if kind == ".md":  # YAML between two lines of dashes at its start
             match = re.match(r"\s*---(.*?)---", text, re.DOTALL)
-            text = match[1] if match else ""
-        if kind in (".md", ".yaml", ".yml"):
+            return (_nested_names(yaml.safe_load(match[1])) if match else None) or _stated_names(text)
+        if kind in (".yaml", ".yml"):
             return _nested_names(yaml.safe_load(text))
-        return _listed_names(text)
+        return _listed_names(text) or _stated_names(text)
     except (ValueError, OSError, RecursionError, yaml.YAMLError):
         return None
 
@@ -163,9 +170,19 @@ def _are_classes(words: list[str]) -> bool:
     return fitting and all(re.fullmatch(r"[^\W\d][\w' -]{0,40}", w) and len(w.split()) <= 3 for w in words)
 
 
+def _stated_names(text: str) -> dict[int, str] | None:
+    """Expressions with their numbers, all from 0 or from 1 on, that a text or a script says."""
+    for form in STATED:
+        pairs = {(int(m["code"]), m["word"].lower()) for m in form.finditer(text) if canonical(m["word"])}
+        names = dict(pairs)
+        if len(names) == len(pairs) == len({*names.values()}) >= 3 and are_counted(names):
+            return dict(sorted(names.items()))
+    return None
+
+
 def _listed_names(text: str) -> dict[int, str] | None:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    words = [re.sub(r"^\d+\s*[:,.=; \t]\s*", "", line) for line in lines]
+    words = [re.sub(r"^\d+\s*[-:,.=; \t]\s*", "", line) for line in lines]
     codes = [as_int(re.match(r"\d*", line)[0]) for line in lines]
     if not _are_classes(words) or re.search(r"\d", "".join(words)):
         return None

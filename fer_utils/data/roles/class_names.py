@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import count
 from statistics import mode
@@ -16,6 +17,7 @@ import numpy as np
 from fer_utils.competition import FER_CLASSES, DataError
 from fer_utils.data.known_expressions_and_splits import (
     ALIASES,
+    CANONICAL,
     RAF_CLASSES,
     STRAY_SHARE,
     as_int,
@@ -24,6 +26,8 @@ from fer_utils.data.known_expressions_and_splits import (
 )
 
 FER, RAF = "FER2013", "RAF-DB"
+ALIKE = 0.84  # how alike (`difflib`) a misspelt word is to the expression that is meant: hapy, suprice
+MOST_MISSPELT = 0.05  # of the labels that are a misspelt word
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,14 @@ def find_coding(
 
 
 def _without_typos(counts: Counter[str]) -> Counter[str]:
-    """Without rare words that are no expression, if most words are: broken rows, not classes."""
+    """Without rare words that are no expression, if most words are: broken rows, not classes. A misspelt
+    expression may be less rare."""
     known = Counter({label: n for label, n in counts.items() if canonical(label)})
+    there, most = set(map(canonical, known)), MOST_MISSPELT * counts.total()
+    for label in [label for label in counts if label not in known and counts[label] <= most]:
+        alike = get_close_matches(without_number(label), CANONICAL, n=1, cutoff=ALIKE)
+        if alike and CANONICAL[alike[0]] in there:
+            del counts[label]
     unknown = counts - known
     few = unknown.total() <= STRAY_SHARE * counts.total() and max(unknown.values(), default=0) <= 3
     return known if len(known) >= 3 and few else counts

@@ -31,6 +31,7 @@ from fer_utils.data.roles.user_options import UserOptions
 from fer_utils.data.roles.votes_and_hidden_labels import Labels, hidden_marks, is_hidden, vote_columns, voted
 
 LEVEL = re.compile(r"\d+[\s._-]*[^\W\d]{2,}$")  # 0_pain, 1_pain
+NUMBERED = re.compile(r"(class|label|emotion|expression|category)[\s._-]*\d+$", re.IGNORECASE)  # class_0
 MOST_CLASSES = 100
 LEAST_COVERAGE = 0.5  # of the pictures to train on, compared with the column that labels most
 MOST_STRAYS = 2  # pictures in a folder that is no class, such as docs/
@@ -171,6 +172,8 @@ class Evidence:
             return PLAUSIBLE if in_order and not is_padded else 0
         if all(map(is_number, counts)):
             return NAMED if is_named and not is_measured else 0
+        if is_path and all(map(NUMBERED.match, counts)):
+            return NAMED
         # part1, part2, ... or subject01, subject02; but 0_pain, 1_pain are levels
         alike = len({pattern(label) for label in counts}) == 1 and not all(map(LEVEL.match, counts))
         return 0 if is_path and alike else NAMED if is_named else PLAUSIBLE

@@ -15,12 +15,24 @@ from fer_utils.competition import DataError, Rejected, SubmissionFormat
 from fer_utils.data.files.file_index import folder_split
 from fer_utils.data.image_paths import find_rows, image_stem
 from fer_utils.data.known_column_names import boxes_in
-from fer_utils.data.known_expressions_and_splits import STRAY_SHARE, are_counted, canonical, vote_label
+from fer_utils.data.known_expressions_and_splits import (
+    SPLITS,
+    STRAY_SHARE,
+    are_counted,
+    canonical,
+    vote_label,
+)
 from fer_utils.data.layouts.found_pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Pictures
 from fer_utils.data.roles.class_name_files import fitting_names, parse_classes
 from fer_utils.data.roles.class_names import FER, RAF, Coding, find_coding
 from fer_utils.data.roles.decide_label_column import find_labels
-from fer_utils.data.roles.ids import find_form_of_predictions, find_ids, find_persons, is_one_table
+from fer_utils.data.roles.ids import (
+    find_form_of_predictions,
+    find_ids,
+    find_persons,
+    is_one_table,
+    may_be_persons,
+)
 from fer_utils.data.roles.splits import Division, find_division, hide_labels
 from fer_utils.data.roles.user_options import UserOptions
 from fer_utils.data.roles.votes_and_hidden_labels import Labels, is_hidden
@@ -99,10 +111,20 @@ def understand(
     notes = [*division.notes, *labels.notes, coding.note, *pictures.notes, *_counted(pictures, division)]
     form = find_form_of_predictions(pictures, sample, rows["test"], labels, coding, ids, notes)
     groups = find_persons(pictures, said, [*rows["train"], *rows["valid"]], notes)
+    notes += _never_trained(rows, labels, coding)
+    if groups is None and not rows["valid"]:
+        notes += may_be_persons(pictures, rows["train"], labels.column)
     rows = {split: found for split, found in rows.items() if found}
     notes = [note for note in notes if note]
     rejected = [Rejected(pictures.places[row], why) for row, why in division.rejected.items()]
     return Understanding(pictures, rows, labels, coding, ids, form, groups, notes, rejected)
+
+
+def _never_trained(rows: Mapping[str, Sequence[int]], labels: Labels, coding: Coding) -> list[str]:
+    """A note on classes that only validation pictures show."""
+    train, valid = (Counter(coding.index(labels.values[row] or "") for row in rows[s]) for s in SPLITS[:2])
+    only = [f"{coding.class_names[k]} ({valid[k]:,})" for k in sorted(valid.keys() - train.keys() - {-1})]
+    return [f"no training picture shows what validation pictures do: {', '.join(only)}"] if only else []
 
 
 def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> list[int]:

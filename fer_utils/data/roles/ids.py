@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from fer_utils.competition import DataError, SubmissionFormat
 from fer_utils.data.files.file_index import below_split, stem
 from fer_utils.data.known_column_names import ABOUT, COLUMNS, ROW_NUMBERS, boxes_in, rank
-from fer_utils.data.known_expressions_and_splits import as_int, is_number, normal
+from fer_utils.data.known_expressions_and_splits import as_int, is_number, normal, pattern
 from fer_utils.data.layouts.found_pictures import LISTS, Pictures
 from fer_utils.data.roles.class_names import Coding
 from fer_utils.data.roles.user_options import UserOptions
@@ -144,3 +144,16 @@ def find_persons(
         wanted = named[0]
     notes.append(f"persons: column {wanted!r} keeps the pictures of each on one side of a split made here")
     return pictures.cells(wanted)
+
+
+def may_be_persons(pictures: Pictures, trained: Sequence[int], label: str) -> list[str]:
+    """A note on a level of folders that may hold one person each: s01, s02, ..."""
+    for level in (c for c in pictures.rows if re.fullmatch(r"folder \d+", c) and c != label):
+        names = set(pictures.rows[level].iloc[list(trained)])
+        alike = None not in names and len(set(map(pattern, names))) == 1 and "#" in pattern(min(names))
+        if alike and 3 <= len(names) <= len(trained) / 2:
+            some = ", ".join(sorted(names)[:3])
+            return [
+                f"if the folders {some}, ... are persons, groups='{level}' keeps each on one side of a split"
+            ]
+    return []

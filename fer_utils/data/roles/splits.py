@@ -92,11 +92,13 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     kinds = {source: set(values) - {None} for source, values in found.items()}
     if said != "auto" and not kinds[said]:
         raise DataError(f"splits={said!r}: the {said} of these pictures name no split")
-    if kinds["tables"] == {"valid"} and not any("train" in splits for splits in kinds.values()):
-        known = sorted({part for part, split in zip(parts, found["tables"], strict=True) if split})
+    valid = [part for part, split in zip(parts, found["tables"], strict=True) if split == "valid"]
+    is_alone = kinds["tables"] == {"valid"} and not any("train" in splits for splits in kinds.values())
+    if is_alone and 2 * len(valid) > len(pictures):  # otherwise the rest is for training
+        known = sorted(set(valid))
         raise DataError(
             f"{', '.join(known)} seems to be for validation, and no table is named for training: "
-            f"splits='train={stem(known[0])}, test=...' says which is which"
+            f"splits='train={stem(known[0])}' trains on it, splits='none' on all"
         )
     if all(len(splits) < 2 for splits in kinds.values()):
         _check_unknown(pictures)
@@ -134,9 +136,14 @@ def _by_folder(files: Sequence[str | None]) -> list[str | None]:
 
 
 def _by_file_name(files: Sequence[str | None]) -> list[str | None]:
-    """The split at the start of every file's name, as in RAF-DB's train_00001.jpg."""
-    first = [re.match(r"[A-Za-z]{3,}|", stem(file or ""))[0] for file in files]
-    return _all_named(first) or [None] * len(files)
+    """The split that one word of every file's name says, the first, the second, the last or so: RAF-DB has
+    train_00001.jpg."""
+    words = [re.findall(r"[^\W\d_]{2,}", stem(file or "")) for file in files]
+    fewest = min(map(len, words), default=0)
+    for place in (*range(fewest), *range(-1, -fewest - 1, -1)):
+        if len({*(splits := _all_named([some[place] for some in words]) or [])}) > 1:
+            return splits
+    return [None] * len(files)
 
 
 def _all_named(names: Sequence[str]) -> list[str] | None:

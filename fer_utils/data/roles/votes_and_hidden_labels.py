@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
@@ -20,6 +21,10 @@ from fer_utils.data.known_expressions_and_splits import (
     vote_label,
 )
 from fer_utils.data.layouts.found_pictures import Pictures
+
+TRUTH = {"True": "1", "False": "0", "true": "1", "false": "0", "TRUE": "1", "FALSE": "0"}
+# As pandas' get_dummies names the columns of a column "emotion": emotion_happy.
+_DUMMY = re.compile(r"^(emotion|expression|label|class|is)[_ ]")
 
 
 @dataclass
@@ -73,9 +78,10 @@ def vote_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
     """The columns with votes or shares for each expression, as in FER+ (Barsoum et al. 2016) and one-hot
     lists; further columns of a one-hot block are classes too."""
     columns = pictures.table_columns()
-    frame = pictures.rows[columns].iloc[list(rows)].dropna(how="all")
-    known = [c for c in columns if canonical(c)]
-    if len({canonical(c) for c in known}) < 2 or frame.empty:
+    frame = pictures.rows[columns].iloc[list(rows)].dropna(how="all").replace(TRUTH)
+    words = {c: canonical(_DUMMY.sub("", c)) for c in columns}
+    known = [c for c in columns if words[c]]
+    if len({words[c] for c in known}) < 2 or frame.empty:
         return []
     numeric = [c for c in known if frame[c].map(is_number).mean() > 1 - 5 * STRAY_SHARE]
     if len(numeric) < len(known):
@@ -108,7 +114,7 @@ def voted(pictures: Pictures, names: list[str]) -> Labels:
     Raises:
         DataError: a cell is no number or below zero.
     """
-    cells = pictures.rows[names]
+    cells = pictures.rows[names].replace(TRUTH)
     votes = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32, copy=True)
     listed = cells.notna().all(axis=1).to_numpy()
     wrong = ~(np.isfinite(votes) & (votes >= 0)) & listed[:, None]
@@ -123,6 +129,7 @@ def voted(pictures: Pictures, names: list[str]) -> Labels:
             f"{empty.sum():,} of {listed.sum():,} rows have no 1 in the columns {', '.join(names)}: is one "
             "for a class missing? columns='label=...' takes the label from another column"
         )
-    values = [vote_label(row, names) if ok else None for row, ok in zip(votes.tolist(), listed, strict=True)]
+    words = tuple(_DUMMY.sub("", name) for name in names)
+    values = [vote_label(row, words) if ok else None for row, ok in zip(votes.tolist(), listed, strict=True)]
     note = f"labels: by most votes of the columns {', '.join(names)}"
-    return Labels("votes", values, votes=votes, vote_names=tuple(names), layout=pictures.layout, notes=[note])
+    return Labels("votes", values, votes=votes, vote_names=words, layout=pictures.layout, notes=[note])

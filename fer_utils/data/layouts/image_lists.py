@@ -1,0 +1,193 @@
+"""Tables that list image files: which of their columns names the files, and how several are joined."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from fer_utils.competition import DataError
+from fer_utils.data.files.file_index import Tree, folder_split, stem
+from fer_utils.data.image_paths import BY_NUMBER, References
+from fer_utils.data.known_column_names import ABOUT, COLUMNS, OF_MANY, is_split_name, rank
+from fer_utils.data.known_expressions_and_splits import (
+    PREDICTED,
+    SPLITS,
+    STRAY_SHARE,
+    as_int,
+    split_of,
+    split_words,
+)
+from fer_utils.data.tables import Table
+
+_INDICES = re.compile(r"(^|[^a-z])(idx|index|indices)([^a-z]|$)")
+
+
+@dataclass(eq=False)
+class ImageList:
+    """A table whose `column` names images: some of its rows.
+
+    Attributes:
+        rows: the cells beside the names, under the rows' numbers in the table.
+        names, files: [N], what the table calls each image, and its file; None where that is missing.
+    """
+
+    table: Table
+    column: str
+    rows: pd.DataFrame
+    names: list[str]
+    files: list[str | None]
+
+    @property
+    def n(self) -> int:
+        """How many of its files are there."""
+        return len(self.files) - self.files.count(None)
+
+
+def listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[ImageList], dict[str, str]]:
+    """All tables that list images; and the table that says the split of a file, where it is another.
+
+    A table that names images of another is joined to it by its further columns; the one that names most
+    counts.
+    """
+    references = References(images)
+    found = [item for table in tree.tables.values() if (item := _as_list(tree, table, references))]
+    answers = [one for one in found if PREDICTED.search(stem(one.table.name).lower())] if found[1:] else []
+    if answers:
+        notes.append(f"not used, predictions by their names: {', '.join(one.table.name for one in answers)}")
+        found = [one for one in found if one not in answers]
+    lists: list[ImageList] = []
+    where: dict[str, tuple[ImageList, int]] = {}  # the list and the row of each file
+    divided: dict[str, str] = {}
+    for one in sorted(found, key=lambda one: -one.n):
+        name, again = one.table.name, {row for row, file in enumerate(one.files) if file in where}
+        if 2 * len(again) > one.n:
+            _join(one, lists, where, notes)
+            # train.txt and test.txt beside labels.csv, but not list_eval_partition.csv
+            if split_of(stem(name)) and not any(map(is_split_name, one.rows.columns)):
+                divided |= {file: name for file in one.files if file}
+            continue
+        if again:
+            notes.append(f"{name} lists {len(again):,} pictures again: the larger list was taken")
+        # A row may name no picture, as in FER+.
+        keep = [row for row, cell in enumerate(one.names) if cell and row not in again]
+        names, files = [one.names[row] for row in keep], [one.files[row] for row in keep]
+        lists.append(ImageList(one.table, one.column, one.rows.iloc[keep].copy(), names, files))
+        where |= {file: (lists[-1], row) for row, file in enumerate(lists[-1].files) if file}
+    order = [one.table for one in found]
+    return sorted(lists, key=lambda one: order.index(one.table)), divided
+
+
+def _as_list(tree: Tree, table: Table, references: References) -> ImageList | None:
+    """The table with the column that names images; None if fewer than half of its names are there."""
+    if table.pixels or not len(table.frame):
+        return None
+    forced = tree.columns.get("image", "").strip().lower()
+    best, key = None, None
+    columns = sorted(table.frame.columns, key=lambda column: column in ABOUT)
+    if _INDICES.search(stem(table.name).lower()) and len(columns) == 1 and _are_numbers(table, columns[0]):
+        raise DataError(
+            f"{table.name} holds numbers, and whether of rows, from 0 or 1, or of files is not known: write "
+            "the files' names, or move it elsewhere"
+        )
+    for column in [forced] if forced and forced in table.columns else columns:
+        cells = table.frame[column].tolist()
+        is_about = column in ABOUT and best is not None
+        if not forced and (is_about or not _may_name_images(cells, references)):
+            continue
+        is_number = column in ABOUT | OF_MANY and _are_numbers(table, column)
+        if not forced and is_number and column in OF_MANY:
+            continue
+        n_named = len(cells) - cells.count("")
+        result = references.resolve(cells, _hints(table, column))
+        if result.ambiguous and result.n < n_named:  # the same names in train/ and in test/
+            in_one = {split: references.resolve(cells, lambda _, split=split: {split}) for split in SPLITS}
+            whole = [
+                found
+                for split, found in in_one.items()
+                if found.n == n_named and set(map(folder_split, filter(None, found.files))) == {split}
+            ]
+            result = whole[0] if len(whole) == 1 else result
+        repeated = result.n - len(set(result.files) - {None})
+        # The number of a frame names a file only if other columns say the folder of each.
+        if not forced and is_number and (result.n < n_named or repeated or result.leniency >= BY_NUMBER):
+            continue
+        if result.n < max(1, n_named / 2) or (result.leniency > 1 and repeated > 1):
+            if result.ambiguous > n_named / 2:
+                tree.unreadable[table.name] = (
+                    f"{table.name}: the names in its column {column!r} mean several files each, in "
+                    "different folders"
+                )
+            continue
+        better = (result.leniency < BY_NUMBER, result.n, -result.leniency, -rank("image", column))
+        if better == key and result.files != best.files:
+            raise DataError(
+                f"{table.name}: the columns {best.column!r} and {column!r} both name pictures that are "
+                f'there. columns="image={best.column}" or columns="image={column}" decides'
+            )
+        if key is None or better > key:
+            rows = table.frame.drop(columns=column)
+            best, key = ImageList(table, column, rows, cells, result.files), better
+    return best
+
+
+def _are_numbers(table: Table, column: str) -> bool:
+    return all(as_int(cell) is not None for cell in table.frame[column].tolist())
+
+
+def _may_name_images(cells: list[str], references: References) -> bool:
+    """A quick look at some cells of a column: most of them have to name images."""
+    some = [cell for cell in cells[:: max(1, len(cells) // 50)] if cell]
+    result = references.resolve(some)
+    return bool(some) and 2 * max(result.n, result.ambiguous) >= len(some)
+
+
+def _hints(table: Table, column: str) -> Callable[[int], set[str]]:
+    """Words that the folders of a row's file may contain: the table's folder and split, the row's other
+    cells."""
+    own = {
+        *table.name.lower().split("/")[:-1],
+        split_of(stem(table.name)) or "",
+        folder_split(table.name) or "",
+    }
+    few = [c for c in table.frame if c != column and table.frame[c].nunique() <= 50]
+    splits = [split_words(table.frame[c].unique(), c) for c in few]
+    few = [table.frame[c].tolist() for c in few]
+
+    def words(row: int) -> set[str]:
+        said = {words[cells[row]] or "" for cells, words in zip(few, splits, strict=True)}
+        return (own | said | {cells[row].lower() for cells in few}) - {""}
+
+    return words
+
+
+def _join(
+    further: ImageList, lists: list[ImageList], where: dict[str, tuple[ImageList, int]], notes: list[str]
+) -> None:
+    """Add the columns of a further list to the rows of those that were taken.
+
+    Raises:
+        DataError: it gives other labels than they do.
+    """
+    known = {name for one in lists for name in one.rows.columns}
+    rows = [where.get(file) for file in further.files]
+    for name, column in further.rows.items():
+        said = {place: cell for place, cell in zip(rows, column.tolist(), strict=True) if place}
+        if name not in known:
+            for one in lists:
+                cells = [said.get((one, row)) for row in range(len(one.rows))]
+                one.rows[name] = pd.Series(cells, one.rows.index, dtype=object)
+        elif name in COLUMNS["label"]:
+            told = {place: place[0].rows[name].iat[place[1]] for place in said if name in place[0].rows}
+            both = [place for place, cell in told.items() if cell and said[place]]
+            differ = sum(said[place] != told[place] for place in both)
+            if 2 * len(both) > len(where) and differ > STRAY_SHARE * len(both):
+                raise DataError(
+                    f"{further.table.name} and {lists[0].table.name} differ on {differ:,} of {len(both):,} "
+                    "labels: give the one that counts as data, or move the other away"
+                )
+    new = [name for name in further.rows if name not in known]
+    what = f"its columns {', '.join(new)} were taken" if new else "not used"
+    notes.append(f"{further.table.name} lists the same pictures: {what}")
