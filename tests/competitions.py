@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fer_utils.competition import FER_CLASSES
+from fer_utils.competition import FER_CLASSES, Competition, Split
+from fer_utils.data.submission_csv import write_submission
 
 STEP = 26
 NUMBERS = tuple(f"class {n}" for n in range(7))  # integers whose meaning nothing says
@@ -63,6 +64,30 @@ def save(path: Path, level: int, number: int, size: int = 48, mode: str = "L") -
 def write(path: Path, lines: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def told(split: Split, competition: Competition) -> set[tuple[int, str]]:
+    """Level and class name of every picture."""
+    return {
+        (level, competition.class_names[label])
+        for level, label in zip(levels(split.images), split.labels, strict=True)
+    }
+
+
+def right(competition: Competition, names: Iterable[str]) -> Competition:
+    """Whether every labelled picture has the name of its level."""
+    for split in (competition.train, competition.valid):
+        assert told(split, competition) <= set(enumerate(names))
+    return competition
+
+
+def answers(competition: Competition, tmp_path: Path) -> list[str]:
+    """The lines of the submission file of a perfect answer."""
+    classes = levels(competition.test.images) % len(competition.class_names)
+    path = write_submission(
+        competition, np.eye(len(competition.class_names))[classes], tmp_path / "answers.csv"
+    )
+    return path.read_text().splitlines()
 
 
 def _usage(row: int) -> str:

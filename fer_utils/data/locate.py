@@ -77,10 +77,10 @@ def _proven(found: list[Understanding], path: Path) -> Understanding:
     chosen = max(proven, key=lambda one: sum(map(len, one.rows.values())))
     for other in proven:
         if other is not chosen and not _holds(chosen, other):
+            layouts = f"layout={chosen.layout!r} or layout={other.layout!r} decides, or "
             raise DataError(
                 f"{path}: two data sets lie there, {_counted(chosen)} and {_counted(other)}. "
-                f"layout={chosen.layout!r} or layout={other.layout!r} decides, or name one of their "
-                "folders or files"
+                f"{layouts if chosen.layout != other.layout else ''}name one of their folders or files"
             )
     return chosen
 

@@ -77,7 +77,7 @@ class Table:
     @cached_property
     def pixels(self) -> tuple[int, ...]:
         """The positions of the pixels: one column of strings or lists, or a column for each pixel."""
-        if self.encoded is None and self.chosen in self.columns:
+        if self.chosen and self.encoded is None and self.chosen in self.columns:
             return (self.columns.index(self.chosen),)
         cells = self.head.to_numpy(object)
         for position, column in zip(self.head.columns, cells.T.tolist(), strict=True):

@@ -12,11 +12,13 @@ from competitions import (
     ALPHABETICAL,
     NUMBERS,
     _class_tree,
+    answers,
     face,
     fer_plus_beside_fer2013,
     flat_test,
     levels,
     pixels,
+    right,
     save,
     write,
 )
@@ -27,30 +29,6 @@ from fer_utils.data import decode_images
 from fer_utils.data.load import load_competition
 from fer_utils.data.submission_csv import write_submission
 from fer_utils.files import REPOSITORY
-
-
-def told(split, competition):
-    """Level and class name of every picture."""
-    return {
-        (level, competition.class_names[label])
-        for level, label in zip(levels(split.images), split.labels, strict=True)
-    }
-
-
-def right(competition, names):
-    """Whether every labelled picture has the name of its level."""
-    for split in (competition.train, competition.valid):
-        assert told(split, competition) <= set(enumerate(names))
-    return competition
-
-
-def answers(competition, tmp_path):
-    classes = levels(competition.test.images) % len(competition.class_names)
-    path = write_submission(
-        competition, np.eye(len(competition.class_names))[classes], tmp_path / "answers.csv"
-    )
-    return path.read_text().splitlines()
-
 
 # ---------------------------------------------------------------- lists that are none
 
@@ -299,7 +277,7 @@ def test_a_column_for_each_class_gets_probabilities(tmp_path, form):
     probs = np.full((12, 7), 0.1) + 0.3 * np.eye(7)[levels(competition.test.images)]
     path = write_submission(competition, probs, tmp_path / "answers.csv")
     table = pd.read_csv(path)
-    assert list(table) == header.split(",") and np.allclose(table.iloc[:, 1:].sum(1), 1)
+    assert list(table) == header.split(",") and np.allclose(table.iloc[:, 1:].sum(axis=1), 1)
     assert table.iloc[:, 1:].idxmax(1).tolist() == [form.format(FER_CLASSES[r % 7]) for r in range(12)]
 
 

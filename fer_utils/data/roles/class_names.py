@@ -26,6 +26,7 @@ from fer_utils.data.known_expressions_and_splits import (
 )
 
 FER, RAF = "FER2013", "RAF-DB"
+ENOUGH = 700  # labels to tell a class that is rare from one that is not
 ALIKE = 0.84  # how alike (`difflib`) a misspelt word is to the expression that is meant: hapy, suprice
 MOST_MISSPELT = 0.05  # of the labels that are a misspelt word
 
@@ -88,6 +89,7 @@ def find_coding(
     counts = Counter(label for label in labels if label.strip())
     integers = Counter(map(as_int, counts.elements()))
     del integers[None]
+    form = "" if form == FER and not _may_be_fer(integers) else form
     # A word or two among numbers are broken rows, not classes.
     if integers.total() >= (1 - STRAY_SHARE) * counts.total() and integers:
         return _number_coding(_without_strays(integers), names or {}, form, source)
@@ -99,6 +101,11 @@ def find_coding(
         )
     numbers = {word: code for code, word in (names or {}).items()}
     return _word_coding(_without_typos(counts), numbers, source)
+
+
+def _may_be_fer(numbers: Counter[int]) -> bool:
+    """Whether labels 0..6 can be FER2013's by their shares: its 1, disgust, is rare."""
+    return numbers.total() < ENOUGH or numbers[1] < numbers.total() / len(numbers) / 2
 
 
 def _without_typos(counts: Counter[str]) -> Counter[str]:

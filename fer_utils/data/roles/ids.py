@@ -153,7 +153,5 @@ def may_be_persons(pictures: Pictures, trained: Sequence[int], label: str) -> li
         alike = None not in names and len(set(map(pattern, names))) == 1 and "#" in pattern(min(names))
         if alike and 3 <= len(names) <= len(trained) / 2:
             some = ", ".join(sorted(names)[:3])
-            return [
-                f"if the folders {some}, ... are persons, groups='{level}' keeps each on one side of a split"
-            ]
+            return [f"if {some}, ... are persons, groups='{level}' keeps each on one side of a split"]
     return []

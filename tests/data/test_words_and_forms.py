@@ -1,0 +1,288 @@
+"""Words in other languages, and forms in which people and programs write lists, labels and pixels."""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from competitions import _class_tree, answers, face, flat_test, pixels, right, save, write
+from PIL import Image
+
+from fer_utils.competition import FER_CLASSES, DataError
+from fer_utils.data.load import load_competition
+
+
+def counts(competition):
+    return tuple(0 if split is None else len(split) for split in competition.splits.values())
+
+
+def listed(root, splits=()):
+    """28 pictures and labels.csv; a picture's split by its number where `splits` names some."""
+    rows = []
+    for n in range(28):
+        save(root / "images" / f"{n}.png", n % 7, n)
+        rows.append(f"{n}.png,{FER_CLASSES[n % 7]}" + (f",{splits[n]}" if splits else ""))
+    write(root / "labels.csv", ["image,emotion" + ",part" * bool(splits), *rows])
+
+
+# ---------------------------------------------------------------- splits
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("训练集", "验证集", "测试集"), ("entrenamiento", "validación", "prueba"), ("tr", "va", "ts"),
+        ("eğitim", "doğrulama", "test"), ("treino", "validacao", "teste"), ("학습", "검증", "시험"),
+    ],
+)  # fmt: skip
+def test_folders_for_splits_in_other_languages(tmp_path, names):
+    for part, name in enumerate(names):
+        for n in range(14):
+            save(tmp_path / name / FER_CLASSES[n % 7] / f"{n}.png", n % 7, 100 * part + n)
+    assert counts(right(load_competition(tmp_path), FER_CLASSES)) == (14, 14, 14)
+
+
+@pytest.mark.parametrize(
+    "form", ["{word}_{split}_{n}.png", "s{n}_{split}_{word}.png", "{word}_{n}.{split}.png"]
+)
+def test_the_split_is_a_word_anywhere_in_the_file_names(tmp_path, form):
+    for n in range(42):
+        split = "train" if n < 28 else "test"
+        save(tmp_path / form.format(word=FER_CLASSES[n % 7], split=split, n=n), n % 7, n)
+    competition = right(load_competition(tmp_path), FER_CLASSES)
+    assert len(competition.test) == 14 and "splits: from the file names" in competition.notes
+
+
+@pytest.mark.parametrize("name", ["val.txt", "validation_list.txt", "split.json"])
+def test_a_list_of_validation_pictures_leaves_the_rest_for_training(tmp_path, name):
+    listed(tmp_path)
+    names = [f"{n}.png" for n in range(7)]
+    if name == "split.json":
+        (tmp_path / name).write_text(json.dumps({"val": names, "train": [f"{n}.png" for n in range(7, 28)]}))
+    else:
+        write(tmp_path / name, names)
+    assert counts(right(load_competition(tmp_path), FER_CLASSES)) == (21, 7)
+
+
+def test_a_list_of_row_numbers_is_refused(tmp_path):
+    listed(tmp_path)
+    write(tmp_path / "test_idx.txt", map(str, range(7)))
+    with pytest.raises(DataError, match="test_idx.txt holds numbers, and whether of rows"):
+        load_competition(tmp_path)
+
+
+def test_a_table_of_parts_is_not_named_for_one_of_them(tmp_path):
+    """CelebA's list_eval_partition.csv."""
+    listed(tmp_path)
+    write(
+        tmp_path / "list_eval_partition.csv", ["image,partition", *(f"{n}.png,{n // 10}" for n in range(28))]
+    )
+    with pytest.raises(DataError, match="splits='train=0, valid=1, test=2' says it"):
+        load_competition(tmp_path)
+    assert counts(load_competition(tmp_path, splits="train=0, valid=1, test=2")) == (10, 10, 8)
+
+
+# ---------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize("column", ["{}", "emotion_{}"])
+@pytest.mark.parametrize("form", [str, int])  # True and False as pandas writes them, or 1 and 0
+def test_a_column_for_each_expression(tmp_path, column, form):
+    listed(tmp_path)
+    rows = [[f"{n}.png", *(form(n % 7 == k) for k in range(7))] for n in range(28)]
+    header = ",".join(["image", *map(column.format, FER_CLASSES)])
+    write(tmp_path / "labels.csv", [header, *(",".join(map(str, row)) for row in rows)])
+    assert right(load_competition(tmp_path), FER_CLASSES).class_names == FER_CLASSES
+
+
+@pytest.mark.parametrize("wrong", ["hapy", "suprize", "Angy"])
+def test_a_misspelt_expression_is_no_class(tmp_path, wrong):
+    listed(tmp_path)
+    text = (tmp_path / "labels.csv").read_text().replace("0.png,angry", f"0.png,{wrong}", 1)
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(DataError, match=f"0.png: unknown label '{wrong}'"):
+        load_competition(tmp_path)
+    assert load_competition(tmp_path, allow_rejected=True).class_names == FER_CLASSES
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("README.txt", "The labels ({}).\nMade in a lab."), ("README.md", "# Faces\n\n{}\n"),
+        ("start.py", "EMOTIONS = {{{}}}\nprint(EMOTIONS)\n"),
+    ],
+)  # fmt: skip
+def test_a_text_or_a_script_tells_what_the_numbers_mean(tmp_path, name, form):
+    order = sorted(FER_CLASSES)
+    pairs = {
+        "README.txt": ", ".join(f"{n}={word}" for n, word in enumerate(order)),
+        "README.md": "\n".join(f"| {n} | {word} |" for n, word in enumerate(order)),
+        "start.py": ", ".join(f"{n}: '{word}'" for n, word in enumerate(order)),
+    }
+    write(tmp_path / "train.csv", ["emotion,pixels", *(f"{n % 7},{pixels(n % 7, n)}" for n in range(28))])
+    (tmp_path / name).write_text(form.format(pairs[name]))
+    right(load_competition(tmp_path), order)
+
+
+def test_numbers_in_other_shares_than_fer2013_has_are_not_named(tmp_path):
+    rows = [f"{n % 7},{pixels(n % 7, n, 16)}" for n in range(700)]
+    write(tmp_path / "train.csv", ["emotion,pixels", *rows])
+    assert load_competition(tmp_path).class_names == tuple(f"class {n}" for n in range(7))
+    few = [row for n, row in enumerate(rows) if n % 7 != 1 or n < 100]
+    write(tmp_path / "train.csv", ["emotion,pixels", *few, *rows[2:90:7]])
+    assert load_competition(tmp_path).class_names == FER_CLASSES
+
+
+def test_more_words_than_numbers_may_start_at_either(tmp_path):
+    for n in range(28):
+        save(tmp_path / str(n % 7 + 1) / f"{n}.png", n % 7, n)
+    write(tmp_path / "classes.txt", [*FER_CLASSES, "contempt"])
+    assert load_competition(tmp_path).class_names == tuple(f"class {n}" for n in range(1, 8))
+
+
+def test_folders_of_numbered_classes(tmp_path):
+    for n in range(28):
+        save(tmp_path / "train" / f"class_{n % 7}" / f"{n}.png", n % 7, n)
+    right(load_competition(tmp_path), [f"class_{n}" for n in range(7)])
+
+
+@pytest.mark.parametrize("form", ["by class", "wrapped", "CreateML"])
+def test_json_that_other_programs_write(tmp_path, form):
+    listed(tmp_path)
+    (tmp_path / "labels.csv").unlink()
+    names = {word: [f"{n}.png" for n in range(28) if FER_CLASSES[n % 7] == word] for word in FER_CLASSES}
+    pairs = [(name, word) for word, some in names.items() for name in some]
+    small, large = ({"coordinates": {"x": 9, "y": 9, "width": side, "height": side}} for side in (5, 30))
+    content = {
+        "by class": {**names, "angry": names["angry"][:3]},
+        "wrapped": {"info": {"year": 2020}, "annotations": [{"file": f, "emotion": w} for f, w in pairs]},
+        "CreateML": [
+            {"image": f, "annotations": [{"label": "angry", **small}, {"label": w, **large}]}
+            for f, w in pairs
+        ],
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(content[form]))
+    assert sum(counts(right(load_competition(tmp_path), FER_CLASSES))) == 28 - (form == "by class")
+
+
+# ---------------------------------------------------------------- pictures and their names
+
+
+@pytest.mark.parametrize("name", ["submit_sample.csv", "sample_sub.csv", "upload.csv"])
+def test_a_sample_by_other_names(tmp_path, name):
+    flat_test(tmp_path)
+    (tmp_path / "sample_submission.csv").unlink(missing_ok=True)
+    ids = [path.name for path in (tmp_path / "test").glob("*")]
+    write(tmp_path / name, ["face,mood", *(f"{id_},sad" for id_ in ids)])
+    assert answers(load_competition(tmp_path), tmp_path)[0] == "face,mood"
+
+
+def test_numbers_of_clips_name_no_pictures(tmp_path):
+    for n in range(28):
+        save(tmp_path / f"clip{n // 2}" / f"{n + 1:06}.png", n % 7, n)
+    write(tmp_path / "labels.csv", ["clip,emotion", *(f"{n + 1},{FER_CLASSES[n % 7]}" for n in range(14))])
+    with pytest.raises(DataError, match="no known layout"):
+        load_competition(tmp_path)
+
+
+def test_the_number_of_a_frame_counts_in_the_folder_of_its_video(tmp_path):
+    rows = []
+    for video in range(1, 8):
+        for frame in range(1, 8):
+            level = (video + frame) % 7
+            save(tmp_path / str(video) / f"{frame}.png", level, 10 * video + frame)
+            rows.append(f"{video},{frame},{FER_CLASSES[level]}")
+    write(tmp_path / "labels.csv", ["video,frame,emotion", *rows])
+    right(load_competition(tmp_path), FER_CLASSES)
+
+
+def parquet(path, **columns):
+    pd.DataFrame(columns).to_parquet(path)
+
+
+def encoded(level, number, size=48):
+    file = io.BytesIO()
+    Image.fromarray(face(level, number, size)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_of_two_columns_of_pictures_the_one_that_is_called_so(tmp_path):
+    small, large = (
+        [encoded(k, n, size) for n in range(28) for k in [0 if size == 16 else n % 7]] for size in (16, 48)
+    )
+    words = [FER_CLASSES[n % 7] for n in range(28)]
+    parquet(tmp_path / "train.parquet", thumbnail=small, image=large, label=words)
+    right(load_competition(tmp_path), FER_CLASSES)
+    parquet(tmp_path / "train.parquet", thumbnail=small, full=large, label=words)
+    with pytest.raises(DataError, match="pictures are in the columns thumbnail, full"):
+        load_competition(tmp_path)
+    right(load_competition(tmp_path, columns="image=full"), FER_CLASSES)
+
+
+def test_the_labels_of_parquet_pictures_may_lie_beside(tmp_path):
+    parquet(tmp_path / "train.parquet", id=list(range(28)), image=[encoded(n % 7, n) for n in range(28)])
+    write(tmp_path / "train.csv", ["id,label", *(f"{n},{FER_CLASSES[n % 7]}" for n in reversed(range(28)))])
+    right(load_competition(tmp_path), FER_CLASSES)
+
+
+def test_arrays_that_numpy_numbered(tmp_path):
+    np.savez(tmp_path / "train.npz", np.stack([face(n % 7, n) for n in range(28)]), np.arange(28) % 7)
+    np.savez(tmp_path / "test.npz", np.stack([face(n, 500 + n) for n in range(7)]))
+    assert counts(right(load_competition(tmp_path), [f"class {n}" for n in range(7)])) == (25, 3, 7)
+
+
+@pytest.mark.parametrize("form", ["one column", "a column for each"])
+def test_pixels_from_0_to_1(tmp_path, form):
+    shown = [face(n % 7, n, 16).ravel() / 255 for n in range(28)]
+    mark = " " if form == "one column" else ","
+    header = "pixels" if form == "one column" else ",".join(f"pixel{k}" for k in range(256))
+    rows = [f"{FER_CLASSES[n % 7]},{mark.join(f'{x:.6f}' for x in row)}" for n, row in enumerate(shown)]
+    write(tmp_path / "train.csv", [f"emotion,{header}", *rows])
+    right(load_competition(tmp_path), FER_CLASSES)
+
+
+def test_pixels_that_numpy_cut_are_refused(tmp_path):
+    rows = [f'{n % 7},"[10 20 30 ... {n} 12 13]"' for n in range(28)]
+    write(tmp_path / "train.csv", ["emotion,pixels", *rows])
+    with pytest.raises(DataError, match="the pixels were cut when they were written"):
+        load_competition(tmp_path)
+
+
+# ---------------------------------------------------------------- what is told
+
+
+def test_what_is_beside_the_pictures_is_told(tmp_path):
+    _class_tree(tmp_path / "data" / "train", FER_CLASSES, 4)
+    for n in range(28):
+        save(tmp_path / "old" / "train" / FER_CLASSES[n % 7] / f"{n}.png", n % 7, 900 + n)
+    for n in range(2):
+        (tmp_path / "data" / "train" / "angry" / f"IMG_{n}.HEIC").write_bytes(b"heic")
+    told = load_competition(tmp_path).summary()
+    assert "training pictures from data/train, old/train, all taken" in told
+    assert "not read: 2 files beside the pictures, such as data/train/angry/IMG_0.HEIC" in told
+
+
+def test_persons_in_folders_are_told(tmp_path):
+    for n in range(28):
+        save(tmp_path / f"subject{n % 4:02}" / f"{FER_CLASSES[n % 7]}_{n}.png", n % 7, n)
+    note = "if subject00, subject01, subject02, ... are persons, groups='folder 1' keeps each on one side"
+    assert note in load_competition(tmp_path).summary()
+    assert note not in load_competition(tmp_path, groups="folder 1").summary()
+
+
+def test_a_class_that_only_validation_shows_is_told(tmp_path):
+    _class_tree(tmp_path / "train", FER_CLASSES, 4)
+    _class_tree(tmp_path / "valid", (*FER_CLASSES, "contempt"), 2)
+    assert "no training picture shows what validation pictures do: contempt (2)" in (
+        load_competition(tmp_path).summary()
+    )
+
+
+def test_pictures_without_a_suffix_are_told(tmp_path):
+    for n in range(28):
+        save(tmp_path / "train" / FER_CLASSES[n % 7] / f"{n}.png", n % 7, n)
+    for path in list(tmp_path.rglob("*.png")):
+        path.rename(path.with_suffix(""))
+    with pytest.raises(DataError, match="files without a suffix, such as .*: name pictures .png or .jpg"):
+        load_competition(tmp_path)
