@@ -43,6 +43,7 @@ def open_data(path: Path, stack: ExitStack, said: UserOptions) -> tuple[Understa
     chosen = _proven(found, path)
     used = chosen.pictures.tables_or_files()
     unused = [name for name, table in tree.tables.items() if table.holds_pictures and name not in used]
+    unused += tree.samples[1:]
     notes = [f"also there, not used: {', '.join(sorted(unused)[:5])}"] if unused else []
     others = [o.layout for o in found if o is not chosen and o.pictures.tables_or_files() & used]
     notes += [f"also recognised, not used: {name} (layout={name!r})" for name in dict.fromkeys(others)]

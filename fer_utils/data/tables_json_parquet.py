@@ -106,13 +106,17 @@ def _create_ml(records: list[dict]) -> pd.DataFrame:
 
 
 def excel_frame(path: Path) -> pd.DataFrame:
-    """The first sheet of an Excel file as text cells.
+    """The sheet of an Excel file as text cells.
 
     Raises:
-        DataError: the package that reads Excel files is not installed.
+        DataError: several sheets hold something, or the package that reads Excel files is not installed.
     """
     try:
-        return pd.read_excel(path, dtype=str, keep_default_na=False).map(as_text)
+        sheets = pd.read_excel(path, sheet_name=None, dtype=str, keep_default_na=False)
+        full = {name: sheet for name, sheet in sheets.items() if not sheet.empty} or sheets
+        if len(full) > 1:
+            raise DataError(f"{path} has the sheets {', '.join(full)}: save each as a csv file")
+        return next(iter(full.values())).map(as_text)
     except ImportError as error:
         raise DataError(
             f"{path}: Excel files are read by the package openpyxl: pip install openpyxl, or save as csv"

@@ -286,3 +286,26 @@ def test_pictures_without_a_suffix_are_told(tmp_path):
         path.rename(path.with_suffix(""))
     with pytest.raises(DataError, match="files without a suffix, such as .*: name pictures .png or .jpg"):
         load_competition(tmp_path)
+
+
+def test_a_second_sample_is_told(tmp_path):
+    flat_test(tmp_path)
+    ids = sorted(path.name for path in (tmp_path / "test").glob("*"))
+    for name, some in {"sample_submission.csv": ids, "sample_submission_2.csv": ids[:2]}.items():
+        write(tmp_path / name, ["id,label", *(f"{id_},sad" for id_ in some)])
+    told = load_competition(tmp_path)
+    assert "also there, not used: sample_submission_2.csv" in told.summary() and len(
+        told.submission.rows
+    ) == len(ids)
+
+
+def test_a_workbook_with_two_full_sheets_is_refused(tmp_path, monkeypatch):
+    listed(tmp_path)
+    sheet = pd.read_csv(tmp_path / "labels.csv", dtype=str)
+    (tmp_path / "labels.csv").rename(tmp_path / "labels.xlsx")
+    sheets = {"train": sheet, "notes": sheet.head(0)}
+    monkeypatch.setattr(pd, "read_excel", lambda *_, **__: sheets)
+    right(load_competition(tmp_path), FER_CLASSES)
+    sheets["test"] = sheet
+    with pytest.raises(DataError, match="labels.xlsx has the sheets train, test: save each as a csv file"):
+        load_competition(tmp_path, seed=1, image_size=32)

@@ -57,9 +57,14 @@ class Tree:
         return tables
 
     @cached_property
+    def samples(self) -> list[str]:
+        """The names of the sample submissions, the one that counts first: that nearest the top."""
+        return self._table_names(sample=True)
+
+    @property
     def sample(self) -> str | None:
-        """The name of the sample submission nearest the top."""
-        return next(iter(self._table_names(sample=True)), None)
+        """The name of the sample submission that counts."""
+        return next(iter(self.samples), None)
 
     @cached_property
     def sample_table(self) -> Table | None:
