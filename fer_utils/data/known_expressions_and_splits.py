@@ -39,7 +39,7 @@ SPLIT_WORDS = {
         "val$|valid|public|dev$|develop|eval|va$|vl$|convalid|dogrul|валид|провер|验证|驗證|検証|검증"
     ),
     "test": re.compile(
-        "test|private|holdout|te$|ts$|tst$|prueba|prova$|pruf|uji$|тест|测试|測試|テスト|테스트|시험|평가"
+        "test|private|holdout|te$|tst$|prueba|prova$|pruf|uji$|тест|测试|測試|テスト|테스트|시험|평가"
     ),
 }
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")

@@ -32,7 +32,7 @@ def listed(root, splits=()):
 @pytest.mark.parametrize(
     "names",
     [
-        ("训练集", "验证集", "测试集"), ("entrenamiento", "validación", "prueba"), ("tr", "va", "ts"),
+        ("训练集", "验证集", "测试集"), ("entrenamiento", "validación", "prueba"), ("tr", "va", "te"),
         ("eğitim", "doğrulama", "test"), ("treino", "validacao", "teste"), ("학습", "검증", "시험"),
     ],
 )  # fmt: skip
