@@ -64,6 +64,7 @@ class References:
 
     def __init__(self, files: Sequence[str]):
         self._plain = {file: plain_path(file) for file in files}
+        self.n = len(files)
         self._indices: dict[int, dict[str | int | None, list[str]]] = {}
 
     def _files_by_key(self, leniency: int) -> dict[str | int | None, list[str]]:

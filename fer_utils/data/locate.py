@@ -11,7 +11,8 @@ from fer_utils.competition import DataError
 from fer_utils.data.decode_images import ImageFormat
 from fer_utils.data.files.archives import is_archive, opened
 from fer_utils.data.files.file_index import Tree, folder_split, scan, stem, unpacked
-from fer_utils.data.known_expressions_and_splits import is_class_name, normal, split_of
+from fer_utils.data.known_expressions_and_splits import canonical, is_class_name, normal, split_of
+from fer_utils.data.layouts.found_pictures import FOLDERS
 from fer_utils.data.layouts.registry import describe_unknown, propose
 from fer_utils.data.roles.class_name_files import named_classes
 from fer_utils.data.roles.decide_roles import Understanding, understand
@@ -41,6 +42,7 @@ def open_data(path: Path, stack: ExitStack, said: UserOptions) -> tuple[Understa
     if not found:
         raise DataError(f"{path}: {errors[0]}" if errors else describe_unknown(tree, str(path), said.layout))
     chosen = _proven(found, path)
+    _check_tables_of_labels(tree, chosen, path)
     used = chosen.pictures.tables_or_files()
     unused = [name for name, table in tree.tables.items() if table.holds_pictures and name not in used]
     unused += tree.samples[1:]
@@ -53,7 +55,10 @@ def open_data(path: Path, stack: ExitStack, said: UserOptions) -> tuple[Understa
 def _understood(tree: Tree, said: UserOptions) -> tuple[list[Understanding], list[DataError]]:
     """All readings of the files, and why others were refused."""
     found, errors = [], []
-    proposals = propose(tree, said.layout)
+    try:
+        proposals = propose(tree, said.layout)
+    except DataError as error:
+        return [], [error]
     named = named_classes(tree) if proposals else {}
     for pictures in proposals:
         try:
@@ -84,6 +89,26 @@ def _proven(found: list[Understanding], path: Path) -> Understanding:
                 f"{layouts if chosen.layout != other.layout else ''}name one of their folders or files"
             )
     return chosen
+
+
+def _check_tables_of_labels(tree: Tree, chosen: Understanding, path: Path) -> None:
+    """Raise a DataError if the classes are folders of numbers, while a table that names no picture has
+    expressions: the folders may be clips or persons."""
+    if chosen.layout != FOLDERS or any(map(canonical, chosen.coding.class_names)):
+        return
+    n = sum(map(len, chosen.rows.values()))
+    for name, table in tree.tables.items():
+        if table.holds_pictures or len(table.frame) * len(chosen.coding.class_names) < n:
+            continue
+        for column in table.frame:
+            cells = [cell for cell in table.frame[column].tolist() if cell]
+            if len(cells) > len({*cells}) > 1 and all(map(canonical, cells)):
+                raise DataError(
+                    f"{path}: {name} has expressions in its column {column!r}, and of which pictures is not "
+                    "known. Add a column with the files' names; or, if the folders "
+                    f"{', '.join(map(str, chosen.coding.label_values[:3]))}, ... are the classes, move it "
+                    "elsewhere"
+                )
 
 
 def _counted(one: Understanding) -> str:

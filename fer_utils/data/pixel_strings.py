@@ -65,11 +65,11 @@ def _fault(values: np.ndarray) -> str:
 
 
 def are_fractions(cells: pd.DataFrame) -> bool:
-    """Whether pixels (see `parse_cells`) are grey levels from 0 to 1, and not whole numbers."""
+    """Whether pixels (see `parse_cells`) are grey levels from 0 to 1."""
     texts = [" ".join(map(as_text, row)).translate(_LIST_MARKS) for row in cells.itertuples(index=False)]
     words = [word for text in texts for word in text.split()]
     numbers = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce").to_numpy(float)
-    return bool(len(numbers) and ((numbers >= 0) & (numbers <= 1)).all() and (numbers % 1).any())
+    return bool(len(numbers) and ((numbers >= 0) & (numbers <= 1)).all() and numbers.any())
 
 
 def parse_cells(

@@ -99,7 +99,10 @@ class Table:
     @cached_property
     def are_fractions(self) -> bool:
         """Whether its pixels are grey levels from 0 to 1."""
-        return bool(self.pixels) and are_fractions(self.head[list(self.pixels)])
+        # Others from 0 to 1 are features, such as histograms of gradients.
+        named = (re.match(r"pix|px|p?\d+$|\d+x\d+|im(age|g)|face", self.columns[i]) for i in self.pixels)
+        is_told = bool(self.pixels) and (bool(self.chosen) or all(named))
+        return is_told and are_fractions(self.head[list(self.pixels)])
 
     @cached_property
     def encoded(self) -> int | None:
@@ -175,8 +178,9 @@ def open_table(path: Path, name: str = "", columns: Mapping[str, str] | None = N
             head = whole.head(HEAD_ROWS)
         elif suffix in ARROW_SUFFIXES:
             names, whole = schema(path).names, None
-            chosen = chosen or normal(said.get("image", ""))
-            encoded = picture_column(path, chosen)
+            image = normal(said.get("image", ""))
+            encoded = picture_column(path, chosen or image)
+            chosen = chosen or image * (encoded is not None)
             texts = [i for i in range(len(names)) if i != encoded]
             head = next(parquet_chunks(path, texts, HEAD_ROWS), pd.DataFrame())
         else:
@@ -251,5 +255,5 @@ def read_as_written(table: Table) -> pd.DataFrame:
 def is_sample(name: str) -> bool:
     """Whether a file is named as a sample submission: sampleSubmission.csv, sample.csv, submit_sample.csv."""
     words = re.sub("[^a-z]+", "", Path(name).stem.lower())
-    alone = re.fullmatch("(sample|example|submit|sub|upload|format|template)+", words)
-    return "submission" in words or bool(alone and words not in ("sub", "format", "template"))
+    alone = re.fullmatch("(?!subsample)(sample|example|submit|sub|upload|format|template)+", words)
+    return "submission" in words or bool(alone and words not in ("sub", "upload", "format", "template"))

@@ -46,9 +46,9 @@ def json_frame(path: Path) -> pd.DataFrame:
         content = [json.loads(line) for line in text.splitlines() if line.strip()]
     if class_map(content):
         raise DataError(f"{path} names classes and lists no pictures")
-    if isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys():
+    if isinstance(content, dict) and _is_coco(content):
         return _coco(content)
-    if isinstance(content, list) and all(_is_create_ml(record) for record in content) and content:
+    if isinstance(content, list) and all(map(_is_create_ml, content)) and any(map(_has_boxes, content)):
         return _create_ml(content)
     content = _records(content, path) if isinstance(content, dict) else content
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
@@ -62,25 +62,37 @@ def _records(content: dict, path: Path) -> list[dict]:
     kind = next((kind for word, kind in _KEYS.items() if len(content) > 1 and all(map(word, content))), "")
     if kinds == {list} and kind:
         items = [(key, item) for key, items in content.items() for item in items]
-        return [{**(item if isinstance(item, dict) else {"image": item}), kind: key} for key, item in items]
+        named = {name for _, item in items if isinstance(item, dict) for name in item}
+        # What the records call their pictures.
+        image = min(named, key=lambda name: rank("image", normal(name)), default="image")
+        return [{**(item if isinstance(item, dict) else {image: item}), kind: key} for key, item in items]
     inner = list(filter(_are_records, content.values()))
-    if len(inner) == 1:
+    are_columns = kinds == {list} and len(set(map(len, content.values()))) == 1
+    keys = [*content, *(key for value in content.values() if isinstance(value, dict) for key in value)]
+    if len(inner) == 1 and not are_columns and not any(map(split_of, keys)):
         return inner[0]
     if kinds == {list}:
-        if len(set(map(len, content.values()))) > 1:
+        if not are_columns:
             raise DataError(f"{path}: its lists differ in length, so they are no columns of a table")
         return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
     records = content if kinds == {dict} else {name: {"label": value} for name, value in content.items()}
     return [{"image": name, **record} for name, record in records.items()]
 
 
+def _is_coco(content: dict) -> bool:
+    images, boxes = content.get("images"), content.get("annotations")
+    return all(map(_are_records, (images, boxes))) and all("image_id" in box for box in boxes)
+
+
 def _coco(content: dict) -> pd.DataFrame:
-    """The pictures of a COCO file, each with the category of its largest box (Lin et al. 2014)."""
-    names = {item["id"]: item["name"] for item in content["categories"]}
+    """The pictures of a COCO file, each with the category of its largest box (Lin et al. 2014), or its number
+    where the file names none."""
+    names = {item["id"]: item["name"] for item in content.get("categories", [])}
     largest: dict[object, tuple[float, str]] = {}
     for box in content["annotations"]:
         width, height = (box.get("bbox") or [0, 0, 0, 0])[2:]
-        found = (float(box.get("area") or width * height), names[box["category_id"]])
+        number = box["category_id"]
+        found = (float(box.get("area") or width * height), str(names.get(number, number)))
         largest[box["image_id"]] = max(largest.get(box["image_id"], found), found)
     rows = [(item["file_name"], largest.get(item["id"], (0, ""))[1]) for item in content["images"]]
     return pd.DataFrame(rows, columns=["image", "label"]).map(as_text)
@@ -91,7 +103,12 @@ def _are_records(value: object) -> bool:
 
 
 def _is_create_ml(record: object) -> bool:
-    return isinstance(record, dict) and "image" in record and isinstance(record.get("annotations"), list)
+    boxes = record.get("annotations") if isinstance(record, dict) and "image" in record else None
+    return isinstance(boxes, list) and all(isinstance(box, dict) and "label" in box for box in boxes)
+
+
+def _has_boxes(record: dict) -> bool:
+    return bool(record["annotations"])
 
 
 def _create_ml(records: list[dict]) -> pd.DataFrame:
@@ -196,6 +213,14 @@ def metadata_classes(path: Path) -> dict[str, dict[int, str]]:
         return {}
 
 
+def _shows_picture(path: Path, position: int) -> bool:
+    """Whether the first cells of a column begin as the files of pictures do."""
+    starts = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"BM", b"RIFF", b"II*", b"MM\0*")
+    cells = next(parquet_chunks(path, [position], 16), pd.DataFrame()).to_numpy(object).ravel().tolist()
+    cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
+    return any(isinstance(cell, bytes) and cell.startswith(starts) for cell in cells)
+
+
 def picture_column(path: Path, chosen: str = "") -> int | None:
     """The column of a parquet or Arrow file that holds encoded images, as bytes or as Hugging Face's structs:
     the `chosen` one, or of several the one that has the name of such a column.
@@ -213,6 +238,7 @@ def picture_column(path: Path, chosen: str = "") -> int | None:
             kind = kind.field("bytes").type
         if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
             found.append(position)
+    found = [position for position in found if _shows_picture(path, position)] if found[1:] else found
     if chosen in names:
         found = [position for position in found if names[position] == chosen]
     found.sort(key=lambda position: rank("image", names[position]))

@@ -65,6 +65,27 @@ def test_a_list_of_validation_pictures_leaves_the_rest_for_training(tmp_path, na
     assert counts(right(load_competition(tmp_path), FER_CLASSES)) == (21, 7)
 
 
+@pytest.mark.parametrize("name", ["validated.csv", "public_figures.csv"])
+def test_a_list_by_a_word_like_validation_is_refused(tmp_path, name):
+    listed(tmp_path)
+    write(tmp_path / name, ["image", *(f"{n}.png" for n in range(7))])
+    with pytest.raises(DataError, match=f"{name} seems to be for validation"):
+        load_competition(tmp_path)
+
+
+def test_tables_divide_whatever_a_column_called_set_holds(tmp_path):
+    listed(tmp_path)
+    for name, rows in {"train": range(21), "test": range(21, 28)}.items():
+        write(tmp_path / f"{name}.csv", ["image,set", *(f"{n}.png,KDEF{n % 8}" for n in rows)])
+    assert len(load_competition(tmp_path).test) == 7
+
+
+def test_a_person_whose_initials_could_be_a_split(tmp_path):
+    for n in range(28):
+        save(tmp_path / ("AB", "MK", "TE", "VA")[n % 4] / f"{FER_CLASSES[n % 7]}_{n}.png", n % 7, n)
+    assert counts(right(load_competition(tmp_path), FER_CLASSES)) == (25, 3)
+
+
 def test_a_list_of_row_numbers_is_refused(tmp_path):
     listed(tmp_path)
     write(tmp_path / "test_idx.txt", map(str, range(7)))
@@ -96,6 +117,25 @@ def test_a_column_for_each_expression(tmp_path, column, form):
     assert right(load_competition(tmp_path), FER_CLASSES).class_names == FER_CLASSES
 
 
+def test_a_rare_word_that_holds_an_expression_is_a_class(tmp_path):
+    words = ["normal"] * 40 + ["drowsy"] * 40 + ["abnormal"] * 4
+    for n, word in enumerate(words):
+        save(tmp_path / word / f"{n}.png", sorted(set(words)).index(word), n)
+    assert len(load_competition(tmp_path).class_names) == 3
+
+
+@pytest.mark.parametrize("name", ["shares.csv", "attributes.csv"])
+def test_shares_of_a_model_and_attributes_are_no_labels(tmp_path, name):
+    """As DeepFace writes them, beside folders of classes."""
+    rows = []
+    for n in range(28):
+        save(tmp_path / FER_CLASSES[n % 7] / f"{n}.png", n % 7, n)
+        cells = [0.1, 0.2, 0.7] if name == "shares.csv" else [True, n % 2 > 0, False]
+        rows.append(",".join(map(str, [f"{n}.png", *cells])))
+    write(tmp_path / name, ["image,emotion_angry,emotion_happy,emotion_sad", *rows])
+    right(load_competition(tmp_path), FER_CLASSES)
+
+
 @pytest.mark.parametrize("wrong", ["hapy", "suprize", "Angy"])
 def test_a_misspelt_expression_is_no_class(tmp_path, wrong):
     listed(tmp_path)
@@ -109,20 +149,23 @@ def test_a_misspelt_expression_is_no_class(tmp_path, wrong):
 @pytest.mark.parametrize(
     ("name", "form"),
     [
-        ("README.txt", "The labels ({}).\nMade in a lab."), ("README.md", "# Faces\n\n{}\n"),
-        ("start.py", "EMOTIONS = {{{}}}\nprint(EMOTIONS)\n"),
+        ("README.txt", "({n}={word}) "), ("README.txt", "{n} - {word}\n"),
+        ("README.md", "| {n} | {word} |\n"), ("README.md", "- {word}: {n}\n"), ("README.md", "| {word} | {n} |\n"),
     ],
 )  # fmt: skip
-def test_a_text_or_a_script_tells_what_the_numbers_mean(tmp_path, name, form):
-    order = sorted(FER_CLASSES)
-    pairs = {
-        "README.txt": ", ".join(f"{n}={word}" for n, word in enumerate(order)),
-        "README.md": "\n".join(f"| {n} | {word} |" for n, word in enumerate(order)),
-        "start.py": ", ".join(f"{n}: '{word}'" for n, word in enumerate(order)),
-    }
+@pytest.mark.parametrize("more", [0, 1])  # a class that the data do not have
+def test_a_text_tells_what_the_numbers_mean(tmp_path, name, form, more):
+    order = [*sorted(FER_CLASSES), *["contempt"] * more]
     write(tmp_path / "train.csv", ["emotion,pixels", *(f"{n % 7},{pixels(n % 7, n)}" for n in range(28))])
-    (tmp_path / name).write_text(form.format(pairs[name]))
+    (tmp_path / name).write_text("Labels:\n" + "".join(form.format(n=n, word=w) for n, w in enumerate(order)))
     right(load_competition(tmp_path), order)
+
+
+def test_a_numbered_list_in_a_text_is_no_coding(tmp_path):
+    for n in range(28):
+        save(tmp_path / "train" / str(n % 7 + 1) / f"{n}.png", n % 7, n)
+    (tmp_path / "README.md").write_text("".join(f"{n}. {word}\n" for n, word in enumerate(FER_CLASSES, 1)))
+    assert load_competition(tmp_path).class_names == tuple(f"class {n}" for n in range(1, 8))
 
 
 def test_numbers_in_other_shares_than_fer2013_has_are_not_named(tmp_path):
@@ -147,6 +190,29 @@ def test_folders_of_numbered_classes(tmp_path):
     right(load_competition(tmp_path), [f"class_{n}" for n in range(7)])
 
 
+@pytest.mark.parametrize("form", ["splits beside", "names among records", "COCO without categories"])
+def test_json_with_splits(tmp_path, form):
+    listed(tmp_path)
+    (tmp_path / "labels.csv").unlink()
+    records = [{"file": f"{n}.png", "emotion": FER_CLASSES[n % 7]} for n in range(28)]
+    names = [f"{n}.png" for n in range(21, 28)]
+    images = [{"id": n, "file_name": f"{n}.png"} for n in range(28)]
+    boxes = [{"image_id": n, "category_id": n % 7, "bbox": [0, 0, 9, 9]} for n in reversed(range(28))]
+    content = {
+        "splits beside": {"annotations": records, "splits": {"train": ["0.png"], "test": names}},
+        "names among records": {"train": records[:21], "test": names},
+        "COCO without categories": {"images": images, "annotations": boxes},
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(content[form]))
+    if form == "splits beside":
+        with pytest.raises(DataError, match="no known layout"):
+            load_competition(tmp_path)
+    elif form == "names among records":
+        assert len(right(load_competition(tmp_path), FER_CLASSES).test) == 7
+    else:
+        right(load_competition(tmp_path), [f"class {n}" for n in range(7)])
+
+
 @pytest.mark.parametrize("form", ["by class", "wrapped", "CreateML"])
 def test_json_that_other_programs_write(tmp_path, form):
     listed(tmp_path)
@@ -169,7 +235,7 @@ def test_json_that_other_programs_write(tmp_path, form):
 # ---------------------------------------------------------------- pictures and their names
 
 
-@pytest.mark.parametrize("name", ["submit_sample.csv", "sample_sub.csv", "upload.csv"])
+@pytest.mark.parametrize("name", ["submit_sample.csv", "sample_sub.csv", "upload_example.csv"])
 def test_a_sample_by_other_names(tmp_path, name):
     flat_test(tmp_path)
     (tmp_path / "sample_submission.csv").unlink(missing_ok=True)
@@ -195,6 +261,24 @@ def test_the_number_of_a_frame_counts_in_the_folder_of_its_video(tmp_path):
             rows.append(f"{video},{frame},{FER_CLASSES[level]}")
     write(tmp_path / "labels.csv", ["video,frame,emotion", *rows])
     right(load_competition(tmp_path), FER_CLASSES)
+
+
+@pytest.mark.parametrize("frame", ["{:04}", "{}"])
+def test_folders_of_videos_are_no_classes(tmp_path, frame):
+    rows = []
+    for video in range(1, 8):
+        for number in range(1, 5):
+            name = "frame" * (frame == "{}") + frame.format(number)
+            save(tmp_path / str(video) / f"{name}.png", (video + number) % 7, 10 * video + number)
+            numbers = f"{video},{number}" if frame == "{:04}" else f"{video}"
+            rows.append(f"{numbers},{FER_CLASSES[(video + number) % 7]}")
+    header = "video,frame,emotion" if frame == "{:04}" else "video,emotion"
+    write(tmp_path / "labels.csv", [header, *rows])
+    message = 'columns="image=frame" says so' if frame == "{:04}" else "expressions in its column 'emotion'"
+    with pytest.raises(DataError, match=message):
+        load_competition(tmp_path)
+    if frame == "{:04}":
+        right(load_competition(tmp_path, columns="image=frame"), FER_CLASSES)
 
 
 def parquet(path, **columns):
@@ -224,6 +308,44 @@ def test_the_labels_of_parquet_pictures_may_lie_beside(tmp_path):
     parquet(tmp_path / "train.parquet", id=list(range(28)), image=[encoded(n % 7, n) for n in range(28)])
     write(tmp_path / "train.csv", ["id,label", *(f"{n},{FER_CLASSES[n % 7]}" for n in reversed(range(28)))])
     right(load_competition(tmp_path), FER_CLASSES)
+
+
+def test_the_labels_of_training_are_not_those_of_the_test(tmp_path):
+    for name, start in {"train": 0, "test": 500}.items():
+        faces = [encoded(n % 7, start + n) for n in range(28)]
+        parquet(tmp_path / f"{name}.parquet", id=list(range(28)), image=faces)
+    write(tmp_path / "train.csv", ["id,label", *(f"{n},{FER_CLASSES[n % 7]}" for n in range(28))])
+    assert right(load_competition(tmp_path), FER_CLASSES).test.labels is None
+
+
+def test_a_column_of_other_bytes_holds_no_pictures(tmp_path):
+    words = [FER_CLASSES[n % 7] for n in range(28)]
+    faces, names = [encoded(n % 7, n) for n in range(28)], [f"{n}.png".encode() for n in range(28)]
+    parquet(tmp_path / "train.parquet", filename=names, face=faces, label=words)
+    right(load_competition(tmp_path), FER_CLASSES)
+
+
+def test_a_parquet_list_of_files(tmp_path):
+    listed(tmp_path)
+    frame = pd.read_csv(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").unlink()
+    frame.to_parquet(tmp_path / "labels.parquet")
+    right(load_competition(tmp_path, columns="image=image"), FER_CLASSES)
+
+
+def test_numbered_arrays_of_which_the_meaning_is_not_known_are_refused(tmp_path):
+    faces = np.stack([face(n % 7, n) for n in range(28)])
+    np.savez(tmp_path / "train.npz", faces, np.arange(28) // 4, np.arange(28) % 7)
+    with pytest.raises(DataError, match=r"The arrays hold:\n.*arr_0.*28 x 48 x 48 integers"):
+        load_competition(tmp_path)
+
+
+def test_features_from_0_to_1_are_no_pixels(tmp_path):
+    rows = [",".join(f"{x:.4f}" for x in np.random.default_rng(n).random(256)) for n in range(28)]
+    header = ",".join(f"hog_{k}" for k in range(256))
+    write(tmp_path / "train.csv", [f"emotion,{header}", *(f"{n % 7},{row}" for n, row in enumerate(rows))])
+    with pytest.raises(DataError):
+        load_competition(tmp_path)
 
 
 def test_arrays_that_numpy_numbered(tmp_path):
@@ -259,7 +381,7 @@ def test_what_is_beside_the_pictures_is_told(tmp_path):
     for n in range(2):
         (tmp_path / "data" / "train" / "angry" / f"IMG_{n}.HEIC").write_bytes(b"heic")
     told = load_competition(tmp_path).summary()
-    assert "training pictures from data/train, old/train, all taken" in told
+    assert "training pictures lie in data/train, old/train" in told
     assert "not read: 2 files beside the pictures, such as data/train/angry/IMG_0.HEIC" in told
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,12 +57,14 @@ class Array:
     @property
     def words(self) -> set[str]:
         """The words of its name, in lower case; those of its file if the array has no name."""
-        return _words(self.key or self.path.stem)
+        return _words(self.path.stem if self.is_unnamed or not self.key else self.key)
 
     @property
     def is_label(self) -> bool:
         """Whether its name says that it holds labels: y_train, flabels."""
-        return any(word in _LABEL_WORDS or word.endswith(("label", "labels")) for word in self.words)
+        return not (self.is_unnamed and self.axes) and any(
+            word in _LABEL_WORDS or word.endswith(("label", "labels")) for word in self.words
+        )
 
     @property
     def is_unnamed(self) -> bool:
@@ -213,7 +216,13 @@ def _find_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | Non
     """The arrays of images by split, each with its labels (None if it has none); empty without labelled
     training images."""
     images = [array for array in arrays if array.axes and not array.is_label and array.n]
-    named = [a for a in arrays if a not in images and (a.is_label or a.is_unnamed) and a.kind in "uifUSb"]
+    # Of arrays that numpy numbered, pictures and their labels are known only where they are alone in a file.
+    numbered = Counter((a.path, a in images) for a in arrays if a.is_unnamed)
+    images = [a for a in images if not a.is_unnamed or numbered[a.path, True] == 1]
+    others = [a for a in arrays if a.axes is None and a.kind in "uifUSb"]
+    alone = [a for a in others if a.is_unnamed and numbered[a.path, False] == 1]
+    named = [a for a in others if a.is_label and not a.is_unnamed]
+    named += [a for a in alone if a.is_label or numbered[a.path, True] == 1]
     labels = [a for a in named if len(a.shape) == 1 or (len(a.shape) == 2 and min(a.shape) <= 64)]
     splits: dict[str, list[tuple[Array, Array | None]]] = {}
     for array in images:

@@ -33,6 +33,9 @@ LOOKS_FOR = {
 MOST_LEVELS = 6  # of folders that are looked at
 # Forms of pictures that Pillow cannot open by itself; some programs write pictures without a suffix.
 _UNREAD = (".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".raw", ".svg", ".psd", "")
+_TEXTS = re.compile(
+    "read.?me|licen[cs]e|copying|changelog|authors|notice|version|makefile|todo", re.IGNORECASE
+)
 
 # KA.AN1.39 (Lyons et al. 1998) and AF01ANS (Lundqvist, Flykt and Oehman 1998).
 _JAFFE = re.compile(r"[A-Z]{2}\.(AN|DI|FE|HA|SA|SU|NE)\d\.\d+")
@@ -60,7 +63,7 @@ def _unread(tree: Tree) -> list[str]:
     """A note on files beside the pictures that seem to be pictures too."""
     folders = {name.rpartition("/")[0] for name in tree.images}
     others = [n for n in tree.files if PurePosixPath(n).suffix.lower() in _UNREAD]
-    others = sorted(n for n in others if n.rpartition("/")[0] in folders)
+    others = sorted(n for n in others if n.rpartition("/")[0] in folders and not _TEXTS.fullmatch(stem(n)))
     some = f"not read: {len(others):,} files beside the pictures, such as {others[0]}" if others[1:] else ""
     return [f"{some} (pictures? save them as PNG)"] if some else []
 
@@ -71,9 +74,10 @@ def _put_together(images: list[str]) -> list[str]:
     for name in images:
         parts = name.split("/")
         first = next((i for i, part in enumerate(parts[:-1]) if split_of(part)), None)
-        if first is not None and split_of(parts[first]) == "train":
+        is_in_class = bool(first) and canonical(parts[first - 1]) is not None  # angry/train, happy/train
+        if first is not None and split_of(parts[first]) == "train" and not is_in_class:
             found.add("/".join(parts[: first + 1]))
-    return [f"training pictures from {', '.join(sorted(found)[:5])}, all taken"] if len(found) > 1 else []
+    return [f"training pictures lie in {', '.join(sorted(found)[:5])}"] if len(found) > 1 else []
 
 
 def _pictures(tree: Tree, images: list[str], notes: list[str]) -> Pictures:

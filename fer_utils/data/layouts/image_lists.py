@@ -10,7 +10,7 @@ import pandas as pd
 
 from fer_utils.competition import DataError
 from fer_utils.data.files.file_index import Tree, folder_split, stem
-from fer_utils.data.image_paths import BY_NUMBER, References
+from fer_utils.data.image_paths import BY_NUMBER, References, Resolved
 from fer_utils.data.known_column_names import ABOUT, COLUMNS, OF_MANY, is_split_name, rank
 from fer_utils.data.known_expressions_and_splits import (
     PREDICTED,
@@ -66,7 +66,8 @@ def listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[ImageL
         if 2 * len(again) > one.n:
             _join(one, lists, where, notes)
             # train.txt and test.txt beside labels.csv, but not list_eval_partition.csv
-            if split_of(stem(name)) and not any(map(is_split_name, one.rows.columns)):
+            is_of_all = len(again) > 0.9 * len(where)
+            if split_of(stem(name)) and not (is_of_all and any(map(is_split_name, one.rows.columns))):
                 divided |= {file: name for file in one.files if file}
             continue
         if again:
@@ -81,39 +82,31 @@ def listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[ImageL
 
 
 def _as_list(tree: Tree, table: Table, references: References) -> ImageList | None:
-    """The table with the column that names images; None if fewer than half of its names are there."""
+    """The table with the column that names images; None if fewer than half of its names are there.
+
+    Raises:
+        DataError: two columns name images, or whether one does is not known.
+    """
     if table.pixels or not len(table.frame):
         return None
     forced = tree.columns.get("image", "").strip().lower()
     best, key = None, None
-    columns = sorted(table.frame.columns, key=lambda column: column in ABOUT)
-    if _INDICES.search(stem(table.name).lower()) and len(columns) == 1 and _are_numbers(table, columns[0]):
-        raise DataError(
-            f"{table.name} holds numbers, and whether of rows, from 0 or 1, or of files is not known: write "
-            "the files' names, or move it elsewhere"
-        )
-    for column in [forced] if forced and forced in table.columns else columns:
+    doubtful: list[str] = []
+    _check_indices(table)
+    for column in [forced] if forced and forced in table.columns else _columns(table):
         cells = table.frame[column].tolist()
         is_about = column in ABOUT and best is not None
         if not forced and (is_about or not _may_name_images(cells, references)):
             continue
-        is_number = column in ABOUT | OF_MANY and _are_numbers(table, column)
-        if not forced and is_number and column in OF_MANY:
-            continue
-        n_named = len(cells) - cells.count("")
-        result = references.resolve(cells, _hints(table, column))
-        if result.ambiguous and result.n < n_named:  # the same names in train/ and in test/
-            in_one = {split: references.resolve(cells, lambda _, split=split: {split}) for split in SPLITS}
-            whole = [
-                found
-                for split, found in in_one.items()
-                if found.n == n_named and set(map(folder_split, filter(None, found.files))) == {split}
-            ]
-            result = whole[0] if len(whole) == 1 else result
+        n_named, result = len(cells) - cells.count(""), _resolved(table, column, references)
         repeated = result.n - len(set(result.files) - {None})
-        # The number of a frame names a file only if other columns say the folder of each.
-        if not forced and is_number and (result.n < n_named or repeated or result.leniency >= BY_NUMBER):
-            continue
+        if not forced and column in ABOUT | OF_MANY and _are_numbers(table, column):
+            # The number of a frame names a file only if other columns say the folder of each, and that of a
+            # clip only if each has one picture.
+            is_whole = result.n == n_named and not repeated and result.leniency < BY_NUMBER
+            if not is_whole or (column in OF_MANY and result.n < references.n):
+                doubtful += [column] * (column not in OF_MANY and 2 * result.n >= n_named)
+                continue
         if result.n < max(1, n_named / 2) or (result.leniency > 1 and repeated > 1):
             if result.ambiguous > n_named / 2:
                 tree.unreadable[table.name] = (
@@ -130,7 +123,45 @@ def _as_list(tree: Tree, table: Table, references: References) -> ImageList | No
         if key is None or better > key:
             rows = table.frame.drop(columns=column)
             best, key = ImageList(table, column, rows, cells, result.files), better
+    if best is None and doubtful and not {*COLUMNS["label"]}.isdisjoint(table.columns):
+        raise DataError(
+            f"{table.name}: whether the numbers in its column {doubtful[0]!r} are those in the names of the "
+            f'pictures is not known: columns="image={doubtful[0]}" says so'
+        )
     return best
+
+
+def _columns(table: Table) -> list[str]:
+    """The columns, those about the picture last."""
+    return sorted(table.frame.columns, key=lambda column: column in ABOUT)
+
+
+def _check_indices(table: Table) -> None:
+    """Raise a DataError if a table such as test_idx.txt holds numbers of rows, or of files."""
+    name, columns = stem(table.name), table.frame.columns
+    is_index = split_of(name) and _INDICES.search(name.lower())
+    if is_index and len(columns) == 1 and _are_numbers(table, columns[0]):
+        raise DataError(
+            f"{table.name} holds numbers, and whether of rows, from 0 or 1, or of files is not known: write "
+            "the files' names, or move it elsewhere"
+        )
+
+
+def _resolved(table: Table, column: str, references: References) -> Resolved:
+    """The files that a column names."""
+    cells = table.frame[column].tolist()
+    n_named = len(cells) - cells.count("")
+    result = references.resolve(cells, _hints(table, column))
+    if not result.ambiguous or result.n == n_named:
+        return result
+    # The same names in train/ and in test/.
+    in_one = {split: references.resolve(cells, lambda _, split=split: {split}) for split in SPLITS}
+    whole = [
+        found
+        for split, found in in_one.items()
+        if found.n == n_named and set(map(folder_split, filter(None, found.files))) == {split}
+    ]
+    return whole[0] if len(whole) == 1 else result
 
 
 def _are_numbers(table: Table, column: str) -> bool:

@@ -11,7 +11,7 @@ import pandas as pd
 from fer_utils.arrays_on_disk import empty
 from fer_utils.competition import DataError
 from fer_utils.data.decode_images import ImageFormat, read_files
-from fer_utils.data.files.file_index import Tree, stem
+from fer_utils.data.files.file_index import Tree, folder_split, stem
 from fer_utils.data.known_column_names import COLUMNS
 from fer_utils.data.known_expressions_and_splits import (
     PREDICTED,
@@ -90,6 +90,9 @@ def _joined(tree: Tree, table: Table) -> pd.DataFrame:
     frame = table.frame
     for other in tree.tables.values():
         if other.holds_pictures or PREDICTED.search(stem(other.name).lower()):
+            continue
+        splits = {split_of(stem(t.name)) or folder_split(t.name) for t in (table, other)} - {None}
+        if len(splits) > 1:
             continue
         for column in frame.columns.intersection(other.frame.columns):
             keys, new = other.frame[column], [c for c in other.frame if c not in frame]

@@ -20,8 +20,8 @@ TELLING = re.compile("class|label|names|emotion|expression|categor|sentiment|moo
 LARGEST_LIST = 2**16  # bytes of a file that is looked at
 # 0 = angry, "0": "angry", | 0 | angry |; and the other way round.
 STATED = (
-    re.compile(r"\b(?P<code>\d{1,2})\W{0,3}[-:=.)|]\W{0,3}(?P<word>[a-z]+)", re.I),
-    re.compile(r"\b(?P<word>[a-z]+)\W{0,3}[-:=|]\W{0,3}(?P<code>\d{1,2})\b", re.I),
+    re.compile(r"\b(?P<code>\d{1,2})[^\w\n]{0,3}[-:=|][^\w\n]{0,3}(?P<word>[a-z]+)", re.I),
+    re.compile(r"\b(?P<word>[a-z]+)[^\w\n]{0,3}[-:=|][^\w\n]{0,3}(?P<code>\d{1,2})\b", re.I),
 )
 
 
@@ -89,7 +89,7 @@ def fitting_names(names: Mapping[int, str], codes: Collection[int] | None) -> di
 
 def named_classes(tree: Tree) -> dict[str, dict[int, str]]:
     """Class names by number from each file that lists them: dictionaries and lists in JSON, `names` in YOLO's
-    data.yaml, a README or a script, a word a line in classes.txt, small tables of ids and words."""
+    data.yaml, a README, a word a line in classes.txt, small tables of ids and words."""
     names = sorted(filter(_may_name_classes, tree.files), key=lambda n: (n.count("/"), n))
     found = {name: words for name in names[:100] if (words := names_in(tree.files[name]))}
     for name, table in tree.tables.items():
@@ -107,7 +107,7 @@ def _is_told(name: str, words: dict[int, str], tree: Tree) -> bool:
 
 def _may_name_classes(name: str) -> bool:
     """Whether to open a file: a data set for YOLO has a text file for every image."""
-    if name.lower().endswith((".json", ".yaml", ".yml", ".py")) or stem(name).lower() == "readme":
+    if name.lower().endswith((".json", ".yaml", ".yml")) or stem(name).lower() == "readme":
         return True
     return name.lower().endswith((".txt", ".names")) and TELLING.search(stem(name).lower()) is not None
 
@@ -171,13 +171,15 @@ def _are_classes(words: list[str]) -> bool:
 
 
 def _stated_names(text: str) -> dict[int, str] | None:
-    """Expressions with their numbers, all from 0 or from 1 on, that a text or a script says."""
+    """Expressions with their numbers, all from 0 or from 1 on, that a text says."""
+    found = []
     for form in STATED:
         pairs = {(int(m["code"]), m["word"].lower()) for m in form.finditer(text) if canonical(m["word"])}
         names = dict(pairs)
         if len(names) == len(pairs) == len({*names.values()}) >= 3 and are_counted(names):
-            return dict(sorted(names.items()))
-    return None
+            found.append(dict(sorted(names.items())))
+    found.sort(key=len)  # "angry=0 | disgust=1" read the other way round says one less
+    return found[-1] if found and (not found[1:] or len(found[0]) < len(found[1])) else None
 
 
 def _listed_names(text: str) -> dict[int, str] | None:

@@ -104,8 +104,12 @@ def find_coding(
 
 
 def _may_be_fer(numbers: Counter[int]) -> bool:
-    """Whether labels 0..6 can be FER2013's by their shares: its 1, disgust, is rare."""
-    return numbers.total() < ENOUGH or numbers[1] < numbers.total() / len(numbers) / 2
+    """Whether labels 0..6 can be FER2013's by their shares: its 1, disgust, is rare, and its 5, surprise,
+    rarer than 6, neutral; in the order of the alphabet 5 is sad and 6 surprise."""
+    if numbers.total() < ENOUGH:
+        return True
+    is_rare = numbers[1] < numbers.total() / len(numbers) / 2
+    return is_rare and (numbers[5] < numbers[6] or not numbers[6])
 
 
 def _without_typos(counts: Counter[str]) -> Counter[str]:
@@ -115,7 +119,8 @@ def _without_typos(counts: Counter[str]) -> Counter[str]:
     there, most = set(map(canonical, known)), MOST_MISSPELT * counts.total()
     for label in [label for label in counts if label not in known and counts[label] <= most]:
         alike = get_close_matches(without_number(label), CANONICAL, n=1, cutoff=ALIKE)
-        if alike and CANONICAL[alike[0]] in there:
+        is_longer = alike and re.search(rf"{alike[0]}\d*$", without_number(label))  # abnormal, happy2
+        if alike and not is_longer and CANONICAL[alike[0]] in there:
             del counts[label]
     unknown = counts - known
     few = unknown.total() <= STRAY_SHARE * counts.total() and max(unknown.values(), default=0) <= 3

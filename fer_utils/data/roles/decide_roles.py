@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError, Rejected, SubmissionFormat
-from fer_utils.data.files.file_index import folder_split
+from fer_utils.data.files.file_index import folder_split, stem
 from fer_utils.data.image_paths import find_rows, image_stem
 from fer_utils.data.known_column_names import boxes_in
 from fer_utils.data.known_expressions_and_splits import (
@@ -105,6 +105,11 @@ def understand(
     _merge_repeats(pictures, division, labels)
     rows = _divide(pictures, division, labels)
     if not rows["train"]:
+        if rows["valid"] and (part := pictures.parts[rows["valid"][0]]):
+            raise DataError(
+                f"{part} seems to be for validation, and no picture for training has a label: "
+                f"splits='train={stem(part)}' trains on it"
+            )
         return None
     coding = _coding(pictures, rows, labels, named, said)
     ids = find_ids(pictures, labels, rows, said)
@@ -113,7 +118,7 @@ def understand(
     groups = find_persons(pictures, said, [*rows["train"], *rows["valid"]], notes)
     notes += _never_trained(rows, labels, coding)
     if groups is None and not rows["valid"]:
-        notes += may_be_persons(pictures, rows["train"], labels.column)
+        notes += may_be_persons(pictures, rows["train"], labels)
     rows = {split: found for split, found in rows.items() if found}
     notes = [note for note in notes if note]
     rejected = [Rejected(pictures.places[row], why) for row, why in division.rejected.items()]
@@ -291,6 +296,8 @@ def _coding(
             )
         return coding
     evidence = {"another column": labels.names, "the file's metadata": pictures.names.get(labels.column)}
+    if labels.layout == LABEL_FILES:  # YOLO counts from 0
+        named = {file: dict(names) for file, names in named.items()}
     evidence |= {file: _fitting(names, codes, plain) for file, names in named.items()}
     evidence = {source: names for source, names in evidence.items() if names}
     if evidence:

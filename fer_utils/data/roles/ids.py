@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from fer_utils.competition import DataError, SubmissionFormat
@@ -146,9 +147,13 @@ def find_persons(
     return pictures.cells(wanted)
 
 
-def may_be_persons(pictures: Pictures, trained: Sequence[int], label: str) -> list[str]:
+def may_be_persons(pictures: Pictures, trained: Sequence[int], labels: Labels) -> list[str]:
     """A note on a level of folders that may hold one person each: s01, s02, ..."""
-    for level in (c for c in pictures.rows if re.fullmatch(r"folder \d+", c) and c != label):
+    for level in (c for c in pictures.rows if re.fullmatch(r"folder \d+", c) and c != labels.column):
+        cells = Counter((pictures.rows[level].iat[row], labels.values[row]) for row in trained)
+        first = Counter({name: max(n for (a, _), n in cells.items() if a == name) for name, _ in cells})
+        if first.total() > 0.95 * len(trained):  # folders of one class each
+            continue
         names = set(pictures.rows[level].iloc[list(trained)])
         alike = None not in names and len(set(map(pattern, names))) == 1 and "#" in pattern(min(names))
         if alike and 3 <= len(names) <= len(trained) / 2:

@@ -25,6 +25,8 @@ from fer_utils.data.known_expressions_and_splits import (
 from fer_utils.data.layouts.found_pictures import Pictures
 from fer_utils.data.roles.votes_and_hidden_labels import is_hidden
 
+_SHORT = re.compile(r"[\W\d_]*(te|va|vl)[\W\d_]*", re.IGNORECASE)  # short for a split, or initials
+_SAYS_VALID = re.compile(r"(^|[^a-z])(val|validation|dev)([^a-z]|$)")
 SOURCES = ("tables", "folders", "column", "file names")
 
 
@@ -94,7 +96,10 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
         raise DataError(f"splits={said!r}: the {said} of these pictures name no split")
     valid = [part for part, split in zip(parts, found["tables"], strict=True) if split == "valid"]
     is_alone = kinds["tables"] == {"valid"} and not any("train" in splits for splits in kinds.values())
-    if is_alone and 2 * len(valid) > len(pictures):  # otherwise the rest is for training
+    is_said = all(
+        re.search(r"(^|[^a-z])(val|validation|dev)([^a-z]|$)", stem(part).lower()) for part in valid
+    )
+    if is_alone and (2 * len(valid) > len(pictures) or not is_said):  # otherwise the rest is for training
         known = sorted(set(valid))
         raise DataError(
             f"{', '.join(known)} seems to be for validation, and no table is named for training: "
@@ -132,6 +137,8 @@ def _by_folder(files: Sequence[str | None]) -> list[str | None]:
             return splits
     folders = [next(filter(split_of, reversed(path)), "") for path in paths]
     words = split_words({*folders} - {""})
+    if "train" not in words.values():  # TE beside AB and MK is a person
+        words = {folder: None if _SHORT.fullmatch(folder) else split for folder, split in words.items()}
     return [words.get(folder) for folder in folders]
 
 

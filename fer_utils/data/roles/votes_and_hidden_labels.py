@@ -81,6 +81,10 @@ def vote_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
     frame = pictures.rows[columns].iloc[list(rows)].dropna(how="all").replace(TRUTH)
     words = {c: canonical(_DUMMY.sub("", c)) for c in columns}
     known = [c for c in columns if words[c]]
+    dummies = [c for c in known if not canonical(c)]
+    digits = frame[dummies].isin(["0", "1"]).all(axis=None)
+    is_one_hot = digits and (frame[dummies].eq("1").sum(axis=1) == 1).mean() > 1 - STRAY_SHARE
+    known = [c for c in known if c not in dummies or is_one_hot]  # otherwise a model's shares, or attributes
     if len({words[c] for c in known}) < 2 or frame.empty:
         return []
     numeric = [c for c in known if frame[c].map(is_number).mean() > 1 - 5 * STRAY_SHARE]
