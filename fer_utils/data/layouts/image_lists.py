@@ -104,7 +104,8 @@ def _as_list(tree: Tree, table: Table, references: References) -> ImageList | No
             # The number of a frame names a file only if other columns say the folder of each, and that of a
             # clip only if each has one picture.
             is_whole = result.n == n_named and not repeated and result.leniency < BY_NUMBER
-            if not is_whole or (column in OF_MANY and result.n < references.n):
+            is_one_each = len({*cells}) == len(cells) and result.n == references.n
+            if not is_whole or (column in OF_MANY and not is_one_each):
                 doubtful += [column] * (column not in OF_MANY and 2 * result.n >= n_named)
                 continue
         if result.n < max(1, n_named / 2) or (result.leniency > 1 and repeated > 1):
