@@ -9,6 +9,8 @@ from typing import Any
 
 from fer_utils.config import Config, ConfigError, check_names, checked_value
 
+# The least that a count may be, of parameters that are none of `Config`.
+LEAST = {"n_explained": 2, "study_seeds": 1, "study_epochs": 1, "folds": 2, "n_members": 0}
 _TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
 
@@ -36,6 +38,9 @@ def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     if not declared:
         raise ConfigError("no parameters found: first run their cell, which holds lines `name: type = value`")
     values = {name: checked_value(name, namespace[name], kind) for name, kind in declared.items()}
+    for name, least in LEAST.items():
+        if values.get(name, least) < least:
+            raise ConfigError(f"{name} must be at least {least}, got {values[name]}")
     if "preset" in values:
         fields = dataclasses.fields(Config)
         unset = {field.name for field in fields if values.get(field.name) == field.default} - later

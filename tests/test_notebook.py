@@ -74,6 +74,11 @@ def test_a_wrong_type_from_papermill_is_refused(values, message):
         read_parameters(run_cells(IMPORTS, PARAMETERS, injected(**values)))
 
 
+def test_a_count_out_of_range_is_refused():
+    with pytest.raises(ConfigError, match="n_explained must be at least 2, got 0"):
+        read_parameters({"n_explained": 0, **run_cells(IMPORTS, "n_explained: int = 0")})
+
+
 def test_an_int_for_a_float_is_taken_as_a_float():
     value = read_parameters(run_cells(PARAMETERS, injected(learning_rate=1)))["learning_rate"]
     assert value == 1.0 and type(value) is float

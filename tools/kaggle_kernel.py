@@ -241,10 +241,16 @@ def write_bundles(options: argparse.Namespace) -> None:
     sources = {kind: getattr(options, kind) for kind in ("competition", "dataset", "kernel")}
     for kind, names in {"name": [options.name], "user": [options.user], **sources}.items():
         pattern, form = r"[\w-]+", "a plain name, as in the address of its page"
+        if kind == "name":  # Kaggle makes the address of it
+            pattern, form = "[a-z0-9]+(-[a-z0-9]+)*", "small letters and digits, with - between words"
         if kind in ("dataset", "kernel"):
             pattern, form = r"[\w-]+/[\w-]+", "OWNER/NAME"
         if wrong := [name for name in names if not re.fullmatch(pattern, name)]:
             raise ConfigError(f"--{kind} must be {form}, got {wrong[0]!r}")
+    if options.members < 2:
+        raise ConfigError(f"--members must be at least 2, got {options.members}")
+    if wrong := [name for name, value in options.p if ";" in value]:
+        raise ConfigError(f"-p {wrong[0]} holds ';', which separates the recipes of an ensemble")
     parameters = {name: yaml.safe_load(value) for name, value in options.p}
     for bundle in bundles(options.name, parameters, options.members):
         print(write_bundle(bundle, options.folder, options.user, sources).parent)

@@ -104,7 +104,7 @@ def facts(ensemble: Ensemble) -> list[tuple[str, str, str]]:
     scores, gain = ensemble.scores, ensemble.scores["against_best"]
     shown = [
         ("valid accuracy of the average", scores["ensemble"]),
-        ("most accurate member", scores["scores"][scores["best"]]),
+        ("most accurate candidate", scores["scores"][scores["best"]]),
         ("cross-fitted", scores["cross_fitted"]),
     ]
     low, high = (f"{100 * gain[key]:+.1f}" for key in ("ci_low", "ci_high"))
@@ -113,7 +113,7 @@ def facts(ensemble: Ensemble) -> list[tuple[str, str, str]]:
     return [
         *((what, common.percent(some), common.interval(some)) for what, some in shown),
         *(fact for what, some in shown for fact in common.metric_fact(f"{what}: ", some)),
-        ("gain over that member", f"{100 * gain['difference']:+.1f} points", verdict),
+        ("gain over that candidate", f"{100 * gain['difference']:+.1f} points", verdict),
         (f"always answering {name}", f"{100 * guess:.1f} %", "for comparison"),
         ("members", str(len(ensemble.names)), f"of {len(scores['scores'])} candidates"),
         *(("data", common.last_part(run.config.data), "") for run in ensemble.members[:1]),
@@ -168,7 +168,7 @@ def _gain(ensemble: Ensemble) -> dict[str, Any]:
     return {
         "title": "What averaging gained",
         "lines": [
-            f"Average against the most accurate member: {describe_gain(scores['against_best'])}.",
+            f"Average against the most accurate candidate: {describe_gain(scores['against_best'])}.",
             f"Cross-fitted: {describe_gain(scores['cross_fitted_against_best'])}.",
             *([f"This was {scores['measured_on']}."] if "measured_on" in scores else []),
         ],

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fer_utils.analysis.leaderboard import read_scores, store_score, submission_hash
+from fer_utils.analysis.leaderboard import is_own, read_scores, store_score, submission_hash
 from fer_utils.command_line import exit_status
 from fer_utils.competition import DataError
 from fer_utils.config import ConfigError
@@ -60,6 +60,7 @@ def submit(options: argparse.Namespace) -> None:
         if _scores(folder, digest):
             print("its score is kept already, and it is not among Kaggle's newest: nothing is sent")
             return
+        is_own(folder)  # an error now, and not after one of the day's submissions is used up
         path, message = folder / "submission.csv", f"{options.message or folder.name} {tag}"
         print(_client("submit", name, "-f", str(path), "-m", message).strip())
         print(f"sent {path} to {name}, waiting for its score", flush=True)

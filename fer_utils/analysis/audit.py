@@ -179,10 +179,12 @@ def split_drift(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
     """How well a classifier separates the pictures of two splits: 0.5 is chance, 1 means always.
 
     A two-sample test by classifier (Lopez-Paz and Oquab 2017). Its features are the brightness, the contrast
-    and the leading components of thumbnails; it is evaluated by five-fold cross-validation.
+    and the leading components of thumbnails, one for ten pictures of the smaller split at most; it is
+    evaluated by five-fold cross-validation.
 
     Returns:
-        A row per pair of splits with at least 10 pictures, `n` of both, `auc`, `low` and `high` (95 %).
+        A row per pair of splits with at least 10 pictures, `n` of both, `auc`, `low` and `high` (95 % for all
+        pairs together: Bonferroni).
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -191,17 +193,20 @@ def split_drift(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
     from sklearn.preprocessing import StandardScaler
 
     vectors, components = _principal_components(all_images(competition))
-    features = np.column_stack([vectors @ components[:, :FACE_COMPONENTS], table[["brightness", "contrast"]]])
+    light = table[["brightness", "contrast"]].to_numpy()
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     rows = []
-    for here, there in combinations(competition.splits, 2):
+    pairs = list(combinations(competition.splits, 2))
+    reach = NormalDist().inv_cdf(1 - 0.025 / max(1, len(pairs)))
+    for here, there in pairs:
         chosen = table.split.isin([here, there]).to_numpy()
         is_there = (table.split[chosen] == there).to_numpy()
         n, m = np.bincount(is_there, minlength=2).tolist()
         if min(n, m) >= 10:
-            some = features[chosen]
+            kept = components[:, : min(FACE_COMPONENTS, max(1, min(n, m) // 10))]
+            some = np.column_stack([vectors[chosen] @ kept, light[chosen]])
             scores = cross_val_predict(model, some, is_there, cv=folds, method="decision_function")
             auc = float(roc_auc_score(is_there, scores))
-            rows.append((f"{here}, {there}", f"{n:,} and {m:,}", auc, *auc_interval(auc, n, m)))
+            rows.append((f"{here}, {there}", f"{n:,} and {m:,}", auc, *auc_interval(auc, n, m, reach)))
     return pd.DataFrame(rows, columns=["splits", "n", "auc", "low", "high"]).set_index("splits")

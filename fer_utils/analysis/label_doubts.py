@@ -79,6 +79,13 @@ def describe_conflicts(competition: Competition) -> str:
     differs = (codes[first] != codes[second])[labelled]
     if not len(differs):
         return "Share of wrong labels: not measurable here, no photograph is there twice with two labels."
+    by_chance = 1 - (table.label.value_counts(normalize=True) ** 2).sum()
+    if differs.mean() > by_chance / 2:  # as `audit_summary`: of one photograph, labels are not so bad
+        return (
+            f"Share of wrong labels: not measurable here. Of {len(differs):,} pairs of near copies "
+            f"{100 * differs.mean():.1f} % have two labels that differ, of any two pictures "
+            f"{100 * by_chance:.1f} %: these pairs are different faces that look alike."
+        )
     links = coo_matrix((np.ones(len(pairs)), (first, second)), (len(table), len(table)))
     photograph = connected_components(links)[1][first][labelled]
     counts = pd.DataFrame({"differs": differs, "n": 1}).groupby(photograph).sum().to_numpy()

@@ -44,7 +44,7 @@ def store_score(
         raise ConfigError(f"N must be at least 1, got {public_n}: the pictures behind the public score")
     folder = find_path(out)
     score = {"sha256": submission_hash(folder), "date": datetime.now().isoformat(timespec="seconds")}
-    score |= {"public": public, "private": private, "public_n": public_n, "own": _is_own(folder)}
+    score |= {"public": public, "private": private, "public_n": public_n, "own": is_own(folder)}
     path = write_json(folder / "leaderboard.json", [*read_scores(folder), score])
     if not score["own"]:
         print(f"WARNING: {EDITED}: its score is kept, but not compared with validation", flush=True)
@@ -62,7 +62,7 @@ def is_edited(folder: Path) -> bool:
     return submission_hash(folder) not in known
 
 
-def _is_own(folder: Path) -> bool:
+def is_own(folder: Path) -> bool:
     """Whether submission.csv holds the answers in test.npz: one class of those for each of its labels. Where
     the ids are written in another way, or it holds probabilities, the times of the files say it."""
     run = RunFolder(folder.absolute())

@@ -243,7 +243,7 @@ def _step(row: Any, run: Run, variants: Variants, data: str) -> str:
             expected = f"the gain from {epochs} to {2 * epochs} epochs was not measured**; from {tried} to "
             expected += f"{2 * tried} epochs of the small network it was {_points(row)}, so expect less"
     elif row.name == "augmented":
-        recipes[0] |= STRENGTHS
+        recipes[0] |= {name: max(value, getattr(run.config, name)) for name, value in STRENGTHS.items()}
     elif row.name == "fixed":
         recipes[0]["label_fixes"] = shown_path(run.out / "label_fixes.csv")
         note = " Review the file first; your own time is not counted."

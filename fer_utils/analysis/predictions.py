@@ -37,6 +37,7 @@ def confused_pairs(table: pd.DataFrame) -> pd.DataFrame:
     pairs["pair"] = [" / ".join(sorted(names)) for names in zip(pairs.true, pairs.predicted, strict=True)]
     pairs["mostly"] = pairs.true + " taken for " + pairs.predicted
     pairs["errors"] = pairs.groupby("pair").mostly_errors.transform("sum")
+    pairs.loc[2 * pairs.mostly_errors == pairs.errors, "mostly"] = "one way, as many as the other"
     pairs["share"] = pairs.errors / len(errors)
     pairs = pairs.drop_duplicates("pair").sort_values("errors", ascending=False, ignore_index=True)
     return pairs[["pair", "errors", "share", "mostly", "mostly_errors"]]
@@ -72,6 +73,8 @@ def describe_calibration(report: pd.DataFrame) -> str:
     """Whether calibration helps, from `metrics.calibration_report`, in words."""
     before, after = (100 * report.calibration_error[name] for name in ("as it is", "calibrated"))
     verdict = "One temperature makes it better" if after < before else "One temperature does not help here"
+    if after >= before and report.log_loss["calibrated"] < report.log_loss["as it is"]:
+        verdict = "One temperature lowers the log loss, and not the calibration error"
     return (
         f"**{verdict}:** the calibration error (the mean gap between certainty and accuracy, over bins of "
         f"certainty) is {before:.1f} points as it is and {after:.1f} calibrated, each half by "

@@ -107,7 +107,9 @@ def sanity_check(
     rows = np.flatnonzero(np.all([part.any((1, 2)) for part in (maps, shuffled, others)], axis=0))
     check: dict[str, float] = {"n": len(rows), "of": len(maps)}
     for name, part in (("shuffled", shuffled), ("others", others)):
-        values = [spearmanr(maps[i].ravel(), part[i].ravel()).statistic for i in rows]
+        # With one picture there is no other.
+        some = rows if name == "shuffled" or len(maps) > 1 else rows[:0]
+        values = [spearmanr(maps[i].ravel(), part[i].ravel()).statistic for i in some]
         check[name] = float(pd.Series(values, dtype=float).mean())  # nan without any
     return check
 

@@ -13,7 +13,7 @@ import pandas as pd
 from fer_utils.competition import Competition, DataError, SubmissionFormat
 from fer_utils.data.image_paths import find_rows
 from fer_utils.data.known_column_names import COLUMNS, rank
-from fer_utils.data.known_expressions_and_splits import HIDDEN, MAYBE_HIDDEN, as_int, is_number
+from fer_utils.data.known_expressions_and_splits import HIDDEN, MAYBE_HIDDEN, as_int, canonical, is_number
 from fer_utils.data.roles.class_names import Coding
 from fer_utils.data.tables import Table, read_as_written
 from fer_utils.files import atomic_write
@@ -49,6 +49,9 @@ def read_format(
         raise DataError(
             f"{table.path} has a header and no lines: write a line for each test picture, or move it away"
         )
+    if len(set(template.columns)) < len(template.columns):
+        names = ", ".join(map(str, template.columns))
+        raise DataError(f"{table.path} row 1: two columns have one name ({names}): rename one")
     position = _label_position(table, label)
     probabilities = _probability_columns(table, template, coding)
     id_position = _id_position(table, {position, *probabilities})
@@ -102,6 +105,12 @@ def _probability_columns(table: Table, template: pd.DataFrame, coding: Coding) -
     classes = {i: _class_of_column(table.columns[i], coding) for i in numeric}
     found = {index: i for i, index in classes.items() if index >= 0}
     if len(found) == len(coding.class_names):
+        unknown = [table.columns[i] for i in numeric if classes[i] < 0 and canonical(table.columns[i])]
+        if unknown:
+            raise DataError(
+                f"{table.path.name} wants a probability of {', '.join(unknown)} too, which no training "
+                "picture has: remove that column, or give training pictures of it"
+            )
         return [found[index] for index in range(len(coding.class_names))]
     if len(found) < 2 and len(numeric) < max(3, len(coding.class_names)):
         return []
@@ -182,6 +191,12 @@ def _label_values(table: Table, cells: pd.Series, coding: Coding) -> tuple[str, 
                 "in the order of the numbers from 0 (or '1=..., 2=...')"
             )
         return _numbers(set(map(as_int, seen)), coding.numbers)
+    if any(is_number(cell) and as_int(cell) is None for cell in seen):
+        raise DataError(
+            f"{table.path.name} holds {min(seen)!r} in its column of answers, which is no class: it may want "
+            "the probability of one class, and nothing says of which. Give it a column for each class, named "
+            "for it, or move it away and write that column yourself (test.npz has the probabilities)"
+        )
     if not coding.words:
         if {cell.lower() for cell in seen} <= HIDDEN | MAYBE_HIDDEN:
             return own

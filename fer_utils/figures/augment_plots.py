@@ -45,7 +45,7 @@ def ranges(face: Tensor, config: Config, ax: Axes, generator: torch.Generator, c
             tiles, below = _row(face, name, np.linspace(-strength, strength, columns))
         rows[f"{name} {strength:g}"] = tiles
         captions += below
-    return face_rows(rows, ax, captions)
+    return face_rows(rows or {"no transform is on": face}, ax, captions)
 
 
 def growing(

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib import rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from fer_utils.files import OutputError, atomic_write
 from fer_utils.tensorboard_log import track_figure
@@ -35,10 +37,18 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1))
 # Everything else: two things to distinguish, what is not significant, axes and error bars, boxes on an image.
 BLUE, RED, GREY, DARK, YELLOW = "#0072b2", "#c1272d", "#8c8c8c", "#444444", "#e69f00"
 
+# For class names in Chinese, Japanese and Korean, which matplotlib's own font lacks.
+EAST_ASIAN = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "WenQuanYi Micro Hei", "Microsoft YaHei"),
+    *("SimHei", "Yu Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans GB", "Apple SD Gothic Neo"),
+)
+
 
 def set_style() -> None:
     """Set the style of all figures. Their background is white, so they can be read in a dark theme too."""
+    installed = {font.name for font in fontManager.ttflist}
     settings = {
+        "font.sans-serif": [*rcParamsDefault["font.sans-serif"], *(f for f in EAST_ASIAN if f in installed)],
         "figure.facecolor": "white",
         "savefig.facecolor": "white",
         "figure.dpi": 100,

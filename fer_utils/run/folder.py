@@ -125,7 +125,11 @@ class RunFolder:
 
     def remove_results(self) -> None:
         """Remove the results of whatever was here before, metrics.json first: without it nothing looks
-        finished, should the removal be cut."""
+        finished, should the removal be cut. Files of these names that no run wrote, perhaps the data
+        themselves, are a ConfigError."""
+        for path in self.path.glob("*.npz"):
+            if path.name in LEFTOVERS and not _is_ours(path):
+                raise ConfigError(f"{path} is no run's, and would be lost: choose another out")
         for name in LEFTOVERS:
             (self.path / name).unlink(missing_ok=True)
 
@@ -255,3 +259,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path} is damaged: it holds no names and values")
     return content
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether an .npz file holds what `write_predictions` writes."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return "probs_views" in arrays
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return False

@@ -71,6 +71,9 @@ def test_pairs_count_both_directions(runs, tiny):
     assert pairs.mostly_errors[0] == 2
     assert pairs.share.tolist() == [0.75, 0.25]
     assert confused_pairs(table[table.correct]).empty
+    table.loc[table.index[1], "predicted"] = "sad"
+    table["correct"] = table.true == table.predicted
+    assert confused_pairs(table).mostly[0] == "one way, as many as the other"
 
 
 def members_of(*rows):
@@ -250,11 +253,12 @@ def test_headlines_of_one_class(runs, tiny):
 
 
 def test_calibration_is_praised_only_where_it_helps():
-    def sentence(before, after):
-        rows = {"calibration_error": [before, after], "log_loss": [0.9, 0.8], "temperature": [1.0, 0.84]}
+    def sentence(before, after, log_loss=0.8):
+        rows = {"calibration_error": [before, after], "log_loss": [0.9, log_loss], "temperature": [1.0, 0.84]}
         return describe_calibration(pd.DataFrame(rows, ["as it is", "calibrated"]))
 
-    good, bad = sentence(0.048, 0.025), sentence(0.02, 0.03)
+    good, mixed, bad = sentence(0.048, 0.025), sentence(0.02, 0.03), sentence(0.02, 0.03, 0.95)
+    assert mixed.startswith("**One temperature lowers the log loss, and not the calibration error:**")
     assert good.startswith("**One temperature makes it better:**")
     assert "is 4.8 points as it is and 2.5 calibrated, each half by the other" in good
     assert "Fitted on all, the temperature is 0.84." in good

@@ -68,6 +68,8 @@ def test_shuffled_weights_change_the_maps(run, valid):
     check = saliency.sanity_check(run.model, valid.images, valid.labels, maps)
     assert 5 < check["n"] <= check["of"] == len(maps)
     assert check["shuffled"] < 0.5
+    alone = saliency.sanity_check(run.model, valid.images[:1], valid.labels[:1], maps[:1])
+    assert np.isnan(alone["others"])
 
 
 def test_maps_are_trusted_as_far_as_they_were_checked():

@@ -129,6 +129,8 @@ def test_lines_counted_from_one(tmp_path):
         (["id,emotion", "0,0", "1,0", "0,0"], "row 4: id '0' appears twice"),
         (["0", "0"], "2 lines without ids, but there are 3 test pictures"),
         ([], "is empty"),
+        (["id,emotion,emotion", "0,0,0"], "two columns have one name"),
+        (["id,emotion", "0,0.5", "1,0.5"], "holds '0.5' .*it may want the probability of one class"),
     ],
 )
 def test_a_sample_that_does_not_fit(tmp_path, lines, message):

@@ -92,6 +92,11 @@ def test_ranges_has_a_row_for_each_transform_that_is_on_from_end_to_end(face, ax
     assert areas == sorted(areas) and areas[0] <= 4 and areas[-1] >= 16
 
 
+def test_ranges_without_a_transform_says_so(face, ax):
+    augment_plots.ranges(face, OFF, ax, generator(), columns=5)
+    assert rows_of(ax) == ["no transform is on"]
+
+
 def test_nothing_is_said_to_be_cut_off_where_nothing_is(ax):
     grey = torch.full((1, 1, 24, 24), 0.5)
     augment_plots.ranges(grey, replace(OFF, brightness=0.2, shift=0.5), ax, generator(), columns=3)

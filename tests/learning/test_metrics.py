@@ -237,6 +237,15 @@ def test_the_temperature_that_was_laid_on_is_found_again():
         assert fit_temperature(sharpened, labels) == pytest.approx(temperature, rel=0.05)
 
 
+def test_without_an_error_certainty_stays_bounded():
+    """Of 50 pictures that a good network names right, nobody may conclude that it is never wrong."""
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.75, 0.97, 50)
+    probs = np.stack([sure, 1 - sure], axis=1)
+    assert 0.2 < fit_temperature(probs, np.zeros(50, int)) < 1
+    assert at_temperature(probs, fit_temperature(probs, np.zeros(50, int))).max() < 0.999999
+
+
 def test_temperature_keeps_every_prediction_and_one_changes_nothing():
     probs, _ = random_case()
     for temperature in (0.3, 3.0):

@@ -222,6 +222,9 @@ def test_without_data_or_with_folds_the_command_says_so(tmp_path, capsys):
         (["--competition", "https://www.kaggle.com/c/x"], "--competition must be a plain name"),
         (["--dataset", "faces"], "--dataset must be OWNER/NAME"),
         (["--user", "me@home"], "--user must be a plain name"),
+        (["--name", "My_Fer"], "--name must be small letters and digits, with - between words"),
+        (["--members", "1"], "--members must be at least 2, got 1"),
+        (["-p", "classes", "angry; happy"], "-p classes holds ';'"),
     ],
 )
 def test_a_wrong_argument_is_named_before_anything_is_written(arguments, message, tmp_path, capsys):

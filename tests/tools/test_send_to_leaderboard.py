@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from fer_utils.competition import DataError
 from tests.analysis.test_all_runs import make_run
 from tools import send_to_leaderboard
 from tools.send_to_leaderboard import main
@@ -72,6 +73,16 @@ def test_it_is_sent_once_and_its_scores_are_kept_as_they_become_known(tmp_path, 
     (run / "submission.csv").write_text("id,label\n0,0\n")
     assert main(command) == 0
     assert len(sent()) == 2, "another file is another submission"
+
+
+def test_what_could_not_be_kept_is_not_sent(tmp_path, kaggle, monkeypatch, capsys):
+    def refuse(folder):
+        raise DataError("submission.csv has 3 rows")
+
+    run, sent = make_run(tmp_path / "x"), kaggle()
+    monkeypatch.setattr(send_to_leaderboard, "is_own", refuse)
+    assert main([str(run), "--competition", "faces"]) == 1
+    assert "has 3 rows" in capsys.readouterr().err and sent() == []
 
 
 def test_a_scored_one_that_kaggle_no_longer_lists_is_not_sent_again(tmp_path, kaggle, capsys):
