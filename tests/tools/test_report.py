@@ -356,8 +356,8 @@ def test_an_ensemble_has_a_page_of_its_own(ensemble, competition, tmp_path):
     page = Page(write_report(ensemble, competition, tmp_path / "report.html"))
     said = page.said[page.said.index("Report of the ensemble both") :]
     order = [said.index(word) for word in (
-        "of the validation pictures are named rightly", "most accurate member",
-        "gain over that member", "Members", "What averaging gained", "How much they agree", "By class",
+        "of the validation pictures are named rightly", "most accurate candidate",
+        "gain over that candidate", "Members", "What averaging gained", "How much they agree", "By class",
         "What is taken for what", "How sure it is", "Where it errs", "How it was made",
     )]  # fmt: skip
     assert order == sorted(order) and order[0] < 60
@@ -378,7 +378,7 @@ def test_the_gain_and_the_agreement_are_those_of_the_members(ensemble, competiti
         ({"difference": 0.1, "ci_low": -0.02, "p": 0.3}, "no evidence of a difference"),
     ):
         other = dataclasses.replace(ensemble, scores={**ensemble.scores, "against_best": {**gain, **change}})
-        (value, more) = next(fact[1:] for fact in facts(other) if fact[0] == "gain over that member")
+        (value, more) = next(fact[1:] for fact in facts(other) if fact[0] == "gain over that candidate")
         assert value == f"{100 * change['difference']:+.1f} points"
         assert more.startswith(f"{100 * change['ci_low']:+.1f} to ") and more.endswith(f": {words}")
     said = Page(write_report(ensemble, None, tmp_path / "report.html")).said

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
+
+import pandas as pd
 
 from fer_utils.competition import DataError, SubmissionFormat
 from fer_utils.data.files.file_index import below_split, stem
@@ -16,6 +17,8 @@ from fer_utils.data.roles.user_options import UserOptions
 from fer_utils.data.roles.votes_and_hidden_labels import Labels
 from fer_utils.data.submission_csv import default_format, read_format
 from fer_utils.data.tables import Table
+
+MOST_OF_ONE = 0.95  # of the pictures in folders of one expression each, such as classes
 
 
 def _says_id(column: str) -> bool:
@@ -148,15 +151,15 @@ def find_persons(
 
 
 def may_be_persons(pictures: Pictures, trained: Sequence[int], labels: Labels) -> list[str]:
-    """A note on a level of folders that may hold one person each: s01, s02, ..."""
+    """A note on a level of folders that may hold one person each, with several expressions: s01, s02, ..."""
     for level in (c for c in pictures.rows if re.fullmatch(r"folder \d+", c) and c != labels.column):
-        cells = Counter((pictures.rows[level].iat[row], labels.values[row]) for row in trained)
-        first = Counter({name: max(n for (a, _), n in cells.items() if a == name) for name, _ in cells})
-        if first.total() > 0.95 * len(trained):  # folders of one class each
+        folders = pictures.rows[level].iloc[list(trained)].tolist()
+        names = sorted({name or "" for name in folders})
+        if len({pattern(name) for name in names}) > 1 or "#" not in pattern(names[0]):
             continue
-        names = set(pictures.rows[level].iloc[list(trained)])
-        alike = None not in names and len(set(map(pattern, names))) == 1 and "#" in pattern(min(names))
-        if alike and 3 <= len(names) <= len(trained) / 2:
-            some = ", ".join(sorted(names)[:3])
+        shown = pd.DataFrame({"folder": folders, "label": [labels.values[row] for row in trained]})
+        commonest = shown.value_counts(["folder", "label"]).groupby("folder").max().sum()
+        if 3 <= len(names) <= len(trained) / 2 and commonest < MOST_OF_ONE * len(trained):
+            some = ", ".join(names[:3])
             return [f"if {some}, ... are persons, groups='{level}' keeps each on one side of a split"]
     return []
