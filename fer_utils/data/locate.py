@@ -11,7 +11,7 @@ from fer_utils.competition import DataError
 from fer_utils.data.decode_images import ImageFormat
 from fer_utils.data.files.archives import is_archive, opened
 from fer_utils.data.files.file_index import Tree, folder_split, scan, stem, unpacked
-from fer_utils.data.known_expressions_and_splits import canonical, is_class_name, normal, split_of
+from fer_utils.data.known_expressions_and_splits import PREDICTED, canonical, is_class_name, normal, split_of
 from fer_utils.data.layouts.found_pictures import FOLDERS
 from fer_utils.data.layouts.registry import describe_unknown, propose
 from fer_utils.data.roles.class_name_files import named_classes
@@ -96,9 +96,10 @@ def _check_tables_of_labels(tree: Tree, chosen: Understanding, path: Path) -> No
     expressions: the folders may be clips or persons."""
     if chosen.layout != FOLDERS or any(map(canonical, chosen.coding.class_names)):
         return
-    n = sum(map(len, chosen.rows.values()))
+    n, lists = sum(map(len, chosen.rows.values())), set(chosen.pictures.parts)
     for name, table in tree.tables.items():
-        if table.holds_pictures or len(table.frame) * len(chosen.coding.class_names) < n:
+        is_other = table.holds_pictures or name in lists or PREDICTED.search(stem(name).lower())
+        if is_other or len(table.frame) * len(chosen.coding.class_names) < n:
             continue
         for column in table.frame:
             cells = [cell for cell in table.frame[column].tolist() if cell]

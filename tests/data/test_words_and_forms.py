@@ -282,6 +282,18 @@ def test_folders_of_videos_are_no_classes(tmp_path, frame):
         right(load_competition(tmp_path, columns="image=frame"), FER_CLASSES)
 
 
+def test_a_list_of_the_test_in_words_is_no_doubt_about_folders_of_numbers(tmp_path):
+    for n in range(28):
+        save(tmp_path / "train" / str(n % 7) / f"{n}.png", n % 7, n)
+        save(tmp_path / "test" / f"t{n}.png", n % 7, 500 + n)
+    write(
+        tmp_path / "test_labels.csv",
+        ["image,emotion", *(f"t{n}.png,{FER_CLASSES[n % 7]}" for n in range(28))],
+    )
+    write(tmp_path / "pred.csv", ["id,emotion", *(f"{n},{FER_CLASSES[n % 3]}" for n in range(28))])
+    assert load_competition(tmp_path).class_names == tuple(f"class {n}" for n in range(7))
+
+
 def parquet(path, **columns):
     pd.DataFrame(columns).to_parquet(path)
 
