@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from fer_utils.analysis.near_copies import other_faces
+
 
 def findings(report: dict[str, Any]) -> list[str]:
     """The sentences that follow from a report of `audit.audit`."""
@@ -84,9 +86,8 @@ def _near_copies(report: dict[str, Any]) -> Iterator[str]:
     if near["labelled_pairs"] >= 30:
         counts = [sum(split[name] for split in report["counts"].values()) for name in report["class_names"]]
         share = near["conflicting_pairs"] / near["labelled_pairs"]
-        by_chance = 1 - sum((count / sum(counts)) ** 2 for count in counts)
         meaning = "a rough measure of how noisy the labels are."
-        if share > by_chance / 2:  # of one photograph, labels are not so bad
+        if (by_chance := other_faces(share, counts)) is not None:
             meaning = f"any two pictures would in {_percent(by_chance, 1)}. So many of these pairs are "
             meaning += "different faces that look alike, and their labels say nothing on label noise."
         pairs = f"Of the {near['labelled_pairs']:,} of these pairs whose pictures are both labelled"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.analysis.audit import picture_table
-from fer_utils.analysis.near_copies import near_copies
+from fer_utils.analysis.near_copies import near_copies, other_faces
 from fer_utils.competition import Competition, DataError
 from fer_utils.data.corrections import apply_fixes
 from fer_utils.demo.dataset import demo_truth
@@ -79,8 +79,7 @@ def describe_conflicts(competition: Competition) -> str:
     differs = (codes[first] != codes[second])[labelled]
     if not len(differs):
         return "Share of wrong labels: not measurable here, no photograph is there twice with two labels."
-    by_chance = 1 - (table.label.value_counts(normalize=True) ** 2).sum()
-    if differs.mean() > by_chance / 2:  # as `audit_summary`: of one photograph, labels are not so bad
+    if (by_chance := other_faces(differs.mean(), table.label.value_counts().tolist())) is not None:
         return (
             f"Share of wrong labels: not measurable here. Of {len(differs):,} pairs of near copies "
             f"{100 * differs.mean():.1f} % have two labels that differ, of any two pictures "

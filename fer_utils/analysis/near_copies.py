@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -132,3 +133,10 @@ def _best_correlation(images: np.ndarray, others: np.ndarray) -> np.ndarray:
                 other = unit_vectors(others[some, 0, rows, columns].astype(np.float32))
                 best[some] = np.maximum(best[some], np.einsum("ij,ij->i", middle, other))
     return best
+
+
+def other_faces(share: float, counts: Collection[int]) -> float | None:
+    """The share of any two pictures whose labels differ, by the pictures of each class, if near copies differ
+    in so large a `share` that they are no copies, but different faces that look alike; else None."""
+    by_chance = 1 - sum((n / sum(counts)) ** 2 for n in counts)
+    return by_chance if share > by_chance / 2 else None  # of one photograph, labels are not so bad

@@ -73,17 +73,17 @@ def are_fractions(cells: pd.DataFrame) -> bool:
 
 
 def parse_cells(
-    cells: pd.DataFrame, pixels: int, are_fractions: bool = False
+    cells: pd.DataFrame, pixels: int, as_fractions: bool = False
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Parse rows of a table: one column of pixel strings or lists, or a column for every pixel.
 
     Args:
-        are_fractions: whether the grey levels are from 0 to 1.
+        as_fractions: whether the grey levels are from 0 to 1.
 
     Returns:
         uint8 [N, pixels], zero where a row is broken, and why, by position.
     """
-    if are_fractions:
+    if as_fractions:
         return _parse_fractions(cells, pixels)
     if cells.shape[1] == 1:
         return parse_pixels([c if isinstance(c, str) else as_text(c) for c in cells.iloc[:, 0]], pixels)
