@@ -1,6 +1,7 @@
 """Tiny competitions that tests train on in a fraction of a second."""
 
 import os
+import signal
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +18,8 @@ os.environ["FER_CACHE"] = "off"  # test_cache.py gives each test one of its own
 # Networks this small run faster on one thread, and several test processes may share two cores. Said before
 # torch is imported, by the tests: pytest-xdist's own process needs this file too, and waits for its imports.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Tests in the background of a script would ignore Ctrl-C, and hand that down to the processes they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def tiny_split(n: int, n_classes: int, size: int, seed: int, labelled: bool = True) -> Split:

@@ -258,6 +258,13 @@ def write_bundles(options: argparse.Namespace) -> None:
         print(f"with cv there is no {options.name}-ensemble: the training averages its folds itself")
     if not any(sources.values()):
         print("no --competition and no --dataset: nothing will be mounted, and the notebooks find no data")
+    for name, value in parameters.items():
+        parts = value.split(",") if isinstance(value, str) and name != "out" else []
+        if here := [part.strip() for part in parts if part.strip() and Path(part.strip()).exists()]:
+            print(
+                f"{name}: {', '.join(here)} lies on this machine. Put it into a dataset on Kaggle, attach "
+                "that, and give its path there (/kaggle/input/...)"
+            )
     print(f"next: kaggle kernels push -p {Path(options.folder) / options.name}-training")
 
 

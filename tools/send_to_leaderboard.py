@@ -57,7 +57,7 @@ def submit(options: argparse.Namespace) -> None:
     name = options.competition or _competition_of(folder)
     tag = f"[{digest[:12]}]"  # by which the submission is known again, whatever else the message says
     if _find(name, tag) is None:
-        if _scores(folder, digest):
+        if _scores(folder, digest, name):
             print("its score is kept already, and it is not among Kaggle's newest: nothing is sent")
             return
         is_own(folder)  # an error now, and not after one of the day's submissions is used up
@@ -77,7 +77,7 @@ def submit(options: argparse.Namespace) -> None:
                 f"{name}: no score after {options.minutes:g} minutes; the same command looks again"
             )
         time.sleep(min(SECONDS, max(0.0, end - time.monotonic())))
-    _store(folder, digest, row)
+    _store(folder, digest, name, row)
 
 
 def _competition_of(folder: Path) -> str:
@@ -89,19 +89,21 @@ def _competition_of(folder: Path) -> str:
     return data.removeprefix(ADDRESS).strip("/")
 
 
-def _store(folder: Path, digest: str, row: dict[str, str]) -> None:
+def _store(folder: Path, digest: str, name: str, row: dict[str, str]) -> None:
     public, private = (_number(row.get(name)) for name in ("publicScore", "privateScore"))
     if public is None:
         raise DataError("Kaggle shows no public score of this submission: nothing is stored")
-    scores = _scores(folder, digest)
+    scores = _scores(folder, digest, name)
     if not scores or (scores[-1]["public"], scores[-1]["private"]) != (public, private):
-        store_score(folder, public, private)
+        store_score(folder, public, private, competition=name)
     words = f"public {public:g}" + (f", private {private:g}" if private is not None else "")
     print(f"{words}, kept in {folder / 'leaderboard.json'}: make runs shows it beside validation")
 
 
-def _scores(folder: Path, digest: str) -> list[dict[str, Any]]:
-    return [score for score in read_scores(folder) if score["sha256"] == digest]
+def _scores(folder: Path, digest: str, name: str) -> list[dict[str, Any]]:
+    """The kept scores of this submission in this competition, or in one that nobody named."""
+    scores = [score for score in read_scores(folder) if score["sha256"] == digest]
+    return [score for score in scores if score.get("competition", "") in ("", name)]
 
 
 def _number(text: str | None) -> float | None:

@@ -26,11 +26,19 @@ NOT_VALIDATED = "not validated: its runs have different validation pictures"
 
 
 def store_score(
-    out: str | Path, public: float, private: float | None = None, public_n: int | None = None
+    out: str | Path,
+    public: float,
+    private: float | None = None,
+    public_n: int | None = None,
+    competition: str = "",
 ) -> Path:
     """Add a leaderboard score (an accuracy is a share, 0.7132) to leaderboard.json in the folder `out`, with
     the SHA-256 of its submission.csv, and whether that is what the run wrote (a warning is printed where it
-    is not); earlier scores stay. `public_n`: pictures behind the public score.
+    is not); earlier scores stay.
+
+    Args:
+        public_n: the pictures behind the public score.
+        competition: its name on Kaggle.
 
     Raises:
         ConfigError: a score is no number, or public_n is not positive.
@@ -45,6 +53,7 @@ def store_score(
     folder = find_path(out)
     score = {"sha256": submission_hash(folder), "date": datetime.now().isoformat(timespec="seconds")}
     score |= {"public": public, "private": private, "public_n": public_n, "own": is_own(folder)}
+    score |= {"competition": competition} if competition else {}
     path = write_json(folder / "leaderboard.json", [*read_scores(folder), score])
     if not score["own"]:
         print(f"WARNING: {EDITED}: its score is kept, but not compared with validation", flush=True)

@@ -115,6 +115,8 @@ def parse_columns(columns: Mapping[str, str] | str) -> dict[str, str]:
 
 def _demo(image_size: int | str, color: str, folds: tuple[int, int, int], pool_valid: bool) -> Competition:
     size = 48 if image_size == "auto" else image_size
+    if size % 2 or not 24 <= size <= 256:
+        raise DataError(f"image_size must be an even number from 24 to 256 for the demo, got {size}")
     demo = make_demo(seed=folds[-1], size=size, color=color == "rgb")
     return _split(demo, Path(demo.source), folds, pool_valid) if pool_valid else demo
 

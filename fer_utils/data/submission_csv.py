@@ -56,6 +56,9 @@ def read_format(
     probabilities = _probability_columns(table, template, coding)
     id_position = _id_position(table, {position, *probabilities})
     rows, ids_from = _match_rows(table, template, id_position, ids, by_row)
+    written = {id_position, *(probabilities or [position])}
+    if kept := [str(name) for i, name in enumerate(template.columns) if i not in written and name != ""]:
+        ids_from += f"; {', '.join(kept)} stays as in the sample"
     return SubmissionFormat(
         template=template,
         label_column=template.columns[position],
@@ -73,7 +76,7 @@ def read_format(
 def _label_position(table: Table, label: str = "") -> int:
     """The column of a sample for the predictions: that called as in training, or by a known name, else the
     last."""
-    if label in table.columns:
+    if label and label in table.columns:  # no name is that of a row's number
         return table.columns.index(label)
     columns = [i for i, name in enumerate(table.columns) if name in COLUMNS["label"]]
     return min(columns, key=lambda i: rank("label", table.columns[i]), default=len(table.columns) - 1)

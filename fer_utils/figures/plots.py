@@ -79,9 +79,11 @@ def curves_together(histories: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax: Axes, cmap: Any = "Blues") -> Axes:
-    """The share of each true class (row) that is predicted as each class, with counts below the shares."""
+    """The share of each true class (row) that is predicted as each class, with counts below the shares. The
+    row of a class without pictures stays empty."""
     counts = np.asarray(counts)
-    shares = 100 * counts / counts.sum(1, keepdims=True).clip(min=1)
+    n = counts.sum(1, keepdims=True)
+    shares = np.where(n, 100 * counts / n.clip(min=1), np.nan)
     text = [f"{share:.0f} %\n{count:,}" for share, count in zip(shares.flat, counts.flat, strict=True)]
     sns.heatmap(
         shares, annot=np.reshape(text, counts.shape), fmt="", cmap=cmap, vmin=0, vmax=100, square=True,

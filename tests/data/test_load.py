@@ -132,6 +132,8 @@ def places(tmp_path, monkeypatch):
 
 def test_demo(places):
     assert load_competition("demo", seed=3, image_size=32) == ("demo", 3, 32)
+    with pytest.raises(DataError, match="image_size must be an even number from 24 to 256 for the demo"):
+        load_competition("demo", image_size=16)
 
 
 def test_auto_falls_back_on_the_demo_and_says_so_loudly(places, capsys):

@@ -123,6 +123,20 @@ def test_lines_counted_from_one(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "lines, kept",
+    [
+        (["id,emotion,Usage", "0,0,Public", "1,0,Private", "2,0,Public"], "; Usage stays as in the sample"),
+        ([",id,emotion", "a,0,0", "b,1,0", "c,2,0"], ""),
+        (["id,Angry,Disgust,Fear,Happy,Sad,Surprise,Neutral", *(f"{k},{'0,' * 6}0" for k in range(3))], ""),
+    ],
+)
+def test_further_columns_of_the_sample_are_kept_and_told(tmp_path, lines, kept):
+    form = form_of(tmp_path, lines)
+    assert form.ids_from == f"equal to the column 'id'{kept}"
+    assert form.template.iloc[:, -1].tolist() == [line.split(",")[-1] for line in lines[1:]]
+
+
+@pytest.mark.parametrize(
     "lines, message",
     [
         (["id,emotion", "0,0", "x,0"], "row 3 asks for id 'x', which no test picture has"),

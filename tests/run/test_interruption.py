@@ -21,14 +21,6 @@ KNOBS = {"image_size": 20, "model": "small", "width": 0.125, "batch_size": 6}
 KNOBS |= {"precision": "fp32", "device": "cpu"}
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c_is_heard():
-    """Tests in the background of a script would ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def send(number):
     os.kill(os.getpid(), number)
 

@@ -214,6 +214,15 @@ def test_without_data_or_with_folds_the_command_says_so(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["fer-training"]
 
 
+def test_what_lies_on_this_machine_is_told_for_it_will_not_be_on_kaggle(tmp_path, capsys):
+    (tmp_path / "fixes.csv").touch()
+    command = ["--user", "ada", "--competition", "faces", "--folder", str(tmp_path / "out")]
+    assert main([*command, "-p", "label_fixes", str(tmp_path / "fixes.csv"), "-p", "preset", "best"]) == 0
+    printed = capsys.readouterr().out
+    assert f"label_fixes: {tmp_path / 'fixes.csv'} lies on this machine" in printed
+    assert printed.count("lies on this machine") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -350,7 +359,7 @@ def check_submission(box: Path, faces: Path) -> None:
 def test_a_training_on_kaggle_ends_in_time_and_goes_on_in_the_next_session(sandbox, faces, tmp_path):
     plain = bundles("fer", {}, 2)[0]
     first = tmp_path / "first"
-    values = QUICK | {"epochs": 10_000, "max_hours": 0.001}
+    values = QUICK | {"epochs": 10_000, "max_hours": 0.002}  # 7 s, on a busy machine too
     printed = run_on_kaggle(sandbox, plain, first, {"competitions/faces": faces}, **values)
     assert "data: /kaggle/input/competitions/faces" in printed and "a new one begins" in printed
     assert "OUT OF TIME after" in printed and "valid: /kaggle/working/submission.csv" in printed

@@ -91,6 +91,8 @@ def test_a_scored_one_that_kaggle_no_longer_lists_is_not_sent_again(tmp_path, ka
     (tmp_path / "bin" / "sent.json").write_text('["others"]')
     assert main([str(run), "--competition", "faces"]) == 0
     assert sent() == ["others"] and "not among Kaggle's newest" in capsys.readouterr().out
+    assert main([str(run), "--competition", "other-faces"]) == 0
+    assert len(sent()) == 2, "its score in another competition is not known"
 
 
 def test_the_competition_is_that_of_the_data_where_it_was_fetched_from_kaggle(tmp_path, kaggle, capsys):
