@@ -19,6 +19,8 @@ from fer_utils.analysis.paired_comparison import (
 )
 from fer_utils.competition import DataError
 
+pytestmark = pytest.mark.once  # with Kaggle's packages test_notebooks.py compares two runs
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -97,7 +99,6 @@ def test_the_same_predictions_are_no_evidence(run, tmp_path):
     assert "no evidence" in describe_comparison(result)
 
 
-@pytest.mark.once
 def test_the_luck_of_seeds_widens_the_interval(run, tmp_path):
     """Seeds that differ by more than the recipes do: no evidence, though each pair by itself looks sure."""
     labels, places = np.arange(1000) % 4, np.arange(1000)

@@ -110,6 +110,7 @@ def originals(tmp_path_factory):
     return home
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", MUTATED)
 def test_mutated_data_are_read_or_refused(originals, tmp_path, name):
     files = sorted(path for path in (originals / name).rglob("*") if path.is_file())

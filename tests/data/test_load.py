@@ -120,7 +120,7 @@ def test_options_out_of_range(tmp_path, options):
 @pytest.fixture
 def places(tmp_path, monkeypatch):
     """An empty machine: a Kaggle mount, a repository and a working directory of its own."""
-    monkeypatch.setattr(data, "make_demo", lambda seed, size, color: ("demo", seed, size))
+    monkeypatch.setattr(data, "make_demo", lambda seed, size, color: ("demo", seed, size, color))
     monkeypatch.setattr(finding, "KAGGLE_INPUT", tmp_path / "kaggle" / "input")
     monkeypatch.setattr(finding, "REPOSITORY_DATA", tmp_path / "repository" / "data")
     monkeypatch.setattr(files, "REPOSITORY", tmp_path / "repository")
@@ -131,7 +131,8 @@ def places(tmp_path, monkeypatch):
 
 
 def test_demo(places):
-    assert load_competition("demo", seed=3, image_size=32) == ("demo", 3, 32)
+    assert load_competition("demo", seed=3, image_size=32) == ("demo", 3, 32, False)
+    assert load_competition("demo", color="rgb") == ("demo", 0, 48, True)
     with pytest.raises(DataError, match="image_size must be an even number from 24 to 256 for the demo"):
         load_competition("demo", image_size=16)
 

@@ -205,9 +205,8 @@ def go_on(folder, out):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, -15, marks=pytest.mark.once)]
-)
+@pytest.mark.once
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
 def test_a_process_told_to_stop_ends_soon_and_goes_on_later(number, status, tiny_folder, tmp_path, capsys):
     process = start(tiny_folder, tmp_path / "run", epochs=5000)
     wait_for(process, "epoch   3/")
@@ -221,6 +220,7 @@ def test_a_process_told_to_stop_ends_soon_and_goes_on_later(number, status, tiny
     assert "resuming after epoch" in capsys.readouterr().out
 
 
+@pytest.mark.once
 def test_a_second_process_in_the_same_folder_stops_and_a_killed_one_gives_it_back(tiny_folder, tmp_path):
     first = start(tiny_folder, tmp_path / "run", epochs=5000)
     wait_for(first, "epoch   1/")

@@ -56,6 +56,7 @@ if os.environ.get("RANK") == "0":
 """
 
 
+@pytest.mark.once  # with Kaggle's packages test_notebooks.py trains by two processes
 def test_two_processes_train_as_one_does_and_go_on_to_the_same_bytes(
     folder, competition, tmp_path, monkeypatch, capfd
 ):

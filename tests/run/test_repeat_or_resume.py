@@ -89,7 +89,7 @@ def test_a_moved_run_is_still_itself(copy, run, capsys, threads):
 
 
 def test_other_data_do_not_pass_for_a_repetition(copy, tmp_path, capsys, threads):
-    edit(copy, lambda content: content.update(data="demo", image_size=48))
+    edit(copy, lambda content: content.update(data="demo", image_size=24))
     assert train.main([str(copy / "config.json"), "--out", str(tmp_path / "again")]) == 1
     assert "'demo' holds other data than" in capsys.readouterr().err
     assert not (tmp_path / "again").exists()
