@@ -1,4 +1,4 @@
-"""The peers' published input pipelines and recipes, written anew with torchvision.
+"""The peers' published input pipelines and recipes, written again with torchvision.
 
 usef-kh is Khaireddin and Chen 2021 (arXiv 2105.03588), LetheSec and WuJie1010 are GitHub users whose FER2013
 repositories are the most copied. Their pictures pass one by one through PIL, as in their code.

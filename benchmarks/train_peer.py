@@ -105,7 +105,7 @@ def _read(checkpoint: Path, run: dict[str, Any], device: torch.device) -> dict[s
         then = {name: saved[name] for name in run}
     except Exception as error:  # torch raises whatever the bytes lead it to
         raise DataError(
-            f"{checkpoint} is damaged ({type(error).__name__}): remove it to begin anew"
+            f"{checkpoint} is damaged ({type(error).__name__}): remove it to begin again"
         ) from error
     if then["data"] != run["data"]:
         raise DataError(f"{checkpoint} is of other data: choose another --out")

@@ -58,8 +58,8 @@ def empty(shape: Sequence[int], dtype: type = np.uint8) -> np.ndarray:
             return np.memmap(file, dtype, "w+", shape=tuple(shape))
     except OSError as error:
         raise OutputError(
-            f"{folder}: {size / 1e9:.1f} GB for large arrays cannot be had ({error.strerror}); set FER_CACHE "
-            "to a folder with more room, or choose a smaller image_size"
+            f"{folder}: {size / 1e9:.1f} GB for large arrays cannot be reserved ({error.strerror}); set "
+            "FER_CACHE to a folder with more room, or choose a smaller image_size"
         ) from error
 
 

@@ -172,7 +172,7 @@ def find_path(path: str | Path) -> Path:
             if place.exists():
                 return place
     except (TypeError, ValueError, RuntimeError, OSError) as error:  # None, no such user, a name too long
-        raise DataError(f"{str(path)[:200]!r} is no path: {error}") from error
+        raise DataError(f"{str(path)[:200]!r} is not a path: {error}") from error
     tried = " and ".join(dict.fromkeys(map(str, places)))
     near = ", ".join(dict.fromkeys(name for place in places for name in _near_names(place)))
     hint = f" Similar names there: {near}." if near else ""

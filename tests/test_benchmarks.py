@@ -193,7 +193,7 @@ def test_a_peer_goes_on_from_its_own_checkpoint_only(tiny, tmp_path):
     with pytest.raises(DataError, match="is of other data"):
         train_peer.train_peer(small_peer(), tiny_competition(5), tmp_path, CPU, epochs=1)
     (tmp_path / "checkpoint.pt").write_bytes((tmp_path / "checkpoint.pt").read_bytes()[:1000])
-    with pytest.raises(DataError, match="checkpoint.pt is damaged .*remove it to begin anew"):
+    with pytest.raises(DataError, match="checkpoint.pt is damaged .*remove it to begin again"):
         train_peer.train_peer(small_peer(), tiny, tmp_path, CPU, epochs=1)
 
 

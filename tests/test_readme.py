@@ -390,7 +390,7 @@ def test_the_model_card_says_what_the_files_say():
     metrics = json.loads((folder / "metrics.json").read_text())
     average, runs = metrics["ensemble"], [load_run(path) for path in sorted(folder.glob("member*"))]
     training = runs[0].metrics["training"]
-    assert f"it names {accuracy_cell(average).replace(')', ', Wilson 95 %)')} as the label says" in said
+    assert f"with ten fixed views, is {accuracy_cell(average).replace(')', ', Wilson 95 %)')}" in said
     assert f"reaches {100 * metrics['views_mean']:.1f} % (sd {100 * metrics['views_sd']:.1f})" in said
     assert f"{training['parameters'] / 1e6:.2f} M parameters" in said
     words = ("", "One", "Two", "Three", "Four")

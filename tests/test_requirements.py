@@ -35,7 +35,7 @@ def requirements(name: str) -> list[Requirement]:
 
 @cache
 def pins(lock: str) -> list[tuple[Requirement, list[str]]]:
-    """What the lock pins, each with its hashes; one package may be pinned anew for a newer Python."""
+    """What the lock pins, each with its hashes; one package may be pinned again for a newer Python."""
     text = re.sub(r"^#.*\n", "", read(lock), flags=re.M).replace("\\\n", " ")
     entries = (line.split("--hash=") for line in text.splitlines())
     return [(Requirement(head.strip()), [word.strip() for word in hashes]) for head, *hashes in entries]

@@ -175,9 +175,9 @@ def calibration(run: Run) -> dict[str, Any]:
     return {
         "title": "How sure it is",
         "image": figure(draw, 6.8, rows=2),
-        "alt": f"Accuracy against certainty, which are {error:.1f} points apart on average; and accuracy "
+        "alt": f"Accuracy against confidence, which are {error:.1f} points apart on average; and accuracy "
         f"where only the surest answers are kept, {percent(half)} for the surer half.",
-        "caption": "Above: accuracy against certainty; on the dotted line, 80 % sure means right in 80 %. "
+        "caption": "Above: accuracy against confidence; on the dotted line, 80 % sure means right in 80 %. "
         f"They are {error:.1f} points apart on average (expected calibration error). Below: accuracy where "
         "only the surest answers are kept, with its 95 % interval.",
     }
@@ -227,10 +227,10 @@ def faces(run: Run, competition: Competition | None, note: str) -> dict[str, Any
 
     return {
         "image": figure(draw, 1.5 * -(-len(worst) // COLUMNS) * WIDTH / COLUMNS),
-        "alt": f"{len(worst)} faces that are answered wrongly with most certainty; the first is "
+        "alt": f"{len(worst)} faces that are answered wrongly with most confidence; the first is "
         f"{worst.true.iloc[0]}, said to be {worst.predicted.iloc[0]}.",
-        "caption": "The errors with most certainty: the label, the answer and its certainty. Look for wrong "
-        "labels here first." + ("" if is_demo(run) else licence),
+        "caption": "The errors with most confidence: the label, the answer and its confidence. Look for "
+        "wrong labels here first." + ("" if is_demo(run) else licence),
     }
 
 

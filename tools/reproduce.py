@@ -1,6 +1,6 @@
 """The committed results: how they are trained, the way to repeat them, their networks for your own pictures.
 
-python -m tools.reproduce NAME --data PATH [--out FOLDER] [--at-once N]     trains it anew and compares
+python -m tools.reproduce NAME --data PATH [--out FOLDER] [--at-once N]     trains it again and compares
 python -m tools.reproduce NAME --data PATH --score                          scores what is committed
 """
 
@@ -186,7 +186,7 @@ def compare_with_committed(folder: Path, name: str) -> list[str]:
             gain = describe_gain(paired_test(preds, theirs, run.saved("valid", "labels")))
             line += "; the same bytes" if same else f"; against the committed one {gain}"
         lines.append(line)
-    for said, part in (("anew", folder), ("committed", committed)):
+    for said, part in (("again", folder), ("committed", committed)):
         scores = RunFolder(part).metrics()
         kind, of = (
             ("out of fold", scores["valid"]["views"]) if "cv" in scores else ("ensemble", scores["ensemble"])
@@ -205,7 +205,7 @@ def main(arguments: list[str]) -> int:
 
 
 def repeat_or_score(options: argparse.Namespace) -> None:
-    """Train the reference anew and compare it, or score the committed weights."""
+    """Train the reference again and compare it, or score the committed weights."""
     name, data = options.name, options.data
     if options.score:
         reference = load_reference(name)

@@ -66,7 +66,7 @@ def store(options: argparse.Namespace) -> None:
     for name, score in (("PUBLIC", options.public), ("PRIVATE", options.private)):
         if metric in METRICS and metric != "log_loss" and (score or 0) > 1:
             hint = f": did you mean {name}={score / 100:.6g}?" if score <= 100 else ""
-            raise ConfigError(f"{score:g} is no {readable(metric)} between 0 and 1{hint}")
+            raise ConfigError(f"{score:g}: {readable(metric)} must lie between 0 and 1{hint}")
     path = store_score(options.folder, options.public, options.private, options.public_n)
     print(f"stored in {path}: make runs shows it beside validation")
 

@@ -158,7 +158,7 @@ def _of_run(folder: RunFolder, record: dict, metrics: dict, times: dict[Path, fl
 def _of_ensemble(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     """Of an average, with what its members say, where they are found."""
     if "training" in metrics:
-        raise DataError(f"{folder.path / 'config.json'} is missing, or was written by a person")
+        raise DataError(f"{folder.path / 'config.json'} is missing, or has no record of a run")
     names, members = [str(name) for name in metrics.get("members", ())], _members(folder, metrics)
     is_validated = metrics.get("validated", True)
     row = _scores(metrics["ensemble"]) if is_validated else {"metric": metric_of(folder.path)}

@@ -119,7 +119,7 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
     for first, *others in (new, old):
         for run in others:
             if differing := _besides_the_seed(run, first):
-                raise ConfigError(f"{run.out} is no other seed of {first.out}: {differing}")
+                raise ConfigError(f"{run.out} is not another seed of {first.out}: {differing}")
     check_same_pictures([*new, *old])
     labels = new[0].saved("valid", "labels")
     preds, old_preds = (np.stack([run.saved_probs().argmax(1) for run in runs]) for runs in (new, old))

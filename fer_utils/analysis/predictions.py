@@ -60,12 +60,12 @@ def headlines(run: Run, table: pd.DataFrame) -> str:
         lines += [
             f"Most confused: {pair.pair}, {100 * pair.share:.0f} % of the {len(errors):,} errors; "
             f"{pair.mostly_errors:,} of {pair.errors:,} are {pair.mostly}.",
-            f"Errors with more than 80 % certainty: {confident:,}."
+            f"Errors with more than 80 % confidence: {confident:,}."
             + " Look for wrong labels among them first." * (confident > 0),
         ]
     gap = 100 * (table.confidence.mean() - scores["accuracy"])
     side = "higher" if gap > 0 else "lower"
-    lines.append(f"Its mean certainty is {abs(gap):.1f} points {side} than its accuracy.")
+    lines.append(f"Its mean confidence is {abs(gap):.1f} points {side} than its accuracy.")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -76,8 +76,8 @@ def describe_calibration(report: pd.DataFrame) -> str:
     if after >= before and report.log_loss["calibrated"] < report.log_loss["as it is"]:
         verdict = "One temperature lowers the log loss, and not the calibration error"
     return (
-        f"**{verdict}:** the calibration error (the mean gap between certainty and accuracy, over bins of "
-        f"certainty) is {before:.1f} points as it is and {after:.1f} calibrated, each half by "
+        f"**{verdict}:** the calibration error (the mean gap between confidence and accuracy, over bins of "
+        f"confidence) is {before:.1f} points as it is and {after:.1f} calibrated, each half by "
         f"the other; log loss {report.log_loss['as it is']:.3f} and {report.log_loss['calibrated']:.3f}. "
         f"Fitted on all, the temperature is {report.temperature['calibrated']:.2f}. No answer changes."
     )

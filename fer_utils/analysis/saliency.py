@@ -79,7 +79,7 @@ def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_si
 
 def shuffle_weights(model: nn.Module, images: np.ndarray) -> nn.Module:
     """A copy of the network with the values of each parameter tensor permuted, and with the statistics of its
-    batch norms computed anew on `images` uint8 [N, C, H, W], so that activations keep their usual size."""
+    batch norms computed again on `images` uint8 [N, C, H, W], so that activations keep their usual size."""
     generator = torch.Generator().manual_seed(0)
     model = copy.deepcopy(model)
     with torch.no_grad():

@@ -105,8 +105,8 @@ def _check_tables_of_labels(tree: Tree, chosen: Understanding, path: Path) -> No
             cells = [cell for cell in table.frame[column].tolist() if cell]
             if len(cells) > len({*cells}) > 1 and all(map(canonical, cells)):
                 raise DataError(
-                    f"{path}: {name} has expressions in its column {column!r}, and of which pictures is not "
-                    "known. Add a column with the files' names; or, if the folders "
+                    f"{path}: {name} has expressions in its column {column!r}, but does not say for which "
+                    "pictures. Add a column with the files' names; or, if the folders "
                     f"{', '.join(map(str, chosen.coding.label_values[:3]))}, ... are the classes, move it "
                     "elsewhere"
                 )

@@ -143,7 +143,7 @@ def square(cells: pd.DataFrame, place: str) -> tuple[int, int]:
     found = square_of(pixels)
     if found is None and "..." in as_text(cells.iloc[0, 0]):
         raise DataError(
-            f"{place}: the pixels were cut when they were written (...): write them anew, in numpy after "
+            f"{place}: the pixels were cut when they were written (...): write them again, in numpy after "
             "np.set_printoptions(threshold=10**6)"
         )
     if found is None or found[0] < 4:

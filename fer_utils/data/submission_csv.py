@@ -118,8 +118,8 @@ def _probability_columns(table: Table, template: pd.DataFrame, coding: Coding) -
     if len(found) < 2 and len(numeric) < max(3, len(coding.class_names)):
         return []
     raise DataError(
-        f"{table.path.name} wants a column of probabilities for each class, but which of its columns "
-        f"({', '.join(table.columns)}) is which of {', '.join(coding.class_names)} is not known. "
+        f"{table.path.name} wants a column of probabilities for each class, but its columns "
+        f"({', '.join(table.columns)}) cannot be matched to the classes ({', '.join(coding.class_names)}). "
         "classes='0=angry, 1=happy, ...' names the numbers"
     )
 
@@ -196,9 +196,9 @@ def _label_values(table: Table, cells: pd.Series, coding: Coding) -> tuple[str, 
         return _numbers(set(map(as_int, seen)), coding.numbers)
     if any(is_number(cell) and as_int(cell) is None for cell in seen):
         raise DataError(
-            f"{table.path.name} holds {min(seen)!r} in its column of answers, which is no class: it may want "
-            "the probability of one class, and nothing says of which. Give it a column for each class, named "
-            "for it, or move it away and write that column yourself (test.npz has the probabilities)"
+            f"{table.path.name} holds {min(seen)!r} in its column of answers, which is not a class: it may "
+            "want the probability of one class, and nothing says of which. Give it a column for each class, "
+            "named for it, or move it away and write that column yourself (test.npz has the probabilities)"
         )
     if not coding.words:
         if {cell.lower() for cell in seen} <= HIDDEN | MAYBE_HIDDEN:

@@ -52,7 +52,7 @@ def json_frame(path: Path) -> pd.DataFrame:
         return _create_ml(content)
     content = _records(content, path) if isinstance(content, dict) else content
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
-        raise DataError(f"{path} is no table: write a list of records, or one record per line")
+        raise DataError(f"{path} is not a table: write a list of records, or one record per line")
     return pd.json_normalize(content).fillna("").map(as_text)
 
 
@@ -178,7 +178,7 @@ def _opened(
 
     if path.suffix.lower() != ".arrow":
         with pyarrow.parquet.ParquetFile(path) as file:
-            columns = file.schema_arrow.names  # made anew at each call
+            columns = file.schema_arrow.names  # made again at each call
             names = [columns[position] for position in positions]
             yield file.schema_arrow, file.iter_batches(batch_size=rows, columns=names)
         return

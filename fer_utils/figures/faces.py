@@ -145,7 +145,7 @@ def table_gallery(images: np.ndarray, rows: pd.DataFrame, caption: str, columns:
 
 def error_rows(images: np.ndarray, errors: pd.DataFrame, axs: Sequence[Axes], seed: int = 0) -> None:
     """A row of random faces for each of the most frequent kinds of error, one kind on each of `axs`, with the
-    certainty of the answer under each face; `errors` are rows of `predictions.prediction_table`."""
+    confidence of the answer under each face; `errors` are rows of `predictions.prediction_table`."""
     kinds = errors.true + " taken for " + errors.predicted
     commonest = kinds.value_counts().index[: len(axs)]
     for ax in axs[len(commonest) :]:

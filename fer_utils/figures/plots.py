@@ -109,12 +109,12 @@ def recall_bars(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def reliability(table: pd.DataFrame, ax: Axes, label: str = "", color: str = BLUE) -> Axes:
-    """Accuracy against certainty, from `metrics.calibration_table`; dot area shows the number of images."""
+    """Accuracy against confidence, from `metrics.calibration_table`; dot area shows the number of images."""
     sure, right = 100 * table.confidence, 100 * table.accuracy
     ax.plot([0, 100], [0, 100], color=DARK, lw=1, ls=":")
     ax.plot(sure, right, "o-", ms=3, color=color, lw=1, label=label)  # dots of one size for the legend
     ax.scatter(sure, right, 10 + 200 * table.n / table.n.sum(), color=color, clip_on=False, zorder=3)
-    ax.set(xlabel="certainty (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    ax.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
     ax.set_title("Calibration")
     return ax
 

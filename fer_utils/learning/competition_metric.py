@@ -74,9 +74,12 @@ def metric_function(name: str) -> Metric:
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"metric {name!r} cannot be imported ({error}): it is 'file:function'") from error
+        raise ConfigError(
+            f"metric {name!r} cannot be imported ({error}): write 'my_metric:score' for the function score "
+            "of my_metric.py"
+        ) from error
     if not callable(found):
-        raise ConfigError(f"metric {name!r} is no function of labels [N] and probabilities [N, C]")
+        raise ConfigError(f"metric {name!r} is not a function of labels [N] and probabilities [N, C]")
     return found
 
 

@@ -264,7 +264,8 @@ def _timm_backbone(name: str, image_size: int, options: dict[str, Any]) -> nn.Mo
 
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise ConfigError(f"unknown timm model {name!r}{': near are ' if near else ''}{', '.join(near)}")
+        hint = f": did you mean one of {', '.join(near)}?" if near else ""
+        raise ConfigError(f"unknown timm model {name!r}{hint}")
     try:
         if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
             options = options | {"img_size": image_size}

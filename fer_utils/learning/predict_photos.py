@@ -104,7 +104,7 @@ def answers(
     one, or without `crop`, all of it is used, which is right for faces that were cropped as in the data of
     the runs (in FER2013 from the brow to below the chin).
 
-    Returns a row per file: `file`, `answer`, `certainty` (the probability of the answer), `face` (how it was
+    Returns a row per file: `file`, `answer`, `confidence` (the probability of the answer), `face` (how it was
     found) and `box` (left, top, right and bottom in pixels, or empty), and the probability of each class. No
     image there, or one that cannot be read, is a DataError that names the file.
     """
@@ -121,7 +121,7 @@ def answers(
         print(HOW_TO_INSTALL)
     probs = np.mean([run.predict(images[run.image_format], views) for run in runs], axis=0)
     first = {"file": list(map(str, paths)), "answer": [names[k] for k in probs.argmax(1)]}
-    first |= {"certainty": probs.max(1), "face": [face.said for face in faces]}
+    first |= {"confidence": probs.max(1), "face": [face.said for face in faces]}
     first |= {"box": [" ".join(map(str, face.box or ())) for face in faces]}
     return pd.DataFrame(first | dict(zip(names, probs.T, strict=True)))
 

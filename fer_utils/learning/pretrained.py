@@ -66,7 +66,7 @@ def load_weights(model: nn.Module, file: Path) -> Loaded:
     Tensors are matched by name and shape, after timm's own conversion for this network; or, if the names are
     another program's, by their order where all kinds and shapes follow each other in the same way. A first
     convolution for colours is summed for grey images, and one for grey images is shared between colours. The
-    classifier starts anew if the number of classes differs.
+    classifier starts again if the number of classes differs.
 
     Raises:
         ConfigError: the file cannot be read, or is of another network.
@@ -106,7 +106,7 @@ def classifier_of(model: nn.Module) -> nn.Linear | None:
 
 def start_classifier(model: nn.Module) -> None:
     """Set the classifier to zero: on published features, which are large, a random one is wrong with
-    certainty, and its loss is far above that of guessing."""
+    confidence, and its loss is far above that of guessing."""
     if (layer := classifier_of(model)) is not None:
         for p in layer.parameters():
             nn.init.zeros_(p)

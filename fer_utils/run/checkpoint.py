@@ -67,7 +67,7 @@ class CheckpointFile:
     def load(self, learner: Learner) -> bool:
         """Bring `learner` to where the last one was written; returns whether there was a whole one.
 
-        A damaged file is skipped with a warning: the one before it is used, or the training begins anew. One
+        A damaged file is skipped with a warning: the one before it is used, or the training begins again. One
         of another config or other data is a ConfigError or DataError, one that cannot be read an OutputError.
         """
         for path in (self.path, self.previous):
@@ -138,7 +138,7 @@ def _restore(learner: Learner, state: dict[str, Any], path: Path) -> None:
         learner.optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{path} does not fit this network ({reason}): remove it to start anew") from error
+        raise DataError(f"{path} does not fit this network ({reason}): remove it to start again") from error
     if state["device"] == learner.device.type:  # elsewhere the type that suits that device is taken
         learner.use_precision(state["dtype"])
     if state["scaler"] and learner.scaler.is_enabled():

@@ -140,7 +140,7 @@ def load_run(out: str | Path) -> Run:
         raise DataError(f"{folder}: not a finished run, {missing} is missing. {advice}")
     record, metrics = folder.record(), folder.metrics()
     if record is None:
-        raise DataError(f"{folder.path / 'config.json'} was written by a person, not by a run")
+        raise DataError(f"{folder.path / 'config.json'} has no record of a run: train first")
     if not {"training", "valid"} <= set(metrics):
         raise DataError(f"{folder.path / 'metrics.json'} is damaged: it lacks the scores of a run")
     config = folder.config()

@@ -129,7 +129,7 @@ class RunFolder:
         themselves, are a ConfigError."""
         for path in self.path.glob("*.npz"):
             if path.name in LEFTOVERS and not _is_ours(path):
-                raise ConfigError(f"{path} is no run's, and would be lost: choose another out")
+                raise ConfigError(f"{path} was not written by a run, and would be lost: choose another out")
         for name in LEFTOVERS:
             (self.path / name).unlink(missing_ok=True)
 

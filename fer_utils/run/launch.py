@@ -104,7 +104,7 @@ def _check_given(config: Config, competition: Competition) -> None:
     if load_competition(config.data, **config.data_options).fingerprint != competition.fingerprint:
         raise DataError(
             f"data: {config.data!r} holds other images or labels than those given to launch(). With cv each "
-            "fold reads data anew: give launch() what load_competition(config.data, **config.data_options) "
+            "fold reads data again: give launch() what load_competition(config.data, **config.data_options) "
             "returns, and make changes in the files (of labels: label_fixes)"
         )
 

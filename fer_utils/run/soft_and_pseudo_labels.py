@@ -186,7 +186,7 @@ def pseudo_labelled(config: Config, competition: Competition) -> Split | None:
     al. 2020). What is left out is counted in a printed line.
 
     Their `votes` are the saved probabilities of `pseudo`, and their `labels` the most probable classes: the
-    test split's own labels are not read. Left out are answers of less certainty than `pseudo_threshold`, and
+    test split's own labels are not read. Left out are answers of less confidence than `pseudo_threshold`, and
     exact copies of validation pictures, which would be learned before they score the run.
 
     Raises:

@@ -202,7 +202,7 @@ def test_each_seed_may_go_on_from_the_earlier_run_of_its_own(run, tmp_path, name
     compare(own, runs[:1])
     compare(naming("x/seed0, x/seed1", "x/seed0, x/seed1"), runs[:1])
     for others in (("x/seed0", "x/seed2"), ("x/seed0", "y/seed1"), ("x/seed10", "x/seed11")):
-        with pytest.raises(ConfigError, match=f"is no other seed of .*{name}"):
+        with pytest.raises(ConfigError, match=f"is not another seed of .*{name}"):
             compare(naming(*others), runs[:1])
 
 
@@ -210,7 +210,7 @@ def test_another_recipe_is_no_other_seed(run, tmp_path):
     labels = np.arange(40) % 4
     one, other = runs_like(run, tmp_path, [labels == 0, labels == 1], labels)
     other = dataclasses.replace(other, config=dataclasses.replace(other.config, epochs=7))
-    with pytest.raises(ConfigError, match="is no other seed of .*epochs: 1 there, 7 now"):
+    with pytest.raises(ConfigError, match="is not another seed of .*epochs: 1 there, 7 now"):
         compare([one, other], [one])
 
 

@@ -223,14 +223,14 @@ def test_a_class_that_validation_lacks_is_not_the_weakest(runs, tiny):
     assert "Never predicted" not in text
 
 
-def answers(run, tiny, preds, labels, certainty):
+def answers(run, tiny, preds, labels, confidence):
     """A run and its prediction table, with these answers."""
-    probs = np.full((len(preds), 4), (1 - certainty) / 3)
-    probs[np.arange(len(preds)), preds] = certainty
+    probs = np.full((len(preds), 4), (1 - confidence) / 3)
+    probs[np.arange(len(preds)), preds] = confidence
     run = dataclasses.replace(run, metrics={"valid": {"views": evaluate(probs, labels, tiny.class_names)}})
     names = np.array(tiny.class_names)
     table = pd.DataFrame({"true": names[labels], "predicted": names[preds], "correct": preds == labels})
-    return run, table.assign(confidence=certainty)
+    return run, table.assign(confidence=confidence)
 
 
 def test_headlines_say_what_is_there(runs, tiny):
@@ -238,11 +238,11 @@ def test_headlines_say_what_is_there(runs, tiny):
     text = headlines(*answers(runs[0], tiny, preds, labels, 0.9))
     assert "75.0 %" in text and "Never predicted: sad." in text
     assert "Most confused: neutral / sad, 100 % of the 5 errors; 5 of 5 are sad taken for neutral." in text
-    assert "Errors with more than 80 % certainty: 5. Look for wrong labels among them first." in text
-    assert "mean certainty is 15.0 points higher than its accuracy" in text
+    assert "Errors with more than 80 % confidence: 5. Look for wrong labels among them first." in text
+    assert "mean confidence is 15.0 points higher than its accuracy" in text
     unsure = headlines(*answers(runs[0], tiny, preds, labels, 0.5))
-    assert "Errors with more than 80 % certainty: 0." in unsure and "Look for" not in unsure
-    assert "certainty is 25.0 points lower" in unsure
+    assert "Errors with more than 80 % confidence: 0." in unsure and "Look for" not in unsure
+    assert "confidence is 25.0 points lower" in unsure
     right = headlines(*answers(runs[0], tiny, labels, labels, 0.9))
     assert "Most confused" not in right and "Errors" not in right and "Never" not in right
 

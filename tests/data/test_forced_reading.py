@@ -121,7 +121,7 @@ def test_votes_that_are_no_counts_are_refused_by_name(tmp_path):
         save(tmp_path / f"{n}.png", n % 3, n)
     rows = [f"{n}.png,1,{'many' if n == 4 else 0},0" for n in range(6)]
     write(tmp_path / "list.csv", ["image,happy,sad,fear", *rows])
-    with pytest.raises(DataError, match="list.csv row 6: sad holds 'many', no count"):
+    with pytest.raises(DataError, match="list.csv row 6: sad holds 'many', which is not a count"):
         load_competition(tmp_path)
 
 

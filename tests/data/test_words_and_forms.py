@@ -89,7 +89,7 @@ def test_a_person_whose_initials_could_be_a_split(tmp_path):
 def test_a_list_of_row_numbers_is_refused(tmp_path):
     listed(tmp_path)
     write(tmp_path / "test_idx.txt", map(str, range(7)))
-    with pytest.raises(DataError, match="test_idx.txt holds numbers, and whether of rows"):
+    with pytest.raises(DataError, match="test_idx.txt holds numbers, which may be those of rows"):
         load_competition(tmp_path)
 
 
@@ -275,7 +275,7 @@ def test_folders_of_videos_are_no_classes(tmp_path, frame):
             rows.append(f"{numbers},{FER_CLASSES[(video + number) % 7]}")
     header = "video,frame,emotion" if frame == "{:04}" else "video,emotion"
     write(tmp_path / "labels.csv", [header, *rows])
-    message = 'columns="image=frame" says so' if frame == "{:04}" else "expressions in its column 'emotion'"
+    message = 'columns="image=frame" says that' if frame == "{:04}" else "expressions in its column 'emotion'"
     with pytest.raises(DataError, match=message):
         load_competition(tmp_path)
     if frame == "{:04}":

@@ -136,7 +136,7 @@ def test_the_limits_in_the_words_are_those_of_the_figure_and_the_defaults_are_le
     words = {"rotate": "±{:.0f}° of rotation", "scale": "±{:.0%} of size", "shift": "±{:.0%} of shift"}
     for name, text in words.items():
         assert text.format(getattr(Config(), name)).replace("%", " %") in short
-    assert "light and boxes (`erase`), off by default" in short
+    assert "`brightness`, `contrast` and `erase`, off by default" in short
     assert Config().brightness == Config().contrast == Config().erase == 0
 
 

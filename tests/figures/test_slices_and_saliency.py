@@ -129,7 +129,7 @@ def errors_of(true, predicted, sure):
     return pd.DataFrame({"true": true, "predicted": predicted, "confidence": sure})
 
 
-def test_each_kind_of_error_is_a_row_of_faces_with_their_certainty():
+def test_each_kind_of_error_is_a_row_of_faces_with_their_confidence():
     _, _, images = case()
     errors = errors_of(["sad", "sad", "happy"], ["angry", "angry", "sad"], [0.9, 0.42, 0.5])
     axs = plt.figure().subplots(3)

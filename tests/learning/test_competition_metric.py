@@ -101,7 +101,7 @@ def test_a_metric_of_ones_own_is_found_by_its_path(tmp_path, monkeypatch):
     for name, message in (
         ("own_metric:nothing", "cannot be imported"),
         ("no_such_file:f", "cannot be imported"),
-        ("own_metric:number", "is no function"),
+        ("own_metric:number", "is not a function"),
         ("own_metric:loss", "gave 0 for right answers and 1 for wrong ones: higher must be better"),
         ("sklearn.metrics:log_loss", "higher must be better"),
         ("sklearn.metrics:f1_score", "failed on labels int .N. and probabilities"),

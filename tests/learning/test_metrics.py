@@ -237,7 +237,7 @@ def test_the_temperature_that_was_laid_on_is_found_again():
         assert fit_temperature(sharpened, labels) == pytest.approx(temperature, rel=0.05)
 
 
-def test_without_an_error_certainty_stays_bounded():
+def test_without_an_error_confidence_stays_bounded():
     """Of 50 pictures that a good network names right, nobody may conclude that it is never wrong."""
     rng = np.random.default_rng(0)
     sure = rng.uniform(0.75, 0.97, 50)

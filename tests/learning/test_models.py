@@ -190,7 +190,7 @@ def test_pretrained_is_refused_for_networks_without_published_weights(name):
         ("smal", "model must be one of .*, got 'smal': did you mean 'small'"),
         ("zzz", "model must be one of small, .*, timm/NAME, got 'zzz'"),
         ("resnet-18", "did you mean 'resnet18'"),
-        ("timm/resnet10tt", "unknown timm model 'resnet10tt': near are resnet10t"),
+        ("timm/resnet10tt", "unknown timm model 'resnet10tt': did you mean one of resnet10t"),
         ("timm/test_resnet.no_such", "timm/test_resnet.no_such cannot be built .*no_such"),
         ("timm/", "unknown timm model ''"),
     ],

@@ -83,7 +83,7 @@ def survives(
         if broken or differs:
             print(f"{what}: {broken or 'other bytes'} in {out}\n{printed[-2000:]}")
     if done >= 5 and not resumed:
-        raise AssertionError(f"{what}: no run went on from a checkpoint, all began anew")
+        raise AssertionError(f"{what}: no run went on from a checkpoint, all began again")
     note = (
         f"{runs} runs of {length:.0f} s ended with the bytes of an undisturbed one, {resumed} times resumed"
     )

@@ -126,7 +126,7 @@ def test_the_data_are_not_taken_for_results(run, tiny, tmp_path, name):
     """Arrays of pictures are called so too: x of the data, where a run has its predictions."""
     np.savez(tmp_path / name, x=np.zeros((2, 8, 8)))
     before = (tmp_path / name).read_bytes()
-    with pytest.raises(ConfigError, match=f"{name} is no run's, and would be lost: choose another out"):
+    with pytest.raises(ConfigError, match=f"{name} was not written by a run, and would be lost: choose"):
         fit(replace(run.config, out=str(tmp_path)), tiny)
     assert (tmp_path / name).read_bytes() == before
 

@@ -244,7 +244,7 @@ def test_other_data_than_the_folds_read_are_refused_before_any_training(config, 
     half = dataclasses.replace(read, train=read.train.take(np.arange(0, len(read.train), 2)))
     not_pooled = load_competition(config.data, image_size=20)
     for other in (half, not_pooled):
-        with pytest.raises(DataError, match="than those given to launch.*With cv each fold reads data anew"):
+        with pytest.raises(DataError, match="than those given to launch.*With cv each fold reads data again"):
             launch(again, other)
     assert not (tmp_path / "run").exists()
 

@@ -66,7 +66,7 @@ def test_a_teacher_predicts_once_for_all_its_students(tiny, teachers, tmp_path, 
     shutil.copytree(teachers[0].out, tmp_path / "teacher")
     shutil.copy(teachers[1].out / "model.safetensors", tmp_path / "teacher")
     changed = training_targets(dataclasses.replace(config, teacher=str(tmp_path / "teacher")), tiny)
-    assert len(asked) == 4 and asked[1][2] == torch.bfloat16  # or other weights: predicted anew
+    assert len(asked) == 4 and asked[1][2] == torch.bfloat16  # or other weights: predicted again
     assert not torch.equal(changed, first)
 
     for entry in (tmp_path / "cache").iterdir():

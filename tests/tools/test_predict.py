@@ -39,7 +39,7 @@ def test_a_table_and_a_page_of_faces(run, photos, tmp_path, capsys):
     table = pd.read_csv(tmp_path / "out" / "answers.csv")
     assert [name.rpartition("/")[2] for name in table.file] == ["a [1].jpg", "b.png"]
     probs = table[list(run.class_names)].to_numpy()
-    assert np.allclose(probs.sum(1), 1, atol=1e-4) and np.allclose(probs.max(1), table.certainty)
+    assert np.allclose(probs.sum(1), 1, atol=1e-4) and np.allclose(probs.max(1), table.confidence)
     assert table.answer.tolist() == [run.class_names[k] for k in probs.argmax(1)]
     image = np.array(Image.open(photos / "b.png"))[None]
     assert np.allclose(run.predict(image), probs[1:], atol=1e-5)  # as `predict` does with its pixels

@@ -256,7 +256,7 @@ def test_demo_and_time_limit_are_said_loudly(run, competition, tmp_path, data, l
     stopped = with_metrics(better, tmp_path / "run", data, layout, out_of_time=True, epochs=1)
     page = Page(write_report(stopped, competition, tmp_path / "report.html"))
     assert "Drawn demo faces, not a competition" in page.said
-    assert "The errors with most certainty" in page.said and "licence" not in page.said
+    assert "The errors with most confidence" in page.said and "licence" not in page.said
     assert "Stopped by max_hours after 1 of 2 epochs" in page.said
     assert len([tag for tag in page.all("p") if tag.get("class") == "loud"]) == 2
 

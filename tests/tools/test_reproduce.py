@@ -117,7 +117,7 @@ def test_a_repetition_is_held_against_the_committed_one(folder, tiny_folder, tmp
     assert reference.main(command) == 0
     out = capfd.readouterr().out
     assert out.count("; the same bytes") == 3
-    assert "ensemble, anew" in out and "ensemble, committed" in out
+    assert "ensemble, again" in out and "ensemble, committed" in out
 
 
 def test_an_average_may_be_committed_without_its_networks(folder, tiny_folder, tmp_path, capfd, monkeypatch):

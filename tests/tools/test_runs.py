@@ -104,7 +104,7 @@ def test_percents_are_refused_where_the_metric_is_a_share(tmp_path, capsys, metr
     for given in (["--public", "55.3"], ["--public", "0.5", "--private", "55.3"]):
         assert main([str(run), *given]) == (1 if name else 0)
         key = given[-2].strip("-").upper()
-        said = f"55.3 is no {name} between 0 and 1: did you mean {key}=0.553?"
+        said = f"55.3: {name} must lie between 0 and 1: did you mean {key}=0.553?"
         assert not name or said in capsys.readouterr().err
     assert (run / "leaderboard.json").exists() != bool(name)
     assert main([str(run), "--public", "553"]) == (1 if name else 0), "and no hint"

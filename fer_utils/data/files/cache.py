@@ -68,7 +68,7 @@ def kept_array(compute: Callable[[], np.ndarray], *content: str) -> np.ndarray:
     file = _entry(*content)
     if file is None:
         return compute()
-    with suppress(Exception), np.load(file, allow_pickle=False) as arrays:  # none, or damaged: computed anew
+    with suppress(Exception), np.load(file, allow_pickle=False) as arrays:  # none, or damaged: computed again
         found = arrays["array"]
         _mark_used(file)
         return found
@@ -141,7 +141,7 @@ class Cache:
                 arrays[name] = np.load(self._part(name), mmap_mode="c", allow_pickle=False)
             _mark_used(self.file)
             return _unpacked(content, arrays)
-        except Exception:  # damaged: read again from the source, which writes it anew
+        except Exception:  # damaged: read again from the source, which writes it again
             return None
 
     def keep(self, reading: Competition) -> Competition:

@@ -25,7 +25,8 @@ def download(data: str) -> Path:
     match = re.fullmatch(r"kaggle:(?:competition/([\w.-]+)|dataset/([\w.-]+/[\w.-]+))/?", data)
     if match is None:
         raise DataError(
-            f"{data!r} is no address: write kaggle:competition/<slug> or kaggle:dataset/<owner>/<slug>"
+            f"{data!r} is not a Kaggle address: write kaggle:competition/<slug> or "
+            "kaggle:dataset/<owner>/<slug>"
         )
     competition, dataset = match.groups()
     if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):

@@ -268,7 +268,7 @@ def _label_words(labels: Array) -> list[str]:
     values = np.ascontiguousarray(values.reshape(-1))
     kind, order = values.dtype.kind, values.dtype.byteorder
     if kind == "U" and values.view(f"{order}u4").max(initial=0) > sys.maxunicode:
-        raise DataError(f"{labels} holds what is no text: the file is damaged")
+        raise DataError(f"{labels} holds bytes that are not text: the file is damaged")
     if kind == "S":
         return [value.decode("utf-8", "replace") for value in values.tolist()]
     if kind == "f":

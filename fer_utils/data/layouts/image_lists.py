@@ -126,8 +126,8 @@ def _as_list(tree: Tree, table: Table, references: References) -> ImageList | No
             best, key = ImageList(table, column, rows, cells, result.files), better
     if best is None and doubtful and not {*COLUMNS["label"]}.isdisjoint(table.columns):
         raise DataError(
-            f"{table.name}: whether the numbers in its column {doubtful[0]!r} are those in the names of the "
-            f'pictures is not known: columns="image={doubtful[0]}" says so'
+            f"{table.name}: the numbers in its column {doubtful[0]!r} may or may not be those in the names "
+            f'of the pictures: columns="image={doubtful[0]}" says that they are'
         )
     return best
 
@@ -143,8 +143,8 @@ def _check_indices(table: Table) -> None:
     is_index = split_of(name) and _INDICES.search(name.lower())
     if is_index and len(columns) == 1 and _are_numbers(table, columns[0]):
         raise DataError(
-            f"{table.name} holds numbers, and whether of rows, from 0 or 1, or of files is not known: write "
-            "the files' names, or move it elsewhere"
+            f"{table.name} holds numbers, which may be those of rows (from 0 or 1) or of files: write the "
+            "files' names, or move it elsewhere"
         )
 
 

@@ -135,7 +135,7 @@ def _idx(path: Path, size: int) -> Iterator[Described]:
     with opened_bytes(path) as file:
         zeros, kind, dimensions = file.read(2), *file.read(2)
         if zeros != b"\0\0" or kind != 8 or not 1 <= dimensions <= 4:
-            raise DataError(f"{path} is no IDX file of bytes")
+            raise DataError(f"{path} is not an IDX file of bytes")
         shape = tuple(np.frombuffer(file.read(4 * dimensions), ">u4").tolist())
     check_growth(path, math.prod(shape), size)
 

@@ -125,7 +125,7 @@ def voted(pictures: Pictures, names: list[str]) -> Labels:
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         place = pictures.parts[row] + f" row {row + 2 - pictures.parts.index(pictures.parts[row])}"
-        raise DataError(f"{place}: {names[column]} holds {cells.iloc[row, column]!r}, no count")
+        raise DataError(f"{place}: {names[column]} holds {cells.iloc[row, column]!r}, which is not a count")
     votes[~listed] = 0
     empty = listed & (votes.sum(axis=1) == 0)
     if set(np.unique(votes)) <= {0, 1} and empty.sum() > STRAY_SHARE * listed.sum():
