@@ -32,7 +32,7 @@ def cache_folder() -> Path:
     chosen = os.environ.get("FER_CACHE", "")
     if chosen.lower() == "off" or (not chosen and Path("/kaggle/working").is_dir()):
         return Path(tempfile.gettempdir()) / "fer-cache"
-    return Path(chosen) if chosen else REPOSITORY / "outputs" / "cache"
+    return Path(chosen).expanduser() if chosen else REPOSITORY / "outputs" / "cache"
 
 
 def is_large(size: int) -> bool:

@@ -21,6 +21,8 @@ from fer_utils.arrays_on_disk import ROWS_TOGETHER, empty
 from fer_utils.competition import DataError
 from fer_utils.progress import bar
 
+LFS = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
+
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff"),
     *(".webp", ".avif", ".pgm", ".ppm"),
@@ -170,6 +172,8 @@ def _decode_block(
             forms[form] += 1
         except Exception as error:  # see decode
             reason = str(error) or type(error).__name__
+            if isinstance(source, Path) and source.is_file() and source.read_bytes().startswith(LFS):
+                reason = "a Git LFS pointer, not the file itself: git lfs pull fetches it"
             if isinstance(source, Path):
                 reason = reason.replace(str(source), source.name)
             reason = re.sub(r" <_io\.BytesIO.*?>", "", reason)

@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from fer_utils.arrays_on_disk import concatenate
 from fer_utils.competition import POOLED, Split, picture_groups
+from fer_utils.data.known_expressions_and_splits import HIDDEN, MAYBE_HIDDEN
 
 
 def split_folds(split: Split, n_folds: int = 10, seed: int = 0) -> np.ndarray:
@@ -21,9 +22,9 @@ def split_folds(split: Split, n_folds: int = 10, seed: int = 0) -> np.ndarray:
     and in each class. (scikit-learn's grouped splitter is far too slow for so many groups, and the plain one
     refuses classes smaller than the number of folds.)
     """
-    groups = picture_groups(split.images)
+    groups = kept_together(split)
     if split.groups is not None:
-        return _grouped_folds(split, groups, n_folds, seed)
+        return _grouped_folds(groups, split.labels, n_folds, seed)
     _, first = np.unique(groups, return_index=True)
     shuffled = np.random.default_rng(seed).permutation(len(first))
     # Class by class, each image goes to the next fold.
@@ -33,23 +34,34 @@ def split_folds(split: Split, n_folds: int = 10, seed: int = 0) -> np.ndarray:
     return folds[groups]
 
 
-def _grouped_folds(split: Split, copies: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Folds in which a person stands in one only, and so do exact copies; the largest persons are placed
-    first, each where its classes are needed most."""
-    known = split.groups != ""  # each unknown person is one of their own
+def kept_together(split: Split) -> np.ndarray:
+    """Number the groups of images that stay on one side, int64 [N]: exact copies, and the pictures of a
+    person where `split.groups` names the persons."""
+    copies = picture_groups(split.images)
+    if split.groups is None:
+        return copies
+    # Each unknown person is one of their own.
+    known = ~np.isin(np.char.lower(split.groups), [*HIDDEN, *MAYBE_HIDDEN, "unknown"])
     persons = pd.factorize(np.where(known, split.groups, [f"{row}\0" for row in range(len(split))]))[0]
     # A person is a node, a picture that stands there several times an edge between persons.
     n_persons, n_nodes = persons.max() + 1, persons.max() + copies.max() + 2
     nodes = coo_array((np.ones(len(copies)), (persons, n_persons + copies)), shape=(n_nodes, n_nodes))
-    groups = pd.factorize(connected_components(nodes, directed=False)[1][persons])[0]
-    counts = pd.crosstab(groups, split.labels).to_numpy()
+    return pd.factorize(connected_components(nodes, directed=False)[1][persons])[0]
+
+
+def _grouped_folds(groups: np.ndarray, labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """Folds in which a person stands in one only; the largest persons are placed first, each where its
+    classes are needed most. Fold 0 is the one whose size is nearest to an equal share."""
+    counts = pd.crosstab(groups, labels).to_numpy()
     shuffled = np.random.default_rng(seed).permutation(len(counts))
     folds, totals = np.empty(len(counts), np.int64), np.zeros((n_folds, counts.shape[1]))
     for group in shuffled[np.argsort(-counts[shuffled].sum(1), kind="stable")]:
         # The fold in which these classes are rarest, then the smallest.
         folds[group] = min(range(n_folds), key=lambda f: ((totals[f] * counts[group]).sum(), totals[f].sum()))
         totals[folds[group]] += counts[group]
-    return folds[groups]
+    sizes = totals.sum(1)
+    order = np.lexsort((np.abs(sizes - len(groups) / n_folds), sizes == 0))  # empty ones last
+    return np.argsort(order)[folds][groups]
 
 
 def split_off(split: Split, n_folds: int, fold: int, seed: int) -> tuple[Split, Split, str]:
@@ -59,9 +71,16 @@ def split_off(split: Split, n_folds: int, fold: int, seed: int) -> tuple[Split, 
     note += f"stratified by class, exact copies{' and persons' * (split.groups is not None)} kept together"
     # A class that would have no training picture keeps its pictures there.
     alone = np.setdiff1d(split.labels, split.labels[folds != fold])
-    train = (folds != fold) | np.isin(split.labels, alone)
+    train = folds != fold
     if len(alone):
-        note += f"; {np.isin(split.labels, alone).sum()} pictures of rare classes are all for training"
+        groups = kept_together(split)
+        rare = np.isin(groups, groups[np.isin(split.labels, alone)])
+        n = np.isin(split.labels, alone).sum()
+        more = f", and {rare.sum() - n} of the same persons or photographs," * bool(rare.sum() > n)
+        note += f"; {n} pictures of rare classes{more} are all for training"
+        train |= rare
+    if 2 * len(split) < n_folds * (~train).sum():
+        note += f"; {(~train).sum():,} of {len(split):,} validate, as some persons have very many pictures"
     return split.take(train), split.take(~train), note
 
 

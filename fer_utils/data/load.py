@@ -83,9 +83,9 @@ def load_competition(
     _check_numbers(image_size, n_folds, fold, seed)
     parse_splits(splits)
     said = UserOptions(layout, parse_columns(columns), read_classes(classes), splits, groups)
-    if str(data) == "auto":
+    if data == "auto":
         data = search_data()
-    if str(data) == "demo":
+    if data == "demo":  # and no folder of that name, Path("demo")
         return _corrected(_demo(image_size, color, (n_folds, fold, seed), pool_valid), label_fixes, clean)
     if str(data).startswith("kaggle:"):
         data = download(str(data))
@@ -218,7 +218,9 @@ def _format(
     notes = []
     if "auto" in (image_size, color):
         rows = found.rows["train"]
-        images, broken, forms = found.pictures.read(rows[:: -(-len(rows) // LOOKED_AT)], ImageFormat(32, 3))
+        # At random: every second picture may be the grey copy of the one before.
+        some = np.random.default_rng(0).permutation(len(rows))[:LOOKED_AT]
+        images, broken, forms = found.pictures.read([rows[k] for k in sorted(some)], ImageFormat(32, 3))
     if image_size == "auto":
         image_size = SIZES[1]
         if sides := [min(shape) for (shape, _), count in forms.items() for _ in range(count)]:
@@ -244,7 +246,18 @@ def _split(reading: Competition, path: Path, folds: tuple[int, int, int], pool_v
         train, valid, note = split_off(train if valid is None else joined(train, valid), *folds)
         note += pooled
     if not len(train) or not len(valid):
-        raise DataError(f"{path}: {len(train)} training and {len(valid)} validation pictures are too few")
+        persons = train.groups if len(train) else valid.groups
+        n_folds, fold, _ = folds
+        why = ""
+        if persons is not None:
+            n = len(np.unique(persons))
+            why = f". There are {n} persons for {n_folds} parts of the data: choose n_folds of at most {n}"
+            why = ". All show one person: groups='none' divides them" if n == 1 else why
+        elif len(train) + len(valid) < n_folds:
+            why = f". Part {fold} of {n_folds} is empty: choose a smaller n_folds"
+        raise DataError(
+            f"{path}: {len(train)} training and {len(valid)} validation pictures are too few{why}"
+        )
     return replace(reading, train=train, valid=valid, source=str(path), notes=(note, *reading.notes))
 
 

@@ -75,11 +75,14 @@ def read_format(
 
 def _label_position(table: Table, label: str = "") -> int:
     """The column of a sample for the predictions: that called as in training, or by a known name, else the
-    last."""
+    last that is not called as ids are."""
     if label and label in table.columns:  # no name is that of a row's number
         return table.columns.index(label)
     columns = [i for i, name in enumerate(table.columns) if name in COLUMNS["label"]]
-    return min(columns, key=lambda i: rank("label", table.columns[i]), default=len(table.columns) - 1)
+    if columns:
+        return min(columns, key=lambda i: rank("label", table.columns[i]))
+    free = [i for i, name in enumerate(table.columns) if name not in (*COLUMNS["id"], *COLUMNS["image"])]
+    return free[-1] if free else len(table.columns) - 1
 
 
 def _id_position(table: Table, taken: set[int]) -> int | None:
@@ -117,6 +120,11 @@ def _probability_columns(table: Table, template: pd.DataFrame, coding: Coding) -
         return [found[index] for index in range(len(coding.class_names))]
     if len(found) < 2 and len(numeric) < max(3, len(coding.class_names)):
         return []
+    if not found and any(name in COLUMNS["label"] for name in table.columns):
+        return []  # its other numbers are about the pictures
+    if len(found) > len(coding.class_names) / 2:
+        absent = [name for index, name in enumerate(coding.class_names) if index not in found]
+        raise DataError(f"{table.path.name} has no column for the probability of {', '.join(absent)}")
     raise DataError(
         f"{table.path.name} wants a column of probabilities for each class, but its columns "
         f"({', '.join(table.columns)}) cannot be matched to the classes ({', '.join(coding.class_names)}). "
@@ -168,6 +176,12 @@ def _match_rows(
     if by_row and counted:
         return np.arange(n), "row numbers in the order of the test table, as no column fits"
     row = rows.index(None)
+    if 2 * rows.count(None) < len(wanted):
+        raise DataError(
+            f"{table.place(row)} asks for id {wanted[row]!r}: {rows.count(None):,} of the {len(wanted):,} "
+            "pictures that it asks for are missing. Is the download complete? Test ids are "
+            f"{', '.join(map(str, ids[column][:3]))}, ..."
+        )
     raise DataError(
         f"{table.place(row)} asks for id {wanted[row]!r}, which no test picture has "
         f"({rows.count(None):,} of {len(wanted):,} such rows); "

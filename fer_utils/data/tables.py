@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.decode_images import MID_GREY
+from fer_utils.data.decode_images import LFS, MID_GREY
 from fer_utils.data.known_expressions_and_splits import normal, pattern
 from fer_utils.data.pixel_strings import (
     SMALLEST_SIDE,
@@ -42,7 +42,6 @@ EXCEL_SUFFIXES = (".xlsx", ".xls")
 ARROW_SUFFIXES = (".parquet", ".arrow")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, *EXCEL_SUFFIXES, *ARROW_SUFFIXES)
 
-LFS = b"version https://git-lfs"
 CHUNK_ROWS = 1024
 
 
@@ -57,6 +56,7 @@ class Table:
         separator: the character between columns, or `\\s+` for any run of blanks.
         head: the first rows, as text, columns named by position.
         whole: all cells as text, for forms that are read at once (JSON, Excel).
+        headings: of such forms and of parquet, the column names as they are written.
         chosen: the column that holds pictures, as a person named it.
     """
 
@@ -68,6 +68,7 @@ class Table:
     encoding: str = "utf-8"
     head: pd.DataFrame = field(default_factory=pd.DataFrame)
     whole: pd.DataFrame | None = None
+    headings: tuple[str, ...] = ()
     chosen: str = ""
 
     def place(self, row: int) -> str:
@@ -186,7 +187,8 @@ def open_table(path: Path, name: str = "", columns: Mapping[str, str] | None = N
         else:
             names, *form = find_form(path, set(map(normal, said.values())))
             return Table(path, name, _unique(names), *form, chosen=chosen)
-        return Table(path, name, _unique(names), head=head.map(as_text), whole=whole, chosen=chosen)
+        more = {"whole": whole, "headings": tuple(map(str, names)), "chosen": chosen}
+        return Table(path, name, _unique(names), head=head.map(as_text), **more)
 
 
 def _unique(columns: Iterable[str]) -> tuple[str, ...]:
@@ -242,8 +244,9 @@ def read_ahead(chunks: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
 def read_as_written(table: Table) -> pd.DataFrame:
     """Read a whole text table under its own column names; all cells are text, exactly as in the file."""
-    if table.whole is not None:
-        return table.whole.set_axis(table.columns, axis=1)
+    if table.headings:
+        parts = [_as_texts(part) for part in read_chunks(table, range(len(table.columns)))]
+        return pd.concat(parts, ignore_index=True).set_axis(list(table.headings), axis=1)
     with table_errors(table.path):
         # With header=0, pandas would rename empty or repeated columns.
         frame = pd.read_csv(table.path, header=None, dtype=str, **_as_written(table)).fillna("")

@@ -73,6 +73,7 @@ def launch_folds(config: Config, competition: Competition) -> Run:
 
     Raises:
         ConfigError, DataError, TrainingError: as `fit` does.
+        ConfigError: there are fewer persons than folds.
         DataError: `config.data` holds another competition: the folds' processes read it from there.
         OutOfTime: `max_hours` ended before every fold had a result.
     """
@@ -81,6 +82,7 @@ def launch_folds(config: Config, competition: Competition) -> Run:
     if folder.holds(config, competition) and not folder.metrics()["training"]["out_of_time"]:
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
+    _check_persons(config, competition)
     _check_given(config, competition)
     at_once = _side_by_side_devices(config.n_devices, choose_device(config.device).type)
     turns = -(-config.cv // at_once)  # each gets an equal share of the hours
@@ -96,6 +98,14 @@ def launch_folds(config: Config, competition: Competition) -> Run:
     with locked(folder.path):
         write_fold_results(config, runs, folder)
     return load_run(folder.path)
+
+
+def _check_persons(config: Config, competition: Competition) -> None:
+    """Raise a ConfigError if there are fewer persons than folds: some would have no picture."""
+    if competition.train.groups is not None:
+        n = len({*competition.train.groups, *competition.valid.groups})
+        if n < config.cv:
+            raise ConfigError(f"cv {config.cv} needs as many persons, and the data has {n}: choose cv {n}")
 
 
 def _check_given(config: Config, competition: Competition) -> None:

@@ -264,7 +264,7 @@ def numbered_files(root):
 def test_ids_that_no_file_has_are_not_matched_by_position(tmp_path):
     numbered_files(tmp_path)
     write(tmp_path / "sample_submission.csv", ["id,label", *(f"{r + 1},sad" for r in range(12))])
-    with pytest.raises(DataError, match="asks for id '12', which no test picture has"):
+    with pytest.raises(DataError, match="asks for id '12': 1 of the 12 pictures .*missing"):
         load_competition(tmp_path)
 
 

@@ -131,7 +131,7 @@ class Cache:
 
     def load(self) -> Competition | None:
         """What was kept, or None if nothing was or it cannot be read."""
-        if self.file is None or not self.file.is_file():
+        if self.file is None:
             return None
         try:
             with np.load(self.file, allow_pickle=False) as file:
@@ -141,7 +141,7 @@ class Cache:
                 arrays[name] = np.load(self._part(name), mmap_mode="c", allow_pickle=False)
             _mark_used(self.file)
             return _unpacked(content, arrays)
-        except Exception:  # damaged: read again from the source, which writes it again
+        except Exception:  # none, or damaged: read again from the source, which writes it again
             return None
 
     def keep(self, reading: Competition) -> Competition:

@@ -19,19 +19,21 @@ from fer_utils.data.tables import TABLE_SUFFIXES, Table, is_sample, open_table
 MAX_TABLES = 100  # some data sets hold a text file per picture
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Tree:
     """All files that may be read.
 
     Attributes:
         files: relative name with forward slashes -> where the file lies (unpacked archives lie elsewhere).
         columns: the column's name for some roles, where a person named it.
+        layout: the only one that is looked for, where a person named it.
         unreadable: why a table or array could not be read, by its name; filled as they are looked at.
     """
 
     files: dict[str, Path]
     columns: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    layout: str = "auto"
 
     @cached_property
     def images(self) -> list[str]:

@@ -97,6 +97,8 @@ def _as_list(tree: Tree, table: Table, references: References) -> ImageList | No
         cells = table.frame[column].tolist()
         is_about = column in ABOUT and best is not None
         if not forced and (is_about or not _may_name_images(cells, references)):
+            if column in COLUMNS["image"]:
+                _say_missing(tree, table, column, _resolved(table, column, references))
             continue
         n_named, result = len(cells) - cells.count(""), _resolved(table, column, references)
         repeated = result.n - len(set(result.files) - {None})
@@ -130,6 +132,17 @@ def _as_list(tree: Tree, table: Table, references: References) -> ImageList | No
             f'of the pictures: columns="image={doubtful[0]}" says that they are'
         )
     return best
+
+
+def _say_missing(tree: Tree, table: Table, column: str, found: Resolved) -> None:
+    """Keep for the message of an unknown layout that most files of a list are missing."""
+    names = [name for name in table.frame[column].tolist() if name]
+    missing = [name for name, file in zip(table.frame[column].tolist(), found.files, strict=True) if not file]
+    if found.n:
+        tree.unreadable[table.name] = (
+            f"{table.name}: of {len(names):,} files in its column {column!r} {found.n:,} are there "
+            f"(missing: {', '.join(missing[:3])}, ...)"
+        )
 
 
 def _columns(table: Table) -> list[str]:

@@ -53,7 +53,7 @@ def propose(tree: Tree) -> list[Pictures]:
         rest = {labelled[0]: [table for folder in rest for table in rest[folder]]}
     for group in rest.values():  # public tests go before private or hidden ones
         group.sort(key=lambda table: ("public" not in table.name.lower(), table.name))
-    proposals, votes = [], _vote_table(tree)
+    proposals, votes = [], _vote_table(tree) if tree.layout in ("auto", VOTES) else None
     for table in whole:
         if votes:
             proposals.append(_pictures(tree, [table], VOTES, votes))

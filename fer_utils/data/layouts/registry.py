@@ -31,7 +31,7 @@ def propose(tree: Tree, layout: str = "auto") -> list[Pictures]:
     Args:
         layout: only what this layout finds, or "auto".
     """
-    found = []
+    found, tree.layout = [], layout
     for module in RECOGNISERS:
         if layout == "auto" or layout in module.LOOKS_FOR:
             proposals = module.propose(tree)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -59,8 +60,10 @@ def parse_classes(classes: str | Mapping[int, str], codes: list[int] | None = No
         DataError: text of another form, or too few or too many names.
     """
     if not isinstance(classes, str):
+        _check_once(classes.values())
         return fitting_names(classes, codes) or dict(classes)
     pairs = as_pairs(classes)
+    _check_once(word if "=" in classes else first for first, word in pairs)
     if "=" in classes:
         if not all(word and as_int(code) is not None for code, word in pairs):
             raise DataError(f"classes must be like 'angry, happy' or '0=angry, 1=happy', got {classes!r}")
@@ -73,6 +76,13 @@ def parse_classes(classes: str | Mapping[int, str], codes: list[int] | None = No
             f"{', '.join(map(str, codes[:8]))}"
         )
     return dict(zip(codes, items, strict=True))
+
+
+def _check_once(words: Iterable[str]) -> None:
+    """Raise a DataError if two classes have one name."""
+    counts = Counter(word.strip().lower() for word in words)
+    if twice := [word for word, n in counts.items() if word and n > 1]:
+        raise DataError(f"classes names {twice[0]} twice: give each class a name of its own")
 
 
 def fitting_names(names: Mapping[int, str], codes: Collection[int] | None) -> dict[int, str] | None:

@@ -172,10 +172,12 @@ def _check_beside(pictures: Pictures, division: Division) -> None:
     files = {row: file for row, file in files.items() if file.split("/")[-2] in trained}
     beside = [f for row, f in files.items() if division.splits[row] is None or row in division.left_out]
     if beside:
+        # The folder of a split lies above that of a class.
+        above = beside[0].split("/")[-3::-1][:1]
+        answer = f"splits='train=train, test={above[0]}' says so" if above else "move them into a folder test"
         raise DataError(
             f"{len(beside):,} pictures lie in folders of the same classes beside those for training, such as "
-            f"{beside[0]}: are they the test? "
-            f"splits='train=train, test={beside[0].split('/')[-3:][0]}' says so"
+            f"{beside[0]}: are they the test? {answer}; splits='none' trains on all"
         )
 
 

@@ -167,13 +167,15 @@ def _as_said(pictures: Pictures, wanted: Mapping[str, str], column: str) -> Divi
     Raises:
         DataError: nothing holds a cell, or several columns hold all of them.
     """
-    sources: dict[str, list[set[str]]] = {
-        "the tables": [{part.lower(), stem(part).lower()} for part in pictures.parts],
-        "the folders": [set((file or "").lower().split("/")[:-1]) for file in pictures.files],
+    sources: dict[str, list[list[str]]] = {
+        "the tables": [[part.lower(), stem(part).lower()] for part in pictures.parts],
+        "the folders": [
+            (file or "").lower().split("/")[-2::-1] for file in pictures.files
+        ],  # innermost first
     }
     for name in [column] if column else [c for c in pictures.rows if pictures.rows[c].nunique() <= 100]:
         cells = [(cell or "").lower() for cell in pictures.cells(name)]
-        sources[name] = [{cell, f"{name} {cell}"} for cell in cells]
+        sources[name] = [[cell, f"{name} {cell}"] for cell in cells]
     holds = {name: set().union(*cells) & set(wanted) for name, cells in sources.items()}
     if missing := [cell for cell in wanted if not any(cell in found for found in holds.values())]:
         raise DataError(
@@ -183,23 +185,32 @@ def _as_said(pictures: Pictures, wanted: Mapping[str, str], column: str) -> Divi
     best = [name for name, found in holds.items() if len(found) == most]
     best = [name for name in best if is_split_name(name)] or best
     own = [name for name in best if name not in pictures.layouts] or best
+    own = [name for name in own if name not in COLUMNS["label"]] or own
     if len(own) > 1 and own[0] in pictures.rows.columns:
-        raise DataError(
-            f"splits: the columns {', '.join(map(repr, own))} hold these cells: "
-            f"columns='split={own[0]}' decides"
-        )
+        ways = " or ".join(f"columns='split={name}'" for name in own)
+        raise DataError(f"splits: the columns {', '.join(map(repr, own))} hold these cells: {ways} decides")
     names = own[:1] if most == len(wanted) else [name for name in sources if holds[name]]
     result: list[str | None] = [None] * len(pictures)
     for name in names:
-        others = split_words({cell for cells in sources[name] for cell in cells}) if name in own else {}
+        words = sorted({cell for cells in sources[name] for cell in cells})
+        others = split_words(words) if name in own else {}
         for row, cells in enumerate(sources[name]):
             found = next((wanted[cell] for cell in cells if cell in wanted), None)
             result[row] = found or result[row] or next((others[c] for c in cells if others.get(c)), None)
+    tests = [None] * len(result)  # test.csv and the folder test stay the test, unless another was named
+    if "test" not in wanted.values() or "train" not in {*wanted.values(), *result}:
+        words = [(stem(part), folder_split(file or "")) for part, file in _parts_and_files(pictures)]
+        tests = ["test" if "test" in (split_of(table), folder) else None for table, folder in words]
+    result = [split or test for split, test in zip(result, tests, strict=True)]
     if "train" not in {*wanted.values(), *result}:
         result = [split or "train" for split in result]
     left = {row: "in none of the splits that were named" for row, split in enumerate(result) if split is None}
     used = set() if wanted.keys() <= HIDDEN | MAYBE_HIDDEN else set(names)  # hidden labels are labels
     return Division(result, ["splits: as they were named"], {}, left, used)
+
+
+def _parts_and_files(pictures: Pictures) -> zip:
+    return zip(pictures.parts, pictures.files or [None] * len(pictures), strict=True)
 
 
 def _check_unknown(pictures: Pictures) -> None:
