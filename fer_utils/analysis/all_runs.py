@@ -150,7 +150,7 @@ def _of_run(folder: RunFolder, record: dict, metrics: dict, times: dict[Path, fl
     if changed := changed_since(record, config):
         row |= {
             "state": "stale",
-            "note": "; ".join(filter(None, (row["note"], f"{changed} trained again since"))),
+            "note": "; ".join(filter(None, (row["note"], f"{changed} has changed since"))),
         }
     return row
 

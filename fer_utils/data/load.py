@@ -251,7 +251,9 @@ def _split(reading: Competition, path: Path, folds: tuple[int, int, int], pool_v
         why = ""
         if persons is not None:
             n = len(np.unique(persons))
-            why = f". There are {n} persons for {n_folds} parts of the data: choose n_folds of at most {n}"
+            why = f". Part {fold} of {n_folds} holds a class of one person alone: choose another fold"
+            if n < n_folds:
+                why = f". There are {n} persons for {n_folds} parts: choose n_folds of at most {n}"
             why = ". All show one person: groups='none' divides them" if n == 1 else why
         elif len(train) + len(valid) < n_folds:
             why = f". Part {fold} of {n_folds} is empty: choose a smaller n_folds"

@@ -105,6 +105,21 @@ def check_metric(name: str, n_classes: int) -> None:
         )
 
 
+def check_metric_on(name: str, labels: np.ndarray, n_classes: int) -> None:
+    """Raise a ConfigError if a `metric` of one's own cannot be computed on these labels [N] (without some
+    class, say)."""
+    probs = 0.1 / n_classes + 0.9 * np.eye(n_classes)[labels]
+    try:
+        goodness(name, probs, labels)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever another's function raises
+        raise ConfigError(
+            f"metric {name!r} failed on the labels of the validation split ({type(error).__name__}: "
+            f"{error}). If a class is not among them, let the function allow for that"
+        ) from error
+
+
 def goodness(metric: str, probs: np.ndarray, labels: np.ndarray) -> float:
     """The metric, higher is better, of probabilities [N, C] as they would be submitted: for the log loss
     calibrated, each half on the other."""
@@ -123,26 +138,33 @@ def metric_score(
 ) -> dict[str, Any]:
     """The metric of [N, C], or its gain over the predictions `other` [N, C] of the same images, with a 95 %
     bootstrap interval over images (Efron 1979): name, value, ci_low, ci_high, n. The log loss is positive
-    here, its gain negative where `probs` are better."""
+    here, its gain negative where `probs` are better. None where a function of one's own cannot be computed;
+    for the interval, resamples without some class may be so and are left out."""
     function, sign, n = metric_function(metric), -1 if metric == "log_loss" else 1, len(labels)
     sides = [_submitted(metric, side, labels) for side in (probs, other) if side is not None]
 
     def value(rows: np.ndarray) -> float:
-        values = [function(labels[rows], side[rows]) for side in sides]
+        try:
+            values = [float(function(labels[rows], side[rows])) for side in sides]
+        except Exception:  # whatever another's function raises where a class is absent
+            return math.nan
         return sign * (values[0] - (values[1] if other is not None else 0.0))
 
     rng = np.random.default_rng(0)
     samples = [value(rng.integers(n, size=n)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(samples, [0.025, 0.975])
-    whole = value(np.arange(n))
-    return {"name": metric, "value": whole, "ci_low": float(low), "ci_high": float(high), "n": n}
+    known = [sample for sample in samples if math.isfinite(sample)]
+    low, high = np.quantile(known, [0.025, 0.975]) if 2 * len(known) > RESAMPLES else (math.nan, math.nan)
+    found = {"value": value(np.arange(n)), "ci_low": float(low), "ci_high": float(high)}
+    found = {key: number if math.isfinite(number) else None for key, number in found.items()}
+    return {"name": metric, **found, "n": n}
 
 
 def describe_score(found: dict[str, Any]) -> str:
     """What `metric_score` found: 'macro F1 0.652 (95 % interval 0.633 to 0.671, n = 3,589)'."""
-    low, high = found["ci_low"], found["ci_high"]
-    interval = f"95 % interval {low:.3f} to {high:.3f}, n = {found['n']:,}"
-    return f"{readable(found['name'])} {found['value']:.3f} ({interval})"
+    value, low, high = (found[key] for key in ("value", "ci_low", "ci_high"))
+    interval = "no interval" if low is None else f"95 % interval {low:.3f} to {high:.3f}"
+    number = "cannot be computed" if value is None else f"{value:.3f}"
+    return f"{readable(found['name'])} {number} ({interval}, n = {found['n']:,})"
 
 
 def readable(metric: str) -> str:

@@ -31,7 +31,6 @@ from fer_utils.learning.models import create_model, has_fixed_size
 from fer_utils.learning.optim import (
     MovingAverage,
     Muon,
-    class_weights,
     learning_rate_factor,
     make_optimizer,
     sam_perturbation,
@@ -41,6 +40,7 @@ from fer_utils.learning.pretrained import find_weights, load_weights
 
 # Batches that a thread fetches while the device computes: enough for a slow read now and then.
 FETCHED_AHEAD = 3
+MOST_LEFT_OUT = 0.01  # of the training images in an epoch
 
 
 class TrainingError(Explained, RuntimeError):
@@ -79,6 +79,8 @@ class Learner:
         model = create_model(config.model, self.num_classes, **options)
         if 0 < config.start_size < config.image_size and has_fixed_size(model):
             raise ConfigError(f"start_size must be 0 for {config.model}, which takes images of one size")
+        if 0 < config.start_size < config.image_size:
+            _check_start_size(model, config, competition.channels)
         self.loaded = load_weights(model, find_weights(config.weights)) if has_file and is_new else None
         model = model.to(device, memory_format=torch.channels_last)
         self.device = next(model.parameters()).device
@@ -91,10 +93,6 @@ class Learner:
         self.optimizer = make_optimizer(self.model, config)
         self.use_precision(dtype)
         self.average = MovingAverage(self.model, config.ema_decay) if config.ema_decay else None
-        counts = torch.tensor(np.bincount(competition.train.labels, minlength=self.num_classes))
-        self.class_weight = (
-            class_weights(counts, config.class_weight).to(device) if config.class_weight else None
-        )
         self.totals = torch.zeros(2, device=device)  # loss and hits of the epoch so far: read once an epoch
         self.epoch = 0  # epochs done
         self.step = 0  # steps done of the current epoch
@@ -123,6 +121,20 @@ class Learner:
             "kept. Start again with another out and a lower learning_rate (now "
             f"{self.config.learning_rate:g}), clip_norm 1.0 or precision 'fp32'"
         )
+
+
+def _check_start_size(model: nn.Module, config: Config, channels: int) -> None:
+    """Raise a ConfigError if the network cannot take the small images of the first epochs."""
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, channels, config.start_size, config.start_size))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"start_size {config.start_size} is too small for {config.model}, whose first layers shrink "
+            f"images of {config.image_size} pixels at once: set start_size to 0, or to half of image_size"
+        ) from error
+    finally:
+        model.train()
 
 
 def place(images: np.ndarray, device: torch.device) -> Tensor:
@@ -243,8 +255,7 @@ def forward_backward(
     """Fill the gradients from a batch; returns its mean loss and its hits, on the device."""
     with learner.autocast():
         logits = learner.forward(batch)
-    options = {"weight": learner.class_weight, "label_smoothing": learner.config.label_smoothing}
-    loss = F.cross_entropy(logits.float(), targets, **options)
+    loss = F.cross_entropy(logits.float(), targets, label_smoothing=learner.config.label_smoothing)
     learner.optimizer.zero_grad()
     learner.scaler.scale(loss * share).backward()
     return loss.detach(), (logits.argmax(1) == labels).sum()
@@ -253,11 +264,16 @@ def forward_backward(
 def batches(n: int, config: Config, epoch: int) -> Tensor:
     """Row numbers [steps, batch] of each batch, shuffled again every epoch.
 
-    All batches have the same size, which teams need: up to steps - 1 images, others every time, are left out.
+    All batches have the same size, which teams need, and some images, others every time, are left out: of
+    small batches with one image fewer that would be many, so there the last batch is left out.
     """
     order = torch.randperm(n, generator=_generator(config.seed, -1 - epoch, torch.device("cpu")))
     steps = math.ceil(n / config.batch_size)
-    return order[: n // steps * steps].view(steps, -1)
+    used = n // steps * steps
+    whole = n // config.batch_size  # steps with batches of the full size
+    if used < whole * config.batch_size and used < n * (1 - MOST_LEFT_OUT):
+        steps, used = whole, whole * config.batch_size
+    return order[:used].view(steps, -1)
 
 
 def _generator(seed: int, step: int, device: torch.device, team: Team = ALONE) -> torch.Generator:

@@ -130,6 +130,12 @@ class RunFolder:
         for path in self.path.glob("*.npz"):
             if path.name in LEFTOVERS and not _is_ours(path):
                 raise ConfigError(f"{path} was not written by a run, and would be lost: choose another out")
+        if self.record() is None and not self.has_results:
+            for path in (self.submission, self.weights, self.path / "history.csv"):
+                if path.exists():
+                    raise ConfigError(
+                        f"{path} was not written by a run, and would be lost: choose another out"
+                    )
         for name in LEFTOVERS:
             (self.path / name).unlink(missing_ok=True)
 

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from fer_utils.competition import Competition, DataError
-from fer_utils.config import Config
+from fer_utils.config import Config, ConfigError
 from fer_utils.files import find_path
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.distributed import in_team
+from fer_utils.learning.pretrained import find_weights
 from fer_utils.run.folder import RunFolder, read_record
 
 # What the bytes of a result depend on, beside the config and the data.
@@ -61,7 +62,8 @@ def recorded_precision(
 
 def earlier_runs(config: Config) -> dict[str, str]:
     """The SHA-256 of what a run learns from earlier ones, by their names in the config: of the weights of
-    each `teacher`, and of the answers of `pseudo`. What is not there any more is left out."""
+    each `teacher`, of the answers of `pseudo`, and of the `weights` it starts from. What is not there any
+    more is left out."""
     teachers = [name.strip() for name in config.teacher.split(",")]
     files = {f"teacher {name}": (name, "model.safetensors") for name in teachers}
     files[f"pseudo {config.pseudo}"] = (config.pseudo, "test.npz")
@@ -70,7 +72,23 @@ def earlier_runs(config: Config) -> dict[str, str]:
         with suppress(DataError, OSError):
             if name not in ("", "none"):
                 found[key] = hashlib.sha256((find_path(name) / file).read_bytes()).hexdigest()
+    with suppress(ConfigError, OSError):
+        if config.weights != "none":
+            file = find_weights(config.weights)
+            found[f"weights {config.weights}"] = hashlib.sha256(file.read_bytes()).hexdigest()
     return found
+
+
+def learned_test_pictures(config: Config) -> str:
+    """What a run says whose `teacher` or `weights` are of a run that learned from test pictures; "" else."""
+    names = [name.strip() for name in config.teacher.split(",")]
+    folders = [(name, find_path(name)) for name in names if name not in ("", "none")]
+    with suppress(ConfigError):
+        if config.weights != "none":
+            folders.append((config.weights, find_weights(config.weights).parent))
+    records = [(name, RunFolder(folder.absolute()).record() or {}) for name, folder in folders]
+    found = [f"learned from {name}, which {r['transductive']}" for name, r in records if "transductive" in r]
+    return next(iter(found), "")
 
 
 def changed_since(record: dict[str, Any], config: Config) -> str:
@@ -83,7 +101,7 @@ def changed_since(record: dict[str, Any], config: Config) -> str:
 def check_earlier_runs(record: dict[str, Any], config: Config, folder: RunFolder) -> None:
     """A DataError if a run of this record learned from earlier runs that are no longer the same."""
     if changed := changed_since(record, config):
-        raise DataError(f"{changed} was trained again since {folder} learned from it: choose another out")
+        raise DataError(f"{changed} has changed since {folder} learned from it: choose another out")
 
 
 def check_repetition(path: str | Path, config: Config, competition: Competition) -> None:

@@ -157,10 +157,9 @@ def headline(run: Run, competition: Competition) -> str:
 
 
 def transductive(run: Run) -> str:
-    """What a run says that learned from test pictures (`pseudo`); "" for any other."""
-    if run.config.pseudo == "none":
-        return ""
-    return f"transductive: {run.folder.record()['transductive']}, without their labels"
+    """What a run says that learned from test pictures, or from a run that did; "" for any other."""
+    learned = (run.folder.record() or {}).get("transductive")
+    return f"transductive: {learned}, without their labels" if learned else ""
 
 
 def _out_of_time(run: Run) -> str:

@@ -16,9 +16,10 @@ from fer_utils.config import Config, ConfigError
 from fer_utils.data.files.cache import kept_array
 from fer_utils.data.load import CAME_WITH_DATA
 from fer_utils.files import find_path
-from fer_utils.learning.competition_metric import check_metric
+from fer_utils.learning.competition_metric import check_metric, check_metric_on
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.distributed import leads_team
+from fer_utils.learning.optim import class_weights
 from fer_utils.learning.pretrained import find_weights
 from fer_utils.learning.training_loop import place
 from fer_utils.run.finished_run import Run, load_run
@@ -86,6 +87,7 @@ def check_targets(config: Config, competition: Competition) -> None:
         raise DataError(
             f"soft_labels: {competition.source} has one label for each image and no votes; turn it off"
         )
+    check_metric_on(config.metric, competition.valid.labels, len(competition.class_names))
     for teacher in _teachers(config):
         if teacher.class_names != competition.class_names:
             raise DataError(f"teacher: {teacher.out} has other classes than {competition.source}")
@@ -219,18 +221,26 @@ def training_set(
     """What `train_epoch` learns, on `device`: images as of `place`, labels int64 [N] and the targets of
     `training_targets` with `dtype`, of the training split and then of `pseudo`.
 
-    The targets of `pseudo` are scaled by `pseudo_weight`, so that the loss, linear in them, is: mixup and
-    cutmix blend weights as they blend targets. Label smoothing would add its share at full weight: what is
-    too much of it is taken off here.
+    The targets of `pseudo` are scaled by `pseudo_weight`, and those of a class by its `class_weight`, so that
+    the loss, linear in them, is: mixup and cutmix blend weights as they blend targets. Label smoothing would
+    add the same to every picture: it is made to weigh as the picture does. (The `weight` of torch's loss
+    weights the smoothed target instead, which would answer rare classes far too often.)
     """
     targets = training_targets(config, competition, dtype)
     images, labels = competition.train.images, competition.train.labels
+    n_classes, smoothing = len(competition.class_names), config.label_smoothing
+    if targets is None and (pseudo is not None or config.class_weight):
+        targets = F.one_hot(torch.tensor(labels), n_classes).float()
+    if config.class_weight:
+        counts = torch.tensor(np.bincount(labels, minlength=n_classes))
+        of_class = class_weights(counts, config.class_weight)
     if pseudo is not None:
-        n_classes, weight, smoothing = pseudo.votes.shape[1], config.pseudo_weight, config.label_smoothing
-        if targets is None:
-            targets = F.one_hot(torch.tensor(labels), n_classes).float()
-        added = weight * torch.tensor(pseudo.votes) - (1 - weight) * smoothing / (1 - smoothing) / n_classes
-        targets = torch.cat([targets, added])
+        targets = torch.cat([targets, config.pseudo_weight * torch.tensor(pseudo.votes)])
         images, labels = concatenate([images, pseudo.images]), np.concatenate([labels, pseudo.labels])
+    if config.class_weight:
+        targets = targets * of_class
+    if pseudo is not None or config.class_weight:
+        weights = targets.sum(1, keepdim=True)
+        targets = targets + (weights - 1) * smoothing / (1 - smoothing) / n_classes
     soft = None if targets is None else targets.to(device)
     return place(images, device), torch.tensor(labels, device=device), soft

@@ -51,6 +51,7 @@ from fer_utils.run.repeat_or_resume import (
     check_repetition,
     config_from_file,
     earlier_runs,
+    learned_test_pictures,
     recorded_precision,
     warn_of_another_machine,
 )
@@ -164,6 +165,8 @@ def _start_or_resume(
             record["earlier_runs"] = earlier
         if pseudo is not None:
             record["transductive"] = f"learned from {len(pseudo):,} test pictures"
+        elif learned := learned_test_pictures(config):
+            record["transductive"] = learned
         folder.write_config(config, record)
     return learner
 

@@ -184,3 +184,35 @@ def test_an_ensemble_is_chosen_and_scored_by_the_metric_of_its_runs(tmp_path):
     assert "macro F1" in member_table(runs, found).columns
     other = dataclasses.replace(runs[0], config=dataclasses.replace(runs[0].config, metric="kappa"))
     assert common_metric([other, runs[1]]) == "accuracy"
+
+
+OF_PEOPLE = """from sklearn.metrics import roc_auc_score
+def auc(labels, probs): return roc_auc_score(labels, probs, multi_class="ovr")
+def mean_recall(labels, probs):
+    hits = probs.argmax(1) == labels
+    return sum(hits[labels == k].mean() for k in range(probs.shape[1])) / probs.shape[1]
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("function", ["auc", "mean_recall"])
+def test_a_metric_that_resamples_without_a_class_cannot_have_is_scored_nevertheless(
+    function, tiny, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / f"of_people_{function}.py").write_text(OF_PEOPLE)
+    monkeypatch.syspath_prepend(tmp_path)
+    metric = f"of_people_{function}:{function}"
+    rare = dataclasses.replace(tiny, valid=tiny.valid.take(np.r_[0:20:4, 1:20:4, 2:20:4, 3]))
+    run = fit(Config(**TINY, out=str(tmp_path / "run"), metric=metric), rare)
+    found = run.metrics["valid"]["plain"]["metric"]
+    assert found["ci_low"] <= found["value"] <= found["ci_high"]
+    print_results(run)
+    assert "95 % interval" in capsys.readouterr().out
+    absent = dataclasses.replace(tiny, valid=tiny.valid.take(np.r_[0:20:4, 1:20:4, 2:20:4]))
+    with pytest.raises(ConfigError, match="metric .* on the .*validation split"):
+        fit(Config(**TINY, out=str(tmp_path / "absent"), metric=metric), absent)
+
+
+def test_a_metric_without_an_interval_says_so():
+    found = {"name": "m:auc", "value": None, "ci_low": None, "ci_high": None, "n": 3}
+    assert describe_score(found) == "auc cannot be computed (no interval, n = 3)"

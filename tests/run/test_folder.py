@@ -185,3 +185,12 @@ def test_probabilities_are_calibrated_before_they_are_handed_in(tiny, tmp_path):
     written = pd.read_csv(folder.submission)[list(tiny.class_names)].to_numpy()
     assert written.max(axis=1) == pytest.approx((15 + 1 / 4) / 21, abs=0.001)
     assert written.argmax(axis=1).tolist() == [k % 4 for k in range(12)]
+
+
+@pytest.mark.parametrize("name", ["submission.csv", "model.safetensors", "history.csv"])
+def test_files_of_a_person_in_the_folder_are_not_lost(name, tiny, tmp_path):
+    (tmp_path / name).write_text("mine")
+    config = Config(image_size=20, model="small", width=0.125, epochs=1, device="cpu", out=str(tmp_path))
+    with pytest.raises(ConfigError, match=f"{name} was not written by a run"):
+        fit(config, tiny)
+    assert (tmp_path / name).read_text() == "mine"

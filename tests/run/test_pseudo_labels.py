@@ -176,3 +176,28 @@ def test_what_cannot_serve_is_refused_before_any_work(tiny, first, source, tmp_p
     (source / "checkpoint.pt").unlink()
     (source / "test.npz").unlink()
     refused("predicted no test split", folder=source)
+
+
+def test_what_learned_from_a_run_that_learned_from_test_pictures_says_so_too(tiny, first, tmp_path):
+    learned = fit(config_of(tmp_path / "learned", pseudo=str(first.out), epochs=1), tiny)
+    for knobs in ({"teacher": str(learned.out)}, {"weights": str(learned.out / "model.safetensors")}):
+        run = fit(config_of(tmp_path / next(iter(knobs)), epochs=1, **knobs), tiny)
+        said = f"transductive: learned from {next(iter(knobs.values()))}, which learned from 12 test pictures"
+        assert said in headline(run, tiny)
+
+
+def test_a_weight_of_classes_weighs_pictures_and_leaves_the_smoothing_even(tiny):
+    """Against the definition: each picture's smoothed loss, times the weight of its class."""
+    train_split = tiny.train.take(np.r_[0:60:4, 1:30])
+    competition = dataclasses.replace(tiny, train=train_split)
+    config = config_of("outputs/x", class_weight=1.0, label_smoothing=0.2)
+    _, labels, targets = training_set(config, competition, None, CPU)
+    logits = torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(0))
+    found = F.cross_entropy(logits, targets, label_smoothing=0.2)
+    counts = torch.bincount(labels, minlength=4)
+    weights = len(labels) / (4 * counts)  # equal totals, one on average
+    each = F.cross_entropy(logits, labels, label_smoothing=0.2, reduction="none")
+    assert torch.allclose(found, (each * weights[labels]).mean(), atol=1e-5)
+    smoothed = 0.8 * targets + 0.2 / 4
+    totals = [smoothed[labels == k].sum().item() for k in range(4)]
+    assert np.allclose(totals, len(labels) / 4), "every class counts the same"

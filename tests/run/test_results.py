@@ -22,7 +22,10 @@ def finished(labels, preds, config=None, losses=(2.0, 1.0), train_accuracy=0.5, 
         "valid": {"plain": scores, "views": scores},
         "training": {"chosen_epoch": chosen or len(losses)},
     }
-    return SimpleNamespace(metrics=metrics, history=history, config=config or Config(), folds=())
+    folder = SimpleNamespace(record=lambda: None)
+    return SimpleNamespace(
+        metrics=metrics, history=history, config=config or Config(), folds=(), folder=folder
+    )
 
 
 def of(competition, labels, **changed):

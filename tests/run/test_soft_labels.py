@@ -127,15 +127,15 @@ def test_a_teacher_that_was_trained_again_is_told(tiny, teachers, tmp_path, monk
         lambda: check_repetition(config.out + "/config.json", config, tiny),
     ):
         teach(teachers[1])
-        with pytest.raises(DataError, match="teacher .* was trained again since .* learned from it"):
+        with pytest.raises(DataError, match="teacher .* has changed since .* learned from it"):
             ends()
         teach(teachers[0])
         ends()
     assert runs(tmp_path).set_index("run").state["run"] == "finished"
     teach(teachers[1])
     row = runs(tmp_path).set_index("run").loc["run"]
-    assert row.state == "stale" and "trained again since" in row.note
-    with pytest.raises(DataError, match="was trained again since"):
+    assert row.state == "stale" and "changed since" in row.note
+    with pytest.raises(DataError, match="has changed since"):
         fit(config, tiny)  # finished
 
 
@@ -182,3 +182,15 @@ def test_more_classes_than_expressions_are_a_warning_that_names_the_parameter():
     (warning,) = warnings_for(Config(), classes(13))
     assert "13 classes" in warning and 'columns = "label=NAME"' in warning
     assert len(warnings_for(Config(learning_rate=1e-4), classes(13))) == 2
+
+
+def test_other_weights_under_the_same_name_are_told(tiny, tmp_path):
+    knobs = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 1, "device": "cpu"}
+    parents = [fit(Config(**knobs, seed=seed, out=str(tmp_path / f"parent{seed}")), tiny) for seed in (0, 1)]
+    config = Config(**knobs, out=str(tmp_path / "run"), weights=str(parents[0].folder.weights))
+    fit(config, tiny)
+    shutil.copy(parents[1].folder.weights, parents[0].folder.weights)
+    with pytest.raises(DataError, match="weights .* has changed since .* learned from it"):
+        fit(config, tiny)
+    parents[0].folder.weights.unlink()
+    fit(config, tiny)  # they are not needed any more

@@ -302,6 +302,19 @@ def test_what_does_not_divide_sits_an_epoch_out_and_not_always_the_same():
     assert len(set.union(*absent)) > 6
 
 
+@pytest.mark.parametrize(("size", "most"), [(2, 0.01), (4, 0.01), (64, 0.002), (128, 0.01), (256, 0.001)])
+def test_small_batches_leave_few_pictures_out(size, most):
+    rows = learner.batches(28_709, Config(batch_size=size), 0)
+    assert size - 2 <= rows.shape[1] <= size and rows.shape[1] > 1
+    assert 1 - rows.numel() / 28_709 <= most
+
+
+def test_a_size_at_which_nothing_is_left_of_the_pictures_is_refused(tmp_path):
+    competition = tiny_competition(size=160)
+    with pytest.raises(ConfigError, match="start_size 28 is too small for small"):
+        fit(Config(**(TINY | {"image_size": 160, "out": str(tmp_path)})), competition)
+
+
 def test_the_command_line_trains_and_names_the_submission(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "load_competition", lambda data, **options: tiny)
     (tmp_path / "config.json").write_text(json.dumps(TINY | {"out": str(tmp_path / "run")}))
