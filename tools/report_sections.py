@@ -154,7 +154,7 @@ def confusion(run: Run) -> dict[str, Any]:
         plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
 
     return {
-        "title": "What is taken for what",
+        "title": "Which classes are confused",
         "image": figure(draw, width + 0.2, width=width),
         "alt": alt,
         "caption": "Of the pictures of each true class (row), the share that is answered with each class "

@@ -84,7 +84,7 @@ def test_results_come_first_and_equal_the_metrics(page, run):
     scores = run.metrics["valid"]
     order = [page.said.index(word) for word in (
         f"{100 * scores['views']['accuracy']:.1f} % of the validation pictures", "valid accuracy, plain",
-        "By class", "How it learned", "What is taken for what", "How sure it is", "Where it errs",
+        "By class", "How it learned", "Which classes are confused", "How sure it is", "Where it errs",
         "How it was made", "Every parameter", "Versions and hardware",
     )]  # fmt: skip
     assert order == sorted(order)
@@ -356,9 +356,9 @@ def test_an_ensemble_has_a_page_of_its_own(ensemble, competition, tmp_path):
     page = Page(write_report(ensemble, competition, tmp_path / "report.html"))
     said = page.said[page.said.index("Report of the ensemble both") :]
     order = [said.index(word) for word in (
-        "of the validation pictures are named rightly", "most accurate candidate",
+        "of the validation pictures are classified correctly", "most accurate candidate",
         "gain over that candidate", "Members", "What averaging gained", "How much they agree", "By class",
-        "What is taken for what", "How sure it is", "Where it errs", "How it was made",
+        "Which classes are confused", "How sure it is", "Where it errs", "How it was made",
     )]  # fmt: skip
     assert order == sorted(order) and order[0] < 60
     assert "members 2 of 3 candidates" in page.said
