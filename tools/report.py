@@ -55,7 +55,8 @@ def write_report(run: Run | Ensemble, competition: Competition | None, path: Pat
     text = render(
         kind="ensemble" if ensemble else "run",
         name=run.out.name,
-        headline=f"{percent(run.metrics['valid']['views'])} of the validation pictures are classified correctly",
+        headline=f"{percent(run.metrics['valid']['views'])} of the validation pictures are "
+        "classified correctly",
         warnings=_warnings(run),
         facts=parts[0],
         sections=parts[1],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -31,6 +32,7 @@ from fer_utils.files import find_path
 
 MAX_REJECTED_SHARE = 0.01
 CAME_WITH_DATA = "valid split: came with the data"  # a note
+ON_KAGGLE = re.compile(r"kaggle:|https?://(www\.)?kaggle\.com/")
 LOOKED_AT, MIN_COLOUR_SHARE = 256, 0.05  # pictures for "auto", and the share with colours for rgb
 SIZES = (32, 48, 64, 96)  # of which image_size "auto" is one: larger ones take a CPU too long
 
@@ -87,8 +89,8 @@ def load_competition(
         data = search_data()
     if data == "demo":  # and no folder of that name, Path("demo")
         return _corrected(_demo(image_size, color, (n_folds, fold, seed), pool_valid), label_fixes, clean)
-    if str(data).startswith("kaggle:"):
-        data = download(str(data))
+    if isinstance(data, str) and ON_KAGGLE.match(data):
+        data = download(data)
     path = find_path(data)
     options = (said, image_size, color, aspect, allow_rejected)
     cache = Cache(path, around(path), repr(options))

@@ -17,7 +17,7 @@ from fer_utils.data.layouts.registry import describe_unknown, propose
 from fer_utils.data.roles.class_name_files import named_classes
 from fer_utils.data.roles.decide_roles import Understanding, understand
 from fer_utils.data.roles.user_options import UserOptions
-from fer_utils.data.tables import TEXT_SUFFIXES
+from fer_utils.data.tables import TABLE_SUFFIXES, TEXT_SUFFIXES, is_sample
 from fer_utils.files import REPOSITORY
 
 KAGGLE_INPUT = Path("/kaggle/input")
@@ -49,7 +49,18 @@ def open_data(path: Path, stack: ExitStack, said: UserOptions) -> tuple[Understa
     notes = [f"also there, not used: {', '.join(sorted(unused)[:5])}"] if unused else []
     others = [o.layout for o in found if o is not chosen and o.pictures.tables_or_files() & used]
     notes += [f"also recognised, not used: {name} (layout={name!r})" for name in dict.fromkeys(others)]
+    notes += _beside(path, tree)
     return chosen, [*notes, *(f"not opened: {name}" for name in tree.archives)]
+
+
+def _beside(path: Path, tree: Tree) -> list[str]:
+    """A note on tables of other splits, and samples, beside a file that was given alone."""
+    if path.is_dir() or is_archive(path):
+        return []
+    names = sorted(entry.name for entry in path.parent.iterdir() if entry.name not in tree.files)
+    names = [name for name in names if name.lower().endswith(TABLE_SUFFIXES)]
+    names = [name for name in names if split_of(stem(name)) or is_sample(name)]
+    return [f"beside it, not read: {', '.join(names[:5])} (its folder as data reads all)"] if names else []
 
 
 def _understood(tree: Tree, said: UserOptions) -> tuple[list[Understanding], list[DataError]]:

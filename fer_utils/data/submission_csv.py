@@ -333,5 +333,8 @@ def validate_submission(competition: Competition, path: str | Path) -> None:
     if not fits.all():
         row = int(fits.to_numpy().argmin())
         label = f"label {cells.iat[row, 0]!r} is none of {', '.join(form.label_values)}"
-        why = "the probabilities do not sum to 1" if form.probability_columns else label
+        why = label
+        if form.probability_columns:
+            why = f"the probabilities sum to {probs.iloc[row].sum():.4f}, not to 1"
+            why = why if (probs.iloc[row] >= 0).all() else "a probability is negative or not a number"
         raise DataError(f"{path.name} row {row + 1 + form.header}: {why}")

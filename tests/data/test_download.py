@@ -34,6 +34,9 @@ def hub(tmp_path, monkeypatch):
     [
         ("kaggle:competition/fer-challenge", "fer-challenge"),
         ("kaggle:dataset/someone/faces", "someone/faces"),
+        ("https://www.kaggle.com/competitions/fer-challenge/data", "fer-challenge"),
+        ("https://www.kaggle.com/c/fer-challenge", "fer-challenge"),
+        ("https://kaggle.com/datasets/someone/faces?select=train", "someone/faces"),
     ],
 )
 def test_a_competition_or_data_set_is_fetched_and_read(hub, data, handle):
@@ -44,7 +47,13 @@ def test_a_competition_or_data_set_is_fetched_and_read(hub, data, handle):
 
 @pytest.mark.parametrize(
     "data",
-    ["kaggle:fer-challenge", "kaggle:dataset/faces", "kaggle:competition/a/b", "kaggle:competition/../x y"],
+    [
+        "kaggle:fer-challenge",
+        "kaggle:dataset/faces",
+        "kaggle:competition/a/b",
+        "kaggle:competition/../x y",
+        "https://www.kaggle.com/code/someone/notebook",
+    ],
 )
 def test_other_addresses_are_refused(hub, data):
     with pytest.raises(DataError, match="write kaggle:competition/<slug> or kaggle:dataset/<owner>/<slug>"):

@@ -135,6 +135,16 @@ def test_fewer_persons_than_folds_are_refused_before_any_training(tmp_path):
         load_competition(config.data, fold=7)
 
 
+def test_what_lies_beside_a_table_given_alone_is_told(tmp_path):
+    pixel_table(tmp_path / "train.csv", 70)
+    assert not any("beside it" in note for note in load_competition(tmp_path / "train.csv").notes)
+    write(tmp_path / "test.csv", ["id,pixels", *(f"{row},{pixels(row % 7, row)}" for row in range(9))])
+    write(tmp_path / "sample_submission.csv", ["id,emotion", *(f"{row},0" for row in range(9))])
+    note = "beside it, not read: sample_submission.csv, test.csv (its folder as data reads all)"
+    assert note in load_competition(tmp_path / "train.csv").notes
+    assert load_competition(tmp_path).submission.source == "sample_submission.csv"
+
+
 def test_a_folder_named_demo_is_no_demo(tmp_path, monkeypatch):
     class_folders(tmp_path / "demo", 4)
     monkeypatch.chdir(tmp_path)

@@ -66,7 +66,10 @@ def _extract(archive: Path, folder: Path) -> None:
             unpacked += size
             path = PurePosixPath(name.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts or ":" in name[:2]:
-                raise DataError(f"{archive} is not safe to unpack: {name!r} points outside the folder")
+                raise DataError(
+                    f"{archive} is not safe to unpack: {name!r} points outside the folder. "
+                    "Unpack it yourself, and give the folder as data"
+                )
             if not is_plain:
                 raise DataError(f"{archive} holds a link or device, {name!r}: pack the files themselves")
             if number > MAX_MEMBERS:
@@ -79,7 +82,7 @@ def _extract(archive: Path, folder: Path) -> None:
     except DataError:
         raise
     except Exception as error:  # zipfile and tarfile let the errors of zlib, lzma and the system through
-        hint = ""
+        hint = "; unpack it yourself, and give the folder as data"
         if list(archive.parent.glob(f"{archive.stem}.[zZ]01")) or "multi" in str(error):
             hint = "; it is one part of an archive in several volumes: join and unpack them first (7z x)"
         raise DataError(f"{archive} cannot be unpacked: {error}{hint}") from error

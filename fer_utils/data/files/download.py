@@ -12,17 +12,21 @@ from pathlib import Path
 
 from fer_utils.competition import DataError
 
+PAGE = r"https?://(?:www\.)?kaggle\.com/"
+
 
 def download(data: str) -> Path:
     """Fetch what `data` names, or find it where kagglehub kept it the last time.
 
     Args:
-        data: "kaggle:competition/<slug>" or "kaggle:dataset/<owner>/<slug>".
+        data: "kaggle:competition/<slug>" or "kaggle:dataset/<owner>/<slug>", or the address of its page.
 
     Raises:
         DataError: another form, no kagglehub, no network or token, or rules that were not accepted.
     """
-    match = re.fullmatch(r"kaggle:(?:competition/([\w.-]+)|dataset/([\w.-]+/[\w.-]+))/?", data)
+    match = re.fullmatch(r"kaggle:(?:competition/([\w.-]+)|dataset/([\w.-]+/[\w.-]+))/?", data) or re.match(
+        rf"{PAGE}(?:(?:competitions|c)/([\w.-]+)|datasets/([\w.-]+/[\w.-]+))", data
+    )
     if match is None:
         raise DataError(
             f"{data!r} is not a Kaggle address: write kaggle:competition/<slug> or "
