@@ -117,7 +117,14 @@ class RunFolder:
         return read_record(self.path / "config.json")
 
     def write_config(self, config: Config, record: Mapping[str, Any]) -> None:
-        """Write config.json at the start of a run."""
+        """Write config.json at the start of a run. A person's own files where a run writes its own are a
+        ConfigError."""
+        if self.record() is None and not self.has_results:
+            for path in (self.submission, self.weights, self.path / "history.csv"):
+                if path.exists():
+                    raise ConfigError(
+                        f"{path} was not written by a run, and would be lost: choose another out"
+                    )
         self.remove_results()
         write_json(self.path / "config.json", {**config.to_dict(), "record": record})
 
@@ -130,12 +137,6 @@ class RunFolder:
         for path in self.path.glob("*.npz"):
             if path.name in LEFTOVERS and not _is_ours(path):
                 raise ConfigError(f"{path} was not written by a run, and would be lost: choose another out")
-        if self.record() is None and not self.has_results:
-            for path in (self.submission, self.weights, self.path / "history.csv"):
-                if path.exists():
-                    raise ConfigError(
-                        f"{path} was not written by a run, and would be lost: choose another out"
-                    )
         for name in LEFTOVERS:
             (self.path / name).unlink(missing_ok=True)
 
