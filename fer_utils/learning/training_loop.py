@@ -77,8 +77,6 @@ class Learner:
         options = config.model_options | {"channels": competition.channels}
         options["pretrained"] = config.pretrained and is_new and not has_file
         model = create_model(config.model, self.num_classes, **options)
-        if 0 < config.start_size < config.image_size and has_fixed_size(model):
-            raise ConfigError(f"start_size must be 0 for {config.model}, which takes images of one size")
         if 0 < config.start_size < config.image_size:
             _check_start_size(model, config, competition.channels)
         self.loaded = load_weights(model, find_weights(config.weights)) if has_file and is_new else None
@@ -125,6 +123,8 @@ class Learner:
 
 def _check_start_size(model: nn.Module, config: Config, channels: int) -> None:
     """Raise a ConfigError if the network cannot take the small images of the first epochs."""
+    if has_fixed_size(model):
+        raise ConfigError(f"start_size must be 0 for {config.model}, which takes images of one size")
     try:
         with torch.no_grad():
             model.eval()(torch.zeros(1, channels, config.start_size, config.start_size))

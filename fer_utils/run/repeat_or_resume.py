@@ -62,27 +62,21 @@ def recorded_precision(
 
 def earlier_runs(config: Config) -> dict[str, str]:
     """The SHA-256 of what a run learns from earlier ones, by their names in the config: of the weights of
-    each `teacher`, of the answers of `pseudo`, and of the `weights` it starts from. What is not there any
-    more is left out."""
-    teachers = [name.strip() for name in config.teacher.split(",")]
-    files = {f"teacher {name}": (name, "model.safetensors") for name in teachers}
-    files[f"pseudo {config.pseudo}"] = (config.pseudo, "test.npz")
+    each `teacher` and of the answers of `pseudo`. What is not there any more is left out. (The `weights` it
+    starts from are in its record already.)"""
+    files = {f"teacher {name}": (name, "model.safetensors") for name in _teachers(config)}
+    if config.pseudo != "none":
+        files[f"pseudo {config.pseudo}"] = (config.pseudo, "test.npz")
     found = {}
     for key, (name, file) in files.items():
         with suppress(DataError, OSError):
-            if name not in ("", "none"):
-                found[key] = hashlib.sha256((find_path(name) / file).read_bytes()).hexdigest()
-    with suppress(ConfigError, OSError):
-        if config.weights != "none":
-            file = find_weights(config.weights)
-            found[f"weights {config.weights}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+            found[key] = _sha256(find_path(name) / file)
     return found
 
 
 def learned_test_pictures(config: Config) -> str:
     """What a run says whose `teacher` or `weights` are of a run that learned from test pictures; "" else."""
-    names = [name.strip() for name in config.teacher.split(",")]
-    folders = [(name, find_path(name)) for name in names if name not in ("", "none")]
+    folders = [(name, find_path(name)) for name in _teachers(config)]
     with suppress(ConfigError):
         if config.weights != "none":
             folders.append((config.weights, find_weights(config.weights).parent))
@@ -92,10 +86,24 @@ def learned_test_pictures(config: Config) -> str:
 
 
 def changed_since(record: dict[str, Any], config: Config) -> str:
-    """The earlier runs that were trained again since the run with this record learned from them; "" if none
-    was, or none is there any more."""
-    then, now = record.get("earlier_runs", {}), earlier_runs(config)
+    """The earlier runs that were trained again since the run with this record learned from them, and
+    `weights` that were replaced; "" if none was, or none is there any more."""
+    then, now = dict(record.get("earlier_runs", {})), earlier_runs(config)
+    if config.weights != "none" and "weights" in record:
+        key = f"weights {config.weights}"
+        then[key] = record["weights"]["sha256"]
+        with suppress(ConfigError, OSError):
+            now[key] = _sha256(find_weights(config.weights))
     return ", ".join(key for key in then if now.get(key, then[key]) != then[key])
+
+
+def _teachers(config: Config) -> list[str]:
+    names = [name.strip() for name in config.teacher.split(",")]
+    return [name for name in names if name not in ("", "none")]
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def check_earlier_runs(record: dict[str, Any], config: Config, folder: RunFolder) -> None:
