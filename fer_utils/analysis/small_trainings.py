@@ -151,6 +151,11 @@ def small_trainings(
     if doubts is not None and run.config.label_fixes == "none":
         fixes = run.out / "label_fixes.csv"
         words += f"\n\n{write_suggestions(fixes, doubts, competition)}"
+        if run.folds:
+            words += (
+                "\n\nThe gain measured for them may be slightly too high: the networks that doubt these labels "
+                "have learned the labels that judge the small trainings."
+            )
     elif doubts is not None:
         words += "\n\nNo file lists them: this run was trained with `label_fixes` already."
     return variant_runs(config, studied, fixes, n_seeds), doubts, words

@@ -113,11 +113,12 @@ def test_a_missing_fold_is_named(run, tmp_path):
 def test_doubtful_labels_come_from_the_folds(run):
     pytest.importorskip("cleanlab")
     data, first = run.load_data(), run.folds[0].load_data()
-    variants, doubts, _ = small_trainings.small_trainings(run, data, 3, 1, 0.125, 1, first)
+    variants, doubts, words = small_trainings.small_trainings(run, data, 3, 1, 0.125, 1, first)
     expected = label_doubts.doubtful_labels(run.saved_probs(), data.train.labels, data.class_names)
     pd.testing.assert_frame_equal(doubts, expected)
     assert np.array_equal(variants["base"][0].saved("valid", "ids"), first.valid.ids)
     assert not list(run.out.glob("studies/*/fold*"))
+    assert "may be slightly too high" in words  # the folds' networks know the labels that judge
 
 
 def test_runs_of_different_folds_are_averaged_and_not_scored(run, tmp_path):
