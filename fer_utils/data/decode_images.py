@@ -55,7 +55,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-Form = tuple[tuple[int, int], bool]  # width and height, and whether it has colours
+Form = tuple[tuple[int, int], bool]  # width and height, and whether its file format has colours
 
 
 class ImageFormat(NamedTuple):
@@ -133,8 +133,8 @@ def to_format(image: Image.Image, wanted: ImageFormat) -> np.ndarray:
 
 
 def open_image(source: Path | bytes | None, channels: int) -> tuple[Image.Image, bool]:
-    """An image file, or its bytes, upright and grey or RGB, an animation by its first image; and whether it
-    had colours.
+    """An image file, or its bytes, upright and grey or RGB, an animation by its first image; and whether its
+    format has colours, which a grey one may be saved in too.
 
     Raises:
         Exception: whatever Pillow's plugins stumble over in a broken file.
@@ -234,7 +234,7 @@ def changes(forms: Counter[Form], wanted: ImageFormat) -> list[str]:
     if cut := sum(count for (width, height), count in sizes.items() if width != height):
         how = "cut to the middle" if wanted.aspect == "crop" else "padded with grey"
         notes.append(f"not square, {how}: {cut:,} pictures")
-    return notes + [f"colour turned to grey: {colour:,} pictures"] * (channels == 1 and colour > 0)
+    return notes + [f"saved in a colour format, read as grey: {colour:,} pictures"] * (channels == 1 and colour > 0)
 
 
 def light(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

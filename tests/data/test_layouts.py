@@ -144,7 +144,7 @@ def test_notes_tell_resizing_colour_and_the_copy_beside(tmp_path):
     COMPETITIONS["jonathanoheix"](tmp_path)
     notes = load_competition(tmp_path, image_size=48).notes
     assert "resized to 48x48: 64x64 (35)" in notes
-    assert "colour turned to grey: 35 pictures" in notes
+    assert "saved in a colour format, read as grey: 35 pictures" in notes
     assert "also there, not used: images/images" in notes
 
 
