@@ -153,8 +153,8 @@ def small_trainings(
         words += f"\n\n{write_suggestions(fixes, doubts, competition)}"
         if run.folds:
             words += (
-                "\n\nThe gain measured for them may be slightly too high: the networks that doubt these labels "
-                "have learned the labels that judge the small trainings."
+                "\n\nThe gain measured for them may be slightly too high: the networks that doubt these "
+                "labels have learned the labels that judge the small trainings."
             )
     elif doubts is not None:
         words += "\n\nNo file lists them: this run was trained with `label_fixes` already."

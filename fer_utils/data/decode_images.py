@@ -234,7 +234,9 @@ def changes(forms: Counter[Form], wanted: ImageFormat) -> list[str]:
     if cut := sum(count for (width, height), count in sizes.items() if width != height):
         how = "cut to the middle" if wanted.aspect == "crop" else "padded with grey"
         notes.append(f"not square, {how}: {cut:,} pictures")
-    return notes + [f"saved in a colour format, read as grey: {colour:,} pictures"] * (channels == 1 and colour > 0)
+    if channels == 1 and colour:
+        notes.append(f"saved in a colour format, read as grey: {colour:,} pictures")
+    return notes
 
 
 def light(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -115,7 +115,7 @@ def _probability_columns(table: Table, template: pd.DataFrame, coding: Coding) -
         if unknown:
             raise DataError(
                 f"{table.path.name} wants a probability of {', '.join(unknown)} too, which no training "
-                "picture has: remove that column, or give training pictures of it"
+                "picture has. Is part of the data missing? If not, remove the column, and add zeros to submit"
             )
         return [found[index] for index in range(len(coding.class_names))]
     if len(found) < 2 and len(numeric) < max(3, len(coding.class_names)):

@@ -281,6 +281,21 @@ def test_a_column_for_each_class_gets_probabilities(tmp_path, form):
     assert table.iloc[:, 1:].idxmax(1).tolist() == [form.format(FER_CLASSES[r % 7]) for r in range(12)]
 
 
+@pytest.mark.parametrize(
+    "classes, message",
+    [
+        ([*FER_CLASSES, "contempt"], "wants a probability of contempt too, which no training picture has"),
+        (FER_CLASSES[:-1], f"has no column for the probability of {FER_CLASSES[-1]}"),
+    ],
+)
+def test_a_column_for_another_set_of_classes_is_refused(tmp_path, classes, message):
+    numbered_files(tmp_path)
+    lines = [",".join([f"{r}.png", *["0"] * len(classes)]) for r in range(12)]
+    write(tmp_path / "sample_submission.csv", [",".join(["id", *classes]), *lines])
+    with pytest.raises(DataError, match=message):
+        load_competition(tmp_path)
+
+
 def test_a_column_for_each_number_is_refused_unless_the_numbers_are_known(tmp_path):
     numbered_files(tmp_path)
     write(

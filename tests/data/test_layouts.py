@@ -325,6 +325,7 @@ def test_sixteen_bit_and_paletted_pictures(tmp_path):
     [
         ([], "no known layout"),
         (["emotion,picture", "1,2"], "train.csv: columns emotion, picture"),
+        (["file,emotion", "1.png,sad", "2.png,happy"], "'file' lists pictures .* give the folder that holds"),
         (["emotion,pixels", "1,"], "train.csv holds no pixels"),
         (["emotion,pixels"], "train.csv holds no pixels"),
         (["emotion,pixels", "1,2"], "1 pixels in a row are no square picture"),

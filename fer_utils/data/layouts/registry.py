@@ -7,9 +7,10 @@ from collections import defaultdict
 from pathlib import PurePosixPath
 
 from fer_utils.data.files.file_index import Tree
-from fer_utils.data.known_expressions_and_splits import canonical
+from fer_utils.data.known_expressions_and_splits import canonical, is_image_name
 from fer_utils.data.layouts import image_arrays, image_folders, pixel_tables
 from fer_utils.data.layouts.found_pictures import Pictures
+from fer_utils.data.tables import Table
 
 RECOGNISERS = (pixel_tables, image_folders, image_arrays)
 LAYOUTS = {name: text for module in RECOGNISERS for name, text in module.LOOKS_FOR.items()}
@@ -59,11 +60,13 @@ def describe_unknown(tree: Tree, source: str, layout: str = "auto") -> str:
     bare = [n for n in tree.files if not (s := PurePosixPath(n).suffix) or canonical(s[1:])]
     if 2 * len(bare) > len(tree.files):
         foreign.append(f"files without a suffix, such as {bare[0]}: name pictures .png or .jpg")
+    if not tree.images:
+        foreign += [_pictures_elsewhere(name, table) for name, table in tree.tables.items()]
     looked_for = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
     sections = {
         "The tables hold:": [f"{n}: columns {', '.join(t.columns[:8])}" for n, t in tree.tables.items()][:5],
         "The arrays hold:": image_arrays.described(tree)[:5],
-        "Not readable:": [*foreign, *tree.unreadable.values()][:5],
+        "Not readable:": [line for line in (*foreign, *tree.unreadable.values()) if line][:5],
         "Looked for:": [f"{name}: {text}" for name, text in looked_for.items()],
     }
     what = "no known layout" if layout == "auto" else f"not the layout {layout!r}"
@@ -74,3 +77,13 @@ def describe_unknown(tree: Tree, source: str, layout: str = "auto") -> str:
         "layout=, columns=, classes= and splits= say what a reader cannot see (README, Your own data)"
     )
     return "\n".join(lines)
+
+
+def _pictures_elsewhere(name: str, table: Table) -> str:
+    """What to do about a table that lists pictures where none lies; "" for another table."""
+    for column in table.columns:
+        names = [cell for cell in table.frame[column] if is_image_name(cell)]
+        if 2 * len(names) > len(table.frame):
+            what = f"{name}: its column {column!r} lists pictures ({names[0]}, ...), and none is here"
+            return f"{what}: give the folder that holds both"
+    return ""
