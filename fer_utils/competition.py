@@ -154,6 +154,17 @@ class Competition:
                 digest.update(b"" if split.votes is None else np.ascontiguousarray(split.votes))
         return digest.hexdigest()
 
+    @cached_property
+    def training_fingerprint(self) -> str:
+        """SHA-256 over what decides the trained network: the pictures, labels and votes of training and
+        validation, in their order, and class names. Copies of a data set often differ in their ids and test
+        split."""
+        digest = hashlib.sha256("\n".join(self.class_names).encode())
+        for split in (self.train, self.valid):
+            for array in (split.images, split.labels, split.votes):
+                digest.update(b"" if array is None else np.ascontiguousarray(array))
+        return digest.hexdigest()
+
     def summary(self) -> str:
         """A few plain lines: layout, size, counts per split and class, and the notes."""
         height, width = self.train.images.shape[2:]

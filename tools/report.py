@@ -148,7 +148,7 @@ def report_run(options: argparse.Namespace) -> None:
     competition, members = None, members_of(run)
     try:
         if members and not options.no_faces:
-            competition = members[0].load_data(options.data)
+            competition = members[0].load_data(options.data, any_test=True)
         elif not members:
             note = NOT_FOUND
     except DataError as error:

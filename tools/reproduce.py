@@ -30,6 +30,7 @@ from fer_utils.run.committed_results import FOLDER, Reference, load_reference, u
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_folds, launch_members
+from fer_utils.run.repeat_or_resume import same_training_data
 from fer_utils.run.time_and_memory import OutOfTime
 from tools.run_options import options_parser, parse_run_options
 
@@ -209,7 +210,7 @@ def repeat_or_score(options: argparse.Namespace) -> None:
     name, data = options.name, options.data
     if options.score:
         reference = load_reference(name)
-        print(score_reference(reference, reference.runs[0].load_data(data)))
+        print(score_reference(reference, reference.runs[0].load_data(data, any_test=True)))
         return
     if name not in PLANS:
         if RunFolder(FOLDER / name).record() is not None:
@@ -229,8 +230,8 @@ def _check_data(name: str, data: str) -> None:
     """Refuse data that are not those the committed reference was made from, if it is committed."""
     for part in (FOLDER / name, FOLDER / name / "member0"):
         if (record := RunFolder(part).record()) is not None:
-            options = RunFolder(part).config().data_options
-            if load_competition(data, **options).fingerprint != record["fingerprint"]:
+            competition = load_competition(data, **RunFolder(part).config().data_options)
+            if not same_training_data(record, competition):
                 raise DataError(f"{data!r} holds other data than {name} was made from: set data to those")
             return
 

@@ -37,6 +37,7 @@ class Run:
         history: one row per epoch.
         class_names: in the order of the probabilities' columns.
         fingerprint: of the data it was trained and validated on.
+        training_fingerprint: of the same without ids and test split; "" where an older run does not have it.
         channels: of its images: 1, grey, or 3, red, green and blue.
         folds: with `cv` the runs of the folds, whose predictions are averaged; the validation split of such a
             run are all labelled images, each predicted by the run that was not trained on it.
@@ -49,6 +50,7 @@ class Run:
     history: pd.DataFrame
     class_names: tuple[str, ...]
     fingerprint: str
+    training_fingerprint: str = ""
     channels: int = 1
     folds: tuple[Run, ...] = ()
     valid_rows: np.ndarray | None = None
@@ -99,20 +101,26 @@ class Run:
         """What its images become."""
         return ImageFormat(self.config.image_size, self.channels, self.config.aspect)
 
-    def load_data(self, data: str = "run") -> Competition:
+    def load_data(self, data: str = "run", any_test: bool = False) -> Competition:
         """The competition this run was trained on, from the `data` of its config or another place; other
-        images, labels or another validation split are a DataError."""
+        images, labels or another validation split are a DataError.
+
+        Args:
+            any_test: accept another copy of the data, with other ids or another test split, without its test.
+        """
         if self.valid_rows is not None:
-            whole = replace(self, valid_rows=None).load_data(data)
+            whole = replace(self, valid_rows=None).load_data(data, any_test)
             return replace(whole, valid=whole.valid.take(self.valid_rows))
         if self.folds:
-            return all_folds(run.load_data(data) for run in self.folds)
+            return all_folds(run.load_data(data, any_test) for run in self.folds)
         data = self.config.data if data == "run" else data
         try:
             competition = load_competition(data, **self.config.data_options)
         except DataError as error:
             raise DataError(f"{error}\nIf the data moved since {self.out} was trained, set data") from error
         if competition.fingerprint != self.fingerprint:
+            if any_test and competition.training_fingerprint == self.training_fingerprint:
+                return replace(competition, test=None, submission=None)
             fixes = self.config.label_fixes
             hint = "" if fixes == "none" else f", or {fixes} was edited since: then train again with it"
             raise DataError(
@@ -151,6 +159,7 @@ def load_run(out: str | Path) -> Run:
         history=folder.history(),
         class_names=tuple(map(str, record["class_names"])),
         fingerprint=str(record["fingerprint"]),
+        training_fingerprint=record.get("training_fingerprint", ""),
         channels=record.get("channels", 1),
         folds=tuple(load_run(folder.path / f"fold{k}") for k in range(config.cv)),
     )

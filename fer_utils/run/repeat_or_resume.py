@@ -112,13 +112,20 @@ def check_earlier_runs(record: dict[str, Any], config: Config, folder: RunFolder
         raise DataError(f"{changed} has changed since {folder} learned from it: choose another out")
 
 
+def same_training_data(record: dict[str, Any], competition: Competition) -> bool:
+    """Whether a run of this record learned from these pictures and labels; its ids and test may be others."""
+    if record["fingerprint"] == competition.fingerprint:
+        return True
+    return record.get("training_fingerprint") == competition.training_fingerprint
+
+
 def check_repetition(path: str | Path, config: Config, competition: Competition) -> None:
     """Before a run is repeated from its config.json: a DataError if the data or the earlier runs it learned
     from differ, and a warning if the machine does."""
     record = read_record(Path(path))
     if record is None:
         return
-    if record["fingerprint"] != competition.fingerprint:
+    if not same_training_data(record, competition):
         raise DataError(
             f"{config.data!r} holds other data than {path} records: set its data to where those are, or "
             'remove its "record" to train on these'

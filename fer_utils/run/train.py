@@ -154,6 +154,7 @@ def _start_or_resume(
     if team.leads and not (resumed and record):
         record = {
             "fingerprint": competition.fingerprint,
+            "training_fingerprint": competition.training_fingerprint,
             "layout": competition.layout,
             "class_names": list(competition.class_names),
             "channels": competition.channels,

@@ -154,6 +154,29 @@ def test_a_repetition_on_other_data_is_refused(folder, tiny_folder, tmp_path, ca
     assert "holds other data than" in capfd.readouterr().err and not out.exists()
 
 
+def other_copy(tiny_folder, folder):
+    """The same pictures and labels to learn from, with other ids and fewer pictures to answer."""
+    shutil.copytree(tiny_folder, folder)
+    for name in ("test.csv", "sample_submission.csv"):
+        lines = (folder / name).read_text().splitlines()
+        rows = [f"{100 + n},{line.partition(',')[2]}" for n, line in enumerate(lines[1:-1])]
+        (folder / name).write_text("\n".join([lines[0], *rows]) + "\n")
+    return str(folder)
+
+
+def test_another_copy_of_the_data_is_learned_from_alike(folder, tiny_folder, tmp_path, capfd, monkeypatch):
+    data, run = other_copy(tiny_folder, tmp_path / "copy"), load_run(folder / "member0")
+    with pytest.raises(DataError, match="holds other data than"):
+        run.load_data(data)
+    competition = run.load_data(data, any_test=True)
+    assert competition.test is None and competition.submission is None
+    assert reference.main(["tiny", "--data", data, "--score"]) == 0
+    assert "100.00 % of the predictions as committed" in capfd.readouterr().out
+    monkeypatch.setattr(reference, "launch_members", fit_members)
+    assert reference.main(["tiny", "--data", data, "--device", "cpu", "--out", str(tmp_path / "again")]) == 0
+    assert capfd.readouterr().out.count("; the same bytes") == 3
+
+
 def test_committed_weights_give_the_committed_answers(folder, tiny_folder, capfd):
     assert reference.main(["tiny", "--data", str(tiny_folder), "--score"]) == 0
     assert "100.00 % of the predictions as committed" in capfd.readouterr().out
