@@ -141,7 +141,7 @@ def dots_with_intervals(ax: Axes, points: Any, colors: Any, offset: float = 0, l
 def densities(table: pd.DataFrame, name: str, by: str, ax: Axes) -> Axes:
     """Smoothed distribution of one column of `audit.picture_table`, a line for each "label" or "split" with
     at least two different values."""
-    categories = table[by].cat.categories
+    categories, kind = table[by].cat.categories, "class" if by == "label" else by
     colors = SPLIT_COLORS if by == "split" else dict(zip(categories, class_colors(categories), strict=True))
     for k, category in enumerate(categories):
         values = table[name][table[by] == category]
@@ -149,8 +149,8 @@ def densities(table: pd.DataFrame, name: str, by: str, ax: Axes) -> Axes:
             look = {"color": colors[category], "ls": LINES[k % len(LINES)], "label": category}
             sns.kdeplot(values, cut=0, ax=ax, **look)
     if ax.lines:
-        ax.legend(title=by)
-    ax.set(ylabel="density", title=f"{name.capitalize()} by {'class' if by == 'label' else by}")
+        ax.legend(title=kind)
+    ax.set(xlabel=f"{name} (grey levels)", ylabel="density", title=f"{name.capitalize()} by {kind}")
     return ax
 
 
@@ -178,7 +178,7 @@ def precision_and_recall(table: pd.DataFrame, ax: Axes) -> Axes:
     for name, color, offset in (("recall", BLUE, -0.15), ("precision", RED, 0.15)):
         values, low, high = (shares[name + end] for end in ("", "_low", "_high"))
         dots_with_intervals(ax, (values.where(low.notna()), low, high), color, offset, label=name)
-    ax.set(xlabel="%, 95 % interval", title="Precision and recall")
+    ax.set(xlabel="share (%), 95 % interval", title="Precision and recall")
     ax.legend(frameon=False, loc="lower left")
     return label_rows(ax, [f"{name} (n = {n:,})" for name, n in table.n.items()])
 
@@ -223,7 +223,8 @@ def loss_bars(table: pd.DataFrame, ax: Axes) -> Axes:
     errors = np.stack([table.lost - table.low, table.high - table.lost])
     ax.barh(range(len(table)), table.lost, xerr=errors, color=BLUE, ecolor=DARK)
     ax.axvline(0, color=DARK, lw=1)
-    ax.set(xlabel="points of accuracy lost, 95 % interval", title=f"Without it (n = {table.n.iloc[0]:,})")
+    title = f"What hiding each costs (n = {table.n.iloc[0]:,})"
+    ax.set(xlabel="points of accuracy lost, 95 % interval", title=title)
     return label_rows(ax, table.index)
 
 
@@ -262,5 +263,5 @@ def slice_gaps(table: pd.DataFrame, ax: Axes) -> Axes:
     """The gap of every slice, from `error_slices.score_slices`."""
     names = [f"{row.what} {row.which} (n = {row.n:,})" for row in table.itertuples()]
     intervals(names, 100 * table[["gap", "low", "high"]], ax, "gap", (table.p_corrected < 0.05).to_numpy())
-    ax.set(xlabel="points of accuracy above what its classes reach, 95 % interval", title="Slices")
+    ax.set(xlabel="points above or below what its classes reach, 95 % interval", title="Slices")
     return ax

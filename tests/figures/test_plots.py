@@ -346,7 +346,7 @@ def test_densities_by_class_have_a_line_in_the_colour_of_each_class_that_occurs(
     drawn = {to_hex(line.get_color()) for line in ax.lines}
     assert drawn == {style.EXPRESSION_COLORS["angry"], style.EXPRESSION_COLORS["sad"]}
     assert (ax.get_xlabel(), ax.get_title(loc="center") or ax.get_title(loc="left")) == (
-        "contrast",
+        "contrast (grey levels)",
         "Contrast by class",
     )
 
