@@ -208,9 +208,9 @@ def _config(ensemble: Ensemble) -> dict[str, Any]:
     return {
         "title": "How it was made",
         "lines": [
-            "The validation split chose the epochs, and the members where some were left out: that flatters "
-            "the accuracy a little. Cross-fitted, the choice of members does not flatter it. A test split "
-            "chooses nothing.",
+            "The validation split chose the epochs, and the members where some were left out, so the "
+            "accuracy is slightly too high. The choice of members does not raise the cross-fitted one. A "
+            "test split chooses nothing.",
             "What differs from the defaults in any member:",
         ],
         "table": pd.DataFrame({"parameter": values.keys(), "value": values.values()}),

@@ -194,14 +194,14 @@ def pairs(run: Run) -> dict[str, Any]:
     answers = pd.DataFrame({"true": names[true], "predicted": names[said], "correct": true == said})
     table = confused_pairs(answers).head(5)
     table["share"] = [together(f"{100 * share:.0f} %") for share in table.share]
-    table["in the commoner way"] = [f"{row.mostly_errors:,} {row.mostly}" for row in table.itertuples()]
-    table.loc[2 * table.mostly_errors == table.errors, "in the commoner way"] = "both ways alike"
+    table["more frequent direction"] = [f"{row.mostly_errors:,} {row.mostly}" for row in table.itertuples()]
+    table.loc[2 * table.mostly_errors == table.errors, "more frequent direction"] = "both ways alike"
     table["errors"] = table.errors.map("{:,}".format)
     return section | {
         "lines": [
             "The pairs of classes with most errors, both ways together, with their share of all errors."
         ],
-        "table": table[["pair", "errors", "share", "in the commoner way"]],
+        "table": table[["pair", "errors", "share", "more frequent direction"]],
         "words": True,
     }
 
@@ -245,9 +245,9 @@ def _config(run: Run) -> dict[str, Any]:
     return {
         "title": "How it was made",
         "lines": [
-            "The validation split chose the epoch, which flatters its accuracy a little; a test split "
-            "chooses nothing. Intervals are at 95 %: of accuracies Wilson's, of another metric from a "
-            "bootstrap over pictures; for this one seed: another seed moves the result as well.",
+            "The validation split chose the epoch, so its accuracy is slightly too high; a test split "
+            "chooses nothing. Intervals are at 95 %: Wilson's for accuracies, a bootstrap over pictures for "
+            "another metric. They hold for this one seed: another seed changes the result as well.",
             "What differs from the defaults:",
         ],
         "table": table(changed),

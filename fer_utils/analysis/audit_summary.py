@@ -88,7 +88,7 @@ def _near_copies(report: dict[str, Any]) -> Iterator[str]:
         share = near["conflicting_pairs"] / near["labelled_pairs"]
         meaning = "a rough measure of how noisy the labels are."
         if (by_chance := other_faces(share, counts)) is not None:
-            meaning = f"any two pictures would in {_percent(by_chance, 1)}. So many of these pairs are "
+            meaning = f"any two pictures would in {_percent(by_chance, 1)}. Therefore many pairs are "
             meaning += "different faces that look alike, and their labels say nothing on label noise."
         pairs = f"Of the {near['labelled_pairs']:,} of these pairs whose pictures are both labelled"
         yield f"{pairs}, {_percent(share, 1)} disagree: {meaning}"

@@ -257,7 +257,7 @@ def _step(row: Any, run: Run, variants: Variants, data: str) -> str:
         members = ", ".join([shown_path(run.out), *(recipe["out"] for recipe in recipes)])
         commands.append(_line("05_ensemble", {"runs": members, "out": out, "data": data}))
     return (
-        f"Try {row.change}: {expected}, in about {duration(seconds)} on the machine of this run."
+        f"Try {row.change}: {expected}. It takes about {duration(seconds)} on the machine of this run."
         f"{note}\n\n{_block(*commands)}"
     )
 

@@ -174,7 +174,7 @@ def test_the_verdict_on_two_splits_is_that_of_the_interval(auc, low, high, said)
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [(4, "10.0 % disagree: a rough measure of how noisy the labels are."),
-     (20, "50.0 % disagree: any two pictures would in 50.0 %. So many of these pairs are different faces")],
+     (20, "50.0 % disagree: any two pictures would in 50.0 %. Therefore many pairs are different faces")],
 )  # fmt: skip
 def test_the_sentences_say_what_was_counted(wrong, said):
     labels = np.arange(60) % 2
