@@ -50,6 +50,14 @@ def test_a_loss_is_said():
     assert verdict(result | {"cross_fitted_against_best": bad}).endswith("evidence of a loss")
 
 
+def test_gains_are_over_the_most_accurate_run_whatever_its_log_loss():
+    digits = np.arange(len(LABELS)) % 10
+    careful, accurate = member(digits > 2, 0.75), member(digits > 1, 0.999)
+    result = score_ensemble(np.stack([careful, accurate]), LABELS, NAMES)
+    assert result["scores"][0]["log_loss"] < result["scores"][1]["log_loss"]
+    assert result["best"] == 1
+
+
 def test_the_best_alone_is_no_ensemble():
     good, bad = member(np.arange(len(LABELS)) % 10 > 0), member(np.arange(len(LABELS)) % 2 > 0, 0.99)
     result = score_ensemble(np.stack([good, bad]), LABELS, NAMES)

@@ -80,6 +80,13 @@ def test_the_answers_of_the_run_are_known_in_any_order_and_coding_whatever_the_t
     assert standing(answered)["note"] == "" and "WARNING" not in capsys.readouterr().out
 
 
+def test_labels_that_look_like_ids_are_not_taken_for_them(answered):
+    (answered / "submission.csv").write_text("label,id\n12,14\n11,13\n10,12\n11,11\n10,10\n")
+    touch(answered / "submission.csv", 5)
+    store_score(answered, 0.71)
+    assert standing(answered)["note"] == ""
+
+
 @pytest.mark.parametrize("saved", [True, False])
 def test_the_score_of_an_edited_submission_is_kept_but_not_compared(answered, saved, capsys):
     (answered / "submission.csv").write_text("id,label\n14,c\n13,a\n12,a\n11,b\n10,a\n")
@@ -189,6 +196,12 @@ def test_of_an_unknown_number_of_pictures_the_luck_of_the_best_is_a_lower_bound(
     )
     assert "at most 500 pictures, and the best of 10 tries is too high by at least 3.5 points, by" in unknown
     assert "rests on 125 pictures, and the best of 10 tries is too high by about 6.9 points, by" in few
+
+
+def test_tries_on_other_data_are_not_counted():
+    other = table_of([0.5], [0.5]).assign(fingerprint="g", tried="a b c d")
+    lines = leaderboard_in_words(pd.concat([table_of([0.5], [0.5], tries=2), other], ignore_index=True))
+    assert "the best of 2 tries" in lines[2] and "the best of 4 tries" in lines[5]
 
 
 def test_a_copied_folder_is_no_further_try_and_no_further_run(answered):

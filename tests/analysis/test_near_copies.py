@@ -78,6 +78,36 @@ def test_pictures_that_are_all_alike_stay_few_pairs():
     assert 60 <= len(near_copies(data, picture_table(data)).query("not mirrored")) <= 300
 
 
+def test_more_pictures_than_one_block_give_the_same_pairs(monkeypatch):
+    data = competition(
+        split(FACES[:40]), split([shifted(FACES[5]), shifted(FACES[30]), FACES[20][..., ::-1]])
+    )
+    table = picture_table(data)
+    whole, known = near_copies(data, table), near_copies_of(data.train.images, data.valid.images)
+    monkeypatch.setattr("fer_utils.analysis.near_copies._BLOCK", 16)
+    pd.testing.assert_frame_equal(near_copies(data, table), whole)
+    assert known[[5, 20, 30]].all() and (near_copies_of(data.train.images, data.valid.images) == known).all()
+
+
+def test_near_begins_at_the_correlations_that_were_measured():
+    """Copies of 60 pictures in ever more noise."""
+    noise = np.random.default_rng(0).normal(size=(60, 1, 48, 48)) * np.linspace(5, 30, 60).reshape(
+        60, 1, 1, 1
+    )
+    noisy = (FACES[:60] + noise).clip(0, 255)
+    data = competition(split(FACES[:60]), split(np.concatenate([noisy, noisy[..., ::-1]])))
+    least = near_copies(data, picture_table(data)).groupby("mirrored").similarity.min()
+    assert 0.92 <= least[False] < 0.93 and 0.94 <= least[True] < 0.95
+
+
+def test_blank_pictures_are_in_no_pair():
+    faint = (FACES[:2] * 0.04 + 90).astype(np.uint8)
+    data = competition(split(np.concatenate([FACES[:20], faint])), split(shifted(faint)))
+    table = picture_table(data)
+    assert table.blank.tolist() == [False] * 20 + [True] * 4
+    assert not near_copies(data, table)[["first", "second"]].isin(range(20, 24)).any(axis=None)
+
+
 def test_counts_by_split_and_label():
     train, valid = (
         split(FACES[:50], np.zeros(50)),

@@ -14,10 +14,12 @@ from fer_utils.analysis.paired_comparison import (
     check_same_pictures,
     compare,
     describe_comparison,
+    on_common_pictures,
     outcomes,
     resampled_means,
 )
 from fer_utils.competition import DataError
+from fer_utils.learning.metrics import at_temperature
 
 pytestmark = pytest.mark.once  # with Kaggle's packages test_notebooks.py compares two runs
 
@@ -66,6 +68,43 @@ def test_a_planted_gain_is_found_with_its_faces(run, tmp_path):
     test = result["tests"].iloc[0]
     assert (test.run, test.against, test.gained, test.lost) == (new[0].out.name, old[0].out.name, 50, 5)
     assert [test.accuracy, test["accuracy of the other"]] == pytest.approx([64.5, 60])
+    ends = test.ci_low, test.ci_high  # by the formula for paired shares
+    assert (result["ci_low"], result["ci_high"]) == pytest.approx(ends, abs=0.0015)
+
+
+def test_a_gain_that_chance_explains_is_no_evidence(run, tmp_path):
+    """12 gained and 4 lost: the exact p is 0.077."""
+    labels, places = np.arange(1000) % 4, np.arange(1000)
+    new, old = runs_like(run, tmp_path, [(places > 3) & (places < 612), places < 600], labels)
+    assert compare([new], [old])["verdict"] == "no evidence of a difference"
+
+
+def test_the_largest_differences_come_first(run, tmp_path):
+    labels, places = np.arange(40) % 4, np.arange(40)
+    new = runs_like(run, tmp_path, [places >= 10, (places >= 10) & (places != 12)], labels)
+    old = runs_like(run, tmp_path, [(places != 15) & (places > 2)] * 2, labels)
+    result = compare(new, old)
+    assert result["gained"].tolist() == [15] and result["lost"].tolist() == [*range(3, 10), 12]
+
+
+def test_more_confidence_alone_is_no_lower_log_loss(run, tmp_path):
+    labels = np.arange(1000) % 4
+    sides = runs_like(run, tmp_path, [np.arange(1000) < 600] * 2, labels)
+    for side, temperature in zip(sides, (1.0, 0.4), strict=True):
+        with np.load(side.out / "valid.npz") as arrays:
+            saved = dict(arrays)
+        probs = at_temperature(0.7 * saved["probs"] + 0.075, temperature)
+        np.savez(side.out / "valid.npz", **saved | {"probs_views": probs})
+    assert compare(sides[:1], sides[1:])["loss_difference"] == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize(("shift", "common"), [(300, 500), (301, 0)])
+def test_too_few_common_pictures_measure_nothing(run, tmp_path, shift, common):
+    labels = np.zeros(800, int)
+    one, other = runs_like(run, tmp_path, [labels == 0] * 2, labels)
+    with np.load(one.out / "valid.npz") as saved:
+        np.savez(other.out / "valid.npz", **dict(saved) | {"ids": (np.arange(800) + shift).astype(str)})
+    assert [len(part.valid_rows) for part in on_common_pictures([one, other])] == [common] * 2 * (common > 0)
 
 
 def test_log_loss_tells_what_accuracy_does_not(run, tmp_path):

@@ -38,6 +38,33 @@ def test_minus_one_may_be_a_class(tmp_path):
     assert len(hidden.test) == 20 and hidden.class_names == ("class 0", "class 1")
 
 
+def test_minus_one_on_a_scale_below_zero_is_a_class(tmp_path):
+    names = pictures(tmp_path, 60)
+    write(tmp_path / "labels.csv", ["image,label", *(f"{n},{k % 5 - 2}" for k, n in enumerate(names))])
+    competition = load_competition(tmp_path)
+    assert competition.label_values == (-2, -1, 0, 1, 2) and competition.test is None
+
+
+def test_a_validation_table_of_placeholders_is_for_the_test(tmp_path):
+    for name, label in (("train", lambda row: row % 7), ("valid", lambda row: 0)):
+        rows = (f"{label(row)},{pixels(row % 7, row)}" for row in range(70 if name == "train" else 9))
+        write(tmp_path / f"{name}.csv", ["emotion,pixels", *rows])
+    competition = load_competition(tmp_path)
+    assert len(competition.test) == 9 and len(competition.train) + len(competition.valid) == 70
+    assert "the valid split shows no labels: it is part of the test split" in competition.notes
+
+
+def test_a_picture_that_a_list_puts_into_train_and_test_is_not_trained_on(tmp_path):
+    rows = [
+        f"{n},{WORDS[k % 3]},{'train' if k < 50 else 'test'}" for k, n in enumerate(pictures(tmp_path, 60))
+    ]
+    again = [row.replace("test", "train") for row in rows[50:55]]
+    write(tmp_path / "list.csv", ["image,label,split", *rows, *again])
+    competition = load_competition(tmp_path)
+    assert len(competition.train) + len(competition.valid) == 50 and len(competition.test) == 10
+    assert any("left out: 5 pictures, also in the test split" in note for note in competition.notes)
+
+
 def test_words_inside_file_names_are_no_splits(tmp_path):
     for k in range(60):
         word = ("test-pilot", "public-speaker", "training", "woman")[k % 4]
@@ -109,6 +136,15 @@ def test_folders_of_the_same_classes_beside_train(tmp_path):
     with pytest.raises(DataError, match="beside those for training.*splits='train=train, test=unseen'"):
         load_competition(tmp_path)
     assert len(load_competition(tmp_path, splits="train=train, test=unseen").test) == 15
+
+
+def test_pictures_outside_of_the_folders_of_the_splits_are_no_class(tmp_path):
+    for k in range(42):
+        save(tmp_path / "train" / WORDS[k % 3] / f"{k}.png", k % 3, k)
+        save(tmp_path / ("test" if k < 12 else "extra") / f"{k}.png", k % 3, 100 + k)
+    competition = load_competition(tmp_path)
+    assert set(competition.class_names) == set(WORDS) and len(competition.test) == 12
+    assert len(competition.train) + len(competition.valid) == 42
 
 
 def test_two_data_sets_below_one_folder(tmp_path):

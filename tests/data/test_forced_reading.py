@@ -241,6 +241,16 @@ def test_two_columns_that_could_be_the_label(tmp_path):
     assert load_competition(tmp_path, columns="label=tag1").class_names == ("alert", "tired")
 
 
+def test_columns_that_mostly_agree_are_not_one_label(tmp_path):
+    rows = []
+    for n in range(40):
+        save(tmp_path / "images" / f"{n:03}.png", n % 2, n)
+        rows.append(f"{n:03}.png,{('alert', 'tired')[n % 2]},{('dim', 'bright')[n % 2 ^ (n % 5 == 0)]}")
+    write(tmp_path / "list.csv", ["image,tag1,tag2", *rows])
+    with pytest.raises(DataError, match="'tag1' and 'tag2' could both be the label"):
+        load_competition(tmp_path)
+
+
 def test_folders_and_a_column_that_contradict_each_other(tmp_path):
     rows = []
     for n in range(40):

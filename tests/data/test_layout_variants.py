@@ -272,13 +272,16 @@ def test_ids_that_no_file_has_are_not_matched_by_position(tmp_path):
 def test_a_column_for_each_class_gets_probabilities(tmp_path, form):
     numbered_files(tmp_path)
     header = "id," + ",".join(form.format(name) for name in reversed(FER_CLASSES))
-    write(tmp_path / "sample_submission.csv", [header, *(f"{r}.png,0,0,0,0,0,0,0" for r in range(12))])
+    write(
+        tmp_path / "sample_submission.csv", [header, *(f"{r}.png,0,0,0,0,0,0,0" for r in reversed(range(12)))]
+    )
     competition = load_competition(tmp_path)
     probs = np.full((12, 7), 0.1) + 0.3 * np.eye(7)[levels(competition.test.images)]
     path = write_submission(competition, probs, tmp_path / "answers.csv")
     table = pd.read_csv(path)
     assert list(table) == header.split(",") and np.allclose(table.iloc[:, 1:].sum(axis=1), 1)
-    assert table.iloc[:, 1:].idxmax(1).tolist() == [form.format(FER_CLASSES[r % 7]) for r in range(12)]
+    expected = [form.format(FER_CLASSES[r % 7]) for r in reversed(range(12))]
+    assert table.iloc[:, 1:].idxmax(1).tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,19 @@ def test_copies_share_a_fold():
         assert len(set(folds[groups == group])) == 1
 
 
+def test_persons_who_share_a_copy_share_a_fold():
+    split = make_split([30, 30], n_copies=25)
+    persons = np.array([f"s{row}" for row in range(85)])
+    folds = split_folds(dataclasses.replace(split, groups=persons), 5)
+    assert (folds[60:] == folds[:25]).all() and len(set(folds)) == 5
+
+
+def test_folds_of_persons_are_even_since_the_largest_are_placed_first():
+    persons = np.repeat([f"s{k}" for k in range(8)], range(1, 9))
+    folds = split_folds(dataclasses.replace(make_split([36]), groups=persons), 3)
+    assert np.ptp(np.bincount(folds)) <= 2
+
+
 def test_folds_depend_on_the_seed_and_nothing_else():
     split = make_split([40, 40])
     np.testing.assert_array_equal(split_folds(split, 10, 1), split_folds(split, 10, 1))

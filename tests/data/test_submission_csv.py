@@ -1,10 +1,13 @@
 """A submission is in the competition's own form, and nothing wrong passes for one."""
 
+import dataclasses
+
 import numpy as np
+import pandas as pd
 import pytest
 from competitions import COMPETITIONS, NUMBERS, fer2013_csv, write
 
-from fer_utils.competition import FER_CLASSES, DataError
+from fer_utils.competition import FER_CLASSES, DataError, SubmissionFormat
 from fer_utils.data.load import load_competition
 from fer_utils.data.roles.class_names import FER as FER_FORM
 from fer_utils.data.roles.class_names import RAF, Coding, find_coding
@@ -60,6 +63,22 @@ def test_what_is_wrong_is_told_by_row(competition, written, change, message):
     written.write_text("\n".join(change(written.read_text().splitlines())))
     with pytest.raises(DataError, match=f"submission.csv.*{message}"):
         validate_submission(competition, written)
+
+
+@pytest.mark.parametrize(
+    "cells, message",
+    [
+        ("0.95,0.1", "the probabilities sum to 1.0500, not to 1"),
+        ("1.2,-0.2", "a probability is negative or not a number"),
+        ("x,1", "a probability is negative or not a number"),
+    ],
+)
+def test_wrong_probabilities_are_told_by_row(competition, tmp_path, cells, message):
+    template = pd.DataFrame({"id": ["a", "b"], "happy": "0", "sad": "0"})
+    form = SubmissionFormat(template, "sad", np.arange(2), (), probability_columns=("happy", "sad"))
+    write(tmp_path / "answers.csv", ["id,happy,sad", "a,0.3,0.7", f"b,{cells}"])
+    with pytest.raises(DataError, match=f"answers.csv row 3: {message}"):
+        validate_submission(dataclasses.replace(competition, submission=form), tmp_path / "answers.csv")
 
 
 def test_a_missing_submission(competition, tmp_path):
@@ -150,6 +169,11 @@ def test_further_columns_of_the_sample_are_kept_and_told(tmp_path, lines, kept):
 def test_a_sample_that_does_not_fit(tmp_path, lines, message):
     with pytest.raises(DataError, match=f"sample_submission.csv.*{message}"):
         form_of(tmp_path, lines)
+
+
+def test_numbers_that_no_shift_explains_are_refused(tmp_path):
+    with pytest.raises(DataError, match="the sample holds 0, 1, 7, but the classes have the numbers 0, 1, 2"):
+        form_of(tmp_path, ["id,emotion", "0,0", "1,7", "2,1"])
 
 
 def test_a_sample_that_asks_for_some_of_the_pictures(tmp_path):

@@ -141,6 +141,12 @@ def test_a_turn_by_a_third_makes_red_green():
     assert torch.allclose(recolour(red, zero, zero + 1), red, atol=1e-4)
 
 
+def test_half_a_turn_gives_the_opposite_colour():
+    red, zero = torch.tensor([0.6, 0.4, 0.4]).view(1, 3, 1, 1), torch.zeros(1, 1, 1, 1)
+    luma = 0.299 * 0.6 + 0.587 * 0.4 + 0.114 * 0.4
+    assert torch.allclose(recolour(red, zero + 0.5, zero + 1), 2 * luma - red, atol=1e-3)
+
+
 def test_grey_images_have_no_colours_to_change():
     images = noise(channels=1)
     assert random_color(images, 0.5, 1, seeded()) is images
@@ -347,6 +353,7 @@ def test_views_are_fixed_all_different_and_come_with_their_mirror_image(name):
     first, second = ([view(images, *v) for v in VIEWS[name]] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert len(torch.stack(first).unique(dim=0)) == len(VIEWS[name])
+    assert {(flip, -dx, -dy, zoom) for flip, dx, dy, zoom in VIEWS[name]} == set(VIEWS[name])
     if name != "plain":
         assert {(not flip, *rest) for flip, *rest in VIEWS[name]} == set(VIEWS[name])
 

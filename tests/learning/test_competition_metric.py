@@ -10,7 +10,13 @@ from conftest import tiny_competition
 from sklearn import metrics as sk
 
 from fer_utils import Config, ConfigError, fit, load_run
-from fer_utils.analysis.ensemble import choose_members, common_metric, member_table, score_ensemble
+from fer_utils.analysis.ensemble import (
+    choose_members,
+    common_metric,
+    cross_fitted_probs,
+    member_table,
+    score_ensemble,
+)
 from fer_utils.config import METRICS
 from fer_utils.learning.competition_metric import describe_score, goodness, metric_score, readable
 from fer_utils.learning.metrics import cross_calibrated, evaluate, log_loss
@@ -161,6 +167,18 @@ def test_the_form_of_the_sample_suggests_the_metric():
     assert not warnings_for(Config(metric="log_loss", **TINY), probabilities)
     assert not warnings_for(Config(**TINY), labels)
     assert any("asks for labels" in line for line in warnings_for(Config(metric="log_loss", **TINY), labels))
+
+
+def test_the_members_of_the_cross_fitted_score_are_chosen_by_the_metric_too():
+    labels, good = made()
+    by_share = good * [0.4, 0.3, 0.25, 0.05]  # better by log loss, worse by balanced accuracy
+    members = np.stack([good, by_share / by_share.sum(1, keepdims=True)])
+    by_metric, by_loss = (
+        goodness("balanced_accuracy", cross_fitted_probs(members, labels, name), labels)
+        for name in ("balanced_accuracy", "accuracy")
+    )
+    found = score_ensemble(members, labels, NAMES, metric="balanced_accuracy")["cross_fitted"]
+    assert found["balanced_accuracy"] == pytest.approx(by_metric) and by_metric > by_loss + 0.01
 
 
 def test_an_ensemble_is_chosen_and_scored_by_the_metric_of_its_runs(tmp_path):

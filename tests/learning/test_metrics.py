@@ -15,6 +15,7 @@ from fer_utils.learning.metrics import (
     coverage_table,
     cross_calibrated,
     describe,
+    describe_gain,
     evaluate,
     fit_temperature,
     holm,
@@ -198,6 +199,15 @@ def test_different_errors_on_the_same_picture_are_no_gain():
     assert result["gained"] == result["lost"] == 0 and result["p"] == 1
 
 
+@pytest.mark.parametrize(
+    ("gained", "lost", "verdict"),
+    [(13, 3, "evidence of a gain"), (3, 13, "evidence of a loss"), (12, 4, "no evidence of a difference")],
+)
+def test_the_verdict_is_that_of_the_five_per_cent_level(gained, lost, verdict):
+    """The exact p are 0.021 and 0.077."""
+    assert describe_gain(paired_test(*paired_case(gained, lost))).endswith(f": {verdict}")
+
+
 # --- per class ---
 
 
@@ -277,6 +287,7 @@ def test_coverage_keeps_the_surest_first():
     assert table.accuracy.tolist() == pytest.approx([1, 2 / 3, 3 / 4])
     assert table.threshold.tolist() == pytest.approx([0.8, 0.7, 0.6])
     assert (table.ci_low < table.accuracy).all()
+    assert coverage_table(*random_case(1000)).n.tolist() == [500, 600, 700, 800, 900, 950, 1000]
 
 
 def test_precision_has_its_interval_from_what_was_predicted():

@@ -140,6 +140,16 @@ def test_the_direction_of_an_orthogonal_update_stays():
     assert torch.nn.functional.cosine_similarity(made.flatten(), orthonormal.flatten(), dim=0) > 0.99
 
 
+def test_muon_moves_an_inner_convolution_by_half_the_rate():
+    layer = conv_norm(2, 4)[0]
+    optimizer = make_optimizer(layer, Config(optimizer="muon", weight_decay=0.0))
+    before = layer.weight.detach().clone()
+    layer.weight.grad = torch.randn(before.shape, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    expected = 0.5 * optimizer.param_groups[0]["lr"] * orthogonal(layer.weight.grad)
+    assert torch.allclose(before - layer.weight, expected, atol=1e-6)
+
+
 def test_muon_moves_all_but_the_inner_convolutions_as_sgd_does():
     config = Config(optimizer="muon", momentum=0.8, weight_decay=0.01)
     nets = [

@@ -14,6 +14,7 @@ from fer_utils.analysis.ensemble import save_ensemble, score_ensemble
 from fer_utils.competition import DataError
 from fer_utils.config import Config
 from fer_utils.learning.augment import mix
+from fer_utils.learning.optim import class_weights
 from fer_utils.run import train
 from fer_utils.run.results import headline, print_results
 from fer_utils.run.soft_and_pseudo_labels import pseudo_labelled, training_set
@@ -201,3 +202,15 @@ def test_a_weight_of_classes_weighs_pictures_and_leaves_the_smoothing_even(tiny)
     smoothed = 0.8 * targets + 0.2 / 4
     totals = [smoothed[labels == k].sum().item() for k in range(4)]
     assert np.allclose(totals, len(labels) / 4), "every class counts the same"
+
+
+def test_a_weight_of_classes_weighs_the_answers_for_test_pictures_too(tiny, first):
+    competition = dataclasses.replace(tiny, train=tiny.train.take(np.r_[0:60:4, 1:30]))
+    config = config_of("outputs/x", pseudo=str(first.out), label_smoothing=0.0)
+    pseudo = pseudo_labelled(config, competition)
+    plain, weighted = (
+        training_set(dataclasses.replace(config, class_weight=power), competition, pseudo, CPU)[2]
+        for power in (0.0, 1.0)
+    )
+    counts = torch.bincount(torch.tensor(competition.train.labels))
+    assert len(counts.unique()) > 1 and torch.allclose(weighted, plain * class_weights(counts, 1.0))

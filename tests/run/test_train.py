@@ -277,6 +277,46 @@ def test_other_networks_train_too(model, tiny, tmp_path):
     assert run.saved_probs("test").shape == (12, 4)
 
 
+def test_every_step_of_every_epoch_has_its_own_draws_and_its_place_in_the_schedule(tiny, monkeypatch):
+    net = learner.Learner(Config(**TINY), tiny, torch.device("cpu"))
+    augment, factor, seeds, places = learner.augment, learner.learning_rate_factor, [], []
+    monkeypatch.setattr(
+        learner,
+        "augment",
+        lambda batch, config, g: seeds.append(g.initial_seed()) or augment(batch, config, g),
+    )
+    monkeypatch.setattr(
+        learner, "learning_rate_factor", lambda place, config: places.append(place) or factor(place, config)
+    )
+    for epoch in range(2):
+        learner.train_epoch(net, torch.tensor(tiny.train.images), torch.tensor(tiny.train.labels), epoch)
+    assert len(set(seeds)) == 8 and places == [step / 8 for step in range(8)]
+
+
+def test_the_better_of_weights_and_average_is_kept_and_a_tie_goes_to_the_lower_loss(tiny, monkeypatch):
+    net = learner.Learner(Config(**TINY), tiny, torch.device("cpu"))
+    with torch.no_grad():
+        for p in net.average.model.parameters():
+            p.fill_(0.5)
+    right = torch.eye(4)[torch.tensor(tiny.valid.labels)]
+    sure = iter([1.0, 3.0, 2.0, 2.0])  # weights and average of two epochs, all of them right
+    monkeypatch.setattr(learner, "_valid_logits", lambda *_: next(sure) * right)
+    for net.epoch in range(2):
+        learner.validate(net, tiny.valid)
+    assert (net.best["kind"], net.best["epoch"]) == ("average", 1)
+    state = net.average.model.state_dict()
+    assert all(torch.equal(net.best["state"][name], tensor) for name, tensor in state.items())
+
+
+@torch.no_grad()
+def test_validation_learns_nothing_and_asks_one_picture_as_it_asks_many(tiny):
+    net = learner.Learner(Config(**TINY), tiny, torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in net.model.state_dict().items()}
+    whole = learner._valid_logits(net, net.model, tiny.valid)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.model.state_dict().items())
+    assert torch.allclose(learner._valid_logits(net, net.model, tiny.valid.take([3])), whole[3:4], atol=1e-5)
+
+
 def test_progressive_resizing_grows_to_the_full_size():
     config = Config(epochs=12, start_size=28, image_size=48)
     sizes = [learner.size_of_epoch(config, epoch) for epoch in range(12)]
