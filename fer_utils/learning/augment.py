@@ -110,7 +110,8 @@ def recolour(images: Tensor, turn: Tensor, factor: Tensor) -> Tensor:
 
 
 def random_erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Cover a rectangle of 2 to 20 % of the area with the image's own mean (Zhong et al. 2017)."""
+    """Cover a rectangle of 2 to 20 % of the area with the image's own mean (Zhong et al. 2017). On
+    a square image its longer side is at most 1.7 times the shorter one (in the paper 3.3)."""
     if probability == 0:
         return images
     height, width = images.shape[-2:]

@@ -106,6 +106,7 @@ def _check_pseudo(folder: RunFolder, competition: Competition) -> None:
     """The same for the run or ensemble in `folder`, whose answers for the test pictures are learned."""
     if competition.test is None:
         raise DataError(f"pseudo: {competition.source} has no test split to learn from; set it to 'none'")
+    labelled = False  # an ensemble keeps no labels
     if folder.has_results and "members" in (scores := folder.metrics()):
         # Measured on a part of the pictures, too: networks of its `cv` have learned from them.
         if "ensemble" not in scores or "measured_on" in scores:
@@ -115,7 +116,7 @@ def _check_pseudo(folder: RunFolder, competition: Competition) -> None:
             )
         class_names = tuple(scores["ensemble"]["per_class"])
     else:
-        class_names = load_run(folder.path).class_names
+        class_names, labelled = load_run(folder.path).class_names, True
     if class_names != competition.class_names:
         raise DataError(f"pseudo: {folder} has other classes than {competition.source}")
     if folder.checkpoint.exists:
@@ -123,7 +124,10 @@ def _check_pseudo(folder: RunFolder, competition: Competition) -> None:
     if not folder.has_predictions("test"):
         raise DataError(f"pseudo: {folder} predicted no test split: train it on data that has one")
     for name in ("valid", "test"):
-        if not np.array_equal(folder.predictions(name, "ids"), competition.splits[name].ids.astype(np.str_)):
+        same = np.array_equal(folder.predictions(name, "ids"), competition.splits[name].ids.astype(np.str_))
+        if name == "valid" and labelled:  # ids may be mere numbers
+            same &= np.array_equal(folder.predictions(name, "labels"), competition.valid.labels)
+        if not same:
             raise DataError(
                 f"pseudo: {folder} has other {name} images: it needs this run's data, split_seed, n_folds, "
                 "fold and pool_valid"

@@ -172,6 +172,8 @@ def test_what_cannot_serve_is_refused_before_any_work(tiny, first, source, tmp_p
         split = tiny.splits[name]
         other = dataclasses.replace(split, ids=split.ids[::-1].copy())
         refused(f"has other {name} images", dataclasses.replace(tiny, **{name: other}))
+    relabelled = dataclasses.replace(tiny.valid, labels=tiny.valid.labels[::-1].copy())
+    refused("has other valid images", dataclasses.replace(tiny, valid=relabelled))
     (source / "checkpoint.pt").write_bytes(b"")
     refused("stopped by max_hours", folder=source)
     (source / "checkpoint.pt").unlink()

@@ -96,9 +96,7 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
         raise DataError(f"splits={said!r}: the {said} of these pictures name no split")
     valid = [part for part, split in zip(parts, found["tables"], strict=True) if split == "valid"]
     is_alone = kinds["tables"] == {"valid"} and not any("train" in splits for splits in kinds.values())
-    is_said = all(
-        re.search(r"(^|[^a-z])(val|validation|dev)([^a-z]|$)", stem(part).lower()) for part in valid
-    )
+    is_said = all(_SAYS_VALID.search(stem(part).lower()) for part in valid)
     if is_alone and (2 * len(valid) > len(pictures) or not is_said):  # otherwise the rest is for training
         known = sorted(set(valid))
         raise DataError(
