@@ -1,15 +1,14 @@
 """What limits a network on FER2013: its answers beside those of ten people. python -m benchmarks.people
---data FOLDER --votes FILE [FILE] --answers NPZ
+--data TABLE --votes FILE [FILE] --answers NPZ
 
-FOLDER holds train.csv (emotion, pixels, Usage). The votes are FER+'s (Barsoum et al. 2016): `fer2013new.csv`,
-or tables of its ten columns, with the rows of train.csv in their order. NPZ is the `valid.npz` of a run or an
+TABLE is fer2013.csv or icml_face_data.csv. The votes are FER+'s (Barsoum et al. 2016): `fer2013new.csv`, or
+tables of its ten columns, with the rows of TABLE in their order. NPZ is the `valid.npz` of a run or an
 ensemble, or the `oof.npz` of folds. Prints two tables in Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -56,11 +55,11 @@ def by_side(votes: np.ndarray, labels: np.ndarray, answers: np.ndarray) -> pd.Se
 def main() -> None:
     """Read the three sources and print the tables."""
     parser = argparse.ArgumentParser("python -m benchmarks.people", description=__doc__.split(". ")[0])
-    parser.add_argument("--data", required=True, help="folder with train.csv")
+    parser.add_argument("--data", required=True, help="table with the column emotion")
     parser.add_argument("--votes", required=True, nargs="+", help="tables of FER+")
     parser.add_argument("--answers", required=True, help="valid.npz or oof.npz")
     options = parser.parse_args()
-    truth = pd.read_csv(Path(options.data) / "train.csv", usecols=["emotion"])["emotion"].to_numpy()
+    truth = pd.read_csv(options.data, usecols=["emotion"])["emotion"].to_numpy()
     votes = pd.concat([pd.read_csv(file) for file in options.votes])[EXPRESSIONS + OTHERS].to_numpy()
     with np.load(options.answers) as arrays:
         rows, answers = arrays["ids"].astype(int), arrays["probs_views"].argmax(1)

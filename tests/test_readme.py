@@ -170,7 +170,9 @@ def test_the_first_table_equals_the_files():
         f"8 networks | {published[2]:.1f} % |",
     ]
     for name, package in scored["packages"].items():
-        cells = f"{package['PrivateTest']:.1f} % | {package['PublicTest']:.1f} % |"
+        # Two digits were given, which must not be rounded twice: 67.15 is 2,410 of 3,589, thus 67.1.
+        exact = (100 * round(package[key] * 35.89) / 3589 for key in ("PrivateTest", "PublicTest"))
+        cells = "{:.1f} % | {:.1f} % |".format(*exact)
         rows.append(f"`pip install {name}` ({package['version']}) | {cells}")
     for row in rows:
         assert row in README, f"the README should hold:\n{row}"
