@@ -146,10 +146,11 @@ def test_teachers_that_cannot_teach_are_refused(tiny, teachers, tmp_path):
         fit(config_of(tmp_path / "b", teacher=str(teachers[0].out)), tiny_competition(5))
     ids = tiny.valid.ids.copy()
     ids[0] = "another"
-    moved = dataclasses.replace(tiny, valid=dataclasses.replace(tiny.valid, ids=ids))
+    fewer = dataclasses.replace(tiny, train=tiny.train.take(np.arange(1, 60)))  # than the teacher had
+    moved = dataclasses.replace(fewer, valid=dataclasses.replace(tiny.valid, ids=ids))
     with pytest.raises(DataError, match="validated on other images"):
         fit(config_of(tmp_path / "c", teacher=str(teachers[0].out)), moved)
-    other = dataclasses.replace(tiny, test=dataclasses.replace(tiny.test, ids=tiny.test.ids[::-1].copy()))
+    other = dataclasses.replace(fewer, test=dataclasses.replace(tiny.test, ids=tiny.test.ids[::-1].copy()))
     with pytest.raises(DataError, match="predicts another test split"):
         fit(config_of(tmp_path / "c", teacher=str(teachers[0].out)), other)
     assert not (tmp_path / "c").exists()

@@ -1,5 +1,6 @@
 """The committed results: trained by a plan, repeated, scored, and used on a person's own pictures."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,13 +9,14 @@ import pytest
 from conftest import fit_members
 from PIL import Image
 
-from fer_utils import runs
+from fer_utils import load_competition, runs
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.learning.predict_photos import picture_files
 from fer_utils.run import committed_results, launch
 from fer_utils.run.committed_results import Reference, load_reference
 from fer_utils.run.finished_run import load_run
+from fer_utils.run.soft_and_pseudo_labels import check_targets
 from tools import reproduce as reference
 from tools.reproduce import Plan
 
@@ -170,6 +172,8 @@ def test_another_copy_of_the_data_is_learned_from_alike(folder, tiny_folder, tmp
         run.load_data(data)
     competition = run.load_data(data, any_test=True)
     assert competition.test is None and competition.submission is None
+    student = dataclasses.replace(run.config, data=data, teacher=str(run.out))
+    check_targets(student, load_competition(data, **student.data_options))  # a committed run may teach there
     assert reference.main(["tiny", "--data", data, "--score"]) == 0
     assert "100.00 % of the predictions as committed" in capfd.readouterr().out
     monkeypatch.setattr(reference, "launch_members", fit_members)
