@@ -59,6 +59,10 @@ class Plan:
 _GPU = "preset: gpu-2min"
 _MEMBERS = [_GPU] * 3 + [f"{_GPU}, model: medium, width: 2"] * 2 + [f"{_GPU}, model: resnet18, width: 1"] * 2
 _MEMBERS += [f"{_GPU}, model: vgg_bn, width: 0.5"]
+_TUNED = (
+    "preset: best, epochs: 12, start_size: 36, learning_rate: 0.05, soft_labels: true, label_smoothing: 0.0, "
+    "weights: outputs/reference/fer2013-cpu/member{}/model.safetensors"
+)
 PLANS = {
     # Two at a time on two CPU cores: the first two take 45 minutes, the third shows how much seeds differ.
     "fer2013-cpu": Plan("preset: best", members=3, at_once=2),
@@ -66,6 +70,8 @@ PLANS = {
     "ferplus-cpu": Plan(
         "preset: standard, views: shift, soft_labels: true, label_smoothing: 0.0", members=3, at_once=2
     ),
+    # The same from networks that have learned FER2013's labels of the same training pictures.
+    "ferplus-tuned-cpu": Plan("; ".join(map(_TUNED.format, range(3))), members=3, at_once=2),
     # Training and PublicTest in five folds, as the contest allowed; committed without its networks.
     "fer2013-cv": Plan("preset: standard, views: shift", members=1, at_once=2, cv=5),
     "fer2013-gpu": Plan("; ".join(_MEMBERS), members=8, at_once=2),
