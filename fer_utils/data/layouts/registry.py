@@ -81,7 +81,7 @@ def describe_unknown(tree: Tree, source: str, layout: str = "auto") -> str:
 
 def _pictures_elsewhere(name: str, table: Table) -> str:
     """What to do about a table that lists pictures where none lies; "" for another table."""
-    for column in table.columns:
+    for column in table.frame.columns:  # all but those of pixels
         names = [cell for cell in table.frame[column] if is_image_name(cell)]
         if 2 * len(names) > len(table.frame):
             what = f"{name}: its column {column!r} lists pictures ({names[0]}, ...), and none is here"
