@@ -64,7 +64,7 @@ def earlier_runs(config: Config) -> dict[str, str]:
     """The SHA-256 of what a run learns from earlier ones, by their names in the config: of the weights of
     each `teacher` and of the answers of `pseudo`. What is not there any more is left out. (The `weights` it
     starts from are in its record already.)"""
-    files = {f"teacher {name}": (name, "model.safetensors") for name in _teachers(config)}
+    files = {f"teacher {name}": (name, "model.safetensors") for name in teacher_names(config)}
     if config.pseudo != "none":
         files[f"pseudo {config.pseudo}"] = (config.pseudo, "test.npz")
     found = {}
@@ -76,7 +76,7 @@ def earlier_runs(config: Config) -> dict[str, str]:
 
 def learned_test_pictures(config: Config) -> str:
     """What a run says whose `teacher` or `weights` are of a run that learned from test pictures; "" else."""
-    folders = [(name, find_path(name)) for name in _teachers(config)]
+    folders = [(name, find_path(name)) for name in teacher_names(config)]
     with suppress(ConfigError):
         if config.weights != "none":
             folders.append((config.weights, find_weights(config.weights).parent))
@@ -97,7 +97,8 @@ def changed_since(record: dict[str, Any], config: Config) -> str:
     return ", ".join(key for key in then if now.get(key, then[key]) != then[key])
 
 
-def _teachers(config: Config) -> list[str]:
+def teacher_names(config: Config) -> list[str]:
+    """The runs named by `teacher`."""
     names = [name.strip() for name in config.teacher.split(",")]
     return [name for name in names if name not in ("", "none")]
 

@@ -24,7 +24,7 @@ from fer_utils.learning.pretrained import find_weights
 from fer_utils.learning.training_loop import place
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
-from fer_utils.run.repeat_or_resume import DECIDES_BYTES
+from fer_utils.run.repeat_or_resume import DECIDES_BYTES, teacher_names
 
 # Of a teacher's predictions of the training pictures: ten views would take five times as long.
 TEACHER_VIEWS = "mirror"
@@ -137,7 +137,7 @@ def _check_pseudo(folder: RunFolder, competition: Competition) -> None:
 def _same_held_out(teacher: Run, competition: Competition) -> bool:
     """Whether teacher and student have the same validation and test images. (Where they learn from the same
     images, too, the teacher has learned from no others.)"""
-    if teacher.training_fingerprint == competition.training_fingerprint:
+    if teacher.training_fingerprint == competition.training_fingerprint and not teacher.folds:
         return True
     valid, test = competition.valid, competition.test
     same = np.array_equal(teacher.saved("valid", "ids"), valid.ids.astype(np.str_))
@@ -185,8 +185,7 @@ def _answers(teacher: Run, competition: Competition, dtype: torch.dtype) -> np.n
 
 
 def _teachers(config: Config) -> list[Run]:
-    folders = [part.strip() for part in config.teacher.split(",")]
-    runs = [load_run(folder) for folder in folders if folder not in ("", "none")]
+    runs = [load_run(name) for name in teacher_names(config)]
     return [replace(run, config=replace(run.config, device=config.device)) for run in runs]
 
 

@@ -121,6 +121,13 @@ def test_doubtful_labels_come_from_the_folds(run):
     assert "may be slightly too high" in words  # the folds' networks know the labels that judge
 
 
+def test_a_run_of_folds_teaches_none_of_them(run):
+    """Its networks have learned what validates the first fold, whose data its record describes."""
+    student = dataclasses.replace(run.folds[0].config, teacher=str(run.out), out="outputs/student")
+    with pytest.raises(DataError, match="was validated on other images"):
+        check_targets(student, run.folds[0].load_data())
+
+
 def test_runs_of_different_folds_are_averaged_and_not_scored(run, tmp_path):
     folds = list(run.folds)
     assert same_validation([run, run]) and not same_validation(folds)

@@ -61,12 +61,12 @@ def describe_unknown(tree: Tree, source: str, layout: str = "auto") -> str:
     if 2 * len(bare) > len(tree.files):
         foreign.append(f"files without a suffix, such as {bare[0]}: name pictures .png or .jpg")
     if not tree.images:
-        foreign += [_pictures_elsewhere(name, table) for name, table in tree.tables.items()]
+        foreign += [line for n, t in tree.tables.items() if (line := _pictures_elsewhere(n, t))]
     looked_for = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
     sections = {
         "The tables hold:": [f"{n}: columns {', '.join(t.columns[:8])}" for n, t in tree.tables.items()][:5],
         "The arrays hold:": image_arrays.described(tree)[:5],
-        "Not readable:": [line for line in (*foreign, *tree.unreadable.values()) if line][:5],
+        "Not readable:": [*foreign, *tree.unreadable.values()][:5],
         "Looked for:": [f"{name}: {text}" for name, text in looked_for.items()],
     }
     what = "no known layout" if layout == "auto" else f"not the layout {layout!r}"
