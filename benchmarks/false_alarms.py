@@ -1,6 +1,6 @@
 """How often the intervals of `compare` call one recipe better than itself: python -m benchmarks.false_alarms
 
-Simulated runs: each picture has a probability of being answered rightly, drawn from a beta distribution with
+Simulated runs: each image has a probability of being answered rightly, drawn from a beta distribution with
 the accuracy and the disagreement of two runs of `fer2013-cpu`, and each seed shifts all of them a little, so
 that the accuracies of seeds spread as those do. Of 95 % intervals one in twenty may leave out zero.
 """
@@ -18,7 +18,7 @@ ACCURACY, DISAGREEMENT, SEED_SD = 0.703, 0.085, 0.0056  # sd of the seeds' accur
 
 
 def right_answers(rng: np.random.Generator, n: int, runs: int) -> np.ndarray:
-    """Whether each of `runs` seeds answers each of `n` pictures rightly, bool [runs, n]."""
+    """Whether each of `runs` seeds answers each of `n` images rightly, bool [runs, n]."""
     noise = DISAGREEMENT / 2  # the mean of p (1 - p)
     strength = noise / (ACCURACY * (1 - ACCURACY) - noise)
     chance = rng.beta(ACCURACY * strength, (1 - ACCURACY) * strength, n)
@@ -43,7 +43,7 @@ def main() -> None:
     )
     parser.add_argument("--trials", type=int, default=300)
     options = parser.parse_args()
-    print("| pictures | seeds of each | false alarms | 95 % interval | |")
+    print("| images | seeds of each | false alarms | 95 % interval | |")
     print("|---|---|---|---|---|")
     for n in (3_589, 32_298):
         for seeds in (2, 3):

@@ -1,8 +1,8 @@
-"""Growth: time and memory of an epoch and of all that surrounds it, for 1, 3 and 10 times the pictures.
+"""Growth: time and memory of an epoch and of all that surrounds it, for 1, 3 and 10 times the images.
 
-The pictures are the data's own, repeated with noise so that no two are equal. Each size runs in a process
-of its own, whose peak memory is measured; the net is tiny, so that the handling of the pictures weighs
-most. Beyond half of a GPU's free memory the pictures stay on the host and batches move; beyond the host's
+The images are the data's own, repeated with noise so that no two are equal. Each size runs in a process
+of its own, whose peak memory is measured; the net is tiny, so that the handling of the images weighs
+most. Beyond half of a GPU's free memory the images stay on the host and batches move; beyond the host's
 memory nothing here helps.
 """
 
@@ -35,7 +35,7 @@ with tempfile.TemporaryDirectory() as out:
     config = Config(**RECIPE | own)
     run = fit(config, competition)
     seconds = time.perf_counter() - start
-result = dict(pictures=len(images), seconds=seconds, peak=peak_memory(), mb=images.nbytes / 1e6)
+result = dict(images=len(images), seconds=seconds, peak=peak_memory(), mb=images.nbytes / 1e6)
 print("RESULT " + json.dumps(result))
 """
 
@@ -51,11 +51,11 @@ def rows(settings: Settings) -> Iterator[Row]:
         first = results[0]
         if factor == 1:
             continue
-        what, other = f"{result['pictures']:,} pictures", f"{first['pictures']:,} pictures"
+        what, other = f"{result['images']:,} images", f"{first['images']:,} images"
         ratio = result["seconds"] / first["seconds"]
         yield Row(
             f"fit, {what}", other, result["seconds"], first["seconds"], "s", ratio, 1, f"linear: {factor}"
         )
         ratio = result["peak"] / first["peak"]
-        note = f"of which pictures {result['mb']:,.0f} MB"
+        note = f"of which images {result['mb']:,.0f} MB"
         yield Row(f"peak memory, {what}", other, result["peak"], first["peak"], "MB", ratio, 1, note)

@@ -1,7 +1,7 @@
-"""Inference: pictures per second, in batches and one by one, and the latency of one
+"""Inference: images per second, in batches and one by one, and the latency of one
 face.
 
-One by one, a network of a million weights spends most of its time in starting operations: the same pictures
+One by one, a network of a million weights spends most of its time in starting operations: the same images
 in batches cost a fraction of that. Views cost what their number says, since each is a forward pass.
 """
 
@@ -41,7 +41,7 @@ def rows(settings: Settings) -> Iterator[Row]:
                 f"the peers' {peer}",
                 n / a,
                 n / b,
-                "pictures/s",
+                "images/s",
                 ratio,
                 turns,
                 "float32",
@@ -53,7 +53,7 @@ def rows(settings: Settings) -> Iterator[Row]:
             f"small, {len(VIEWS[views])} views ({views})",
             n / a,
             n / b,
-            "pictures/s",
+            "images/s",
             ratio,
             turns,
         )
@@ -64,7 +64,7 @@ def rows(settings: Settings) -> Iterator[Row]:
         seconds,
         device,
     )
-    yield Row("small, 64 faces in a batch", "one by one", 64 / a, 64 / b, "pictures/s", ratio, turns)
+    yield Row("small, 64 faces in a batch", "one by one", 64 / a, 64 / b, "images/s", ratio, turns)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 

@@ -1,8 +1,8 @@
-"""Input pipeline: augmented pictures per second, on one core and, where there is one, on a GPU.
+"""Input pipeline: augmented images per second, on one core and, where there is one, on a GPU.
 
-The peers send every picture by itself through a dozen Python calls, each of which touches 2,304 pixels: the
+The peers send every image by itself through a dozen Python calls, each of which touches 2,304 pixels: the
 time goes into the calls, not into the pixels. `augment` makes the same calls once for a batch; on one core
-it takes about 13 microseconds a picture, half of it in the warp, and there the floor is memory: twelve
+it takes about 13 microseconds an image, half of it in the warp, and there the floor is memory: twelve
 passes over 9 kB.
 """
 
@@ -49,13 +49,13 @@ def rows(settings: Settings) -> Iterator[Row]:
     notes = [
         "same operations",
         "same operations",
-        "10 crops a picture",
-        "5 crops a picture",
+        "10 crops an image",
+        "5 crops an image",
         "fewer operations",
     ]
     for (name, other), note in zip(others.items(), notes, strict=True):
         a, b, ratio, turns = take_turns(ours, other, seconds, CPU)
-        yield Row("augment(), one core", name, n / a, n / b, "pictures/s", ratio, turns, note)
+        yield Row("augment(), one core", name, n / a, n / b, "images/s", ratio, turns, note)
     for device in [CPU] + [settings.device] * (settings.device.type == "cuda"):
         whole[device.type] = whole["cpu"].to(device)
         other = kornia_batch(config, whole[device.type])
@@ -68,7 +68,7 @@ def rows(settings: Settings) -> Iterator[Row]:
             "kornia, batched",
             n / a,
             n / b,
-            "pictures/s",
+            "images/s",
             ratio,
             turns,
             "same operations",
@@ -101,7 +101,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def through(transform, images, labels):
-    """A function that sends all pictures through `transform` in a DataLoader of this process."""
+    """A function that sends all images through `transform` in a DataLoader of this process."""
     batches = peers.loader(images, labels, transform, 64)
     return lambda: [None for _ in batches]
 

@@ -1,7 +1,7 @@
-"""Large sets: pictures mapped from a file that is not in memory, as most of a set of 15 GB is not.
+"""Large sets: images mapped from a file that is not in memory, as most of a set of 15 GB is not.
 
 Their rows are read told ahead (`arrays_on_disk.fetch`) and page by page; and a network trains on them as fast
-as on the same pictures in memory if the thread that fetches keeps up.
+as on the same images in memory if the thread that fetches keeps up.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ def rows(settings: Settings) -> Iterator[Row]:
         try:
             arrays_on_disk.MOST_IN_MEMORY = 0  # so that this file counts as a large one
             a, b, ratio, turns = take_turns(read["ahead"], read["pages"], seconds, torch.device("cpu"))
-            yield Row("rows of a file, told ahead", "page by page", n / a, n / b, "pictures/s", ratio, turns)
+            yield Row("rows of a file, told ahead", "page by page", n / a, n / b, "images/s", ratio, turns)
             a, b, ratio, turns = take_turns(
                 read["train file"], read["train memory"], seconds, settings.device
             )
-            yield Row("training from a file", "from memory", n / a, n / b, "pictures/s", ratio, turns)
+            yield Row("training from a file", "from memory", n / a, n / b, "images/s", ratio, turns)
         finally:
             arrays_on_disk.MOST_IN_MEMORY = most
 
 
 def _cold(path: Path) -> np.ndarray:
-    """The pictures mapped from a file that the system was told to drop from memory, where it can be told."""
+    """The images mapped from a file that the system was told to drop from memory, where it can be told."""
     if hasattr(os, "posix_fadvise"):
         with open(path, "rb") as file:
             os.fsync(file.fileno())

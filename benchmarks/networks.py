@@ -141,7 +141,7 @@ def main() -> None:
     """Time all networks, or train one."""
     parser = argparse.ArgumentParser("python -m benchmarks.networks", description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=20, help="for each comparison")
-    parser.add_argument("--batch", type=int, default=256, help="pictures in a step that is timed")
+    parser.add_argument("--batch", type=int, default=256, help="images in a step that is timed")
     parser.add_argument("--train", choices=NETWORKS, help="the network to train")
     parser.add_argument("--data", default="auto", help="the competition's folder")
     parser.add_argument(

@@ -1,6 +1,6 @@
-"""Faces set into larger pictures, found and cropped: python -m benchmarks.own_photos --data path/to/fer2013
+"""Faces set into larger images, found and cropped: python -m benchmarks.own_photos --data path/to/fer2013
 
-The first validation faces, four times as large, each at a random place of a plain picture of three times its
+The first validation faces, four times as large, each at a random place of a plain image of three times its
 height and four times its width. Prints how many are found, and the accuracy of a committed network on the
 boxes and, of the same faces, on the original images.
 """

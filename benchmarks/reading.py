@@ -1,7 +1,7 @@
-"""Reading: tables of pixels and picture files against what peers do and against the decoder, and the cache.
+"""Reading: tables of pixels and image files against what peers do and against the decoder, and the cache.
 
 Peers read a table by pandas and split every string in Python or give it to numpy.fromstring, row by row.
-Picture files are compared with Pillow decoding them on one core and nothing else; with n cores, n is the
+Image files are compared with Pillow decoding them on one core and nothing else; with n cores, n is the
 limit. Memory is the peak of a process of its own, above what it needs after its imports.
 """
 
@@ -36,7 +36,7 @@ print("RESULT " + json.dumps([seconds, peak_memory() - before, pixels]))
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """A table by three ways, pictures by two, the cache for both, and ten times the rows."""
+    """A table by three ways, images by two, the cache for both, and ten times the rows."""
     competition = load_competition(settings.data)
     turns = 1 if settings.quick else 3
     with tempfile.TemporaryDirectory() as name:
@@ -45,9 +45,9 @@ def rows(settings: Settings) -> Iterator[Row]:
         most = 2000 if settings.quick else 10**9
         n = write_table(table, competition, most)
         yield from table_rows(table, n, turns, 1 if settings.quick else 3)
-        write_pictures(pictures, competition, 4200 if settings.quick else 10**9)
-        yield from picture_rows(pictures, turns)
-        for path, what in ((table.parent, "a table"), (pictures, "picture files")):
+        write_images(pictures, competition, 4200 if settings.quick else 10**9)
+        yield from image_rows(pictures, turns)
+        for path, what in ((table.parent, "a table"), (pictures, "image files")):
             settle()
             first, _, _ = loaded(path, FER_CACHE=str(home / "cache"))
             again = statistics.median(loaded(path, FER_CACHE=str(home / "cache"))[0] for _ in range(3))
@@ -90,7 +90,7 @@ def peer_table(table: Path, parse) -> float:
     return time.perf_counter() - start
 
 
-def picture_rows(pictures: Path, turns: int) -> Iterator[Row]:
+def image_rows(pictures: Path, turns: int) -> Iterator[Row]:
     paths = sorted(pictures.rglob("*.png"))
     ours = statistics.median(loaded(pictures)[0] for _ in range(turns))
     start = time.perf_counter()
@@ -118,7 +118,7 @@ def loaded(path: Path, **variables: str) -> tuple[float, float, float]:
 
 
 def write_table(path: Path, competition: Competition, most: int, times: int = 1) -> int:
-    """Write the pictures as fer2013.csv, `times` over with one pixel changed; returns the rows."""
+    """Write the images as fer2013.csv, `times` over with one pixel changed; returns the rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     usage = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
     n = 0
@@ -135,8 +135,8 @@ def write_table(path: Path, competition: Competition, most: int, times: int = 1)
     return n
 
 
-def write_pictures(home: Path, competition: Competition, most: int) -> None:
-    """Write the pictures as PNG files in class folders, and the test pictures in one."""
+def write_images(home: Path, competition: Competition, most: int) -> None:
+    """Write the images as PNG files in class folders, and the test images in one."""
     for name, split in competition.splits.items():
         for row, image in enumerate(split.images[:most]):
             folder = home / name

@@ -122,7 +122,7 @@ def peer_run(
 
 @torch.no_grad()
 def peer_accuracy(model: nn.Module, competition: Competition, crop: int) -> float:
-    """Valid accuracy on the centre of every picture."""
+    """Valid accuracy on the centre of every image."""
     model.eval()
     valid, device = competition.valid, next(model.parameters()).device
     edge = (valid.images.shape[-1] - crop) // 2

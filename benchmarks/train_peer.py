@@ -2,8 +2,8 @@
 
 python -m benchmarks.train_peer NAME --data PATH [--epochs N] [--seed S] [--out FOLDER] [--minutes M]
 
-Its pictures go through its own transforms, one by one, its learning rate falls by its own schedule, and the
-epoch is chosen by its own ten crops, averaged. What differs from the published code: pictures are scaled as
+Its images go through its own transforms, one by one, its learning rate falls by its own schedule, and the
+epoch is chosen by its own ten crops, averaged. What differs from the published code: images are scaled as
 our networks have them, a GPU computes in bfloat16, and the last, smaller batch of an epoch is left out.
 Interrupted, the same command goes on after the last whole epoch. It leaves history.csv, valid.npz, test.npz,
 metrics.json and submission.csv.
@@ -49,7 +49,7 @@ def train_peer(
 
     Args:
         epochs: 0 takes the published number.
-        workers: processes that transform pictures.
+        workers: processes that transform images.
         minutes: after the first, begin no epoch that would not end within these; 0: no limit.
 
     Returns:
@@ -141,7 +141,7 @@ def _epoch(recipe: peers.Recipe, model: nn.Module, optimizer, loader, device: to
 
 @torch.no_grad()
 def crop_probs(model: nn.Module, images: np.ndarray, crop: int, crops: int = 10) -> np.ndarray:
-    """Probabilities float32 [N, C] of uint8 pictures, from their centre or averaged over the corners and the
+    """Probabilities float32 [N, C] of uint8 images, from their centre or averaged over the corners and the
     centre and their mirror images, as the peers do."""
     model.eval()
     device, cut = next(model.parameters()).device, v2.TenCrop(crop) if crops == 10 else v2.CenterCrop(crop)

@@ -2,7 +2,7 @@
 
 The networks of a committed result answer the validation split in some fifty fixed views; averages over sets
 of views are compared with what `views` has. Choosing among the sets is itself judged by cross-fitting: the
-best set of one half of the pictures answers the other half. Prints a table in Markdown.
+best set of one half of the images answers the other half. Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def moved_probs(model: nn.Module, images: np.ndarray, moved: Moved) -> np.ndarra
 
 
 def cross_fitted(probs: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Answers [networks, N, C] of the set of views that is most accurate on the other half of the pictures,
+    """Answers [networks, N, C] of the set of views that is most accurate on the other half of the images,
     the halves being random; `probs` is [sets, networks, N, C]."""
     half = np.random.default_rng(seed).permutation(len(labels)) % 2 == 0
     answers = np.empty_like(probs[0])
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.views", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", required=True, help="the competition's folder")
     parser.add_argument("--run", default="fer2013-cpu", help="a committed result")
-    parser.add_argument("--limit", type=int, default=0, help="of the pictures; 0: all")
+    parser.add_argument("--limit", type=int, default=0, help="of the images; 0: all")
     options = parser.parse_args()
     competition = load_competition(options.data)
     images, labels = competition.valid.images, competition.valid.labels
@@ -127,7 +127,7 @@ def main() -> None:
     geometric = np.exp(np.log(answered[:, [views.index(one) for one in SETS[BASE]]]).mean((1, 2)))
     sets["`shift`, geometric mean"] = geometric / geometric.sum(2, keepdims=True)
     sets["the best of these, chosen on the other half"] = cross_fitted(np.array([*sets.values()]), labels)
-    print(f"{len(networks)} networks of {options.run}, {len(labels):,} pictures\n")
+    print(f"{len(networks)} networks of {options.run}, {len(labels):,} images\n")
     print("| views | number | accuracy, mean | of their average | against `shift` (average) | log loss |")
     print("|---|---|---|---|---|---|")
     for name, probs in sets.items():

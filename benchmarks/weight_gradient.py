@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.weight_gradient", description=__doc__.split("\n\n")[0]
     )
-    parser.add_argument("--batch", type=int, default=256, help="pictures")
+    parser.add_argument("--batch", type=int, default=256, help="images")
     parser.add_argument("--seconds", type=float, default=2, help="for each comparison")
     options = parser.parse_args()
     torch.set_num_threads(1)

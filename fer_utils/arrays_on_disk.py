@@ -19,7 +19,7 @@ import numpy as np
 
 from fer_utils.files import REPOSITORY, OutputError
 
-# Bytes; 100,000 colour pictures of 224 pixels have 15 billion. What is smaller stays in memory.
+# Bytes; 100,000 colour images of 224 pixels have 15 billion. What is smaller stays in memory.
 MOST_IN_MEMORY = 2 * 2**30
 ROWS_TOGETHER = 1024
 # The system's advice on memory (Windows has none).

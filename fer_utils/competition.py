@@ -28,7 +28,7 @@ class Split:
         labels: int64 [N], indices into the competition's `class_names`; None where they are hidden.
         ids: str [N], the competition's name for each image.
         votes: float32 [N, C], how many people saw which class; None where the data has single labels.
-        groups: str [N], the person on each picture; None where the data does not say it.
+        groups: str [N], the person on each image; None where the data does not say it.
     """
 
     images: np.ndarray
@@ -72,9 +72,9 @@ class SubmissionFormat:
         separator: the character between columns.
         source: the sample's file name, or "default" where the competition has none.
         probability_columns: the column of each class, where the competition takes probabilities instead of
-            one label a picture.
+            one label an image.
         encoding: of the file.
-        ids_from: how the lines of the sample were matched with the test pictures.
+        ids_from: how the lines of the sample were matched with the test images.
     """
 
     template: pd.DataFrame
@@ -144,7 +144,7 @@ class Competition:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the pictures, labels, votes, ids and class names; the test labels are left out."""
+        """SHA-256 over the images, labels, votes, ids and class names; the test labels are left out."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for name, split in self.splits.items():
             digest.update(np.ascontiguousarray(split.images))
@@ -156,7 +156,7 @@ class Competition:
 
     @cached_property
     def training_fingerprint(self) -> str:
-        """SHA-256 over what decides the trained network: the pictures, labels and votes of training and
+        """SHA-256 over what decides the trained network: the images, labels and votes of training and
         validation, in their order, and class names. Copies of a data set often differ in their ids and test
         split."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
@@ -176,7 +176,7 @@ class Competition:
             if split.labels is not None:
                 counts = np.bincount(split.labels, minlength=len(self.class_names))
                 text = ": " + ", ".join(f"{c} {n:,}" for c, n in zip(self.class_names, counts, strict=True))
-            lines.append(f"  {name:5} {len(split):>7,} pictures{text}")
+            lines.append(f"  {name:5} {len(split):>7,} images{text}")
         lines += [f"  {note}" for note in self.notes]
         if n := len(self.rejected):
             lines.append(f"  {n:,} could not be read or have no known label:")
@@ -185,13 +185,13 @@ class Competition:
         return "\n".join(lines)
 
 
-def picture_groups(images: np.ndarray) -> np.ndarray:
-    """Number the distinct pictures of uint8 [N, ...]: exact copies share a number. Returns int64 [N]."""
+def image_groups(images: np.ndarray) -> np.ndarray:
+    """Number the distinct images of uint8 [N, ...]: exact copies share a number. Returns int64 [N]."""
     return pd.factorize(_digests(images))[0]
 
 
 def _digests(images: np.ndarray) -> np.ndarray:
-    """A digest of the bytes of each picture, as text of 32 hexadecimal digits."""
+    """A digest of the bytes of each image, as text of 32 hexadecimal digits."""
     images = np.ascontiguousarray(images)
     return np.array([hashlib.blake2b(image, digest_size=16).hexdigest() for image in images], dtype="S32")
 

@@ -103,9 +103,9 @@ class Config:
     soft_labels: bool = _parameter(False, "learn from the votes of several people, where the data has them (FER+)")
     teacher: str = _parameter("none", 'finished runs, separated by commas, whose predictions are learned too; "none": off')
     teacher_weight: float = _parameter(0.5, "weight of the teachers' predictions in the target; the labels have the rest", 0, 1)
-    pseudo: str = _parameter("none", 'finished run or ensemble whose answers for test pictures are learned too; "none": off')
-    pseudo_weight: float = _parameter(0.5, "weight of a test picture in the loss; a training picture has 1", 0, 1)
-    pseudo_threshold: float = _parameter(0.5, "test pictures with less certain answers are left out", 0, 1)
+    pseudo: str = _parameter("none", 'finished run or ensemble whose answers for test images are learned too; "none": off')
+    pseudo_weight: float = _parameter(0.5, "weight of a test image in the loss; a training image has 1", 0, 1)
+    pseudo_threshold: float = _parameter(0.5, "test images with less certain answers are left out", 0, 1)
     class_weight: float = _parameter(0.0, "0: every image counts the same; 1: every class counts the same", 0, 1)
     ema_decay: float = _parameter(0.998, "of the moving average of the weights, kept if it validates better; 0: off", 0, 0.99999)
     clip_norm: float = _parameter(0.0, "largest gradient norm; 0: no limit", 0, 1e6)
@@ -151,7 +151,7 @@ class Config:
             raise ConfigError("cv must be 0 (one split) or at least 2 folds, got 1")
         for name in ("teacher", "pseudo"):
             if self.cv and getattr(self, name) != "none":
-                problem = "must be 'none' with cv, since it has learned pictures that validate some folds"
+                problem = "must be 'none' with cv, since it has learned images that validate some folds"
                 advice = f"train each fold alone (cv 0, n_folds {self.cv}, fold, pool_valid), with its {name}"
                 raise ConfigError(f"{name} {problem}: {advice}")
         if self.fold >= self.n_folds:

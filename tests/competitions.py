@@ -1,6 +1,6 @@
 """Tiny competitions in the layouts of real ones, written by the tests that need them.
 
-The brightness of a picture tells its true class, so a test can answer perfectly and knows the submission.
+The brightness of an image tells its true class, so a test can answer perfectly and knows the submission.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Expected:
     Attributes:
         layout: the reader that recognises it.
         names: class name for each level of brightness.
-        counts: training, validation (None: made here) and test pictures (0: no test split).
+        counts: training, validation (None: made here) and test images (0: no test split).
         answers: the submission file of a perfect answer; None without a test split.
         test_labels: whether the data tells them.
     """
@@ -42,7 +42,7 @@ class Expected:
 
 
 def face(level: int, number: int, size: int = 48) -> np.ndarray:
-    """A picture of its own for every number, whose mean brightness tells the level (0..8)."""
+    """An image of its own for every number, whose mean brightness tells the level (0..8)."""
     noise = np.random.default_rng(number).integers(-5, 6, (size, size))
     return (14 + STEP * level + noise).astype(np.uint8)
 
@@ -67,7 +67,7 @@ def write(path: Path, lines: Iterable[str]) -> None:
 
 
 def told(split: Split, competition: Competition) -> set[tuple[int, str]]:
-    """Level and class name of every picture."""
+    """Level and class name of every image."""
     return {
         (level, competition.class_names[label])
         for level, label in zip(levels(split.images), split.labels, strict=True)
@@ -75,7 +75,7 @@ def told(split: Split, competition: Competition) -> set[tuple[int, str]]:
 
 
 def right(competition: Competition, names: Iterable[str]) -> Competition:
-    """Whether every labelled picture has the name of its level."""
+    """Whether every labelled image has the name of its level."""
     for split in (competition.train, competition.valid):
         assert told(split, competition) <= set(enumerate(names))
     return competition
@@ -280,7 +280,7 @@ def ntu_fall(root: Path) -> Expected:
 
 
 def affectnet(root: Path) -> Expected:
-    """A list beside class folders that disagree with it on one picture; the list is right."""
+    """A list beside class folders that disagree with it on one image; the list is right."""
     words = ["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
     _class_tree(root, words, 4)
     save(root / "anger" / "00090.png", 4, 90)
@@ -302,7 +302,7 @@ def bits_pilani(root: Path) -> Expected:
 
 
 def muxspace(root: Path) -> Expected:
-    """Mixed case, and pictures in no list."""
+    """Mixed case, and images in no list."""
     words = ["anger", "HAPPINESS", "neutral", "Sadness"]
     for n in range(24):
         save(root / "images" / f"Person_{n:04}.png", n % 4, n)
@@ -313,7 +313,7 @@ def muxspace(root: Path) -> Expected:
     return Expected("image list", ("angry", "happy", "neutral", "sad"), (24, None, 0))
 
 
-SIDE = 20  # of the pictures with a column for every pixel: wide tables are slow to read
+SIDE = 20  # of the images with a column for every pixel: wide tables are slow to read
 
 
 def column_per_pixel(root: Path) -> Expected:
@@ -417,7 +417,7 @@ def json_lines(root: Path) -> Expected:
 
 
 def json_dictionary(root: Path) -> Expected:
-    """{picture: label}, and test pictures that only the sample names."""
+    """{picture: label}, and test images that only the sample names."""
     for n in range(20):
         save(root / "images" / f"{n:03}.png", n % 2, n)
     labels = {f"{n:03}.png": ("sad", "happy")[n % 2] for n in range(16)}
@@ -428,7 +428,7 @@ def json_dictionary(root: Path) -> Expected:
 
 
 def hugging_face_parquet(root: Path) -> Expected:
-    """Encoded pictures in two shards, the names of the classes in the file's metadata."""
+    """Encoded images in two shards, the names of the classes in the file's metadata."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -446,7 +446,7 @@ def hugging_face_parquet(root: Path) -> Expected:
         table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
         pyarrow.parquet.write_table(table, root / "data" / f"{stem}.parquet")
     answers = _default(range(7), [words[row % 7] for row in range(900, 907)])
-    return Expected("parquet pictures", FER_CLASSES, (28, None, 7), answers, test_labels=True)
+    return Expected("parquet images", FER_CLASSES, (28, None, 7), answers, test_labels=True)
 
 
 def parquet_pixels(root: Path) -> Expected:
@@ -479,7 +479,7 @@ def npz(root: Path) -> Expected:
 
 
 def npy(root: Path) -> Expected:
-    """A file per array, pictures as numbers from 0 to 1, labels as words."""
+    """A file per array, images as numbers from 0 to 1, labels as words."""
     root.mkdir(parents=True, exist_ok=True)
     words = np.array(["happy", "sad", "fear"])
     np.save(root / "train_images.npy", (_stack((r % 3, r) for r in range(30)) / 255).astype(np.float32))
@@ -522,7 +522,7 @@ def csc411(root: Path) -> Expected:
 
 
 def yolo(root: Path) -> Expected:
-    """AffectNet as Kaggle has it for YOLO: a text file for each picture."""
+    """AffectNet as Kaggle has it for YOLO: a text file for each image."""
     words = ["Anger", "Contempt", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise"]
     home = root / "YOLO_format"
     write(home / "data.yaml", ["train: ../train/images", f"nc: {len(words)}", f"names: {words}"])

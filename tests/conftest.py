@@ -36,7 +36,7 @@ def tiny_split(n: int, n_classes: int, size: int, seed: int, labelled: bool = Tr
 def tiny_competition(
     n_classes: int = 4, size: int = 20, test_labels: np.ndarray | None = None
 ) -> Competition:
-    """60 training, 20 validation and 12 test pictures of `size` pixels."""
+    """60 training, 20 validation and 12 test images of `size` pixels."""
     names = ("angry", "happy", "sad", "neutral", "fear", "surprise", "disgust")[:n_classes]
     test = tiny_split(12, n_classes, size, seed=2, labelled=False)
     template = pd.DataFrame({"id": test.ids, "label": "0"})
@@ -59,7 +59,7 @@ def tiny() -> Competition:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
-    """The tiny training pictures as files, which other processes can read."""
+    """The tiny training images as files, which other processes can read."""
     folder = tmp_path_factory.mktemp("tiny")
     train = tiny_competition().train
     pixels = [" ".join(map(str, image.ravel())) for image in train.images]

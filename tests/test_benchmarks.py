@@ -114,7 +114,7 @@ def test_results_of_sections_stand_beside_each_other(tmp_path, monkeypatch, caps
     path = tmp_path / "results.json"
     monkeypatch.setattr(command, "RESULTS", path)
     monkeypatch.setattr(command, "matrix_rate", lambda *_: 1e9)
-    row = Row("ours", "theirs", 3.0, 1.5, "pictures/s", 2.0, 5, "a note")
+    row = Row("ours", "theirs", 3.0, 1.5, "images/s", 2.0, 5, "a note")
     empty = Row("alone", "-", 3.0, math.nan, "s", math.nan, 1)
     monkeypatch.setattr("benchmarks.start_up.rows", lambda settings: iter([row]))
     monkeypatch.setattr("benchmarks.growth.rows", lambda settings: iter([empty]))
@@ -311,7 +311,7 @@ def test_errors_are_sorted_by_what_people_said():
     votes[3, 9] = 10  # no face
     labels, answers = np.array([3, 0, 2, 1]), np.array([3, 4, 5, 6])
     table = people.by_votes(votes, labels, answers).set_index("people who gave the label")
-    assert table["pictures"].to_dict() == dict(zip(table.index, [1, 1, 0, 1, 0, 1], strict=True))
+    assert table["images"].to_dict() == dict(zip(table.index, [1, 1, 0, 1, 0, 1], strict=True))
     assert table.loc["9 to 10", "accuracy"] == 1 and table.loc["9 to 10", "of all errors"] == 0
     sides = people.by_side(votes, labels, answers)
     assert list(sides) == [0, pytest.approx(1 / 3), pytest.approx(1 / 3), pytest.approx(1 / 3)]

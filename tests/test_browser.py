@@ -2,7 +2,7 @@
 
 The notebooks with widgets and the training are tried here; `test_notebooks.py` runs all of them.
 
-Playwright drives the system's Chromium. FER_SCREENSHOTS names a folder for pictures of what was seen.
+Playwright drives the system's Chromium. FER_SCREENSHOTS names a folder for images of what was seen.
 """
 
 import contextlib
@@ -178,7 +178,7 @@ def picture(page, name: str) -> None:
 
 
 def whole_picture(page, name: str) -> None:
-    """A picture of the notebook from its title to its end: the window is made as tall as that."""
+    """An image of the notebook from its title to its end: the window is made as tall as that."""
     if os.environ.get("FER_SCREENSHOTS"):
         usual, cells = page.viewport_size, page.locator(".jp-NotebookPanel:visible .jp-WindowedPanel-outer")
         page.set_viewport_size(usual | {"height": cells.evaluate("e => e.scrollHeight") + 150})

@@ -12,11 +12,11 @@ from fer_utils.notebook import read_parameters
 
 IMPORTS = "import math\nfrom pathlib import Path\n%matplotlib inline\nclass Box: pass"
 PARAMETERS = """\
-data: str = "auto"  # where the pictures are
+data: str = "auto"  # where the images are
 seed: int = 0  # of every random draw
 
 learning_rate: float = 0.1  # at its highest
-flip: bool = True  # mirror the pictures
+flip: bool = True  # mirror the images
 """
 DEFAULTS = {"data": "auto", "seed": 0, "learning_rate": 0.1, "flip": True}
 

@@ -182,7 +182,7 @@ def test_training_by_two_processes_on_a_competition_from_another_directory(
     text = printed(executed)
     assert "training on 2 devices" in text and text.count("epoch   1/1") == 1
     assert json.loads((out / "metrics.json").read_text())["training"]["n_devices"] == 2
-    assert f"valid submission: {out / 'submission.csv'} (60 pictures)" in text and "95 % interval" in text
+    assert f"valid submission: {out / 'submission.csv'} (60 images)" in text and "95 % interval" in text
     assert "WARNING: with epochs 1, start_size 28" in text  # a preset, and QUICK
     top = next(cell for cell in executed.cells if cell.id == "top")  # renewed after the training
     result, picture = (output.data for output in top.outputs)
@@ -194,7 +194,7 @@ def test_training_by_two_processes_on_a_competition_from_another_directory(
 
 
 @pytest.mark.once
-def test_folds_and_a_metric_and_the_average_of_what_was_validated_on_different_pictures(
+def test_folds_and_a_metric_and_the_average_of_what_was_validated_on_different_images(
     competition_folder, tmp_path, monkeypatch
 ):
     at_start(NO_PROCESSES, tmp_path, monkeypatch)  # the test above starts some from a notebook
@@ -203,21 +203,21 @@ def test_folds_and_a_metric_and_the_average_of_what_was_validated_on_different_p
         execute("03_training", tmp_path / "03.ipynb", tmp_path, data=str(competition_folder), out=str(out),
                 device="cpu", cv=2, metric="macro_f1", **QUICK)
     )  # fmt: skip
-    assert f"valid submission: {out / 'submission.csv'} (60 pictures)" in text
+    assert f"valid submission: {out / 'submission.csv'} (60 images)" in text
     assert "macro F1" in text and "n = 700" in text and "with cv near copies are not looked for" in text
     average = execute("05_ensemble", tmp_path / "05.ipynb", tmp_path, runs=f"{out}/fold*",
                       out=str(tmp_path / "average"))  # fmt: skip
     text = printed(average)
-    assert "The runs were validated on different pictures" in str(average.cells)
-    assert "no score: the runs were validated on different pictures" in text
-    assert text.count("not measured here: the runs were validated on different pictures") == 4
+    assert "The runs were validated on different images" in str(average.cells)
+    assert "no score: the runs were validated on different images" in text
+    assert text.count("not measured here: the runs were validated on different images") == 4
     same = [path.read_bytes() for path in (out / "submission.csv", tmp_path / "average" / "submission.csv")]
     assert same[0] == same[1]
 
 
 @pytest.mark.once
 def test_error_details_compare_runs_with_folds_out_of_fold(competition_folder, tmp_path, monkeypatch):
-    """On all pictures; the rest of the page is about the first fold."""
+    """On all images; the rest of the page is about the first fold."""
     monkeypatch.setattr(launch, "launch_members", lambda configs, *_: fit_members(configs))
     config = Config(data=str(competition_folder), out=str(tmp_path / "old"), cv=2, **QUICK)
     old = launch.launch_folds(config, load_competition(config.data, **config.data_options))

@@ -1,4 +1,4 @@
-"""What a run, or a committed result, says of your own pictures: a table and a page of faces with answers.
+"""What a run, or a committed result, says of your own images: a table and a page of faces with answers.
 
 make predict RUN=outputs/demo FILES=folder/of/faces
 """
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     parser = options_parser(__doc__)
     parser.add_argument("run", help="the folder of a run or an ensemble, or the name of a committed result")
     parser.add_argument("files", nargs="+", help="photos or cropped faces, upright, or a folder of them")
-    parser.add_argument("--whole", action="store_true", help="search for no faces: the pictures are cropped")
+    parser.add_argument("--whole", action="store_true", help="search for no faces: the images are cropped")
     parser.add_argument("--out", default="outputs/answers", help="folder for answers.csv and answers.png")
     options = parser.parse_args(arguments)
     matplotlib.use("Agg")  # no window, wherever this runs
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Write the answers as a table, and the first pictures with theirs as a figure."""
+    """Write the answers as a table, and the first images with theirs as a figure."""
     files = options.files[0] if len(options.files) == 1 else options.files
     runs = members(options.run)
     table = answers(runs, files, crop=not options.whole)
@@ -61,7 +61,7 @@ def predict(options: argparse.Namespace) -> None:
     with atomic_write(out / "answers.png") as temporary:
         temporary.write_bytes(png_bytes(answer_cards(photos, boxes, shown, runs[0].class_names), 100))
     said = ", ".join(f"{count:,} {face}" for face, count in table.face.value_counts().items())
-    print(f"{len(table):,} pictures: {out / 'answers.csv'}; faces: {said}")
+    print(f"{len(table):,} images: {out / 'answers.csv'}; faces: {said}")
     print(f"the first {len(shown)} with their answers: {out / 'answers.png'}")
 
 

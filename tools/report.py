@@ -55,7 +55,7 @@ def write_report(run: Run | Ensemble, competition: Competition | None, path: Pat
     text = render(
         kind="ensemble" if ensemble else "run",
         name=run.out.name,
-        headline=f"{percent(run.metrics['valid']['views'])} of the validation pictures are "
+        headline=f"{percent(run.metrics['valid']['views'])} of the validation images are "
         "classified correctly",
         warnings=_warnings(run),
         facts=parts[0],
@@ -84,8 +84,8 @@ def _warnings(run: Run | Ensemble) -> list[str]:
     training = run.metrics["training"]
     if run.folds:
         lines.append(
-            f"Out of fold: each picture is answered by the one of {len(run.folds)} networks that did not "
-            "learn from it. The submission is the average of all, which no labelled picture can measure."
+            f"Out of fold: each image is answered by the one of {len(run.folds)} networks that did not "
+            "learn from it. The submission is the average of all, which no labelled image can measure."
         )
     if training.get("out_of_time"):
         lines.append(
@@ -109,7 +109,7 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
             facts.append((f"{split} accuracy, {what}", percent(scores[key]), interval(scores[key])))
         facts += metric_fact(f"{split} ", scores["views"])
         if without := scores["without_copies"]:
-            seen = "training pictures" if split == "valid" else "training and validation pictures"
+            seen = "training images" if split == "valid" else "training and validation images"
             what = f"{split} accuracy without exact copies of {seen}"
             facts.append((what, percent(without), interval(without)))
     name, guess = commonest(run.metrics["valid"]["views"])
@@ -144,7 +144,7 @@ def report_run(options: argparse.Namespace) -> None:
     """Write the page of a run, without faces where its data is not there."""
     run, note = load_ensemble(options.run) or load_run(options.run), "the page was made without them."
     if isinstance(run, Ensemble) and not run.scores.get("validated", True):
-        raise DataError(f"{run.out}: its runs were validated on different pictures: there is no result")
+        raise DataError(f"{run.out}: its runs were validated on different images: there is no result")
     competition, members = None, members_of(run)
     try:
         if members and not options.no_faces:

@@ -175,7 +175,7 @@ def _gain(ensemble: Ensemble) -> dict[str, Any]:
         "image": figure(draw, 1.1 + 0.5 * len(shown)),
         "alt": f"Accuracy with intervals of {len(ensemble.names)} members and of their average, "
         f"{common.percent(scores['ensemble'])}, cross-fitted {common.percent(scores['cross_fitted'])}.",
-        "caption": "Valid accuracy with 95 % intervals. All are measured on the same pictures, so the paired "
+        "caption": "Valid accuracy with 95 % intervals. All are measured on the same images, so the paired "
         "test decides, not the overlap. Cross-fitted: each half is predicted by members chosen on the other "
         "half.",
     }
@@ -191,8 +191,8 @@ def _agreement(ensemble: Ensemble) -> dict[str, Any]:
     frame = agreement(ensemble.members).round(1).astype(str).rename_axis("same answer (%)")
     none, every = 100 * (~right).all(0).mean(), 100 * right.all(0).mean()
     lines = [
-        "The share of validation pictures on which two members give the same answer.",
-        f"All members are right on {every:.1f} % of the pictures, all are wrong on {none:.1f} %: they differ "
+        "The share of validation images on which two members give the same answer.",
+        f"All members are right on {every:.1f} % of the images, all are wrong on {none:.1f} %: they differ "
         f"in what is right on the other {100 - every - none:.1f} %.",
     ]
     return section | {"lines": lines, "table": frame.reset_index()}

@@ -143,7 +143,7 @@ def confusion(run: Run) -> dict[str, Any]:
     alt = "Confusion matrix; there is no error."
     if wrong.any():
         alt = f"Confusion matrix: most often {names[true]} is taken for {names[said]}, in "
-        alt += f"{wrong[true, said]:,} of {counts[true].sum():,} pictures."
+        alt += f"{wrong[true, said]:,} of {counts[true].sum():,} images."
     short = [_short(name) for name in names]
     width = max(WIDTH, 0.4 + 0.42 * len(short) + 0.085 * max(map(len, short)))  # room in every cell
 
@@ -158,7 +158,7 @@ def confusion(run: Run) -> dict[str, Any]:
         "title": "Which classes are confused",
         "image": figure(draw, width + 0.2, width=width),
         "alt": alt,
-        "caption": "Of the pictures of each true class (row), the share that is answered with each class "
+        "caption": "Of the images of each true class (row), the share that is answered with each class "
         "(column), with counts below.",
     }
 
@@ -240,13 +240,13 @@ def _config(run: Run) -> dict[str, Any]:
         texts = {name: shown_value(name, value) for name, value in values.items()}
         return pd.DataFrame({kind: texts.keys(), "value": texts.values()})
 
-    # The size of the pictures stands in every run's config, whoever set it.
+    # The size of the images stands in every run's config, whoever set it.
     changed = {name: value for name, value in run.config.changed().items() if name != "image_size"}
     return {
         "title": "How it was made",
         "lines": [
             "The validation split chose the epoch, so its accuracy is slightly too high; a test split "
-            "chooses nothing. Intervals are at 95 %: Wilson's for accuracies, a bootstrap over pictures for "
+            "chooses nothing. Intervals are at 95 %: Wilson's for accuracies, a bootstrap over images for "
             "another metric. They hold for this one seed: another seed changes the result as well.",
             "What differs from the defaults:",
         ],

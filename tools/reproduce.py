@@ -1,4 +1,4 @@
-"""The committed results: how they are trained, the way to repeat them, their networks for your own pictures.
+"""The committed results: how they are trained, the way to repeat them, their networks for your own images.
 
 python -m tools.reproduce NAME --data PATH [--out FOLDER] [--at-once N]     trains it again and compares
 python -m tools.reproduce NAME --data PATH --score                          scores what is committed
@@ -70,7 +70,7 @@ PLANS = {
     "ferplus-cpu": Plan(
         "preset: standard, views: shift, soft_labels: true, label_smoothing: 0.0", members=3, at_once=2
     ),
-    # The same from networks that have learned FER2013's labels of the same training pictures.
+    # The same from networks that have learned FER2013's labels of the same training images.
     "ferplus-tuned-cpu": Plan("; ".join(map(_TUNED.format, range(3))), members=3, at_once=2),
     # Training and PublicTest in five folds, as the contest allowed; committed without its networks.
     "fer2013-cv": Plan("preset: standard, views: shift", members=1, at_once=2, cv=5),
@@ -146,7 +146,7 @@ def reference_scores(
     """Scores of the runs and of their average on the validation split.
 
     Returns:
-        What `ensemble.score_ensemble` returns; `without_copies`, the average on pictures that the training
+        What `ensemble.score_ensemble` returns; `without_copies`, the average on images that the training
         split does not hold; `first`, the average of the first `at_once` runs, chosen by nobody; `plain_mean`,
         `plain_sd`, `views_mean`, `views_sd` of the runs' accuracies.
     """
@@ -165,7 +165,7 @@ def reference_scores(
 
 
 def score_reference(reference: Reference, competition: Competition) -> str:
-    """Predict the validation pictures with the committed weights; returns, in words, how the predictions
+    """Predict the validation images with the committed weights; returns, in words, how the predictions
     compare with the committed ones."""
     valid = competition.valid
     probs = np.mean([run.predict(valid.images) for run in reference.runs], axis=0)

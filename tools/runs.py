@@ -35,10 +35,10 @@ SHOWN += ("seed", "epochs", "minutes", "device", "data", "changed")
 MISSED_LEAST = ("device", "epochs", "seed", "minutes", "mean of seeds", "95 % interval")
 # What a column holds, said once where the text is in it.
 LEGEND = {
-    "note": ("transductive", "transductive: learned from test pictures too, without their labels."),
+    "note": ("transductive", "transductive: learned from test images too, without their labels."),
     "data": (
         " ",
-        "data: its name, and the first 8 digits of its fingerprint (SHA-256 of all pictures and labels): "
+        "data: its name, and the first 8 digits of its fingerprint (SHA-256 of all images and labels): "
         "compare only runs of the same one.",
     ),
 }
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--public", type=float, help="store this public score of the run in this folder")
     parser.add_argument("--private", type=float, help="its private score")
-    parser.add_argument("--public-n", type=int, help="pictures behind the public score, where it is known")
+    parser.add_argument("--public-n", type=int, help="images behind the public score, where it is known")
     options = parser.parse_args(arguments)
     if options.public is None and (options.private, options.public_n) != (None, None):
         parser.error("--private and --public-n stand beside --public")

@@ -3,7 +3,7 @@
 python -m tools.sweep FILE [--data PATH] [--out FOLDER] [--at-once N] [--minutes M]
 
 FILE is YAML: `base`, the parameters of all runs (and a `preset`); `seeds`; `arms`, each a name and the
-parameters it changes. Every arm is compared with the base on the same validation pictures and seeds. All
+parameters it changes. Every arm is compared with the base on the same validation images and seeds. All
 arms are trained with one seed before the next seed begins, so a sweep that runs out of `--minutes` has
 complete comparisons. The same command resumes there; finished runs are only read again. On a GPU `--at-once`
 runs share each card (a small network leaves most of it idle), on a CPU they share the cores. The rows are
@@ -42,7 +42,7 @@ from fer_utils.run.time_and_memory import OutOfTime, hours_left
 from tools.run_options import options_parser, parse_run_options
 
 BASE = "base"
-# Each run has its own, or the arms would be judged on other pictures than the base.
+# Each run has its own, or the arms would be judged on other images than the base.
 NOT_IN_BASE = ("out", "seed")
 IN_ARMS = ("image_size", "clean", "label_fixes")  # of the parameters of the data: the split stays the same
 NOT_IN_ARMS = (*NOT_IN_BASE, "preset", "data", "split_seed", *(set(DATA_PARAMETERS) - set(IN_ARMS)))
@@ -50,7 +50,7 @@ NOT_IN_ARMS = (*NOT_IN_BASE, "preset", "data", "split_seed", *(set(DATA_PARAMETE
 SEEDS_TO_TELL = 3
 NOTE = """
 
-Bold: the interval leaves out zero, with {seeds} seeds or more. Intervals: bootstrap over pictures and, where
+Bold: the interval leaves out zero, with {seeds} seeds or more. Intervals: bootstrap over images and, where
 there are several, over seeds; with one seed they say nothing of another, with few they are too narrow."""
 LOSS = """ Log
 loss: calibrated, the lower the better; it tells smaller changes from chance than accuracy does."""

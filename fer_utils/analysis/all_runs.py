@@ -33,7 +33,7 @@ def runs(folder: str | Path = "outputs") -> pd.DataFrame:
     Returns:
         run, kind (run or ensemble), state (finished, unfinished, out of time, failed, damaged, or stale: its
         data, submission or members are newer) and note (why, and "transductive" where it learned from test
-        pictures); changed (what differs from the defaults, but the seed; first what the fewest share); value
+        images); changed (what differs from the defaults, but the seed; first what the fewest share); value
         (of `metric` on the validation split, with views), ci_low, ci_high, n and accuracy; mean, sd and seeds
         of finished runs that differ in the seed alone; epochs, seconds, device, data, fingerprint;
         public, private, public_n, rows, edited and tried (see `leaderboard.standing`).

@@ -1,7 +1,7 @@
-"""What the pictures of a competition are: classes, light, blanks, exact copies, conflicting labels, pictures
+"""What the images of a competition are: classes, light, blanks, exact copies, conflicting labels, images
 unlike a face, differences between splits.
 
-Test pictures are compared with the others; test labels are never read.
+Test images are compared with the others; test labels are never read.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.analysis.near_copies import PAIRS, all_images, standardised
-from fer_utils.competition import Competition, picture_groups
+from fer_utils.competition import Competition, image_groups
 from fer_utils.data.decode_images import BLANK_CONTRAST, light
 
 SPLITS = ("train", "valid", "test")
 FACE_COMPONENTS = 50  # principal components that describe a face
 
 
-def picture_table(competition: Competition) -> pd.DataFrame:
-    """List every picture of every split, in their order.
+def image_table(competition: Competition) -> pd.DataFrame:
+    """List every image of every split, in their order.
 
     Returns:
-        A row per picture: `split`; `row` within the split; `id`; `label`, the class name, missing in test;
+        A row per image: `split`; `row` within the split; `id`; `label`, the class name, missing in test;
         `group`, a number that exact copies share; `brightness` and `contrast`, the mean and the standard
         deviation of its grey levels (0 to 255); `blank`, whether it shows nothing; with colours `redness`,
         the mean of red minus green, and `blueness`, of blue minus the mean of these two.
@@ -42,7 +42,7 @@ def picture_table(competition: Competition) -> pd.DataFrame:
     table = pd.concat(parts, ignore_index=True)
     images = all_images(competition)
     table["split"] = pd.Categorical(table["split"], categories=SPLITS)
-    table["group"] = picture_groups(images)
+    table["group"] = image_groups(images)
     table["brightness"], table["contrast"] = light(images)
     table["blank"] = table.contrast < BLANK_CONTRAST
     if competition.channels == 3:
@@ -51,18 +51,18 @@ def picture_table(competition: Competition) -> pd.DataFrame:
     return table
 
 
-def pictures(competition: Competition, rows: pd.DataFrame) -> np.ndarray:
-    """The pictures uint8 [N, C, H, W] of some rows of the table."""
+def images_of(competition: Competition, rows: pd.DataFrame) -> np.ndarray:
+    """The images uint8 [N, C, H, W] of some rows of the table."""
     places = zip(rows["split"], rows["row"], strict=True)
     chosen = [competition.splits[split].images[row] for split, row in places]
     return np.stack(chosen) if chosen else competition.train.images[:0]
 
 
 def duplicate_groups(table: pd.DataFrame) -> pd.DataFrame:
-    """List the pictures that occur more than once, the most frequent first.
+    """List the images that occur more than once, the most frequent first.
 
     Returns:
-        A row per picture, indexed by `group`: `n`, how often it occurs; `train`, `valid`, `test`, how often
+        A row per image, indexed by `group`: `n`, how often it occurs; `train`, `valid`, `test`, how often
         in each; `first`, the row of the table that holds it first; `votes`, {class name: how often it was
         given}; `blank`, whether it shows nothing.
     """
@@ -78,7 +78,7 @@ def duplicate_groups(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def conflicting(duplicates: pd.DataFrame) -> pd.DataFrame:
-    """Of `duplicate_groups`, the pictures that carry different labels."""
+    """Of `duplicate_groups`, the images that carry different labels."""
     return duplicates[duplicates.votes.map(len) > 1]
 
 
@@ -88,7 +88,7 @@ def audit(
     near: dict[str, int] | None = None,
     drift: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """Count what the competition holds, ready for JSON, with its `picture_table`, and if they are given what
+    """Count what the competition holds, ready for JSON, with its `image_table`, and if they are given what
     `near_copies.near_report` and `split_drift` found."""
     duplicates, by_split = duplicate_groups(table), table.groupby("split", observed=True)
     counts = table.groupby(["split", "label"], observed=False).size()
@@ -123,12 +123,12 @@ def audit(
 
 
 def _light_by_class(train: pd.DataFrame) -> list[dict[str, Any]]:
-    """How well the light or the colour of a picture alone separates each class from all others.
+    """How well the light or the colour of an image alone separates each class from all others.
 
     Returns:
         A row per class and value of light: `label`, `value`, `n`, `mean` and `others`, the lowest and the
         highest mean of the other classes; `auc` (0.5 is chance) with `low` and `high`, which hold for all
-        rows together in 95 % of cases (Bonferroni). A class with fewer than 10 pictures has no row.
+        rows together in 95 % of cases (Bonferroni). A class with fewer than 10 images has no row.
     """
     counts = train.label.value_counts(sort=False)
     labels = [name for name, n in counts.items() if min(n, len(train) - n) >= 10]
@@ -157,7 +157,7 @@ def auc_interval(auc: float, n: int, m: int, reach: float = 1.96) -> tuple[float
 
 
 def face_distance(images: np.ndarray) -> np.ndarray:
-    """The part of each picture of uint8 [N, C, H, W] that the principal components of all pictures do not
+    """The part of each image of uint8 [N, C, H, W] that the principal components of all images do not
     explain: float32 [N], 0 to 1.
 
     The distance from face space (Turk and Pentland 1991) in 24 x 24 pixels. Text and drawings have the
@@ -176,14 +176,14 @@ def _principal_components(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_drift(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
-    """How well a classifier separates the pictures of two splits: 0.5 is chance, 1 means always.
+    """How well a classifier separates the images of two splits: 0.5 is chance, 1 means always.
 
     A two-sample test by classifier (Lopez-Paz and Oquab 2017). Its features are the brightness, the contrast
-    and the leading components of thumbnails, one for ten pictures of the smaller split at most; it is
+    and the leading components of thumbnails, one for ten images of the smaller split at most; it is
     evaluated by five-fold cross-validation.
 
     Returns:
-        A row per pair of splits with at least 10 pictures, `n` of both, `auc`, `low` and `high` (95 % for all
+        A row per pair of splits with at least 10 images, `n` of both, `auc`, `low` and `high` (95 % for all
         pairs together: Bonferroni).
     """
     from sklearn.linear_model import LogisticRegression

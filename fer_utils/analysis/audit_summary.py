@@ -18,7 +18,7 @@ def findings(report: dict[str, Any]) -> list[str]:
 def light_findings(report: dict[str, Any]) -> list[str]:
     """What brightness and contrast say on the classes and on the splits."""
     spread = f"±{report['light']['train']['brightness']['std']:.0f} of 255 grey levels (standard deviation)"
-    first = f"The brightness of train pictures varies by {spread}."
+    first = f"The brightness of train images varies by {spread}."
     return [first, _light_by_class(report), _light_by_split(report)]
 
 
@@ -27,11 +27,11 @@ def _classes(report: dict[str, Any]) -> Iterator[str]:
     most, least = max(counts, key=counts.get), min(counts, key=counts.get)
     ratio, total = counts[most] / max(counts[least], 1), sum(counts.values())
     if ratio == 1:
-        yield f"The {len(counts)} classes are equally common in train: {counts[most]:,} pictures each."
+        yield f"The {len(counts)} classes are equally common in train: {counts[most]:,} images each."
         return
     if not counts[least]:
         absent = ", ".join(name for name, count in counts.items() if not count)
-        yield f"No picture in train is {absent}: no model can learn that."
+        yield f"No image in train is {absent}: no model can learn that."
         return
     advice = "No class needs more weight."
     if ratio > 3:
@@ -50,7 +50,7 @@ def _precision(report: dict[str, Any]) -> Iterator[str]:
     wide, widest = (min(50, 98 / math.sqrt(max(count, 1))) for count in (n, counts[least]))
     rare = f"the recall of {least} ({counts[least]:,}) by up to ±{widest:.0f}"
     yield (
-        f"{n:,} valid pictures leave an accuracy uncertain by up to ±{wide:.1f} points, "
+        f"{n:,} valid images leave an accuracy uncertain by up to ±{wide:.1f} points, "
         f"{rare if counts[least] else f'and none of them is {least}'}. "
         "Believe a smaller difference only with a paired test."
     )
@@ -64,14 +64,14 @@ def _copies(report: dict[str, Any]) -> Iterator[str]:
     }
     within, between = report["copies_within"], report["exact_copies"]
     if not any((*within.values(), *between.values())):
-        yield "No picture occurs twice."
+        yield "No image occurs twice."
     if any(within.values()):
-        yield f"Pictures that repeat one of their own split: {_listed(within)}."
+        yield f"Images that repeat one of their own split: {_listed(within)}."
     for pair, count in between.items():
         here, there = pair.split("_in_")
         if count:
             share = _percent(count, report["n"][here])
-            yield f"{count:,} {here} pictures ({share}) are also in {there}: {meanings[pair]}"
+            yield f"{count:,} {here} images ({share}) are also in {there}: {meanings[pair]}"
 
 
 def _near_copies(report: dict[str, Any]) -> Iterator[str]:
@@ -80,7 +80,7 @@ def _near_copies(report: dict[str, Any]) -> Iterator[str]:
         return
     yield (
         f"Nearly the same, but not exactly: {near['pairs']:,} pairs, and {near['mirrored_pairs']:,} "
-        f"more in which one picture is mirrored; {near['valid_in_train']:,} more valid pictures "
+        f"more in which one image is mirrored; {near['valid_in_train']:,} more valid images "
         f"({_percent(near['valid_in_train'], report['n']['valid'])}) have one in train."
     )
     if near["labelled_pairs"] >= 30:
@@ -88,9 +88,9 @@ def _near_copies(report: dict[str, Any]) -> Iterator[str]:
         share = near["conflicting_pairs"] / near["labelled_pairs"]
         meaning = "a rough measure of how noisy the labels are."
         if (by_chance := other_faces(share, counts)) is not None:
-            meaning = f"any two pictures would in {_percent(by_chance, 1)}. Therefore many pairs are "
+            meaning = f"any two images would in {_percent(by_chance, 1)}. Therefore many pairs are "
             meaning += "different faces that look alike, and their labels say nothing on label noise."
-        pairs = f"Of the {near['labelled_pairs']:,} of these pairs whose pictures are both labelled"
+        pairs = f"Of the {near['labelled_pairs']:,} of these pairs whose images are both labelled"
         yield f"{pairs}, {_percent(share, 1)} disagree: {meaning}"
 
 
@@ -104,7 +104,7 @@ def _drift(report: dict[str, Any]) -> Iterator[str]:
     elif worst["low"] > 0.5:
         verdict = "they differ a little."
     elif worst["high"] > 0.6:
-        verdict = "too few pictures to say whether they differ."
+        verdict = "too few images to say whether they differ."
     yield (
         f"A classifier tells {splits.replace(', ', ' from ')} with an AUC of {worst['auc']:.3f} "
         f"({worst['low']:.3f} to {worst['high']:.3f}; 0.5 is chance): {verdict}"
@@ -115,20 +115,20 @@ def _defects(report: dict[str, Any]) -> Iterator[str]:
     twice, conflicts = report["labelled_repeatedly"], report["conflicting_groups"]
     if conflicts:
         yield (
-            f"Of {twice:,} pictures labelled more than once, {conflicts:,} ({_percent(conflicts, twice)}) "
+            f"Of {twice:,} images labelled more than once, {conflicts:,} ({_percent(conflicts, twice)}) "
             "carry different labels. No model can be right on both; label_smoothing keeps it from being too "
             "sure."
         )
     if any(report["blank"].values()):
-        yield f"Blank pictures teach nothing: {_listed(report['blank'])}."
+        yield f"Blank images teach nothing: {_listed(report['blank'])}."
     if rejected := report["rejected"]:
-        yield f"{len(rejected):,} pictures could not be read, the first: {rejected[0]['place']}."
+        yield f"{len(rejected):,} images could not be read, the first: {rejected[0]['place']}."
 
 
 def _light_by_class(report: dict[str, Any]) -> str:
     rows = sorted(report["light_by_class"], key=lambda row: -abs(row["auc"] - 0.5))
     if not rows:
-        return "Whether light tells classes apart is not measurable here: no class has 10 pictures."
+        return "Whether light tells classes apart is not measurable here: no class has 10 images."
     apart = [row for row in rows if row["low"] > 0.55 or row["high"] < 0.45]
     if apart:
         row, more = apart[0], ", ".join(map(_side, apart[1:]))
@@ -142,7 +142,7 @@ def _light_by_class(report: dict[str, Any]) -> str:
     if max(abs(bound - 0.5) for row in rows for bound in (row["low"], row["high"])) > 0.15:
         row = max(rows, key=lambda row: row["high"] - row["low"])
         return (
-            f"Whether light tells classes apart is not measurable here: with {row['n']:,} pictures of "
+            f"Whether light tells classes apart is not measurable here: with {row['n']:,} images of "
             f"{row['label']}, the AUC of its {row['value']} lies between {row['low']:.2f} and "
             f"{row['high']:.2f}."
         )
@@ -162,7 +162,7 @@ def _auc(row: dict[str, Any]) -> str:
 
 
 def _light_by_split(report: dict[str, Any]) -> str:
-    """The split whose light differs most from train's, in standard deviations of train's pictures."""
+    """The split whose light differs most from train's, in standard deviations of train's images."""
     train = report["light"]["train"]
     gaps = {
         (name, value): (part[value]["mean"] - train[value]["mean"]) / max(train[value]["std"], 1e-9)
@@ -173,7 +173,7 @@ def _light_by_split(report: dict[str, Any]) -> str:
     (name, value), gap = max(gaps.items(), key=lambda item: abs(item[1]))
     verdict, chance = "they look alike", 3 / math.sqrt(report["n"][name])  # three standard errors
     if abs(gap) < chance > 0.5:
-        verdict = "too few pictures to say more"
+        verdict = "too few images to say more"
     elif abs(gap) >= max(0.2, chance):
         verdict = f"they differ: more `{value}` in augmentation bridges it"
     return (

@@ -23,11 +23,11 @@ from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 
 NOT_VALIDATED = (
-    "**The runs were validated on different pictures**, so nothing measures what averaging gains, and "
+    "**The runs were validated on different images**, so nothing measures what averaging gains, and "
     "nothing chooses members: all are averaged. To measure it, train the others again with the same split "
     "(`cv`, `split_seed`, `n_folds`, `fold`)."
 )
-NOT_MEASURED = "not measured here: the runs were validated on different pictures"
+NOT_MEASURED = "not measured here: the runs were validated on different images"
 # What a recipe cannot have, beside the parameters of the notebook itself, and what to do instead.
 NOT_IN_RECIPES = {
     "n_devices": "leave it out, the members share the devices, each on one",
@@ -123,7 +123,7 @@ def choose_members(members: np.ndarray, labels: np.ndarray, metric: str = "accur
 
 
 def cross_fitted_probs(members: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -> np.ndarray:
-    """Probabilities [N, C] of the ensemble, each half of the pictures predicted by the members chosen on the
+    """Probabilities [N, C] of the ensemble, each half of the images predicted by the members chosen on the
     other half, so that the choice of members does not raise the accuracy."""
     half = np.random.default_rng(0).permutation(len(labels)) < len(labels) // 2
     probs = np.empty(members.shape[1:], members.dtype)
@@ -192,7 +192,7 @@ def describe_submission(runs: Sequence[Run], chosen: Sequence[int], out: Path) -
 def describe_result(result: dict[str, Any] | None) -> str:
     """The scores of the ensemble, or why there are none, in words."""
     if result is None:
-        return "no score: the runs were validated on different pictures"
+        return "no score: the runs were validated on different images"
     lines = [f"valid accuracy of the ensemble: {describe(result['ensemble'])}"]
     lines += [result["measured_on"]] if "measured_on" in result else []
     for name in ("ensemble", "cross_fitted"):
@@ -202,7 +202,7 @@ def describe_result(result: dict[str, Any] | None) -> str:
 
 
 def agreement(runs: Sequence[Run]) -> pd.DataFrame:
-    """Share (%) of validation pictures for which two of the runs predict the same class."""
+    """Share (%) of validation images for which two of the runs predict the same class."""
     preds, names = np.stack([run.saved_probs().argmax(1) for run in runs]), names_of(runs)
     shares = 100 * (preds[:, None] == preds[None]).mean(2)
     return pd.DataFrame(shares, index=names, columns=names)
@@ -213,7 +213,7 @@ def save_ensemble(
 ) -> None:
     """Write the averaged probabilities, the scores and the validated submission of the chosen `runs`.
 
-    Without `scores` the runs were validated on different pictures: only the average for the test split is
+    Without `scores` the runs were validated on different images: only the average for the test split is
     written, and probabilities in a submission get the temperature of the first run, whose `competition` this
     is. An average that `out` holds is replaced: if that is cut, there is none until the next one.
 
@@ -224,7 +224,7 @@ def save_ensemble(
     if folder.record() is not None:
         raise DataError(f"{out} holds a run: choose another out for the ensemble")
     if scores is None and competition.test is None:
-        problem = "the runs were validated on different pictures"
+        problem = "the runs were validated on different images"
         raise DataError(f"{problem}, and there is no test split to predict")
     probs, files = {}, {}
     for name, split in competition.splits.items():
@@ -244,15 +244,15 @@ def save_ensemble(
 
 
 def score_runs(runs: Sequence[Run], competition: Competition) -> dict[str, Any]:
-    """What `score_ensemble` finds for runs validated on the same pictures (by
-    `paired_comparison.on_common_pictures`); "measured_on" says in words which these are, where they
+    """What `score_ensemble` finds for runs validated on the same images (by
+    `paired_comparison.on_common_images`); "measured_on" says in words which these are, where they
     are a part of a run's validation split."""
     members, metric = np.stack([run.saved_probs() for run in runs]), common_metric(runs)
     labels = runs[0].saved("valid", "labels")
     result = score_ensemble(members, labels, competition.class_names, metric=metric)
     if runs[0].valid_rows is None:
         return result
-    words = f"measured on the {len(labels):,} pictures that all runs were validated on"
+    words = f"measured on the {len(labels):,} images that all runs were validated on"
     for name, run in zip(names_of(runs), runs, strict=True):
         if run.folds:
             words += f"; of {name} out of fold: there one of its {len(run.folds)} networks answers, "

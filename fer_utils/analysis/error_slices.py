@@ -1,4 +1,4 @@
-"""When a run fails: slices of the validation pictures by properties of the picture, tested together."""
+"""When a run fails: slices of the validation images by properties of the image, tested together."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ COPY = "copy or near copy in training"
 
 
 def attribute_table(images: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
-    """Properties of each picture of uint8 [N, C, H, W] that need no labels.
+    """Properties of each image of uint8 [N, C, H, W] that need no labels.
 
     `brightness` and `contrast`: mean and standard deviation of the grey levels. `sharpness`: the standard
-    deviation of the Laplacian over that of the picture (Pech-Pacheco et al. 2000, without the contrast).
+    deviation of the Laplacian over that of the image (Pech-Pacheco et al. 2000, without the contrast).
     `face size`: the zoom of the mean face of `reference` [M, C, H, W] that correlates best. `asymmetry`: 1
-    minus the correlation with the mirrored picture at the best shift; a turned head or light from one side
+    minus the correlation with the mirrored image at the best shift; a turned head or light from one side
     raises it.
 
     Returns:
-        A row per picture, columns `ATTRIBUTES`.
+        A row per image, columns `ATTRIBUTES`.
     """
     brightness, contrast = light(images)
     grey = with_channels(images, 1)[:, 0].astype(np.float32)
@@ -57,7 +57,7 @@ def _mirror_correlation(grey: np.ndarray) -> np.ndarray:
 
 def slice_masks(attributes: pd.DataFrame, has_copy: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
     """The slices to test, (what, which) -> bool [N]: fifths of each attribute, unequal or fewer where many
-    pictures share a value (a face has one of 13 sizes), and pictures with (`has_copy`) and without a copy in
+    images share a value (a face has one of 13 sizes), and images with (`has_copy`) and without a copy in
     the training split."""
     masks = {}
     for name in attributes:
@@ -76,7 +76,7 @@ def score_slices(
     """Compare the accuracy of each of `slice_masks`, from the `correct` predictions bool [N] of labels
     int64 [N], with the accuracy expected from its mix of classes.
 
-    The expected accuracy of a picture is the recall of its class, and the gap is tested class by class (the
+    The expected accuracy of an image is the recall of its class, and the gap is tested class by class (the
     test of Cochran 1954 and of Mantel and Haenszel 1959, normal approximation). Holm's correction (1979) is
     for the number of slices.
 
@@ -104,9 +104,9 @@ def score_slices(
 
 
 def describe_slices(table: pd.DataFrame, n: int) -> str:
-    """Where a run is worse than its classes explain, from `score_slices` of `n` pictures, in words."""
+    """Where a run is worse than its classes explain, from `score_slices` of `n` images, in words."""
     if table.empty:
-        return f"Not measurable here: no slice has {FEWEST} pictures."
+        return f"Not measurable here: no slice has {FEWEST} images."
     sure = table[table.p_corrected < 0.05]
     worse, better = sure[sure.gap < 0], sure[sure.gap > 0]
     noun = "combinations" if (table.what == "combination").all() else "slices"
@@ -116,7 +116,7 @@ def describe_slices(table: pd.DataFrame, n: int) -> str:
         text += f" {row.what.capitalize()} {row.which}: {-100 * row.gap:.1f} points worse; without that gap "
         text += f"the run would gain at most about {-100 * row.gap * row.n / n:.1f} points."
     for row in better[(better.what == COPY) & (better.which == "yes")].itertuples():
-        text += f" On the {row.n:,} pictures with a copy or near copy in training it is "
+        text += f" On the {row.n:,} images with a copy or near copy in training it is "
         text += f"{100 * row.gap:.1f} points above what their classes explain: it has seen the photograph."
     return text
 
@@ -125,7 +125,7 @@ def found_slices(
     attributes: pd.DataFrame, correct: np.ndarray, labels: np.ndarray, seed: int = 0
 ) -> pd.DataFrame:
     """Combinations of attributes with more errors than their classes explain: a small tree finds them on one
-    half of the pictures, and they are tested on the other half, as by `score_slices`.
+    half of the images, and they are tested on the other half, as by `score_slices`.
 
     (The idea of automated data slicing, Chung et al. 2019; the honest halves of Athey and Imbens 2016.)
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_utils.analysis.audit import picture_table
+from fer_utils.analysis.audit import image_table
 from fer_utils.analysis.near_copies import near_copies, other_faces
 from fer_utils.competition import Competition, DataError
 from fer_utils.data.corrections import apply_fixes
@@ -25,13 +25,13 @@ def doubtful_labels(
     probs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
 ) -> pd.DataFrame | None:
     """Which of the labels int64 [N] are probably wrong, the most doubtful first, by the `probs` [N, C] of
-    networks that were not trained on these pictures (confident learning, Northcutt et al. 2021).
+    networks that were not trained on these images (confident learning, Northcutt et al. 2021).
 
     The confident joint determines how many labels of each class are doubtful; they are ranked by how much
     more probable another class is than the given one.
 
     Returns:
-        A row per doubtful picture: `row` in `labels`; `given` and `suggested`, class names; their
+        A row per doubtful image: `row` in `labels`; `given` and `suggested`, class names; their
         probabilities `given_probability` and `suggested_probability`; `clear`, whether these are `CLEAR`
         apart. None without cleanlab, which Kaggle's image lacks.
     """
@@ -72,7 +72,7 @@ def describe_conflicts(competition: Competition) -> str:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    table = picture_table(competition)
+    table = image_table(competition)
     pairs, codes = near_copies(competition, table), table.label.cat.codes.to_numpy()
     first, second = (pairs[name].to_numpy() for name in ("first", "second"))
     labelled = (codes[first] >= 0) & (codes[second] >= 0)
@@ -82,7 +82,7 @@ def describe_conflicts(competition: Competition) -> str:
     if (by_chance := other_faces(differs.mean(), table.label.value_counts().tolist())) is not None:
         return (
             f"Share of wrong labels: not measurable here. Of {len(differs):,} pairs of near copies "
-            f"{100 * differs.mean():.1f} % have two labels that differ, of any two pictures "
+            f"{100 * differs.mean():.1f} % have two labels that differ, of any two images "
             f"{100 * by_chance:.1f} %: these pairs are different faces that look alike."
         )
     links = coo_matrix((np.ones(len(pairs)), (first, second)), (len(table), len(table)))
@@ -121,7 +121,7 @@ def describe_wrong_labels(competition: Competition, doubts: pd.DataFrame | None,
 
 def write_suggestions(path: Path, doubts: pd.DataFrame, competition: Competition) -> str:
     """Write a CSV for `label_fixes`: one row per doubtful label, its column `label` to be edited; not those
-    whose id names several pictures. An existing file is kept, since a person may have edited it.
+    whose id names several images. An existing file is kept, since a person may have edited it.
 
     `label` is the suggestion where it is clear, and the given label where a person should look first.
     Returns what the file holds, in words; loudly, if it was kept and is not what would have been written.

@@ -22,7 +22,7 @@ from fer_utils.run.folder import RunFolder
 
 LATER = 60.0  # seconds by which a file is newer: those of a copied folder differ by less
 EDITED = "submission.csv is not what this run wrote"
-NOT_VALIDATED = "not validated: its runs have different validation pictures"
+NOT_VALIDATED = "not validated: its runs have different validation images"
 
 
 def store_score(
@@ -37,19 +37,19 @@ def store_score(
     is not); earlier scores stay.
 
     Args:
-        public_n: the pictures behind the public score.
+        public_n: the images behind the public score.
         competition: its name on Kaggle.
 
     Raises:
         ConfigError: a score is no number, or public_n is not positive.
         DataError: there is no such folder or submission, the submission is no table with a row for each test
-            picture, or leaderboard.json is damaged.
+            image, or leaderboard.json is damaged.
     """
     for name, score in (("PUBLIC", public), ("PRIVATE", private)):
         if score is not None and not math.isfinite(score):
             raise ConfigError(f"{name} must be a finite number, got {score}: type it like 0.7132")
     if public_n is not None and public_n < 1:
-        raise ConfigError(f"N must be at least 1, got {public_n}: the pictures behind the public score")
+        raise ConfigError(f"N must be at least 1, got {public_n}: the images behind the public score")
     folder = find_path(out)
     score = {"sha256": submission_hash(folder), "date": datetime.now().isoformat(timespec="seconds")}
     score |= {"public": public, "private": private, "public_n": public_n, "own": is_own(folder)}
@@ -84,9 +84,9 @@ def is_own(folder: Path) -> bool:
         return by_time
     ids, probs = (run.predictions("test", name) for name in ("ids", "probs_views"))
     untouched = run.submission.stat().st_mtime <= (folder / "metrics.json").stat().st_mtime
-    # A sample may want fewer pictures than there are; the first of nothing but words looks like a header.
+    # A sample may want fewer images than there are; the first of nothing but words looks like a header.
     if len(cells) != len(ids) and not untouched and (len(cells.columns), len(cells)) != (1, len(ids) - 1):
-        rows = f"{len(cells):,} rows, but the run has {len(ids):,} test pictures"
+        rows = f"{len(cells):,} rows, but the run has {len(ids):,} test images"
         raise DataError(f"{run.submission} has {rows}: put back the file that was scored")
     places = {str(name): row for row, name in enumerate(ids)}
     named = [c for c in cells if cells[c].is_unique and set(cells[c]) <= set(places)]
@@ -186,7 +186,7 @@ def _against_validation(row: Any) -> str:
 
 
 def _pictures(row: Any) -> int:
-    """Pictures behind the public score; where nobody said it, all that there can be."""
+    """Images behind the public score; where nobody said it, all that there can be."""
     return max(1, int(row.rows if math.isnan(row.public_n) else row.public_n))
 
 
@@ -203,12 +203,12 @@ def _correlation(rows: pd.DataFrame) -> str:
 
 def _choosing(rows: pd.DataFrame, tries: int) -> str:
     """Why not to choose by the leaderboard: how high the best of `tries` equal ones is by chance, as expected
-    (maximum of normals, Blom 1958); at least, where there may be fewer pictures, whose scores vary more."""
+    (maximum of normals, Blom 1958); at least, where there may be fewer images, whose scores vary more."""
     best = rows.loc[rows.public.idxmax()]
     n, (most, by) = _pictures(best), ("at most ", "at least") if math.isnan(best.public_n) else ("", "about")
     sd = math.sqrt(best.public * (1 - best.public) / n)
     points = 100 * sd * NormalDist().inv_cdf((tries - 0.375) / (tries + 0.25))
     return (
-        f"Choose by the validation split: public rests on {most}{n:,} pictures, and the best of {tries} "
+        f"Choose by the validation split: public rests on {most}{n:,} images, and the best of {tries} "
         f"tries is too high by {by} {points:.1f} points, by chance alone."
     )

@@ -13,27 +13,27 @@ from fer_utils.competition import Competition, copies_of
 from fer_utils.data.decode_images import with_channels
 from fer_utils.progress import bar
 
-# Correlation of two pictures at their best shift. Of 100 pairs of FER2013 above it, 99 were the same
+# Correlation of two images at their best shift. Of 100 pairs of FER2013 above it, 99 were the same
 # photograph (other crop, light, compression or watermark); of the 34 mirrored pairs above theirs, 33.
 NEAR, NEAR_MIRRORED = 0.92, 0.94
 # Pairs whose thumbnails correlate by so much are compared at every shift.
 _CANDIDATE, _THUMBNAIL = 0.90, 16
 _BLOCK, _MOST_PER_PICTURE = 1024, 5
-# Every picture is compared with every other: twice the pictures take four times as long.
+# Every image is compared with every other: twice the images take four times as long.
 MOST_COMPARED = 60_000
 PAIRS = (("valid", "train"), ("test", "train"), ("test", "valid"))  # whose copies are looked for in which
 
 
 def all_images(competition: Competition) -> np.ndarray:
-    """The pictures of all splits, uint8 [N, C, H, W], in the order of `audit.picture_table`."""
+    """The images of all splits, uint8 [N, C, H, W], in the order of `audit.image_table`."""
     return concatenate([split.images for split in competition.splits.values()])
 
 
 def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of pictures that are nearly the same, or nearly mirror images; exact copies count as one picture.
+    """Pairs of images that are nearly the same, or nearly mirror images; exact copies count as one image.
 
-    Candidates are found by thumbnails, so a picture shifted by more than about a pixel in thirty may be
-    missed. Only the first `MOST_COMPARED` different pictures of the `audit.picture_table` are compared.
+    Candidates are found by thumbnails, so an image shifted by more than about a pixel in thirty may be
+    missed. Only the first `MOST_COMPARED` different images of the `audit.image_table` are compared.
 
     Returns:
         A row per pair, the most alike first: `first` and `second`, rows of the table; `similarity`, the
@@ -49,8 +49,8 @@ def near_copies(competition: Competition, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def near_report(competition: Competition, table: pd.DataFrame, near: pd.DataFrame) -> dict[str, int]:
-    """Count near copies, ready for JSON: pairs; pictures of a split that have one, but no exact copy, in
-    another; and pairs of which both pictures are labelled."""
+    """Count near copies, ready for JSON: pairs; images of a split that have one, but no exact copy, in
+    another; and pairs of which both images are labelled."""
     first, second = (table.loc[near[name]] for name in ("first", "second"))
     codes, other_codes = (rows.label.cat.codes.to_numpy() for rows in (first, second))
     labelled = (codes >= 0) & (other_codes >= 0)
@@ -60,7 +60,7 @@ def near_report(competition: Competition, table: pd.DataFrame, near: pd.DataFram
         "labelled_pairs": int(labelled.sum()),
         "conflicting_pairs": int((labelled & (codes != other_codes)).sum()),
     }
-    for pair in PAIRS:  # as 03 counts them: the pairs above are only those most alike of each picture
+    for pair in PAIRS:  # as 03 counts them: the pairs above are only those most alike of each image
         report["_in_".join(pair)] = 0
         if competition.splits.keys() >= set(pair):
             images, others = (competition.splits[name].images for name in pair)
@@ -103,7 +103,7 @@ def _near(images: np.ndarray, others: np.ndarray, mirrored: bool, within: bool) 
 
 
 def standardised(images: np.ndarray, size: int) -> np.ndarray:
-    """Thumbnails of `size` pixels as `unit_vectors`, float32 [N, size * size]. (Smaller pictures are enlarged
+    """Thumbnails of `size` pixels as `unit_vectors`, float32 [N, size * size]. (Smaller images are enlarged
     by repeating pixels.)"""
     images = with_channels(images, 1)
     edges = np.arange(size) * images.shape[-1] // size
@@ -113,7 +113,7 @@ def standardised(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def unit_vectors(pictures: np.ndarray) -> np.ndarray:
-    """Pictures [N, ...] as vectors of length 1 and mean 0, [N, P]: their products are correlations, which do
+    """Images [N, ...] as vectors of length 1 and mean 0, [N, P]: their products are correlations, which do
     not depend on brightness and contrast."""
     vectors = pictures.reshape(len(pictures), math.prod(pictures.shape[1:]))
     vectors = vectors - vectors.mean(1, keepdims=True)
@@ -136,7 +136,7 @@ def _best_correlation(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def other_faces(share: float, counts: Collection[int]) -> float | None:
-    """The share of any two pictures whose labels differ, by the pictures of each class, if near copies differ
+    """The share of any two images whose labels differ, by the images of each class, if near copies differ
     in so large a `share` that they are no copies, but different faces that look alike; else None."""
     by_chance = 1 - sum((n / sum(counts)) ** 2 for n in counts)
     return by_chance if share > by_chance / 2 else None  # of one photograph, labels are not so bad

@@ -1,4 +1,4 @@
-"""What to do next: what possible changes gain in accuracy, whether more pictures would help, and the commands
+"""What to do next: what possible changes gain in accuracy, whether more images would help, and the commands
 of what is worth trying.
 
 Gains are measured between small trainings that differ in one thing (`small_trainings.variant_runs`); they may
@@ -26,7 +26,7 @@ CHANGES = {
     "augmented": "stronger augmentation instead of light",
     "average": "averaging seeds (against their mean)",
     "fixed": "labels as in label_fixes.csv",
-    "half": "twice the pictures (estimated)",
+    "half": "twice the images (estimated)",
 }
 MOST = 3  # things to advise
 Variants = Mapping[str, Sequence[Run]]
@@ -38,7 +38,7 @@ def changes_table(run: Run, labels: np.ndarray, variants: Variants | None) -> pd
 
     Returns:
         A row per change: its `name` and `change`, in words; `gain` in points of validation accuracy, its 95 %
-        interval `low` and `high` over pictures and seeds (for "average": over pictures), and `p`, nan where
+        interval `low` and `high` over images and seeds (for "average": over images), and `p`, nan where
         not measured; `significant`, whether p, corrected for the number of changes (Holm 1979), is below
         0.05, never with too few seeds (`enough_seeds`); `why` it is not measured.
     """
@@ -78,7 +78,7 @@ def _why_not(name: str, run: Run, right: Mapping[str, np.ndarray]) -> str:
 
 
 def error_falls(half: np.ndarray, whole: np.ndarray) -> bool:
-    """Whether all pictures give a measurably lower error than half of them, from the correct predictions bool
+    """Whether all images give a measurably lower error than half of them, from the correct predictions bool
     [R, N] of R seeds each. If not, nothing can be said of twice as many."""
     if not enough_seeds(min(len(half), len(whole)), half.shape[1]):
         return False  # such trainings differ by chance
@@ -87,7 +87,7 @@ def error_falls(half: np.ndarray, whole: np.ndarray) -> bool:
 
 
 def next_doubling(half: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The gain in accuracy of twice the pictures, from the accuracies after training on half and on all of
+    """The gain in accuracy of twice the images, from the accuracies after training on half and on all of
     them, if the error falls by the same factor again (Hestness et al. 2017: it falls as a power of their
     number)."""
     before, now = 1 - half, 1 - whole
@@ -95,9 +95,9 @@ def next_doubling(half: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _gain(name: str, variants: Variants, labels: np.ndarray) -> dict[str, float]:
-    """The gain of a change in points, with its interval and p, from a bootstrap over pictures and seeds."""
+    """The gain of a change in points, with its interval and p, from a bootstrap over images and seeds."""
     base = _correct(variants["base"], labels)
-    if name == "average":  # against these seeds themselves: only the pictures are resampled
+    if name == "average":  # against these seeds themselves: only the images are resampled
         probs = np.mean([run.saved_probs() for run in variants["base"]], axis=0)
         new, base = (probs.argmax(1) == labels)[None], base.mean(0, keepdims=True)
     else:
@@ -137,9 +137,9 @@ def describe_changes(changes: pd.DataFrame, variants: Variants | None) -> str:
 
 
 def learning_curve_table(variants: Variants, labels: np.ndarray, n_train: int) -> pd.DataFrame:
-    """The learning curve of the small network: `n` training pictures, mean `accuracy` over seeds with its
-    95 % interval `low` and `high` over pictures and seeds. Where the error falls, a last row, `estimated`,
-    for twice the pictures, by `next_doubling`."""
+    """The learning curve of the small network: `n` training images, mean `accuracy` over seeds with its
+    95 % interval `low` and `high` over images and seeds. Where the error falls, a last row, `estimated`,
+    for twice the images, by `next_doubling`."""
     rows, right = [], {}
     for name, share in (("quarter", 4), ("half", 2), ("base", 1)):
         right[name] = _correct(variants[name], labels)
@@ -152,18 +152,18 @@ def learning_curve_table(variants: Variants, labels: np.ndarray, n_train: int) -
 
 
 def describe_learning_curve(curve: pd.DataFrame) -> str:
-    """Whether more pictures would help, in words."""
+    """Whether more images would help, in words."""
     now, last = curve[~curve.estimated].iloc[-1], curve.iloc[-1]
     if not last.estimated:
         half = curve.iloc[-2]
         return (
-            f"**Not measurable here.** The accuracy does not rise measurably from half of the pictures "
+            f"**Not measurable here.** The accuracy does not rise measurably from half of the images "
             f"({100 * half.accuracy:.1f} %) to all ({100 * now.accuracy:.1f} %), so nothing can be said of "
             "twice as many. More seeds (`study_seeds`) may tell."
         )
     gain, low, high = (100 * (last[key] - now.accuracy) for key in ("accuracy", "low", "high"))
     return (
-        f"**Twice the pictures would gain about {gain:.1f} points ({low:.1f} to {high:.1f}),** if "
+        f"**Twice the images would gain about {gain:.1f} points ({low:.1f} to {high:.1f}),** if "
         "the error falls by the same factor again."
     )
 
@@ -180,7 +180,7 @@ def advice(
             "**Nothing was measured, so nothing is advised.** The small trainings decide (about 15 "
             f"minutes of one core on the demo, 40 on FER2013):\n\n{_block(_line('04_error_analysis', again))}"
         )
-    possible = changes[(changes.name != "half") & changes.gain.notna()]  # nobody can order more pictures
+    possible = changes[(changes.name != "half") & changes.gain.notna()]  # nobody can order more images
     if all(getattr(run.config, name) >= value for name, value in STRENGTHS.items()):
         possible = possible[possible.name != "augmented"]  # this run has them already
     sure = possible[possible.significant & (possible.gain > 0)]

@@ -1,4 +1,4 @@
-"""Did it help? Two recipes compared on the same validation pictures, over one seed or several."""
+"""Did it help? Two recipes compared on the same validation images, over one seed or several."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from fer_utils.learning.metrics import cross_calibrated, losses, paired_test
 from fer_utils.run.finished_run import Run
 
 # Names of saved arrays for messages, and where they lie.
-VALIDATION = {"valid pictures": ("valid", "ids"), "valid labels": ("valid", "labels")}
+VALIDATION = {"valid images": ("valid", "ids"), "valid labels": ("valid", "labels")}
 
-ENOUGH = 500  # pictures: on fewer, an average of runs with different splits is not measured
-# Pictures from which on two seeds do not suffice: the spread of seeds is then nearly all there is, and two
+ENOUGH = 500  # images: on fewer, an average of runs with different splits is not measured
+# Images from which on two seeds do not suffice: the spread of seeds is then nearly all there is, and two
 # tell too little of it (`python -m benchmarks.false_alarms`).
 MANY = 10_000
 
 
 def same_validation(runs: Sequence[Run]) -> bool:
-    """Whether all runs were validated on the same pictures and labels."""
+    """Whether all runs were validated on the same images and labels."""
     return not any(_other(run, runs[0], VALIDATION) for run in runs[1:])
 
 
-def on_common_pictures(runs: Sequence[Run]) -> list[Run]:
+def on_common_images(runs: Sequence[Run]) -> list[Run]:
     """The runs, each with that part of its validation split that is in all of them: no run has learned from
-    these pictures. Runs with the same split are returned as they are.
+    these images. Runs with the same split are returned as they are.
 
     Returns:
-        The runs, their `valid_rows` naming the same pictures in the order of the smallest split; none where
+        The runs, their `valid_rows` naming the same images in the order of the smallest split; none where
         these are fewer than `ENOUGH` and than that split, or have other labels in one of the runs.
     """
     if same_validation(runs):
         return list(runs)
-    names = _picture_names(runs)
+    names = _image_names(runs)
     smallest = min(names, key=len)
     common = smallest[np.isin(smallest, reduce(np.intersect1d, names))]
     is_unique = all(len(np.unique(ids)) == len(ids) for ids in names)
@@ -56,9 +56,9 @@ def on_common_pictures(runs: Sequence[Run]) -> list[Run]:
     return found if all(np.array_equal(labels[0], other) for other in labels[1:]) else []
 
 
-def _picture_names(runs: Sequence[Run]) -> list[np.ndarray]:
-    """The ids of each validation split, the same for the same picture. Where the data's own validation split
-    is pooled with its training split, ids in both (row numbers) name other pictures: see `POOLED`."""
+def _image_names(runs: Sequence[Run]) -> list[np.ndarray]:
+    """The ids of each validation split, the same for the same image. Where the data's own validation split
+    is pooled with its training split, ids in both (row numbers) name other images: see `POOLED`."""
     ids = [run.saved("valid", "ids") for run in runs]
     is_pooled = [bool(run.config.cv or run.config.pool_valid) for run in runs]
     pooled = {name for own, is_ in zip(ids, is_pooled, strict=True) if is_ for name in own}
@@ -75,11 +75,11 @@ def _other(run: Run, first: Run, arrays: Mapping[str, tuple[str, str]]) -> str:
     return next((name for name in same if not same[name]), "")
 
 
-def check_same_pictures(runs: Sequence[Run], valid: bool = True) -> None:
-    """Refuse runs whose classes, test pictures or, with `valid`, validation split differ from those of the
+def check_same_images(runs: Sequence[Run], valid: bool = True) -> None:
+    """Refuse runs whose classes, test images or, with `valid`, validation split differ from those of the
     first.
 
-    Their training pictures and labels may differ: they may be what is compared.
+    Their training images and labels may differ: they may be what is compared.
 
     Raises:
         DataError: names the run and the difference.
@@ -90,7 +90,7 @@ def check_same_pictures(runs: Sequence[Run], valid: bool = True) -> None:
             raise DataError(f"{run.out} has other classes than {first.out}")
         arrays = dict(VALIDATION) if valid else {}
         if any(one.folder.has_predictions("test") for one in (first, run)):
-            arrays["test pictures"] = ("test", "ids")
+            arrays["test images"] = ("test", "ids")
         if words := _other(run, first, arrays):
             raise DataError(
                 f"{run.out} has other {words} than {first.out}: "
@@ -101,7 +101,7 @@ def check_same_pictures(runs: Sequence[Run], valid: bool = True) -> None:
 def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
     """Whether the recipe of the runs `new` beats that of the runs `old` on validation, with views.
 
-    The interval is a bootstrap (Efron 1979) that resamples pictures and, where there are several, seeds. With
+    The interval is a bootstrap (Efron 1979) that resamples images and, where there are several, seeds. With
     one seed each it does not cover the variation between seeds.
 
     Returns:
@@ -109,18 +109,18 @@ def compare(new: Sequence[Run], old: Sequence[Run]) -> dict[str, Any]:
         `loss_high`, the same of the calibrated log loss (lower is better), which counts how probable the
         right class was and so tells smaller changes from chance; `tests`, a DataFrame with a row
         per pair of runs: their names, their accuracies (%) and what `paired_test` found; `gained` and `lost`,
-        int64, the pictures that more seeds of `new` (or of `old`) predict correctly, the largest differences
+        int64, the images that more seeds of `new` (or of `old`) predict correctly, the largest differences
         first; `verdict`; `names` of both sides; `recipes`, how these differ, in words.
 
     Raises:
-        DataError: other validation pictures or labels.
+        DataError: other validation images or labels.
         ConfigError: runs of one side that differ in more than the seed.
     """
     for first, *others in (new, old):
         for run in others:
             if differing := _besides_the_seed(run, first):
                 raise ConfigError(f"{run.out} is not another seed of {first.out}: {differing}")
-    check_same_pictures([*new, *old])
+    check_same_images([*new, *old])
     labels = new[0].saved("valid", "labels")
     preds, old_preds = (np.stack([run.saved_probs().argmax(1) for run in runs]) for runs in (new, old))
     right, old_right = preds == labels, old_preds == labels  # bool [R, N]
@@ -192,14 +192,14 @@ def _interval(new: np.ndarray, old: np.ndarray) -> tuple[float, float]:
 
 
 def resampled_means(recipes: Sequence[np.ndarray]) -> np.ndarray:
-    """Means float64 [2000, len(recipes)] in bootstrap samples (Efron 1979) of the pictures, the same for all
-    recipes, and of the seeds of each; from what its R seeds have for each picture, [R, N]: whether they are
+    """Means float64 [2000, len(recipes)] in bootstrap samples (Efron 1979) of the images, the same for all
+    recipes, and of the seeds of each; from what its R seeds have for each image, [R, N]: whether they are
     right, or their loss. Samples of few seeds spread too little, by (R - 1) / R in variance, which is made up
     for (Hesterberg 2015)."""
     rng, n, samples = np.random.default_rng(0), recipes[0].shape[1], []
     parts = [part.astype(float) for part in recipes]
     for _ in range(2000):
-        share, means = np.bincount(rng.integers(n, size=n), minlength=n) / n, []  # of each picture
+        share, means = np.bincount(rng.integers(n, size=n), minlength=n) / n, []  # of each image
         for part in parts:
             seeds, count = part @ share, len(part)
             drawn = seeds[rng.integers(count, size=count)].mean()
@@ -209,12 +209,12 @@ def resampled_means(recipes: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def enough_seeds(seeds: int, n: int) -> bool:
-    """Whether so many seeds of each side can tell a gain from chance on n pictures."""
+    """Whether so many seeds of each side can tell a gain from chance on n images."""
     return seeds > 1 + (n > MANY)
 
 
 def outcomes(result: dict[str, Any], correct: np.ndarray) -> np.ndarray:
-    """The outcome of a `compare` for each picture [N]: "gained", "lost", or where both sides have as many
+    """The outcome of a `compare` for each image [N]: "gained", "lost", or where both sides have as many
     correct predictions, "both right" or "both wrong", from bool [N] of one run."""
     words = np.where(correct, "both right", "both wrong").astype(object)
     words[result["gained"]], words[result["lost"]] = "gained", "lost"
@@ -235,7 +235,7 @@ def _evidence(is_sure: bool, gain: float, result: dict[str, Any]) -> str:
     if min(seeds) == 1 < max(seeds):
         return "no verdict: train as many seeds of the other"
     if max(seeds) > 1 and not enough_seeds(min(seeds), result["n"]):
-        return "no verdict: on so many pictures train three seeds of each"
+        return "no verdict: on so many images train three seeds of each"
     if not is_sure:
         return "no evidence of a difference"
     return "evidence of a gain" if gain > 0 else "evidence of a loss"

@@ -11,16 +11,16 @@ from fer_utils.run.finished_run import Run
 
 
 def prediction_table(run: Run, competition: Competition) -> pd.DataFrame:
-    """One row per validation picture, in the order of the split: `true` and `predicted` (with views), class
+    """One row per validation image, in the order of the split: `true` and `predicted` (with views), class
     names; `confidence`, the highest probability; `correct`.
 
     Raises:
-        DataError: the run predicted another number of pictures.
+        DataError: the run predicted another number of images.
     """
     probs, labels = run.saved_probs(), competition.valid.labels
     if len(probs) != len(labels):
         raise DataError(
-            f"{run.out} predicted {len(probs)} valid pictures, {competition.source} has {len(labels)}"
+            f"{run.out} predicted {len(probs)} valid images, {competition.source} has {len(labels)}"
         )
     names, preds = np.array(competition.class_names), probs.argmax(1)
     table = pd.DataFrame({"true": names[labels], "predicted": names[preds]})
@@ -49,9 +49,9 @@ def headlines(run: Run, table: pd.DataFrame) -> str:
     classes = per_class_table(scores)
     weakest = classes.iloc[0]
     lines = [
-        f"**{describe(scores)} of the validation pictures are right.**",
+        f"**{describe(scores)} of the validation images are right.**",
         f"Weakest class (lowest F1): {weakest.name}; {100 * weakest.recall:.0f} % of its "
-        f"{weakest.n:,.0f} pictures are found.",
+        f"{weakest.n:,.0f} images are found.",
     ]
     if len(never := classes[(classes.n_predicted == 0) & (classes.n > 0)]):
         lines.append(f"Never predicted: {', '.join(never.index)}.")

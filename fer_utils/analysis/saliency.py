@@ -98,7 +98,7 @@ def sanity_check(
 
     Returns:
         Mean rank correlations of a map: `shuffled`, with that of the network with shuffled weights; `others`,
-        with that of another picture, which is high if all faces are in the middle. `n` of `of` pictures;
+        with that of another image, which is high if all faces are in the middle. `n` of `of` images;
         those with an empty map among these maps are left out.
     """
     from scipy.stats import spearmanr
@@ -107,7 +107,7 @@ def sanity_check(
     rows = np.flatnonzero(np.all([part.any((1, 2)) for part in (maps, shuffled, others)], axis=0))
     check: dict[str, float] = {"n": len(rows), "of": len(maps)}
     for name, part in (("shuffled", shuffled), ("others", others)):
-        # With one picture there is no other.
+        # With one image there is no other.
         some = rows if name == "shuffled" or len(maps) > 1 else rows[:0]
         values = [spearmanr(maps[i].ravel(), part[i].ravel()).statistic for i in some]
         check[name] = float(pd.Series(values, dtype=float).mean())  # nan without any
@@ -118,18 +118,18 @@ def describe_sanity(check: dict[str, float]) -> str:
     """What the maps may be used for, by `sanity_check`, in words."""
     shuffled, others = check["shuffled"], check["others"]
     if np.isnan(shuffled) or np.isnan(others):
-        return "**Not measurable here:** too few pictures have a map that is not empty."
+        return "**Not measurable here:** too few images have a map that is not empty."
     empty = check["of"] - check["n"]
     left_out = f", {empty} left out for an empty map" * (empty > 0)
-    words = "**The maps depend on the weights and on the picture**"
+    words = "**The maps depend on the weights and on the image**"
     if shuffled >= 0.5:
         words = "**Do not read these maps:** they hardly depend on the weights"
     elif others >= 0.5:
-        words = "**The maps depend on the weights, but they are much alike for all pictures:** they show "
-        words += "where the network looks in general, not why it errs on one picture"
+        words = "**The maps depend on the weights, but they are much alike for all images:** they show "
+        words += "where the network looks in general, not why it errs on one image"
     return (
         f"{words} (mean rank correlation {shuffled:.2f} with the map of shuffled weights, {others:.2f} with "
-        f"the map of another picture; {check['n']} pictures{left_out})."
+        f"the map of another image; {check['n']} images{left_out})."
     )
 
 
@@ -170,7 +170,7 @@ def face_regions(images: np.ndarray) -> dict[str, tuple[slice, slice]]:
 
 
 def hide(images: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
-    """The same pictures with a box filled by its own mean grey level."""
+    """The same images with a box filled by its own mean grey level."""
     hidden = images.copy()
     part = hidden[:, :, *box]
     part[:] = part.mean((2, 3), keepdims=True).round()

@@ -28,7 +28,7 @@ STRENGTHS = dict(flip=0.5, rotate=12.0, scale=0.12, shift=0.08, brightness=0.15,
 
 
 def study_config(config: Config, out: str | Path, n_train: int, epochs: int, width: float) -> Config:
-    """A small network for the data of `config`, `n_train` pictures; otherwise the defaults.
+    """A small network for the data of `config`, `n_train` images; otherwise the defaults.
 
     Raises:
         ConfigError: epochs or width out of range.
@@ -38,17 +38,17 @@ def study_config(config: Config, out: str | Path, n_train: int, epochs: int, wid
     parameters |= {"out": str(out), "n_devices": "1", "model": "small", "epochs": epochs, "width": width}
     parameters["precision"] = "fp32"  # the same for all, since the differences are small
     if n_train < 10_000:
-        parameters["batch_size"] = 64  # more steps for the few pictures
-    if epochs == 1:  # it would see small pictures only
+        parameters["batch_size"] = 64  # more steps for the few images
+    if epochs == 1:  # it would see small images only
         parameters["start_size"] = 0
     return Config(**parameters)
 
 
 def out_of_fold_probs(config: Config, competition: Competition, n_folds: int) -> np.ndarray:
-    """Class probabilities float32 [N, C] of the training pictures, each by a network not trained on it.
+    """Class probabilities float32 [N, C] of the training images, each by a network not trained on it.
 
     The networks of `config` are trained on all folds but one each, in the folders `out`/fold{k}of{n_folds}.
-    Exact copies are in one fold. The epoch of each network is chosen on the validation split, so the pictures
+    Exact copies are in one fold. The epoch of each network is chosen on the validation split, so the images
     it predicts have no influence on it.
     """
     train = competition.train
@@ -70,8 +70,8 @@ def variant_runs(
     """Trainings of one small network that differ in one thing each, to measure the gain of that change; each
     in a folder of its own name in `config.out`.
 
-    Parts of the training pictures are nested and stratified by class. Their trainings have as many steps as
-    the others, since a network needs them to learn what few pictures contain. (More epochs also mean more to
+    Parts of the training images are nested and stratified by class. Their trainings have as many steps as
+    the others, since a network needs them to learn what few images contain. (More epochs also mean more to
     choose from on validation, a small advantage; "longer" has it too.)
 
     Args:
@@ -79,7 +79,7 @@ def variant_runs(
         n_seeds: of each. The difference of two single trainings is mostly chance.
 
     Returns:
-        name -> a run for each seed: "base"; "quarter" and "half" of the pictures; "longer", twice the epochs;
+        name -> a run for each seed: "base"; "quarter" and "half" of the images; "longer", twice the epochs;
         "augmented", with the `STRENGTHS`; "fixed", with the fixes, if they can be used.
     """
     if competition.test is not None:  # its labels are not used, even if the data has them

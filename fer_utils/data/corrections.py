@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_utils.competition import POOLED, Competition, DataError, Split, picture_groups
+from fer_utils.competition import POOLED, Competition, DataError, Split, image_groups
 from fer_utils.data.decode_images import BLANK_CONTRAST, light
 from fer_utils.data.known_expressions_and_splits import canonical
 from fer_utils.data.tables import open_table
@@ -21,11 +21,11 @@ LEAVE_OUT = "drop"
 def apply_fixes(
     competition: Competition, path: str | Path, left_out: Collection[str] = ()
 ) -> tuple[Split, str]:
-    """Give training pictures the labels that a CSV names; validation and test labels never change.
+    """Give training images the labels that a CSV names; validation and test labels never change.
 
     The file has the columns `id` (as in the competition), `given` (the label it has now, which guards against
-    a file made for other data) and `label` (the one it gets: a class name, or "drop" to leave the picture
-    out); others are ignored. Votes of such a picture become votes for the new label alone. A picture that is
+    a file made for other data) and `label` (the one it gets: a class name, or "drop" to leave the image
+    out); others are ignored. Votes of such an image become votes for the new label alone. An image that is
     in the validation split now, or among the ids `left_out` before, is skipped.
 
     Returns:
@@ -52,9 +52,9 @@ def apply_fixes(
                 skipped += 1
                 continue
             hint = f" (there is {padded!r}: spreadsheets drop leading zeros)" if padded else ""
-            raise DataError(f"{where}: no training picture has the id {fix.id!r}{hint}")
+            raise DataError(f"{where}: no training image has the id {fix.id!r}{hint}")
         if len(rows[fix.id]) > 1:
-            raise DataError(f"{where}: the id {fix.id!r} names {len(rows[fix.id])} training pictures")
+            raise DataError(f"{where}: the id {fix.id!r} names {len(rows[fix.id])} training images")
         (row,) = rows[fix.id]
         if names[train.labels[row]] != given:
             raise DataError(
@@ -67,7 +67,7 @@ def apply_fixes(
             if votes is not None:
                 votes[row] = votes[row].sum() * (np.arange(len(names)) == labels[row])
     changed = (labels != train.labels).sum()
-    note = f"label_fixes: {changed:,} labels changed, {dropped.sum():,} pictures left out"
+    note = f"label_fixes: {changed:,} labels changed, {dropped.sum():,} images left out"
     note += f", {skipped:,} skipped that are not in train now" if skipped else ""
     return replace(train, labels=labels, votes=votes).take(~dropped), f"{note} ({path.name})"
 
@@ -99,18 +99,18 @@ def _class_name(text: str, names: list[str]) -> str:
 
 
 def clean_training(train: Split) -> tuple[Split, str]:
-    """Leave out what teaches a network nothing or wrongly: all but the first of exact copies, pictures whose
+    """Leave out what teaches a network nothing or wrongly: all but the first of exact copies, images whose
     copies carry different labels, and blank ones.
 
     Returns:
         the rest, and a line that says what was left out.
     """
-    groups = pd.Series(picture_groups(train.images))
+    groups = pd.Series(image_groups(train.images))
     blank = light(train.images)[1] < BLANK_CONTRAST
     conflict = (pd.Series(train.labels).groupby(groups).transform("nunique").to_numpy() > 1) & ~blank
     repeats = groups.duplicated().to_numpy() & ~conflict & ~blank
     note = (
         f"clean: left out of train {repeats.sum():,} repeats, {conflict.sum():,} "
-        f"pictures labelled in conflict and {blank.sum():,} blank ones"
+        f"images labelled in conflict and {blank.sum():,} blank ones"
     )
     return train.take(~(conflict | blank | repeats)), note

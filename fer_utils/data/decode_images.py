@@ -37,14 +37,14 @@ MAX_PIXELS = 64_000_000
 MID_GREY = 128
 # Grey levels. In FER2013 the 14 images below it are black, grey or a dot; the next one above it is a face.
 BLANK_CONTRAST = 5.0
-# Mean difference of the strongest and the weakest channel of a picture with colours; a grey one that was
+# Mean difference of the strongest and the weakest channel of an image with colours; a grey one that was
 # saved with three channels has none.
 COLOURED = 6.0
 # Files that a process decodes at a time, and the fewest bytes for which processes are started: on two busy
 # cores 16,000 files of 48 pixels (32 MB) took 1.5 s in one process, 3.7 s in several. (Threads share a lock.)
 DECODED_TOGETHER, WORTH_PROCESSES = 256, 60_000_000
 
-# How a picture has to be turned to be seen upright, by the orientation that its EXIF data give.
+# How an image has to be turned to be seen upright, by the orientation that its EXIF data give.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -140,7 +140,7 @@ def open_image(source: Path | bytes | None, channels: int) -> tuple[Image.Image,
         Exception: whatever Pillow's plugins stumble over in a broken file.
     """
     if source is None:
-        raise FileNotFoundError("no such picture file")
+        raise FileNotFoundError("no such image file")
     with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as file:
         if file.width * file.height > MAX_PIXELS:
             raise ValueError(f"{file.width} x {file.height} pixels are too many")
@@ -177,7 +177,7 @@ def _decode_block(
             if isinstance(source, Path):
                 reason = reason.replace(str(source), source.name)
             reason = re.sub(r" <_io\.BytesIO.*?>", "", reason)
-            broken[row] = reason if source is None else f"not a readable picture: {reason}"
+            broken[row] = reason if source is None else f"not a readable image: {reason}"
     return images, broken, forms
 
 
@@ -222,7 +222,7 @@ def _decoded(blocks: list[Sequence[Path | bytes | None]], wanted: ImageFormat) -
 
 
 def changes(forms: Counter[Form], wanted: ImageFormat) -> list[str]:
-    """What was changed in pictures of these forms, in words."""
+    """What was changed in images of these forms, in words."""
     size, channels = wanted.size, wanted.channels
     sizes, colour = Counter(), 0
     for (shape, is_colour), count in forms.items():
@@ -233,14 +233,14 @@ def changes(forms: Counter[Form], wanted: ImageFormat) -> list[str]:
     notes = [f"resized to {size}x{size}: {names}{', ...' if len(other) > 3 else ''}"] if other else []
     if cut := sum(count for (width, height), count in sizes.items() if width != height):
         how = "cut to the middle" if wanted.aspect == "crop" else "padded with grey"
-        notes.append(f"not square, {how}: {cut:,} pictures")
+        notes.append(f"not square, {how}: {cut:,} images")
     if channels == 1 and colour:
-        notes.append(f"saved in a colour format, read as grey: {colour:,} pictures")
+        notes.append(f"saved in a colour format, read as grey: {colour:,} images")
     return notes
 
 
 def light(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the standard deviation of the grey levels of each picture of uint8 [N, C, H, W]."""
+    """The mean and the standard deviation of the grey levels of each image of uint8 [N, C, H, W]."""
     moments = np.empty((2, len(images)))
     for start in range(0, len(images), ROWS_TOGETHER):
         rows = slice(start, start + ROWS_TOGETHER)

@@ -10,14 +10,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from fer_utils.arrays_on_disk import concatenate
-from fer_utils.competition import POOLED, Split, picture_groups
+from fer_utils.competition import POOLED, Split, image_groups
 from fer_utils.data.known_expressions_and_splits import HIDDEN, MAYBE_HIDDEN
 
 
 def split_folds(split: Split, n_folds: int = 10, seed: int = 0) -> np.ndarray:
     """The fold of each image of a labelled split: int64 [N], 0..n_folds - 1.
 
-    Exact copies share a fold, and so do the pictures of one person where `split.groups` names the persons.
+    Exact copies share a fold, and so do the images of one person where `split.groups` names the persons.
     The distinct images are spread over the folds as evenly as possible, in total
     and in each class. (scikit-learn's grouped splitter is far too slow for so many groups, and the plain one
     refuses classes smaller than the number of folds.)
@@ -35,15 +35,15 @@ def split_folds(split: Split, n_folds: int = 10, seed: int = 0) -> np.ndarray:
 
 
 def kept_together(split: Split) -> np.ndarray:
-    """Number the groups of images that stay on one side, int64 [N]: exact copies, and the pictures of a
+    """Number the groups of images that stay on one side, int64 [N]: exact copies, and the images of a
     person where `split.groups` names the persons."""
-    copies = picture_groups(split.images)
+    copies = image_groups(split.images)
     if split.groups is None:
         return copies
     # Each unknown person is one of their own.
     known = ~np.isin(np.char.lower(split.groups), [*HIDDEN, *MAYBE_HIDDEN, "unknown"])
     persons = pd.factorize(np.where(known, split.groups, [f"{row}\0" for row in range(len(split))]))[0]
-    # A person is a node, a picture that stands there several times an edge between persons.
+    # A person is a node, an image that stands there several times an edge between persons.
     n_persons, n_nodes = persons.max() + 1, persons.max() + copies.max() + 2
     nodes = coo_array((np.ones(len(copies)), (persons, n_persons + copies)), shape=(n_nodes, n_nodes))
     return pd.factorize(connected_components(nodes, directed=False)[1][persons])[0]
@@ -67,9 +67,9 @@ def _grouped_folds(groups: np.ndarray, labels: np.ndarray, n_folds: int, seed: i
 def split_off(split: Split, n_folds: int, fold: int, seed: int) -> tuple[Split, Split, str]:
     """A labelled split as a training and a validation split, and a note that says how."""
     folds = split_folds(split, n_folds, seed)
-    note = f"valid split: made here, fold {fold} of {n_folds} of the training pictures (seed {seed}), "
+    note = f"valid split: made here, fold {fold} of {n_folds} of the training images (seed {seed}), "
     note += f"stratified by class, exact copies{' and persons' * (split.groups is not None)} kept together"
-    # A class that would have no training picture keeps its pictures there.
+    # A class that would have no training image keeps its images there.
     alone = np.setdiff1d(split.labels, split.labels[folds != fold])
     train = folds != fold
     if len(alone):
@@ -77,10 +77,10 @@ def split_off(split: Split, n_folds: int, fold: int, seed: int) -> tuple[Split, 
         rare = np.isin(groups, groups[np.isin(split.labels, alone)])
         n = np.isin(split.labels, alone).sum()
         more = f", and {rare.sum() - n} of the same persons or photographs," * bool(rare.sum() > n)
-        note += f"; {n} pictures of rare classes{more} are all for training"
+        note += f"; {n} images of rare classes{more} are all for training"
         train |= rare
     if 2 * len(split) < n_folds * (~train).sum():
-        note += f"; {(~train).sum():,} of {len(split):,} validate, as some persons have very many pictures"
+        note += f"; {(~train).sum():,} of {len(split):,} validate, as some persons have very many images"
     return split.take(train), split.take(~train), note
 
 

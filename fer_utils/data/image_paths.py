@@ -35,7 +35,7 @@ class Resolved:
 
 
 def image_stem(name: str) -> str:
-    """The last part of a name, in lower case, without the suffix of a picture."""
+    """The last part of a name, in lower case, without the suffix of an image."""
     base = name.rpartition("/")[2].lower()
     suffix = next((s for s in IMAGE_SUFFIXES if base.endswith(s)), "")
     return base[: len(base) - len(suffix)]
@@ -60,7 +60,7 @@ def plain_path(name: str) -> str:
 
 
 class References:
-    """The files that names may mean, by their paths, or other texts that stand for pictures."""
+    """The files that names may mean, by their paths, or other texts that stand for images."""
 
     def __init__(self, files: Sequence[str]):
         self._plain = {file: plain_path(file) for file in files}

@@ -28,12 +28,12 @@ COLUMNS = {
 # Names that say that a column is a label, an id or a split, even where its cells alone would not.
 SURE_LABELS = {name for name in COLUMNS["label"] if re.search("emotion|expression|label", name)}
 KNOWN_NAMES = {name for names in COLUMNS.values() for name in names}
-# Columns about the person or the picture, which are no label unless somebody says so.
+# Columns about the person or the image, which are no label unless somebody says so.
 ABOUT = {
     *("age", "gender", "sex", "race", "ethnicity", "country", "nationality", "glasses", "pose", "lighting"),
     *("source", "dataset", "database", "origin", "camera", "annotator", "confidence", "batch", "frame"),
 }
-# Columns whose numbers count something that has many pictures, so that they are no names of files.
+# Columns whose numbers count something that has many images, so that they are no names of files.
 OF_MANY = {"clip", "video", "sequence", "scene", "session", "shot", "track", "utterance"}
 BOXES = ({"x", "y", "w", "h"}, {"x", "y", "width", "height"}, {"xmin", "ymin", "xmax", "ymax"})
 # Columns that tools write beside the data.
@@ -47,7 +47,7 @@ def is_split_name(name: str) -> bool:
 
 
 def boxes_in(columns: Collection[str]) -> set[str]:
-    """The columns that say where in a picture a face is."""
+    """The columns that say where in an image a face is."""
     return set().union(*(box for box in BOXES if box <= set(columns)))
 
 

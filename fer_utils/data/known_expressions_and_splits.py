@@ -1,4 +1,4 @@
-"""What words in the data mean: an expression, a split, a number, a picture's file."""
+"""What words in the data mean: an expression, a split, a number, an image's file."""
 
 from __future__ import annotations
 
@@ -133,14 +133,14 @@ def pattern(text: str) -> str:
 
 def vote_label(votes: Sequence[float], names: Sequence[str]) -> str:
     """The name with the most votes; "" for a tie, no votes, or if no face or unknown leads. FER+ (Barsoum et
-    al. 2016) also leaves out pictures on which half of the votes or fewer agree, single ones not counted."""
+    al. 2016) also leaves out images on which half of the votes or fewer agree, single ones not counted."""
     most = max(votes, default=0)
     leaders = [name for name, count in zip(names, votes, strict=True) if count == most]
     return leaders[0] if most > 0 and len(leaders) == 1 and canonical(leaders[0]) != "uncertain" else ""
 
 
 def is_image_name(cell: str) -> bool:
-    """Whether a cell ends as the name of a picture's file does."""
+    """Whether a cell ends as the name of an image's file does."""
     return cell.lower().endswith(IMAGE_SUFFIXES)
 
 

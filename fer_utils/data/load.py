@@ -33,7 +33,7 @@ from fer_utils.files import find_path
 MAX_REJECTED_SHARE = 0.01
 CAME_WITH_DATA = "valid split: came with the data"  # a note
 ON_KAGGLE = re.compile(r"kaggle:|https?://(www\.)?kaggle\.com/")
-LOOKED_AT, MIN_COLOUR_SHARE = 256, 0.05  # pictures for "auto", and the share with colours for rgb
+LOOKED_AT, MIN_COLOUR_SHARE = 256, 0.05  # images for "auto", and the share with colours for rgb
 SIZES = (32, 48, 64, 96)  # of which image_size "auto" is one: larger ones take a CPU too long
 
 
@@ -63,7 +63,7 @@ def load_competition(
             download; "demo" for drawn faces; "auto" to search $FER_DATA, /kaggle/input and data/ in the
             repository, else the demo.
         image_size: side of the square images; "auto": 32, 48, 64 or 96, nearest to most images (demo: 48).
-        color: "grey", "rgb", or "auto": rgb where more than one picture in twenty has colours.
+        color: "grey", "rgb", or "auto": rgb where more than one image in twenty has colours.
         aspect: of images that are not square: "crop" keeps the middle, "pad" all of it between grey bars.
         seed, n_folds, fold: which images become the validation split, if the data has none or with
             `pool_valid`, which adds that of the data to the training images first.
@@ -156,7 +156,7 @@ def _corrected(competition: Competition, label_fixes: str | Path, clean: bool) -
 def _read(
     path: Path, said: UserOptions, image_size: int | str, color: str, aspect: str, allow_rejected: bool
 ) -> Competition:
-    with ExitStack() as stack:  # archives stay unpacked until the pictures are decoded
+    with ExitStack() as stack:  # archives stay unpacked until the images are decoded
         understanding, others = open_data(path, stack, said)
         wanted, notes = _format(understanding, image_size, color, aspect)
         return _decoded(understanding, wanted, [*understanding.notes, *notes], others, path, allow_rejected)
@@ -170,7 +170,7 @@ def _decoded(
     path: Path,
     allow_rejected: bool,
 ) -> Competition:
-    """The pictures decoded, with labels as class indices; no validation split where the data has none."""
+    """The images decoded, with labels as class indices; no validation split where the data has none."""
     rejected = list(found.rejected)
     splits = dict.fromkeys(("train", "valid", "test"))
     total, forms = len(rejected), Counter()
@@ -181,7 +181,7 @@ def _decoded(
         for k in wrong:
             is_missing = found.pictures.files and found.pictures.files[rows[k]] is None
             wrong[k] += f" ({found.ids[rows[k]]})" if is_missing else ""
-            wrong[k] += " (test: predicted from a grey picture)" if name == "test" else ""
+            wrong[k] += " (test: predicted from a grey image)" if name == "test" else ""
         values = [found.labels.values[row] for row in rows]
         labels, votes = found.coding.indices(values), None
         if name == "test":
@@ -199,7 +199,7 @@ def _decoded(
         is_few = 2 * len(rejected) < total  # otherwise all of the data is something else
         way_out = "; pass allow_rejected=True to continue without them" if is_few else ""
         raise DataError(
-            f"{path}: {len(rejected):,} of about {total:,} pictures cannot be read, more than "
+            f"{path}: {len(rejected):,} of about {total:,} images cannot be read, more than "
             f"{MAX_REJECTED_SHARE:.0%}{way_out}. First:\n{first}"
         )
     return Competition(
@@ -216,11 +216,11 @@ def _decoded(
 def _format(
     found: Understanding, image_size: int | str, color: str, aspect: str
 ) -> tuple[ImageFormat, list[str]]:
-    """Size and channels as they are set, or as some of the training pictures suggest; and what they say."""
+    """Size and channels as they are set, or as some of the training images suggest; and what they say."""
     notes = []
     if "auto" in (image_size, color):
         rows = found.rows["train"]
-        # At random: every second picture may be the grey copy of the one before.
+        # At random: every second image may be the grey copy of the one before.
         some = np.random.default_rng(0).permutation(len(rows))[:LOOKED_AT]
         images, broken, forms = found.pictures.read([rows[k] for k in sorted(some)], ImageFormat(32, 3))
     if image_size == "auto":
@@ -229,12 +229,12 @@ def _format(
             middle = float(np.median(sides))
             image_size = min(SIZES, key=lambda size: abs(np.log(size / middle)))
             more = "; a larger image_size keeps more detail and takes longer" * (middle > SIZES[-1])
-            notes.append(f"image_size {image_size}: the pictures have {middle:.0f} pixels{more}")
+            notes.append(f"image_size {image_size}: the images have {middle:.0f} pixels{more}")
     if color == "auto":
         share = float(np.delete(coloured(images), list(broken)).mean()) if len(images) > len(broken) else 0.0
         color = "rgb" if share > MIN_COLOUR_SHARE else "grey"
         if color == "rgb":
-            seen = f"{share:.0%} of the pictures looked at have colours"
+            seen = f"{share:.0%} of the images looked at have colours"
             notes.append(f"in colour: {seen} (color='grey': without)")
     return ImageFormat(image_size, 3 if color == "rgb" else 1, aspect), notes
 
@@ -259,9 +259,7 @@ def _split(reading: Competition, path: Path, folds: tuple[int, int, int], pool_v
             why = ". All show one person: groups='none' divides them" if n == 1 else why
         elif len(train) + len(valid) < n_folds:
             why = f". Part {fold} of {n_folds} is empty: choose a smaller n_folds"
-        raise DataError(
-            f"{path}: {len(train)} training and {len(valid)} validation pictures are too few{why}"
-        )
+        raise DataError(f"{path}: {len(train)} training and {len(valid)} validation images are too few{why}")
     return replace(reading, train=train, valid=valid, source=str(path), notes=(note, *reading.notes))
 
 
@@ -280,7 +278,7 @@ def _votes(found: Understanding, rows: list[int]) -> np.ndarray | None:
 
 
 def _test_labels(labels: np.ndarray, values: list[str | None], notes: list[str]) -> np.ndarray | None:
-    """The labels of the test pictures only if the data gives all of them."""
+    """The labels of the test images only if the data gives all of them."""
     if all(map(is_hidden, values)):
         return None
     if len(labels) > 1 and (labels == labels[0]).all():

@@ -44,7 +44,7 @@ def open_data(path: Path, stack: ExitStack, said: UserOptions) -> tuple[Understa
     chosen = _proven(found, path)
     _check_tables_of_labels(tree, chosen, path)
     used = chosen.pictures.tables_or_files()
-    unused = [name for name, table in tree.tables.items() if table.holds_pictures and name not in used]
+    unused = [name for name, table in tree.tables.items() if table.holds_images and name not in used]
     unused += tree.samples[1:]
     notes = [f"also there, not used: {', '.join(sorted(unused)[:5])}"] if unused else []
     others = [o.layout for o in found if o is not chosen and o.pictures.tables_or_files() & used]
@@ -80,15 +80,15 @@ def _understood(tree: Tree, said: UserOptions) -> tuple[list[Understanding], lis
 
 
 def _proven(found: list[Understanding], path: Path) -> Understanding:
-    """The reading that explains the data: the one whose test pictures the sample names, or the one that holds
-    the training pictures of the others.
+    """The reading that explains the data: the one whose test images the sample names, or the one that holds
+    the training images of the others.
 
     Raises:
-        DataError: two readings explain different pictures equally well.
+        DataError: two readings explain different images equally well.
     """
     proven: list[Understanding] = []
     for one in [one for one in found if one.form and one.form.source != "default"] or found:
-        # Of the same pictures, the preferred reading.
+        # Of the same images, the preferred reading.
         if not any(one.pictures.tables_or_files() & other.pictures.tables_or_files() for other in proven):
             proven.append(one)
     chosen = max(proven, key=lambda one: sum(map(len, one.rows.values())))
@@ -103,13 +103,13 @@ def _proven(found: list[Understanding], path: Path) -> Understanding:
 
 
 def _check_tables_of_labels(tree: Tree, chosen: Understanding, path: Path) -> None:
-    """Raise a DataError if the classes are folders of numbers, while a table that names no picture has
+    """Raise a DataError if the classes are folders of numbers, while a table that names no image has
     expressions: the folders may be clips or persons."""
     if chosen.layout != FOLDERS or any(map(canonical, chosen.coding.class_names)):
         return
     n, lists = sum(map(len, chosen.rows.values())), set(chosen.pictures.parts)
     for name, table in tree.tables.items():
-        is_other = table.holds_pictures or name in lists or PREDICTED.search(stem(name).lower())
+        is_other = table.holds_images or name in lists or PREDICTED.search(stem(name).lower())
         if is_other or len(table.frame) * len(chosen.coding.class_names) < n:
             continue
         for column in table.frame:
@@ -117,7 +117,7 @@ def _check_tables_of_labels(tree: Tree, chosen: Understanding, path: Path) -> No
             if len(cells) > len({*cells}) > 1 and all(map(canonical, cells)):
                 raise DataError(
                     f"{path}: {name} has expressions in its column {column!r}, but does not say for which "
-                    "pictures. Add a column with the files' names; or, if the folders "
+                    "images. Add a column with the files' names; or, if the folders "
                     f"{', '.join(map(str, chosen.coding.label_values[:3]))}, ... are the classes, move it "
                     "elsewhere"
                 )
@@ -127,11 +127,11 @@ def _counted(one: Understanding) -> str:
     tables = sorted(set(one.pictures.parts) - {""})
     files = [file for file in one.pictures.files if file]
     of = f" of {', '.join(tables[:2])}" if tables else f" below {files[0].split('/')[0]}/" if files else ""
-    return f"{one.layout}{of} ({sum(map(len, one.rows.values())):,} pictures)"
+    return f"{one.layout}{of} ({sum(map(len, one.rows.values())):,} images)"
 
 
 def _holds(one: Understanding, other: Understanding) -> bool:
-    """Whether the training pictures of `other` are all among those of `one`."""
+    """Whether the training images of `other` are all among those of `one`."""
     digests = []
     for reading in (one, other):
         rows = [row for split in ("train", "valid") for row in reading.rows.get(split, ())]
@@ -169,8 +169,8 @@ def _tree(path: Path, columns: Mapping[str, str]) -> Tree:
 
 
 def _archived_split(tree: Tree) -> bool:
-    """Whether an archive is named for a split that no picture lies in (Kaggle's test.zip)."""
-    tables = [name for name, table in tree.tables.items() if table.holds_pictures]
+    """Whether an archive is named for a split that no image lies in (Kaggle's test.zip)."""
+    tables = [name for name, table in tree.tables.items() if table.holds_images]
     found = {split_of(stem(name)) for name in tables} | {folder_split(name) for name in tree.images}
     return bool({split_of(stem(name)) for name in tree.archives} - found - {None})
 
@@ -205,8 +205,8 @@ def run_folders(folder: Path) -> list[Path]:
 
 
 def _is_data(tree: Tree) -> bool:
-    """Whether there are pictures with labels, or data that are refused for a reason."""
-    return any(t.holds_pictures for t in tree.tables.values()) or any(_understood(tree, UserOptions()))
+    """Whether there are images with labels, or data that are refused for a reason."""
+    return any(t.holds_images for t in tree.tables.values()) or any(_understood(tree, UserOptions()))
 
 
 def _candidates(folder: Path, visited: set[str], runs: list[Path]) -> list[Path]:

@@ -14,7 +14,7 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.data.tables_json_parquet import as_text
 
-SMALLEST_SIDE = 16  # of pictures with a column per pixel: fewer numbers are measurements
+SMALLEST_SIDE = 16  # of images with a column per pixel: fewer numbers are measurements
 _LIST_MARKS = str.maketrans("[](),;", " " * 6)
 
 
@@ -116,7 +116,7 @@ def square_of(n: int) -> tuple[int, int] | None:
     return next(((side, c) for c, side in sides.items() if side * side * c == n), None)
 
 
-def is_picture(n: int) -> bool:
+def is_image(n: int) -> bool:
     """Whether `n` numbers can be a square image, grey or with three colours, and not measurements."""
     return n >= SMALLEST_SIDE**2 and square_of(n) is not None
 
@@ -147,5 +147,5 @@ def square(cells: pd.DataFrame, place: str) -> tuple[int, int]:
             "np.set_printoptions(threshold=10**6)"
         )
     if found is None or found[0] < 4:
-        raise DataError(f"{place}: {pixels} pixels in a row are no square picture, grey or of three colours")
+        raise DataError(f"{place}: {pixels} pixels in a row are no square image, grey or of three colours")
     return found

@@ -32,14 +32,14 @@ def read_format(
 
     Args:
         table: the sample.
-        ids: what the test pictures are called, [N] each, by the column that says it; the likeliest first. The
+        ids: what the test images are called, [N] each, by the column that says it; the likeliest first. The
             sample may write them in another way (zero-padded, without a suffix).
         coding: how the training labels are written.
-        by_row: nothing but its row names a test picture, so that a sample may count them.
+        by_row: nothing but its row names a test image, so that a sample may count them.
         label: the column of the training labels: one of that name is for the predictions.
 
     Raises:
-        DataError: the sample is empty, names a picture twice or one that the test split does not have, or may
+        DataError: the sample is empty, names an image twice or one that the test split does not have, or may
             count rows or mean file names; or its coding of the classes is not known.
     """
     if table.header and len(table.columns) == 1 and coding.index(table.columns[0]) >= 0:
@@ -47,7 +47,7 @@ def read_format(
     template = read_as_written(table)
     if template.empty:
         raise DataError(
-            f"{table.path} has a header and no lines: write a line for each test picture, or move it away"
+            f"{table.path} has a header and no lines: write a line for each test image, or move it away"
         )
     if len(set(template.columns)) < len(template.columns):
         names = ", ".join(map(str, template.columns))
@@ -86,7 +86,7 @@ def _label_position(table: Table, label: str = "") -> int:
 
 
 def _id_position(table: Table, taken: set[int]) -> int | None:
-    """The column that names the pictures: by its name, else the first; None if there is none."""
+    """The column that names the images: by its name, else the first; None if there is none."""
     free = [i for i in range(len(table.columns)) if i not in taken]
     named = [i for role in ("image", "id") for i in free if table.columns[i] in COLUMNS[role]]
     return next(iter([*named, *free]), None)
@@ -100,7 +100,7 @@ def sample_ids(table: Table) -> list[str]:
 
 def _probability_columns(table: Table, template: pd.DataFrame, coding: Coding) -> list[int]:
     """The positions of the columns for the probability of each class, in the order of the classes; none if
-    the sample wants one label for each picture.
+    the sample wants one label for each image.
 
     Raises:
         DataError: there are such columns, and not one for each class.
@@ -115,13 +115,13 @@ def _probability_columns(table: Table, template: pd.DataFrame, coding: Coding) -
         if unknown:
             raise DataError(
                 f"{table.path.name} wants a probability of {', '.join(unknown)} too, which no training "
-                "picture has. Is part of the data missing? If not, remove the column, and add zeros to submit"
+                "image has. Is part of the data missing? If not, remove the column, and add zeros to submit"
             )
         return [found[index] for index in range(len(coding.class_names))]
     if len(found) < 2 and len(numeric) < max(3, len(coding.class_names)):
         return []
     if not found and any(name in COLUMNS["label"] for name in table.columns):
-        return []  # its other numbers are about the pictures
+        return []  # its other numbers are about the images
     if len(found) > len(coding.class_names) / 2:
         absent = [name for index, name in enumerate(coding.class_names) if index not in found]
         raise DataError(f"{table.path.name} has no column for the probability of {', '.join(absent)}")
@@ -146,13 +146,12 @@ def _match_rows(
     by_row: bool,
 ) -> tuple[np.ndarray, str]:
     """The test row of each line of the sample, and why: by a column of its name, by equal values, by the file
-    that an id means, and by position where nothing else names a picture."""
+    that an id means, and by position where nothing else names an image."""
     n = len(next(iter(ids.values())))
     if position is None:
         if len(template) != n:
             raise DataError(
-                f"{table.path.name} has {len(template):,} lines without ids, but there are {n:,} test "
-                "pictures"
+                f"{table.path.name} has {len(template):,} lines without ids, but there are {n:,} test images"
             )
         order = "file names" if "their files" in ids and not by_row else "rows"
         return np.arange(n), f"none, so predictions are in the order of the {order}"
@@ -179,11 +178,11 @@ def _match_rows(
     if 2 * rows.count(None) < len(wanted):
         raise DataError(
             f"{table.place(row)} asks for id {wanted[row]!r}: {rows.count(None):,} of the {len(wanted):,} "
-            "pictures that it asks for are missing. Is the download complete? Test ids are "
+            "images that it asks for are missing. Is the download complete? Test ids are "
             f"{', '.join(map(str, ids[column][:3]))}, ..."
         )
     raise DataError(
-        f"{table.place(row)} asks for id {wanted[row]!r}, which no test picture has "
+        f"{table.place(row)} asks for id {wanted[row]!r}, which no test image has "
         f"({rows.count(None):,} of {len(wanted):,} such rows); "
         f"test ids ({column}) are {', '.join(map(str, ids[column][:3]))}, ... "
         "columns='id=...' names the column of the ids"
@@ -257,7 +256,7 @@ def _test_format(competition: Competition) -> SubmissionFormat:
 
 
 def write_submission(competition: Competition, probs: np.ndarray, path: str | Path) -> Path:
-    """Write the most probable class of each test picture, or the probability of each class, in the
+    """Write the most probable class of each test image, or the probability of each class, in the
     competition's own form, and validate the file.
 
     Args:
@@ -271,15 +270,13 @@ def write_submission(competition: Competition, probs: np.ndarray, path: str | Pa
     form = _test_format(competition)
     probs, wanted = np.asarray(probs), (len(competition.test), len(competition.class_names))
     if probs.shape != wanted:
-        raise DataError(f"probs must be {wanted} (test pictures, classes), got {probs.shape}")
+        raise DataError(f"probs must be {wanted} (test images, classes), got {probs.shape}")
     if not np.isfinite(probs).all():
-        raise DataError(f"probs of test picture {np.argwhere(~np.isfinite(probs))[0, 0]} are not finite")
+        raise DataError(f"probs of test image {np.argwhere(~np.isfinite(probs))[0, 0]} are not finite")
     sums = probs.sum(1, dtype=np.float64)
     row = int(np.abs(sums - 1).argmax())
     if abs(sums[row] - 1) > 1e-3:
-        raise DataError(
-            f"probs of test picture {row} sum to {sums[row]:.4f} instead of 1: apply softmax first"
-        )
+        raise DataError(f"probs of test image {row} sum to {sums[row]:.4f} instead of 1: apply softmax first")
     table = form.template.copy()
     if form.probability_columns:
         shares = probs[form.rows] / sums[form.rows, None]

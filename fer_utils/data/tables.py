@@ -21,7 +21,7 @@ from fer_utils.data.pixel_strings import (
     SMALLEST_SIDE,
     are_fractions,
     count_pixels,
-    is_picture,
+    is_image,
     parse_cells,
     square,
 )
@@ -29,9 +29,9 @@ from fer_utils.data.tables_csv_dialect import HEAD_ROWS, find_form
 from fer_utils.data.tables_json_parquet import (
     as_text,
     excel_frame,
+    image_column,
     json_frame,
     parquet_chunks,
-    picture_column,
     schema,
     table_errors,
 )
@@ -57,7 +57,7 @@ class Table:
         head: the first rows, as text, columns named by position.
         whole: all cells as text, for forms that are read at once (JSON, Excel).
         headings: of such forms and of parquet, the column names as they are written.
-        chosen: the column that holds pictures, as a person named it.
+        chosen: the column that holds images, as a person named it.
     """
 
     path: Path
@@ -84,18 +84,18 @@ class Table:
         for position, column in zip(self.head.columns, cells.T.tolist(), strict=True):
             counts = Counter(map(count_pixels, column))
             del counts[0]
-            if counts and is_picture(counts.most_common(1)[0][0]) and 2 * counts.total() > len(self.head):
+            if counts and is_image(counts.most_common(1)[0][0]) and 2 * counts.total() > len(self.head):
                 return (position,)
         if len(self.columns) < SMALLEST_SIDE**2:
             named = [i for i, column in enumerate(self.columns) if column in ("pixels", "pixel")]
-            return tuple(named[:1])  # without a picture in it, which is reported
+            return tuple(named[:1])  # without an image in it, which is reported
         numbers = pd.to_numeric(cells.ravel(), errors="coerce").reshape(cells.shape)
         grey = ((numbers >= 0) & (numbers <= 255)).sum(0) > 0.8 * len(cells)
         numeric = self.head.columns[grey].tolist()
         groups = Counter(pattern(self.columns[i]) for i in numeric)
         alike, _ = groups.most_common(1)[0] if groups else ("", 0)
         same = [i for i in numeric if pattern(self.columns[i]) == alike]
-        return next((tuple(found) for found in (same, numeric) if is_picture(len(found))), ())
+        return next((tuple(found) for found in (same, numeric) if is_image(len(found))), ())
 
     @cached_property
     def are_fractions(self) -> bool:
@@ -109,16 +109,16 @@ class Table:
     def encoded(self) -> int | None:
         """The position of encoded images, as parquet files hold them; None without any."""
         is_arrow = self.path.suffix.lower() in ARROW_SUFFIXES
-        return picture_column(self.path, self.chosen) if is_arrow else None
+        return image_column(self.path, self.chosen) if is_arrow else None
 
     @property
-    def holds_pictures(self) -> bool:
-        """Whether a picture stands in each of its rows."""
+    def holds_images(self) -> bool:
+        """Whether an image stands in each of its rows."""
         return bool(self.pixels) or self.encoded is not None
 
     @cached_property
     def content(self) -> tuple[pd.DataFrame, np.ndarray, dict[int, str]]:
-        """All columns but the pixels as text; the pictures, uint8 [N, 1 or 3, S, S], none without pixels; why
+        """All columns but the pixels as text; the images, uint8 [N, 1 or 3, S, S], none without pixels; why
         the pixels of a row cannot be read, by row."""
         others = [i for i in range(len(self.columns)) if i not in {*self.pixels, self.encoded}]
         texts, images, broken, shape, start = [pd.DataFrame(columns=others)], [], {}, None, 0
@@ -138,7 +138,7 @@ class Table:
 
     @property
     def pictures(self) -> tuple[np.ndarray, dict[int, str]]:
-        """Its pictures, and why any are broken, by row (see `content`)."""
+        """Its images, and why any are broken, by row (see `content`)."""
         return self.content[1:]
 
     @property
@@ -180,7 +180,7 @@ def open_table(path: Path, name: str = "", columns: Mapping[str, str] | None = N
         elif suffix in ARROW_SUFFIXES:
             names, whole = schema(path).names, None
             image = normal(said.get("image", ""))
-            encoded = picture_column(path, chosen or image)
+            encoded = image_column(path, chosen or image)
             chosen = chosen or image * (encoded is not None)
             texts = [i for i in range(len(names)) if i != encoded]
             head = next(parquet_chunks(path, texts, HEAD_ROWS), pd.DataFrame())

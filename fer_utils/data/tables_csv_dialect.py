@@ -21,7 +21,7 @@ from fer_utils.data.known_expressions_and_splits import (
     normal,
     pattern,
 )
-from fer_utils.data.pixel_strings import SMALLEST_SIDE, count_pixels, is_picture
+from fer_utils.data.pixel_strings import SMALLEST_SIDE, count_pixels, is_image
 
 MOST_ACCENTS = 0.3  # of the letters of a text in a Western encoding
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its byte order marks
@@ -139,7 +139,7 @@ def _columns_by_content(head: pd.DataFrame) -> list[str]:
     """Column names for a table without a header: an image and its label; ExpW; votes of FER+; a label before
     or after the pixels."""
     cells = head.iloc[0].tolist()
-    names = ["pixels" if is_picture(count_pixels(c)) else "image" * is_image_name(c) for c in cells]
+    names = ["pixels" if is_image(count_pixels(c)) else "image" * is_image_name(c) for c in cells]
     if len(cells) == 2 and names.count("") == 1:
         return [name or "label" for name in names]
     if len(cells) == 8 and names[0] == "image" and all(is_number(cell) for cell in cells[1:]):
@@ -148,7 +148,7 @@ def _columns_by_content(head: pd.DataFrame) -> list[str]:
     votes = cells[-len(FER_PLUS) :]
     if len(cells) == len(FER_PLUS) + 2 and names[0] == "image" and all(as_int(c) is not None for c in votes):
         return ["image", "box", *FER_PLUS]
-    if len(cells) > SMALLEST_SIDE**2 and is_picture(len(cells) - 1):
+    if len(cells) > SMALLEST_SIDE**2 and is_image(len(cells) - 1):
         # The labels are at the end with fewer values, or first, as in MNIST.
         at_end = head.iloc[:, -1].nunique() < head.iloc[:, 0].nunique()
         pixels = [f"pixel {i}" for i in range(len(cells) - 1)]

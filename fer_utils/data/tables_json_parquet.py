@@ -45,7 +45,7 @@ def json_frame(path: Path) -> pd.DataFrame:
     else:
         content = [json.loads(line) for line in text.splitlines() if line.strip()]
     if class_map(content):
-        raise DataError(f"{path} names classes and lists no pictures")
+        raise DataError(f"{path} names classes and lists no images")
     if isinstance(content, dict) and _is_coco(content):
         return _coco(content)
     if isinstance(content, list) and all(map(_is_create_ml, content)) and any(map(_has_boxes, content)):
@@ -63,7 +63,7 @@ def _records(content: dict, path: Path) -> list[dict]:
     if kinds == {list} and kind:
         items = [(key, item) for key, items in content.items() for item in items]
         named = {name for _, item in items if isinstance(item, dict) for name in item}
-        # What the records call their pictures.
+        # What the records call their images.
         image = min(named, key=lambda name: rank("image", normal(name)), default="image")
         return [{**(item if isinstance(item, dict) else {image: item}), kind: key} for key, item in items]
     inner = list(filter(_are_records, content.values()))
@@ -85,7 +85,7 @@ def _is_coco(content: dict) -> bool:
 
 
 def _coco(content: dict) -> pd.DataFrame:
-    """The pictures of a COCO file, each with the category of its largest box (Lin et al. 2014), or its number
+    """The images of a COCO file, each with the category of its largest box (Lin et al. 2014), or its number
     where the file names none."""
     names = {item["id"]: item["name"] for item in content.get("categories", [])}
     largest: dict[object, tuple[float, str]] = {}
@@ -112,7 +112,7 @@ def _has_boxes(record: dict) -> bool:
 
 
 def _create_ml(records: list[dict]) -> pd.DataFrame:
-    """The pictures of a file for CreateML, each with the label of its largest box."""
+    """The images of a file for CreateML, each with the label of its largest box."""
 
     def size(box: dict) -> float:
         sides = box.get("coordinates") or {}
@@ -213,15 +213,15 @@ def metadata_classes(path: Path) -> dict[str, dict[int, str]]:
         return {}
 
 
-def _shows_picture(path: Path, position: int) -> bool:
-    """Whether the first cells of a column begin as the files of pictures do."""
+def _shows_image(path: Path, position: int) -> bool:
+    """Whether the first cells of a column begin as the files of images do."""
     starts = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"BM", b"RIFF", b"II*", b"MM\0*")
     cells = next(parquet_chunks(path, [position], 16), pd.DataFrame()).to_numpy(object).ravel().tolist()
     cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
     return any(isinstance(cell, bytes) and cell.startswith(starts) for cell in cells)
 
 
-def picture_column(path: Path, chosen: str = "") -> int | None:
+def image_column(path: Path, chosen: str = "") -> int | None:
     """The column of a parquet or Arrow file that holds encoded images, as bytes or as Hugging Face's structs:
     the `chosen` one, or of several the one that has the name of such a column.
 
@@ -238,11 +238,11 @@ def picture_column(path: Path, chosen: str = "") -> int | None:
             kind = kind.field("bytes").type
         if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
             found.append(position)
-    found = [position for position in found if _shows_picture(path, position)] if found[1:] else found
+    found = [position for position in found if _shows_image(path, position)] if found[1:] else found
     if chosen in names:
         found = [position for position in found if names[position] == chosen]
     found.sort(key=lambda position: rank("image", names[position]))
     if found[1:] and names[found[0]] not in COLUMNS["image"]:
         several = ", ".join(names[position] for position in found)
-        raise DataError(f"{path}: pictures are in the columns {several}: columns='image=...' decides")
+        raise DataError(f"{path}: images are in the columns {several}: columns='image=...' decides")
     return found[0] if found else None

@@ -106,16 +106,16 @@ def _percent(share: float) -> str:
     return "<1 %" if share < 0.5 else ">99 %" if share >= 99.5 else f"{share:.0f} %"
 
 
-def batch_pictures(
+def batch_images(
     before: Tensor, mixed: Tensor, shares: Tensor, labels: Tensor, class_names: Sequence[str], ax: Axes
 ) -> Axes:
-    """Pictures of a batch with their labels int64 [B] (before `label_smoothing`), from
-    `training_loop.first_batch`; where they are mixed, below the picture and its partner."""
+    """Images of a batch with their labels int64 [B] (before `label_smoothing`), from
+    `training_loop.first_batch`; where they are mixed, below the image and its partner."""
     captions = _mixed_labels(shares, labels, class_names)
     if torch.equal(shares, torch.eye(len(shares), device=shares.device)):
         return face_grid(mixed[:24], ax, 12, captions[:24])
     partner, own = _partners(shares), [class_names[label] for label in labels]
-    rows = {"picture": before[:12], "partner": before[partner][:12], "in the batch": mixed[:12]}
+    rows = {"image": before[:12], "partner": before[partner][:12], "in the batch": mixed[:12]}
     return face_rows(rows, ax, own[:12] + [own[k] for k in partner[:12]] + captions[:12])
 
 
@@ -130,7 +130,7 @@ def blends(
     """Images [N, C, H, W], their partners, and their blends by mixup and by cutmix with this alpha, each with
     its label or labels."""
     own, state = [class_names[label] for label in labels], generator.get_state()
-    rows, captions = {"picture": images, "partner": images}, {"picture": own}
+    rows, captions = {"image": images, "partner": images}, {"image": own}
     for name, alphas in {"mixup": (alpha, 0.0), "cutmix": (0.0, alpha)}.items():
         generator.set_state(state)  # the partners are drawn first: the same for both
         rows[name], shares = mix(images, torch.eye(len(images), device=images.device), *alphas, generator)
@@ -141,12 +141,12 @@ def blends(
 
 
 def _mixed_labels(shares: Tensor, labels: Tensor, class_names: Sequence[str]) -> list[str]:
-    """The captions of pictures that are mixed by these shares [N, N]."""
+    """The captions of images that are mixed by these shares [N, N]."""
     return label_captions(shares @ F.one_hot(labels, len(class_names)).to(shares), class_names)
 
 
 def _partners(shares: Tensor) -> Tensor:
-    """The other picture in each mixture [N, N], or the picture itself, where there is none."""
+    """The other image in each mixture [N, N], or the image itself, where there is none."""
     others = shares.clone().fill_diagonal_(0)
     itself = torch.arange(len(shares), device=shares.device)
     return torch.where(others.sum(1) > 0, others.argmax(1), itself)

@@ -50,7 +50,7 @@ def face_grid(
 
     if channels == 1:
         draw(images[:, 0, :, :, None], cmap=cmap, vmin=0, vmax=255)
-    else:  # a fourth channel says where there is a picture
+    else:  # a fourth channel says where there is an image
         opaque = np.full((n, 1, height, width), 255, np.uint8)
         draw(np.concatenate([images, opaque], 1).transpose(0, 2, 3, 1) / 255)
     if maps is not None and maps.any():

@@ -80,7 +80,7 @@ def curves_together(histories: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax: Axes, cmap: Any = "Blues") -> Axes:
     """The share of each true class (row) that is predicted as each class, with counts below the shares. The
-    row of a class without pictures stays empty."""
+    row of a class without images stays empty."""
     counts = np.asarray(counts)
     n = counts.sum(1, keepdims=True)
     shares = np.where(n, 100 * counts / n.clip(min=1), np.nan)
@@ -139,7 +139,7 @@ def dots_with_intervals(ax: Axes, points: Any, colors: Any, offset: float = 0, l
 
 
 def densities(table: pd.DataFrame, name: str, by: str, ax: Axes) -> Axes:
-    """Smoothed distribution of one column of `audit.picture_table`, a line for each "label" or "split" with
+    """Smoothed distribution of one column of `audit.image_table`, a line for each "label" or "split" with
     at least two different values."""
     categories, kind = table[by].cat.categories, "class" if by == "label" else by
     colors = SPLIT_COLORS if by == "split" else dict(zip(categories, class_colors(categories), strict=True))

@@ -73,7 +73,7 @@ def calibration_error(probs: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _fit_sharpness(probs: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """The inverse of the temperature that minimizes the log loss of [N, C], and that loss. One more picture,
+    """The inverse of the temperature that minimizes the log loss of [N, C], and that loss. One more image,
     of a class by chance, counts too: without an error among them, confidence would grow without end."""
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fer_utils.config import Config, ConfigError, check_choice
 from fer_utils.learning.pretrained import HOW_TO_ATTACH, start_classifier
 
-# Of the three channels of ImageNet's pictures, where timm names no others.
+# Of the three channels of ImageNet's images, where timm names no others.
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 

@@ -81,7 +81,7 @@ def train_classifier_only(model: nn.Module, only: bool) -> None:
 class Muon(torch.optim.Optimizer):
     """Momentum whose every update of a convolution is made orthogonal, so that all directions move alike
     (Jordan et al. 2024, "Muon: an optimizer for hidden layers"); Nesterov SGD for the first layer of
-    grey pictures, the classifier, norms and biases.
+    grey images, the classifier, norms and biases.
 
     A kernel [O, I, h, w] counts as a matrix [O, I * h * w]. torch.optim.Muon takes matrices only; timm's Muon
     flattens kernels the same way, but would not repeat the bytes of the committed runs. With float16 the

@@ -2,7 +2,7 @@
 
 Faces are found by OpenCV's cascade of Haar features (Viola and Jones 2001), upright ones seen from the front.
 FER2013 was collected with OpenCV's detector (Goodfellow et al. 2013), so that a box frames a face as there.
-Of 800 PublicTest faces set into larger pictures it found 78 %, and a network scored 68.1 % on the boxes of
+Of 800 PublicTest faces set into larger images it found 78 %, and a network scored 68.1 % on the boxes of
 those, 70.5 % on the original images (`python -m benchmarks.own_photos`).
 """
 
@@ -108,7 +108,7 @@ def answers(
     found) and `box` (left, top, right and bottom in pixels, or empty), and the probability of each class. No
     image there, or one that cannot be read, is a DataError that names the file.
     """
-    paths, names = picture_files(files), list(runs[0].class_names)
+    paths, names = image_files(files), list(runs[0].class_names)
     images = {wanted: empty((len(paths), *wanted.shape)) for wanted in {run.image_format for run in runs}}
     faces = []
     for row, path in enumerate(bar(paths, "photos", len(paths))):
@@ -131,10 +131,10 @@ def opened(path: Path) -> Image.Image:
     try:
         return open_image(path, channels=3)[0]
     except Exception as error:  # see open_image
-        raise DataError(f"{path}: not a readable picture: {error or type(error).__name__}") from error
+        raise DataError(f"{path}: not a readable image: {error or type(error).__name__}") from error
 
 
-def picture_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
+def image_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
     """The paths in `files`, or those of the images in a folder, by name; a DataError where there is none."""
     paths = [Path(path) for path in ([files] if isinstance(files, (str, Path)) else files)]
     if len(paths) == 1 and (folder := paths[0]).is_dir():

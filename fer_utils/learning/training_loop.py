@@ -159,7 +159,7 @@ def train_epoch(
         images: uint8 [N, C, H, W] as `place` put them.
         labels: int64 [N] on the learner's device.
         step_context: each step runs in one of these; when it ends, the learner may be saved.
-        soft: float32 [N, C], targets that replace `labels`; a row sums to 1, or to less for a picture
+        soft: float32 [N, C], targets that replace `labels`; a row sums to 1, or to less for an image
             that weighs less.
 
     Raises:
@@ -197,7 +197,7 @@ def train_epoch(
 
 
 def gather(images: Tensor, order: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """The pictures uint8 [B, C, H, W] of each row of `order` [steps, B], on `device`.
+    """The images uint8 [B, C, H, W] of each row of `order` [steps, B], on `device`.
 
     What lies elsewhere, in the host's memory or in a file, is fetched by a thread while the device computes.
     """
@@ -219,8 +219,8 @@ def first_batch(config: Config, images: np.ndarray, device: torch.device) -> tup
     """What the first step of a training sees of images uint8 [N, C, H, W].
 
     Returns:
-        The row numbers [B] of its pictures; these, augmented, as float [B, C, H, W]; what they are after
-        `mix`; and [B, B], the share of each picture (column) in each of those.
+        The row numbers [B] of its images; these, augmented, as float [B, C, H, W]; what they are after
+        `mix`; and [B, B], the share of each image (column) in each of those.
     """
     rows, generator = batches(len(images), config, 0)[0], _generator(config.seed, 1, device)
     batch = to_float(torch.from_numpy(images[rows.numpy()]).to(device))

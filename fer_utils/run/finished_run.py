@@ -173,6 +173,6 @@ def all_folds(parts: Iterable[Competition]) -> Competition:
         splits.append(part.valid)
     columns = zip(*(vars(split).values() for split in splits), strict=True)
     every = Split(*(None if values[0] is None else concatenate(values) for values in columns))
-    note = f"valid split: all labelled pictures, each in one of {len(splits)} folds"
+    note = f"valid split: all labelled images, each in one of {len(splits)} folds"
     notes = [note, *(line for line in part.notes if not line.startswith("valid split:"))]
     return replace(part, train=every, valid=every, notes=tuple(notes))

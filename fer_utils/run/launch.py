@@ -101,7 +101,7 @@ def launch_folds(config: Config, competition: Competition) -> Run:
 
 
 def _check_persons(config: Config, competition: Competition) -> None:
-    """Raise a ConfigError if there are fewer persons than folds: some would have no picture."""
+    """Raise a ConfigError if there are fewer persons than folds: some would have no image."""
     if competition.train.groups is not None:
         n = len({*competition.train.groups, *competition.valid.groups})
         if n < config.cv:

@@ -74,8 +74,8 @@ def earlier_runs(config: Config) -> dict[str, str]:
     return found
 
 
-def learned_test_pictures(config: Config) -> str:
-    """What a run says whose `teacher` or `weights` are of a run that learned from test pictures; "" else."""
+def learned_test_images(config: Config) -> str:
+    """What a run says whose `teacher` or `weights` are of a run that learned from test images; "" else."""
     folders = [(name, find_path(name)) for name in teacher_names(config)]
     with suppress(ConfigError):
         if config.weights != "none":
@@ -114,7 +114,7 @@ def check_earlier_runs(record: dict[str, Any], config: Config, folder: RunFolder
 
 
 def same_training_data(record: dict[str, Any], competition: Competition) -> bool:
-    """Whether a run of this record learned from these pictures and labels; its ids and test may be others."""
+    """Whether a run of this record learned from these images and labels; its ids and test may be others."""
     if record["fingerprint"] == competition.fingerprint:
         return True
     return record.get("training_fingerprint") == competition.training_fingerprint

@@ -139,7 +139,7 @@ def headline(run: Run, competition: Competition) -> str:
     if run.folds:
         spread = f"their accuracies have sd {100 * run.metrics['cv']['sd']:.1f} points"
         lines.append(
-            f"Out of fold: each picture by the one of {len(run.folds)} networks that did not learn "
+            f"Out of fold: each image by the one of {len(run.folds)} networks that did not learn "
             f"from it; {spread}."
         )
     if "metric" in scores:
@@ -157,7 +157,7 @@ def headline(run: Run, competition: Competition) -> str:
 
 
 def transductive(run: Run) -> str:
-    """What a run says that learned from test pictures, or from a run that did; "" for any other."""
+    """What a run says that learned from test images, or from a run that did; "" for any other."""
     learned = (run.folder.record() or {}).get("transductive")
     return f"transductive: {learned}, without their labels" if learned else ""
 
@@ -193,21 +193,21 @@ def curves_in_words(run: Run) -> str:
     elif gap > noise:
         reading = "it overfits: try more augmentation or a smaller network"
     return (
-        f"{best}\nIn epoch {chosen} accuracy on augmented training pictures is {abs(gap):.1f} points "
+        f"{best}\nIn epoch {chosen} accuracy on augmented training images is {abs(gap):.1f} points "
         f"{'above' if gap > 0 else 'below'} validation accuracy, which is known to ± {noise:.1f}: {reading}."
         f"{_sizes(history)}"
     )
 
 
 def _sizes(history: pd.DataFrame) -> str:
-    """How the training pictures grew, where they did."""
+    """How the training images grew, where they did."""
     first, last = int(history["size"].iloc[0]), int(history["size"].iloc[-1])
     if first == last:
         return ""
     epoch = history.epoch[history["size"] == last].iloc[0]
     return (
-        f"\nTraining pictures grew from {first} pixels in epoch 1 to {last} in epoch {epoch}: smaller ones "
-        "take less time. Validation pictures always have the full size: early accuracy may be below chance."
+        f"\nTraining images grew from {first} pixels in epoch 1 to {last} in epoch {epoch}: smaller ones "
+        "take less time. Validation images always have the full size: early accuracy may be below chance."
     )
 
 
@@ -242,6 +242,6 @@ def print_results(run: Run) -> None:
             print(f"{name} {describe_score(scores['views']['metric'])}")
         without = scores["without_copies"]
         if without and without["n"] < scores["views"]["n"]:
-            print(f"{name} accuracy without exact copies of training pictures: {describe(without)}")
+            print(f"{name} accuracy without exact copies of training images: {describe(without)}")
     if run.folder.submission.is_file():
         print(f"submission: {run.folder.submission}")

@@ -1,4 +1,4 @@
-"""What is learned: soft targets (votes, predictions of teachers), and test pictures with pseudo-labels."""
+"""What is learned: soft targets (votes, predictions of teachers), and test images with pseudo-labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.repeat_or_resume import DECIDES_BYTES, teacher_names
 
-# Of a teacher's predictions of the training pictures: ten views would take five times as long.
+# Of a teacher's predictions of the training images: ten views would take five times as long.
 TEACHER_VIEWS = "mirror"
 MANY_CLASSES = 12  # data sets of expressions have 5 to 11
 
@@ -103,15 +103,15 @@ def check_targets(config: Config, competition: Competition) -> None:
 
 
 def _check_pseudo(folder: RunFolder, competition: Competition) -> None:
-    """The same for the run or ensemble in `folder`, whose answers for the test pictures are learned."""
+    """The same for the run or ensemble in `folder`, whose answers for the test images are learned."""
     if competition.test is None:
         raise DataError(f"pseudo: {competition.source} has no test split to learn from; set it to 'none'")
     labelled = False  # an ensemble keeps no labels
     if folder.has_results and "members" in (scores := folder.metrics()):
-        # Measured on a part of the pictures, too: networks of its `cv` have learned from them.
+        # Measured on a part of the images, too: networks of its `cv` have learned from them.
         if "ensemble" not in scores or "measured_on" in scores:
             raise DataError(
-                f"pseudo: the runs of {folder} were validated on different pictures: name one of its runs, "
+                f"pseudo: the runs of {folder} were validated on different images: name one of its runs, "
                 "or an ensemble whose runs share a validation split"
             )
         class_names = tuple(scores["ensemble"]["per_class"])
@@ -170,7 +170,7 @@ def training_targets(
 
 
 def _answers(teacher: Run, competition: Competition, dtype: torch.dtype) -> np.ndarray:
-    """The probabilities float32 [N, C] that `teacher` gives the training pictures; kept in the cache, since
+    """The probabilities float32 [N, C] that `teacher` gives the training images; kept in the cache, since
     all seeds of a student, and each resumed training, need the same."""
     weights = hashlib.sha256(teacher.folder.weights.read_bytes()).hexdigest()
     now = environment(choose_device(teacher.config.device), dtype)
@@ -190,15 +190,15 @@ def _teachers(config: Config) -> list[Run]:
 
 
 def pseudo_labelled(config: Config, competition: Competition) -> Split | None:
-    """The test pictures to learn from, or None without `pseudo` (pseudo-labels, Lee 2013; soft ones, Xie et
+    """The test images to learn from, or None without `pseudo` (pseudo-labels, Lee 2013; soft ones, Xie et
     al. 2020). What is left out is counted in a printed line.
 
     Their `votes` are the saved probabilities of `pseudo`, and their `labels` the most probable classes: the
     test split's own labels are not read. Left out are answers of less confidence than `pseudo_threshold`, and
-    exact copies of validation pictures, which would be learned before they score the run.
+    exact copies of validation images, which would be learned before they score the run.
 
     Raises:
-        DataError: no picture is left.
+        DataError: no image is left.
     """
     if config.pseudo == "none":
         return None
@@ -207,8 +207,8 @@ def pseudo_labelled(config: Config, competition: Competition) -> Split | None:
     uncertain = probs.max(1) < config.pseudo_threshold
     copies = copies_of(test.images, competition.valid.images)
     kept = ~uncertain & ~copies
-    counts = f"{kept.sum():,} of {len(test):,} test pictures"
-    why = f"{copies.sum():,} are copies of validation pictures, {(uncertain & ~copies).sum():,} too uncertain"
+    counts = f"{kept.sum():,} of {len(test):,} test images"
+    why = f"{copies.sum():,} are copies of validation images, {(uncertain & ~copies).sum():,} too uncertain"
     if not kept.any():
         raise DataError(f"pseudo: {counts} can be learned ({why}): lower pseudo_threshold")
     if leads_team():
@@ -229,7 +229,7 @@ def training_set(
 
     The targets of `pseudo` are scaled by `pseudo_weight`, and those of a class by its `class_weight`, so that
     the loss, linear in them, is: mixup and cutmix blend weights as they blend targets. Label smoothing would
-    add the same to every picture: it is made to weigh as the picture does. (The `weight` of torch's loss
+    add the same to every image: it is made to weigh as the image does. (The `weight` of torch's loss
     weights the smoothed target instead, which would answer rare classes far too often.)
     """
     targets = training_targets(config, competition, dtype)

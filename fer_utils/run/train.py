@@ -51,7 +51,7 @@ from fer_utils.run.repeat_or_resume import (
     check_repetition,
     config_from_file,
     earlier_runs,
-    learned_test_pictures,
+    learned_test_images,
     recorded_precision,
     warn_of_another_machine,
 )
@@ -135,7 +135,7 @@ def _start_or_resume(
     learner = Learner(config, competition, device, team, precision, is_new)
     if team.leads:
         parameters, operations = model_cost(learner.model, config.image_size)
-        size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds a picture"
+        size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds an image"
         devices = device.type + (f" x {team.size}" if team.size > 1 else "")
         print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
     resumed = folder.checkpoint.load(learner)
@@ -165,8 +165,8 @@ def _start_or_resume(
         if earlier := earlier_runs(config):
             record["earlier_runs"] = earlier
         if pseudo is not None:
-            record["transductive"] = f"learned from {len(pseudo):,} test pictures"
-        elif learned := learned_test_pictures(config):
+            record["transductive"] = f"learned from {len(pseudo):,} test images"
+        elif learned := learned_test_images(config):
             record["transductive"] = learned
         folder.write_config(config, record)
     return learner

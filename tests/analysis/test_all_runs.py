@@ -76,10 +76,10 @@ def test_what_the_fewest_runs_share_stands_first(tmp_path):
     }
 
 
-def test_what_learned_from_test_pictures_is_marked_and_an_average_with_it_too(tmp_path):
+def test_what_learned_from_test_images_is_marked_and_an_average_with_it_too(tmp_path):
     config = make_run(tmp_path / "x") / "config.json"
     values = json.loads(config.read_text())
-    values["record"]["transductive"] = "learned from 12 test pictures"
+    values["record"]["transductive"] = "learned from 12 test images"
     config.write_text(json.dumps(values))
     make_run(tmp_path / "other")
     make_ensemble(tmp_path / "both", ["x", "other"])
@@ -171,7 +171,7 @@ def test_folds_and_averages_that_nothing_validates_have_a_row(tmp_path):
     assert {"folds/fold0", "folds/fold1"} < set(states(tmp_path)), "until they are combined"
     average = runs(tmp_path).set_index("run").loc["average"]
     assert np.isnan(average.value) and average.fingerprint == "f" * 64 and average.metric == "accuracy"
-    assert average.note == "not validated: its runs have different validation pictures"
+    assert average.note == "not validated: its runs have different validation images"
 
 
 def test_unfinished_failed_and_late_runs_are_marked(tmp_path):

@@ -12,8 +12,8 @@ from fer_utils.analysis.audit import (
     audit,
     conflicting,
     duplicate_groups,
-    picture_table,
-    pictures,
+    image_table,
+    images_of,
 )
 from fer_utils.analysis.audit_summary import findings, light_findings
 from fer_utils.competition import Competition, Rejected, Split
@@ -39,12 +39,12 @@ def competition():
         test=split([FACES[i] for i in (2, 2, 3, 6)], [0, 0, 0, 0], "test"),
         class_names=CLASSES,
         label_values=(0, 1, 2),
-        rejected=(Rejected("a.png", "not a picture"),),
+        rejected=(Rejected("a.png", "not an image"),),
     )
 
 
 def test_counts_what_was_put_in(competition):
-    report = audit(competition, picture_table(competition))
+    report = audit(competition, image_table(competition))
     assert report["n"] == {"train": 7, "valid": 3, "test": 4}
     assert report["counts"]["train"] == {"happy": 4, "sad": 2, "fear": 1}
     assert report["counts"]["valid"] == {"happy": 1, "sad": 1, "fear": 1}
@@ -55,29 +55,29 @@ def test_counts_what_was_put_in(competition):
     assert report["labelled_repeatedly"] == 2  # faces 0 and 1; the test labels of 2 and 3 do not count
     assert report["conflicting_groups"] == 1
     assert report["blank"] == {"train": 1, "valid": 0, "test": 0}
-    assert report["rejected"] == [{"place": "a.png", "reason": "not a picture"}]
+    assert report["rejected"] == [{"place": "a.png", "reason": "not an image"}]
     assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
-def test_names_the_conflicting_pictures(competition):
-    table = picture_table(competition)
+def test_names_the_conflicting_images(competition):
+    table = image_table(competition)
     duplicates = duplicate_groups(table)
     (row,) = conflicting(duplicates).itertuples()
     assert row.votes == {"happy": 2, "sad": 1}
     assert (row.n, row.train, row.valid, row.test, row.first) == (3, 3, 0, 0, 0)
     assert duplicates.n.tolist() == [3, 3, 2, 2]
-    assert (pictures(competition, table.loc[duplicates["first"]]) == FACES[[0, 2, 1, 3]]).all()
-    assert pictures(competition, table[:0]).shape == (0, 1, 16, 16)
+    assert (images_of(competition, table.loc[duplicates["first"]]) == FACES[[0, 2, 1, 3]]).all()
+    assert images_of(competition, table[:0]).shape == (0, 1, 16, 16)
 
 
 def test_test_labels_change_nothing(competition):
     hidden = dataclasses.replace(competition, test=competition.test.without_labels())
-    assert audit(hidden, picture_table(hidden)) == audit(competition, picture_table(competition))
+    assert audit(hidden, image_table(hidden)) == audit(competition, image_table(competition))
 
 
 def test_without_a_test_split(competition):
     competition = dataclasses.replace(competition, test=None)
-    report = audit(competition, picture_table(competition))
+    report = audit(competition, image_table(competition))
     assert report["exact_copies"] == {"valid_in_train": 1, "test_in_train": 0, "test_in_valid": 0}
     assert "test" not in report["light"]
     assert findings(report)
@@ -92,13 +92,13 @@ def test_light_is_the_mean_and_deviation_of_the_grey_levels():
 
 
 def lit(by_class, n, seed=1):
-    """Noise of `n` pictures a class, lighter by `by_class` levels; what its light says on the classes."""
+    """Noise of `n` images a class, lighter by `by_class` levels; what its light says on the classes."""
     faces = np.random.default_rng(seed).integers(0, 100, (n * len(CLASSES), 1, 16, 16), dtype=np.uint8)
     faces += np.random.default_rng(seed).integers(0, 90, (len(faces), 1, 1, 1), dtype=np.uint8)
     labels = np.arange(len(faces)) % len(CLASSES)
     train = split(faces + np.array(by_class, np.uint8)[labels][:, None, None, None], labels, "train")
     competition = Competition(train, train, None, CLASSES, (0, 1, 2))
-    report = audit(competition, picture_table(competition))
+    report = audit(competition, image_table(competition))
     return report["light_by_class"], " ".join(light_findings(report))
 
 
@@ -125,7 +125,7 @@ def test_where_light_says_nothing_no_class_is_named():
 
 
 @pytest.mark.parametrize("n", [3, 12])
-def test_with_few_pictures_light_is_not_measurable(n):
+def test_with_few_images_light_is_not_measurable(n):
     _, text = lit([0, 0, 0], n)
     assert "light tells classes apart is not measurable here" in text
     assert "safe" not in text and "separates" not in text
@@ -155,36 +155,36 @@ def test_a_split_in_another_light_is_named():
     for lift, verdict in ((0, "they look alike"), (90, "more `brightness` in augmentation bridges it")):
         valid = split(faces + np.uint8(lift), [0, 1] * 200, "valid")
         competition = Competition(train, valid, None, ("happy", "sad"), (0, 1))
-        assert verdict in " ".join(findings(audit(competition, picture_table(competition))))
+        assert verdict in " ".join(findings(audit(competition, image_table(competition))))
 
 
 def test_findings_say_each_defect_and_only_those(competition):
-    text = " ".join(findings(audit(competition, picture_table(competition))))
+    text = " ".join(findings(audit(competition, image_table(competition))))
     assert "happy is the commonest (57.1 %), fear the rarest (14.3 %, n = 1): 4.0 to 1" in text
     assert "gives 33.3 % valid accuracy" in text
-    assert "1 valid pictures (33.3 %) are also in train" in text
-    assert "Of 2 pictures labelled more than once, 1 (50.0 %)" in text
-    assert "Blank pictures teach nothing: 1 in train." in text
+    assert "1 valid images (33.3 %) are also in train" in text
+    assert "Of 2 images labelled more than once, 1 (50.0 %)" in text
+    assert "Blank images teach nothing: 1 in train." in text
     assert "a.png" in text
     clean = Competition(
         split(FACES[:3], [0, 1, 2], "train"), split(FACES[3:6], [0, 1, 2], "valid"), None, CLASSES, (0, 1, 2)
     )
-    text = " ".join(findings(audit(clean, picture_table(clean))))
-    assert "No picture occurs twice." in text
-    assert "The 3 classes are equally common in train: 1 pictures each." in text
-    assert "by up to ±50.0 points" in text  # three pictures say next to nothing
-    assert "too few pictures to say more" in text and "not measurable here" in text  # what differs is chance
+    text = " ".join(findings(audit(clean, image_table(clean))))
+    assert "No image occurs twice." in text
+    assert "The 3 classes are equally common in train: 1 images each." in text
+    assert "by up to ±50.0 points" in text  # three images say next to nothing
+    assert "too few images to say more" in text and "not measurable here" in text  # what differs is chance
     assert not any(word in text for word in ("Blank", "carry different", "could not be read"))
 
 
-def test_a_class_without_pictures_is_counted_as_zero(competition):
+def test_a_class_without_images_is_counted_as_zero(competition):
     names = (*CLASSES, "neutral")
     competition = dataclasses.replace(competition, class_names=names, label_values=(0, 1, 2, 3))
-    report = audit(competition, picture_table(competition))
+    report = audit(competition, image_table(competition))
     assert report["counts"]["train"]["neutral"] == report["counts"]["valid"]["neutral"] == 0
     text = " ".join(findings(report))
     assert "none of them is neutral" in text
-    assert "No picture in train is neutral: no model can learn that." in text and "to 1" not in text
+    assert "No image in train is neutral: no model can learn that." in text and "to 1" not in text
 
 
 def test_what_01_says_of_fer2013_is_what_its_audit_counted():
@@ -192,13 +192,13 @@ def test_what_01_says_of_fer2013_is_what_its_audit_counted():
     said = " ".join("".join(notebook["cells"][0]["source"]).split())
     counted = (REPOSITORY / "outputs/reference/audit.md").read_text(encoding="utf-8")
     pairs = {
-        "35,887 pictures": "pictures among the 35,887 |",
+        "35,887 images": "images among the 35,887 |",
         "one class is sixteen times as common as another": "16.5 to 1 |",
-        "8 % of the pictures of the validation and of the test split": "280 (7.8 %) / 288 (8.0 %) |",
+        "8 % of the images of the validation and of the test split": "280 (7.8 %) / 288 (8.0 %) |",
         "as many have a near copy there": "274 (7.6 %) / 300 (8.4 %) |",
-        "47 pictures carry different labels": "of which 47 (3.7 %) |",
+        "47 images carry different labels": "of which 47 (3.7 %) |",
         "surprise is brighter than the other classes": "146, and 121 to 136 grey levels |",
-        "the pictures least like a face are mostly text and drawings": "15 are text",
+        "the images least like a face are mostly text and drawings": "15 are text",
     }
     for words, number in pairs.items():
         assert words in said and number in counted, words

@@ -81,7 +81,7 @@ def test_the_submission_of_one_run_again_need_not_be_submitted(tmp_path):
 
 
 def test_no_number_of_averaged_runs_is_named_where_a_half_averages_none():
-    """The second run helps on one half of the pictures only, so the other half chooses the first alone."""
+    """The second run helps on one half of the images only, so the other half chooses the first alone."""
     half = np.random.default_rng(0).permutation(len(LABELS)) < len(LABELS) // 2
     rng = np.random.default_rng(1)
     first, wrong = member(rng.random(len(LABELS)) < 0.8), member(np.zeros(len(LABELS), bool), 0.99)

@@ -19,7 +19,7 @@ def changed(images, change):
     return change(torch.tensor(images).float()).clamp(0, 255).round().byte().numpy()
 
 
-def test_attributes_follow_what_is_done_to_the_pictures(faces):
+def test_attributes_follow_what_is_done_to_the_images(faces):
     table = error_slices.attribute_table(faces, faces)
     assert list(table) == list(error_slices.ATTRIBUTES)
     brighter = error_slices.attribute_table(changed(faces, lambda x: x * 0.5 + 60), faces)
@@ -40,13 +40,13 @@ def test_mirrored_halves_are_symmetric_and_a_light_from_the_side_is_not(faces):
     assert error_slices.attribute_table(faces, faces).asymmetry.median() > 0.1
 
 
-def test_blank_pictures_have_attributes_too(faces):
+def test_blank_images_have_attributes_too(faces):
     table = error_slices.attribute_table(np.full((2, 1, 48, 48), 7, np.uint8), faces)
     assert np.isfinite(table.to_numpy()).all()
 
 
 def planted(n=3000, seed=0):
-    """Right predictions in 90 % of one class and 50 % of the other; only dark pictures have fewer."""
+    """Right predictions in 90 % of one class and 50 % of the other; only dark images have fewer."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(2, size=n)
     attributes = pd.DataFrame({name: rng.random(n) for name in error_slices.ATTRIBUTES})
@@ -63,7 +63,7 @@ def test_a_planted_failure_is_found_and_no_other():
     sure = table[(table.p_corrected < 0.05) & (table.gap < 0)]
     assert sure.what.tolist() == ["brightness"]
     assert sure.which.iloc[0].startswith("lowest")
-    assert sure.gap.iloc[0] == pytest.approx(-0.24, abs=0.05)  # its own pictures are part of the expectation
+    assert sure.gap.iloc[0] == pytest.approx(-0.24, abs=0.05)  # its own images are part of the expectation
 
 
 def test_a_slice_of_a_hard_class_is_no_finding():
@@ -96,7 +96,7 @@ def test_combinations_are_found_in_one_half_and_tested_on_the_other():
 
 
 def test_slices_of_a_property_with_few_values_are_unequal():
-    """A face has one of 13 sizes; brightness differs from picture to picture."""
+    """A face has one of 13 sizes; brightness differs from image to image."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (500, 1, 24, 24)).astype(np.uint8)
     attributes = error_slices.attribute_table(images, images[:50])
@@ -122,7 +122,7 @@ def test_the_sentence_names_planted_failures_only():
     text = error_slices.describe_slices(error_slices.score_slices(masks, chance, labels), 3000)
     assert text == "**27 slices tested, 0 measurably worse and 0 measurably better than their classes.**"
     nothing = error_slices.score_slices({}, correct, labels)
-    assert error_slices.describe_slices(nothing, 3000) == "Not measurable here: no slice has 30 pictures."
+    assert error_slices.describe_slices(nothing, 3000) == "Not measurable here: no slice has 30 images."
 
 
 def test_copies_are_no_advice_but_a_warning():
@@ -131,7 +131,7 @@ def test_copies_are_no_advice_but_a_warning():
     correct = np.random.default_rng(0).random(2000) < np.where(has_copy, 0.95, 0.6)
     masks = {(error_slices.COPY, "yes"): has_copy, (error_slices.COPY, "no"): ~has_copy}
     text = error_slices.describe_slices(error_slices.score_slices(masks, correct, labels), 2000)
-    assert "On the 500 pictures with a copy or near copy in training it is" in text and "it has seen" in text
+    assert "On the 500 images with a copy or near copy in training it is" in text and "it has seen" in text
     assert "would gain" not in text
     fewer = np.random.default_rng(0).random(2000) < np.where(has_copy, 0.5, 0.8)
     assert "seen" not in error_slices.describe_slices(error_slices.score_slices(masks, fewer, labels), 2000)

@@ -39,7 +39,7 @@ def test_wrong_labels_are_found_and_ranked():
     assert found.clear.equals(margin >= doubts.CLEAR) and 0 < found.clear.sum() < len(found)
 
 
-def test_classes_without_pictures_are_no_problem():
+def test_classes_without_images_are_no_problem():
     probs, labels, _, _ = noisy_case()
     wide = np.column_stack([probs[:, 0], np.full(len(probs), 1e-3), probs[:, 1:]])
     assert len(doubts.doubtful_labels(wide, np.array([0, 2, 3])[labels], ("a", "f", "h", "s")))
@@ -59,7 +59,7 @@ def test_suggestions_are_what_training_reads_and_are_never_overwritten(tiny, tmp
     kept = doubts.write_suggestions(path, table, tiny)
     assert path.read_text() == "id,given,label\n4,angry,drop\n"
     assert kept.startswith("**`label_fixes.csv` in the run's folder is not this list.**")
-    assert "0 labels changed, 1 pictures left out. For a new one, move it away" in kept
+    assert "0 labels changed, 1 images left out. For a new one, move it away" in kept
     path.write_text("id,given,label\n4,angry,joyfull\n")
     kept = doubts.write_suggestions(path, table, tiny)
     assert "Its gain is not measured: " in kept and "row 2: unknown label 'joyfull'" in kept
@@ -126,7 +126,7 @@ def test_one_class_gives_no_doubts():
     assert len(found) == 0 and "clear" in found
 
 
-def test_pictures_that_share_an_id_are_left_out_of_the_suggestions(tiny, tmp_path):
+def test_images_that_share_an_id_are_left_out_of_the_suggestions(tiny, tmp_path):
     train = dataclasses.replace(tiny.train, ids=np.where(np.arange(60) == 5, "4", tiny.train.ids))
     columns = {"row": [4, 7], "given": ["angry", "neutral"], "suggested": ["sad", "happy"]}
     table = pd.DataFrame(columns | {"given_probability": 0.1, "suggested_probability": 0.8, "clear": True})

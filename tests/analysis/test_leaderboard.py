@@ -64,7 +64,7 @@ def test_the_score_of_a_changed_submission_is_no_longer_its_score(folder):
 
 @pytest.fixture
 def answered(tmp_path):
-    """A run that answered a, b, a, b, c for test pictures named 10 to 14, asked for in another order."""
+    """A run that answered a, b, a, b, c for test images named 10 to 14, asked for in another order."""
     run = make_run(tmp_path / "answered", 0.7)
     arrays = {"ids": np.array(["10", "11", "12", "13", "14"]), "probs_views": np.eye(3)[[0, 1, 0, 1, 2]]}
     np.savez(run / "test.npz", **arrays)
@@ -106,14 +106,14 @@ def test_the_score_of_an_edited_submission_is_kept_but_not_compared(answered, sa
 
 
 @pytest.mark.parametrize("content", ["", "id,label\n10,a\n", "\x00\x01", "id,label\n" + "1,a\n" * 6])
-def test_what_is_no_table_of_all_test_pictures_is_refused(answered, content):
+def test_what_is_no_table_of_all_test_images_is_refused(answered, content):
     (answered / "submission.csv").write_text(content)
     with pytest.raises(DataError, match=r"submission\.csv"):
         store_score(answered, 0.55)
     assert read_scores(answered) == []
 
 
-def test_a_sample_that_wants_fewer_pictures_or_no_ids_is_no_fault(answered):
+def test_a_sample_that_wants_fewer_images_or_no_ids_is_no_fault(answered):
     for content in ("id,label\n10,a\n11,b\n14,c\n", "angry\nhappy\nangry\nhappy\nsad\n"):
         (answered / "submission.csv").write_text(content)
         touch(answered / "submission.csv", -5)
@@ -167,10 +167,10 @@ def test_the_interval_of_the_difference_is_newcombes():
     assert "difference +20.0 points (+5.2 to +33.4)" in leaderboard_in_words(table)[0]
 
 
-def test_an_unknown_number_of_pictures_is_said():
+def test_an_unknown_number_of_images_is_said():
     lines = leaderboard_in_words(table_of([0.7], [0.9], public_n=np.nan))
     assert "above what validation predicts (if all 500 rows count: N=... says how many do)" in lines[0]
-    assert "public rests on at most 500 pictures" in lines[-1]
+    assert "public rests on at most 500 images" in lines[-1]
 
 
 def test_how_far_the_two_correlate_has_an_interval_or_is_not_known():
@@ -185,17 +185,17 @@ def test_how_far_the_two_correlate_has_an_interval_or_is_not_known():
 def test_choosing_by_the_leaderboard_is_warned_of_with_its_size_and_the_tries():
     """Of 10 normals the highest is expected at 1.54 standard deviations (Blom's formula: 1.55)."""
     line = leaderboard_in_words(table_of([0.5, 0.5], [0.5, 0.4], public_n=2500.0, tries=5))[-1]
-    assert "rests on 2,500 pictures, and the best of 10 tries is too high by about 1.5 points, by" in line
+    assert "rests on 2,500 images, and the best of 10 tries is too high by about 1.5 points, by" in line
 
 
-def test_of_an_unknown_number_of_pictures_the_luck_of_the_best_is_a_lower_bound():
-    """Fewer pictures than the 500 of the submission vary more."""
+def test_of_an_unknown_number_of_images_the_luck_of_the_best_is_a_lower_bound():
+    """Fewer images than the 500 of the submission vary more."""
     unknown, few = (
         leaderboard_in_words(table_of([0.5, 0.5], [0.5, 0.4], public_n=n, tries=5))[-1]
         for n in (np.nan, 125.0)
     )
-    assert "at most 500 pictures, and the best of 10 tries is too high by at least 3.5 points, by" in unknown
-    assert "rests on 125 pictures, and the best of 10 tries is too high by about 6.9 points, by" in few
+    assert "at most 500 images, and the best of 10 tries is too high by at least 3.5 points, by" in unknown
+    assert "rests on 125 images, and the best of 10 tries is too high by about 6.9 points, by" in few
 
 
 def test_tries_on_other_data_are_not_counted():
@@ -220,7 +220,7 @@ def test_scores_that_are_no_accuracies_are_not_compared_and_none_says_nothing():
         ]
     for kind, reason in (
         ("run", "it has no validation score"),
-        ("ensemble", "it is not validated: its runs have different validation pictures"),
+        ("ensemble", "it is not validated: its runs have different validation images"),
     ):
         table = table_of([np.nan], [0.7]).assign(kind=kind)
         assert leaderboard_in_words(table) == [f"run0: not compared, since {reason}."]

@@ -72,7 +72,7 @@ def test_what_helps_and_harms_is_told_from_what_may_be_chance(run, variants_of):
     }  # fmt: skip
     assert table.gain.is_monotonic_decreasing and (table.low < table.gain).all()
     words = next_steps.describe_changes(table, variants)
-    assert "Helps: twice the epochs, twice the pictures (estimated)." in words
+    assert "Helps: twice the epochs, twice the images (estimated)." in words
     assert "Harms: this run's augmentation instead of light." in words and "2 seeds of each training" in words
     assert table.change["fixed"] == "labels as in label_fixes.csv"  # whatever that file holds
 
@@ -85,7 +85,7 @@ def test_augmentation_is_called_that_of_the_run_only_where_it_is(run, variants_o
         assert table.change[0] == f"{words} augmentation instead of light"
 
 
-def test_averaging_is_against_the_mean_and_resamples_pictures_alone(run, variants_of):
+def test_averaging_is_against_the_mean_and_resamples_images_alone(run, variants_of):
     """Two seeds of 50 and 90 %: the mean of their probabilities follows one, whatever seeds are drawn."""
     table = next_steps.changes_table(run, LABELS, variants_of(base=(0.5, 0.9), longer=(0.5, 0.9)))
     width = (table.high - table.low).set_axis(table.name)
@@ -109,8 +109,8 @@ def test_seeds_that_differ_more_than_the_recipes_are_no_gain(run, variants_of):
     assert not table.significant[table.name == "longer"].item()
 
 
-def test_noise_is_not_continued_to_twice_the_pictures(run, variants_of):
-    """82.7, 84.5 and 82.9 %: the error does not fall, so more pictures neither help nor harm."""
+def test_noise_is_not_continued_to_twice_the_images(run, variants_of):
+    """82.7, 84.5 and 82.9 %: the error does not fall, so more images neither help nor harm."""
     variants = variants_of(**NOISE)
     row = next_steps.changes_table(run, LABELS, variants).set_index("name").loc["half"]
     assert np.isnan(row.gain) and row.why == "the error does not fall measurably"
@@ -129,7 +129,7 @@ def test_an_error_that_falls_is_continued(run, variants_of):
     assert curve.accuracy[:3].tolist() == pytest.approx([0.505, 0.605, 0.705])
     assert curve.accuracy[3] == pytest.approx(1 - 0.295 * 0.295 / 0.395)
     assert (curve.low < curve.accuracy).all() and (curve.accuracy < curve.high).all()
-    assert "Twice the pictures would gain about 7.5 points" in next_steps.describe_learning_curve(curve)
+    assert "Twice the images would gain about 7.5 points" in next_steps.describe_learning_curve(curve)
     assert next_steps.next_doubling(1.0, 1.0) == 0
 
 

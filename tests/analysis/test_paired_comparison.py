@@ -1,4 +1,4 @@
-"""Two recipes on the same pictures: refused where they are not the same, never called better by luck."""
+"""Two recipes on the same images: refused where they are not the same, never called better by luck."""
 
 import dataclasses
 import json
@@ -11,10 +11,10 @@ from conftest import tiny_competition
 from fer_utils import Config, ConfigError, fit
 from fer_utils.analysis import paired_comparison
 from fer_utils.analysis.paired_comparison import (
-    check_same_pictures,
+    check_same_images,
     compare,
     describe_comparison,
-    on_common_pictures,
+    on_common_images,
     outcomes,
     resampled_means,
 )
@@ -99,16 +99,16 @@ def test_more_confidence_alone_is_no_lower_log_loss(run, tmp_path):
 
 
 @pytest.mark.parametrize(("shift", "common"), [(300, 500), (301, 0)])
-def test_too_few_common_pictures_measure_nothing(run, tmp_path, shift, common):
+def test_too_few_common_images_measure_nothing(run, tmp_path, shift, common):
     labels = np.zeros(800, int)
     one, other = runs_like(run, tmp_path, [labels == 0] * 2, labels)
     with np.load(one.out / "valid.npz") as saved:
         np.savez(other.out / "valid.npz", **dict(saved) | {"ids": (np.arange(800) + shift).astype(str)})
-    assert [len(part.valid_rows) for part in on_common_pictures([one, other])] == [common] * 2 * (common > 0)
+    assert [len(part.valid_rows) for part in on_common_images([one, other])] == [common] * 2 * (common > 0)
 
 
 def test_log_loss_tells_what_accuracy_does_not(run, tmp_path):
-    """Less certain where it is wrong, and not one more picture right."""
+    """Less certain where it is wrong, and not one more image right."""
     labels, wrong = np.arange(1000) % 4, np.arange(1000) >= 600
     (old,) = runs_like(run, tmp_path, [~wrong], labels)
     with np.load(old.out / "valid.npz") as arrays:
@@ -166,13 +166,13 @@ def test_few_seeds_spread_as_much_as_their_mean_does():
     assert resampled_means([np.full((1, 9), 0.7)]).std() == pytest.approx(0)
 
 
-def test_two_seeds_give_no_verdict_on_very_many_pictures(run, tmp_path, monkeypatch):
+def test_two_seeds_give_no_verdict_on_very_many_images(run, tmp_path, monkeypatch):
     labels, places = np.arange(1000) % 4, np.arange(1000)
     new = runs_like(run, tmp_path, [places < n for n in (640, 645, 650)], labels)
     old = runs_like(run, tmp_path, [places < n for n in (600, 605, 610)], labels)
     assert compare(new[:2], old[:2])["verdict"] == "evidence of a gain"
     monkeypatch.setattr(paired_comparison, "MANY", 999)
-    assert compare(new[:2], old[:2])["verdict"].startswith("no verdict: on so many pictures train three")
+    assert compare(new[:2], old[:2])["verdict"].startswith("no verdict: on so many images train three")
     assert compare(new, old)["verdict"] == "evidence of a gain"
     assert compare(new[:1], old[:1])["verdict"] == "evidence of a gain"  # McNemar's test, of these two alone
 
@@ -206,23 +206,23 @@ def test_recipes_whose_last_folders_are_called_the_same_are_told_apart(run, tmp_
     assert "epochs 1 in cpu/member0, 7 in sgd/member0" in describe_comparison(result)
 
 
-def test_other_pictures_labels_or_classes_are_refused(run, tmp_path):
+def test_other_images_labels_or_classes_are_refused(run, tmp_path):
     labels = np.arange(40) % 4
     one, other = (runs_like(run, tmp_path, [labels == 0], some)[0] for some in (labels, labels[::-1]))
     with pytest.raises(DataError, match="other valid labels"):
-        check_same_pictures([one, other])
+        check_same_images([one, other])
     short = runs_like(run, tmp_path, [labels[:20] == 0], labels[:20])[0]
-    with pytest.raises(DataError, match="other valid pictures"):
+    with pytest.raises(DataError, match="other valid images"):
         compare([one], [short])
     with pytest.raises(DataError, match="other classes"):
-        check_same_pictures([one, dataclasses.replace(one, class_names=("a", "b", "c", "d"))])
+        check_same_images([one, dataclasses.replace(one, class_names=("a", "b", "c", "d"))])
     (one.out / "test.npz").unlink()
     with pytest.raises(DataError, match="test.npz"):
-        check_same_pictures([one, *runs_like(run, tmp_path, [labels == 0], labels)])
+        check_same_images([one, *runs_like(run, tmp_path, [labels == 0], labels)])
 
 
 def test_runs_that_learned_from_other_labels_can_be_compared(run):
-    check_same_pictures([run, dataclasses.replace(run, fingerprint="trained with fixes")])
+    check_same_images([run, dataclasses.replace(run, fingerprint="trained with fixes")])
 
 
 @pytest.mark.parametrize("name", ["teacher", "weights", "pseudo"])

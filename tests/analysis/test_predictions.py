@@ -21,7 +21,7 @@ from fer_utils.analysis.ensemble import (
     score_ensemble,
     score_runs,
 )
-from fer_utils.analysis.paired_comparison import check_same_pictures
+from fer_utils.analysis.paired_comparison import check_same_images
 from fer_utils.analysis.predictions import (
     confused_pairs,
     describe_calibration,
@@ -53,9 +53,9 @@ def test_the_prediction_table_has_labels_and_predictions(runs, tiny):
     assert np.allclose(table.confidence, runs[0].saved_probs().max(1))
 
 
-def test_another_number_of_pictures_is_refused(runs, tiny):
+def test_another_number_of_images_is_refused(runs, tiny):
     fewer = dataclasses.replace(tiny, valid=tiny.valid.take(np.arange(5)))
-    with pytest.raises(DataError, match="predicted 20 valid pictures, .* has 5"):
+    with pytest.raises(DataError, match="predicted 20 valid images, .* has 5"):
         prediction_table(runs[0], fewer)
 
 
@@ -77,7 +77,7 @@ def test_pairs_count_both_directions(runs, tiny):
 
 
 def members_of(*rows):
-    """Members [M, N, 2] from the probability of class 1 for each picture."""
+    """Members [M, N, 2] from the probability of class 1 for each image."""
     ones = np.array(rows)
     return np.stack([1 - ones, ones], axis=2)
 
@@ -89,7 +89,7 @@ def test_members_are_added_only_while_they_help():
 
 
 def test_a_member_is_not_refused_for_making_the_average_less_sure():
-    # Two members of equal worth that err on different pictures: their average is right more often, less sure.
+    # Two members of equal worth that err on different images: their average is right more often, less sure.
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 600)
     sides = np.where(labels == 1, 1, -1)
@@ -111,7 +111,7 @@ def test_calibrated_log_loss_does_not_depend_on_confidence():
 
 @pytest.mark.once
 def test_cross_fitting_does_not_reward_luck():
-    # Members that guess: the chosen one looks good on the pictures that chose it, not on the others.
+    # Members that guess: the chosen one looks good on the images that chose it, not on the others.
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 400)
     members = members_of(*rng.uniform(0.05, 0.95, (60, 400)))
@@ -219,7 +219,7 @@ def test_a_class_that_validation_lacks_is_not_the_weakest(runs, tiny):
     run = dataclasses.replace(runs[0], metrics={"valid": {"views": scores}})
     table = prediction_table(runs[0], tiny)
     text = headlines(run, table)
-    assert f"Weakest class (lowest F1): {tiny.class_names[1]}; 100 % of its 1 pictures" in text
+    assert f"Weakest class (lowest F1): {tiny.class_names[1]}; 100 % of its 1 images" in text
     assert "Never predicted" not in text
 
 
@@ -283,4 +283,4 @@ def test_a_pattern_that_matches_nothing_is_an_error(runs, tmp_path):
 def test_members_on_other_data_are_refused(runs):
     stranger = dataclasses.replace(runs[1], class_names=("other", *runs[1].class_names[1:]))
     with pytest.raises(DataError, match="seed1 has other classes"):
-        check_same_pictures([runs[0], runs[2], stranger])
+        check_same_images([runs[0], runs[2], stranger])

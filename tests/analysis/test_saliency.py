@@ -35,7 +35,7 @@ def valid():
 
 
 class Quarters(nn.Module):
-    """Class k is the mean of the k-th quarter of the picture, and of nothing else."""
+    """Class k is the mean of the k-th quarter of the image, and of nothing else."""
 
     def __init__(self):
         super().__init__()
@@ -74,11 +74,11 @@ def test_shuffled_weights_change_the_maps(run, valid):
 
 def test_maps_are_trusted_as_far_as_they_were_checked():
     good = {"shuffled": -0.07, "others": 0.2, "n": 593, "of": 600}
-    assert saliency.describe_sanity(good).endswith("; 593 pictures, 7 left out for an empty map).")
-    assert saliency.describe_sanity(good | {"of": 593}).endswith("; 593 pictures).")
-    assert saliency.describe_sanity(good).startswith("**The maps depend on the weights and on the picture**")
+    assert saliency.describe_sanity(good).endswith("; 593 images, 7 left out for an empty map).")
+    assert saliency.describe_sanity(good | {"of": 593}).endswith("; 593 images).")
+    assert saliency.describe_sanity(good).startswith("**The maps depend on the weights and on the image**")
     alike = saliency.describe_sanity(good | {"others": 0.73})
-    assert "much alike for all pictures" in alike and "not why it errs on one picture" in alike
+    assert "much alike for all images" in alike and "not why it errs on one image" in alike
     assert saliency.describe_sanity(good | {"shuffled": 0.9}).startswith("**Do not read these maps:**")
     for name in ("shuffled", "others"):
         assert saliency.describe_sanity(good | {name: np.nan}).startswith("**Not measurable here:**")
@@ -143,7 +143,7 @@ def test_without_captum_or_maps_the_reason_is_said(run, valid, monkeypatch):
 
 
 @captum
-def test_no_pictures_have_no_maps(run, valid):
+def test_no_images_have_no_maps(run, valid):
     assert saliency.grad_cam(run.model, valid.images[:0], valid.labels[:0]).shape == (0, 48, 48)
 
 

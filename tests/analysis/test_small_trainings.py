@@ -37,7 +37,7 @@ def variants(run, competition):
     return {name: runs[0] for name, runs in found[0].items()}
 
 
-def test_each_training_picture_is_predicted_by_a_network_not_trained_on_it(run, competition, tmp_path):
+def test_each_training_image_is_predicted_by_a_network_not_trained_on_it(run, competition, tmp_path):
     config = studies.study_config(run.config, tmp_path, 60, EPOCHS, WIDTH)
     folds = studies.split_folds(competition.train, 2, run.config.split_seed)
     probs = studies.out_of_fold_probs(config, competition, 2)
@@ -118,7 +118,7 @@ def test_an_edited_file_of_fixes_is_measured_anew(run, competition, variants):
         assert fixes.read_text() == "id,given,label\n1,happy,drop\n"
     finally:
         fixes.write_text(text)
-    assert "is not this list" in words and "0 labels changed, 1 pictures left out" in words
+    assert "is not this list" in words and "0 labels changed, 1 images left out" in words
     words = studies.small_trainings(run, competition, n_folds=2, epochs=EPOCHS, width=WIDTH)[2]
     assert "is not this list" not in words and "in the run's folder lists" in words
     assert edited["fixed"][0].out != variants["fixed"].out

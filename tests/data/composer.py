@@ -61,7 +61,7 @@ def canonical(name: str) -> str:
 
 
 def check_splits(a: Layout, read: Competition) -> dict[int, int]:
-    """Pictures and labels against the truth; returns the label of each level."""
+    """Images and labels against the truth; returns the label of each level."""
     shown = {name: decode(split.images) for name, split in read.splits.items()}
     want = {name: {p.number: p.level for p in a.of(name)} for name in ("train", "valid", "test")}
     got = {name: [number for number, _ in shown.get(name, [])] for name in want}
@@ -76,7 +76,7 @@ def check_splits(a: Layout, read: Competition) -> dict[int, int]:
             )
     truth = {p.number: p.level for p in a.pictures}
     if any(truth[number] != level for seen in shown.values() for number, level in seen):
-        raise Wrong("SILENT", "pictures are mangled")
+        raise Wrong("SILENT", "images are mangled")
     of_level: dict[int, set[int]] = {}
     for name in ("train", "valid"):
         for (_, level), label in zip(shown.get(name, []), read.splits[name].labels.tolist(), strict=True):
@@ -87,7 +87,7 @@ def check_splits(a: Layout, read: Competition) -> dict[int, int]:
     found = {level: each.pop() for level, each in of_level.items()}
     told = None if read.test is None else read.test.labels
     if told is not None and [found[level] for _, level in shown["test"]] != told.tolist():
-        raise Wrong("SILENT", "labels of test pictures are wrong")
+        raise Wrong("SILENT", "labels of test images are wrong")
     return found
 
 
@@ -103,7 +103,7 @@ def check_names(a: Layout, read: Competition, found: dict[int, int]) -> None:
 
 
 def check_answer(a: Layout, read: Competition, found: dict[int, int], file: Path) -> None:
-    """What a perfect model would hand in, byte for byte; without a sample, a label for each picture."""
+    """What a perfect model would hand in, byte for byte; without a sample, a label for each image."""
     shown = [level for _, level in decode(read.test.images)]
     probs = np.eye(len(read.class_names), dtype=np.float32)[[found[level] for level in shown]]
     write_submission(read, probs, file)

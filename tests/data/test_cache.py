@@ -124,7 +124,7 @@ def test_a_moved_folder_and_another_version_of_the_reader_are_noticed(tmp_path, 
     assert len(readings) == 3
 
 
-def test_a_picture_beside_a_list_belongs_to_its_state(tmp_path, readings):
+def test_an_image_beside_a_list_belongs_to_its_state(tmp_path, readings):
     COMPETITIONS["muxspace"](tmp_path / "data")
     load_competition(tmp_path / "data" / "legend.csv")
     save(tmp_path / "data" / "images" / "Person_0003.png", 3, 5)
@@ -245,7 +245,7 @@ def all_is_large(monkeypatch):
     monkeypatch.setattr(arrays_on_disk, "MOST_IN_MEMORY", 1000)
 
 
-def test_large_pictures_are_mapped_from_a_file(tmp_path, folder, readings, all_is_large):
+def test_large_images_are_mapped_from_a_file(tmp_path, folder, readings, all_is_large):
     flat_test(tmp_path / "data")
     first, again = (load_competition(tmp_path / "data") for _ in range(2))
     same(first, again)
@@ -262,7 +262,7 @@ def test_large_pictures_are_mapped_from_a_file(tmp_path, folder, readings, all_i
 
 
 @pytest.mark.parametrize("damage", ["removed", "cut"])
-def test_a_damaged_file_of_large_pictures_is_read_anew(damage, tmp_path, folder, readings, all_is_large):
+def test_a_damaged_file_of_large_images_is_read_anew(damage, tmp_path, folder, readings, all_is_large):
     flat_test(tmp_path / "data")
     first = load_competition(tmp_path / "data")
     (file,) = folder.glob("*-train.images.npy")

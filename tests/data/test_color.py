@@ -11,7 +11,7 @@ from competitions import face, save
 from PIL import Image
 
 from fer_utils import Config, fit, load_run
-from fer_utils.analysis.audit import audit, picture_table
+from fer_utils.analysis.audit import audit, image_table
 from fer_utils.analysis.audit_summary import light_findings
 from fer_utils.analysis.near_copies import near_copies
 from fer_utils.config import ConfigError
@@ -58,7 +58,7 @@ def test_colours_are_learned_and_grey_is_at_chance(hues, tmp_path):
         run = fit(Config(out=str(tmp_path / color), color=color, image_size=48, **tiny), competition)
         accuracy[color] = run.metrics["valid"]["plain"]["accuracy"]
         assert run.channels == competition.channels == (3 if color == "auto" else 1)
-        # A network predicts pictures of either kind.
+        # A network predicts images of either kind.
         images = np.stack([hue_face(k % 3, k) for k in range(6)]).transpose(0, 3, 1, 2)
         loaded = load_run(run.out)
         assert loaded.predict(images).shape == loaded.predict(images[:, :1]).shape == (6, 3)
@@ -67,17 +67,16 @@ def test_colours_are_learned_and_grey_is_at_chance(hues, tmp_path):
 
 def test_the_audit_says_that_colour_tells_the_classes_apart(hues):
     colour, grey = (load_competition(hues, color=color) for color in ("auto", "grey"))
-    said, without = (light_findings(audit(data, picture_table(data)))[1] for data in (colour, grey))
+    said, without = (light_findings(audit(data, image_table(data)))[1] for data in (colour, grey))
     assert "ness alone separates" in said and "more `hue` in augmentation weakens it" in said
     assert (
-        "redness" not in picture_table(grey)
-        and "hue" not in light_findings(audit(grey, picture_table(grey)))[1]
+        "redness" not in image_table(grey) and "hue" not in light_findings(audit(grey, image_table(grey)))[1]
     )
-    assert near_copies(colour, picture_table(colour)).empty
+    assert near_copies(colour, image_table(colour)).empty
 
 
 @pytest.mark.parametrize("share, channels", [(0, 1), (0.03, 1), (0.2, 3)])
-def test_more_than_one_picture_in_twenty_with_colours_makes_them_count(tmp_path, share, channels):
+def test_more_than_one_image_in_twenty_with_colours_makes_them_count(tmp_path, share, channels):
     for k in range(200):
         path = tmp_path / WORDS[k % 3] / f"{k}.jpg"
         path.parent.mkdir(exist_ok=True)
@@ -87,7 +86,7 @@ def test_more_than_one_picture_in_twenty_with_colours_makes_them_count(tmp_path,
             save(path, k % 3, k, mode="RGB")
     competition = load_competition(tmp_path)
     assert competition.channels == channels
-    assert ("in colour: 20% of the pictures looked at" in competition.summary()) == (channels == 3)
+    assert ("in colour: 20% of the images looked at" in competition.summary()) == (channels == 3)
     assert load_competition(tmp_path, color="rgb").channels == 3
     with pytest.raises(ConfigError, match="color must be one of .* got 'gray': did you mean 'grey'"):
         load_competition(tmp_path, color="gray")
@@ -141,7 +140,7 @@ def test_the_demo_in_colour_is_as_bright_and_keeps_its_copies():
     assert colour.channels == 3 and coloured(colour.train.images).mean() > 0.9
     gap = with_channels(colour.train.images, 1).astype(int) - grey.train.images
     assert np.abs(gap).mean() < 12
-    tables = [picture_table(competition) for competition in (grey, colour)]
+    tables = [image_table(competition) for competition in (grey, colour)]
     assert (tables[0].group == tables[1].group).all()
 
 
@@ -150,5 +149,5 @@ def test_faces_are_drawn_in_their_colours():
     images = np.stack([hue_face(k % 3, k) for k in range(3)]).transpose(0, 3, 1, 2)
     drawn = np.asarray(face_grid(images, ax, columns=2).images[0].get_array())
     assert np.allclose(255 * drawn[:48, :48, :3], images[0].transpose(1, 2, 0))
-    assert (drawn[:48, :48, 3] == 1).all() and (drawn[-48:, -48:, 3] == 0).all()  # no fourth picture
+    assert (drawn[:48, :48, 3] == 1).all() and (drawn[-48:, -48:, 3] == 0).all()  # no fourth image
     plt.close("all")

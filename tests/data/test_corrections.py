@@ -1,4 +1,4 @@
-"""Label fixes: read strictly, applied to training pictures alone."""
+"""Label fixes: read strictly, applied to training images alone."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ def write(path, *rows, columns=("id", "given", "label")):
 def test_fixes_change_the_named_labels_and_nothing_else(tiny, tmp_path):
     path = write(tmp_path / "f.csv", ("1", "happy", "sad"), ("2", "sad", "sad"), ("3", "neutral", "drop"))
     train, note = apply_fixes(tiny, path)
-    assert "1 labels changed, 1 pictures left out" in note
+    assert "1 labels changed, 1 images left out" in note
     kept = np.delete(np.arange(60), 3)
     assert train.ids.tolist() == tiny.train.ids[kept].tolist()
     assert (train.images == tiny.train.images[kept]).all()
@@ -41,7 +41,7 @@ def test_votes_follow_the_new_label(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("1", "happy", "sad"), ("99", "sad", "happy")], "row 3: no training picture has the id '99'"),
+        ([("1", "happy", "sad"), ("99", "sad", "happy")], "row 3: no training image has the id '99'"),
         ([("1", "happy", "joyful")], "row 2: unknown label 'joyful'; known are angry"),
         ([("1", "sad", "happy")], "row 2: the label of '1' is 'happy' and not 'sad'"),
         (
@@ -65,16 +65,16 @@ def test_files_that_are_no_fixes_are_refused(tiny, tmp_path):
         apply_fixes(tiny, tmp_path / "empty.csv")
 
 
-def test_an_id_that_names_two_pictures_is_refused(tiny, tmp_path):
+def test_an_id_that_names_two_images_is_refused(tiny, tmp_path):
     ids = tiny.train.ids.copy()
     ids[5] = "1"
     doubled = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, ids=ids))
-    with pytest.raises(DataError, match="names 2 training pictures"):
+    with pytest.raises(DataError, match="names 2 training images"):
         apply_fixes(doubled, write(tmp_path / "f.csv", ("1", "happy", "sad")))
 
 
 def test_a_competition_is_read_with_its_fixes(tiny_folder, tmp_path):
-    """Also where the validation split, made here, takes some of the named pictures."""
+    """Also where the validation split, made here, takes some of the named images."""
     plain = load_competition(tiny_folder, image_size=20)
     rows = [(id_, plain.class_names[k], plain.class_names[1]) for id_, k in zip(*_all(plain), strict=True)]
     path = write(tmp_path / "all.csv", *rows)
@@ -106,7 +106,7 @@ def test_what_cleaning_left_out_is_skipped_and_what_it_kept_is_fixed(tiny, tmp_p
     path = write(tmp_path / "f.csv", ("0", "angry", "sad"), ("4", "angry", "sad"))
     cleaned = data._corrected(doubled, path, clean=True)
     assert len(cleaned.train) == 59 and cleaned.train.labels[0] == 2
-    assert any("1 labels changed, 0 pictures left out, 1 skipped" in note for note in cleaned.notes)
+    assert any("1 labels changed, 0 images left out, 1 skipped" in note for note in cleaned.notes)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_files_are_read_as_spreadsheets_write_them(tiny, tmp_path, text):
 def test_lines_are_counted_as_an_editor_does(tiny, tmp_path):
     path = tmp_path / "f.csv"
     path.write_text("id,given,label\n\n\n99,happy,sad\n")
-    with pytest.raises(DataError, match="row 4: no training picture"):
+    with pytest.raises(DataError, match="row 4: no training image"):
         apply_fixes(tiny, path)
     path.write_text("id,given,label\n1,happy,sad\n2,sad,happy,a note\n")
     with pytest.raises(DataError, match="line 3"):

@@ -54,7 +54,7 @@ def test_a_validation_table_of_placeholders_is_for_the_test(tmp_path):
     assert "the valid split shows no labels: it is part of the test split" in competition.notes
 
 
-def test_a_picture_that_a_list_puts_into_train_and_test_is_not_trained_on(tmp_path):
+def test_an_image_that_a_list_puts_into_train_and_test_is_not_trained_on(tmp_path):
     rows = [
         f"{n},{WORDS[k % 3]},{'train' if k < 50 else 'test'}" for k, n in enumerate(pictures(tmp_path, 60))
     ]
@@ -62,7 +62,7 @@ def test_a_picture_that_a_list_puts_into_train_and_test_is_not_trained_on(tmp_pa
     write(tmp_path / "list.csv", ["image,label,split", *rows, *again])
     competition = load_competition(tmp_path)
     assert len(competition.train) + len(competition.valid) == 50 and len(competition.test) == 10
-    assert any("left out: 5 pictures, also in the test split" in note for note in competition.notes)
+    assert any("left out: 5 images, also in the test split" in note for note in competition.notes)
 
 
 def test_words_inside_file_names_are_no_splits(tmp_path):
@@ -73,7 +73,7 @@ def test_words_inside_file_names_are_no_splits(tmp_path):
     assert competition.test is None and len(competition.train) + len(competition.valid) == 60
 
 
-def test_the_samples_own_column_names_the_pictures(tmp_path):
+def test_the_samples_own_column_names_the_images(tmp_path):
     """The ids count from 0 in both tables, and those of the test are shuffled."""
     order = np.random.default_rng(0).permutation(20)
     train = [f"{k},{WORDS[k % 3]},{pixels(k % 3, k)}" for k in range(60)]
@@ -123,7 +123,7 @@ def test_predictions_of_a_model_are_no_labels(tmp_path):
     assert "not used, predictions by their names: predictions.csv" in competition.notes
 
 
-def test_pictures_of_the_test_are_not_taken_for_missing_training_pictures(tmp_path):
+def test_images_of_the_test_are_not_taken_for_missing_training_images(tmp_path):
     names = pictures(tmp_path, 30, "test/{:03}.png")
     write(tmp_path / "train.csv", ["path,label", *(f"train/{n},{WORDS[k % 3]}" for k, n in enumerate(names))])
     with pytest.raises(DataError):
@@ -138,7 +138,7 @@ def test_folders_of_the_same_classes_beside_train(tmp_path):
     assert len(load_competition(tmp_path, splits="train=train, test=unseen").test) == 15
 
 
-def test_pictures_outside_of_the_folders_of_the_splits_are_no_class(tmp_path):
+def test_images_outside_of_the_folders_of_the_splits_are_no_class(tmp_path):
     for k in range(42):
         save(tmp_path / "train" / WORDS[k % 3] / f"{k}.png", k % 3, k)
         save(tmp_path / ("test" if k < 12 else "extra") / f"{k}.png", k % 3, 100 + k)
@@ -232,7 +232,7 @@ def test_other_words_for_a_class_in_the_validation_folder(tmp_path):
     assert np.bincount(competition.valid.labels).tolist() == [10, 10, 10]
 
 
-def test_the_summary_says_how_answers_find_their_pictures(tmp_path):
+def test_the_summary_says_how_answers_find_their_images(tmp_path):
     order = np.random.default_rng(0).permutation(20)
     write(
         tmp_path / "train.csv", ["label,pixels", *(f"{WORDS[k % 3]},{pixels(k % 3, k)}" for k in range(60))]
@@ -245,8 +245,8 @@ def test_the_summary_says_how_answers_find_their_pictures(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["voc", "labelme"])
-def test_labels_in_a_file_for_each_picture(tmp_path, form):
-    """The largest box counts; a damaged file leaves its picture without a label, and that is said."""
+def test_labels_in_a_file_for_each_image(tmp_path, form):
+    """The largest box counts; a damaged file leaves its image without a label, and that is said."""
     for k in range(200):
         save(tmp_path / f"JPEGImages/{k:03}.png", k % 3, k)
         boxes = {"fear": (1, 2, 5, 9), WORDS[k % 3]: (0, 0, 40, 40)}
@@ -263,7 +263,7 @@ def test_labels_in_a_file_for_each_picture(tmp_path, form):
     write(next(tmp_path.rglob("007.[xj][ms]*")), ["<annotation>{"])
     competition = load_competition(tmp_path)
     assert competition.class_names == ("fear", "happy", "sad")
-    assert "1 pictures, no label file that can be read (such as JPEGImages/007.png)" in competition.summary()
+    assert "1 images, no label file that can be read (such as JPEGImages/007.png)" in competition.summary()
     truth = np.array(["happy", "sad", "fear"])[levels(competition.train.images)]
     assert (np.array(competition.class_names)[competition.train.labels] == truth).all()
 

@@ -61,7 +61,7 @@ def test_columns_by_name(odd_names, form):
     assert {*competition.train.ids, *competition.valid.ids} == {f"x{n}" for n in range(30)}
 
 
-def test_columns_of_a_list_of_pictures(tmp_path):
+def test_columns_of_a_list_of_images(tmp_path):
     for n in range(20):
         save(tmp_path / "pictures" / f"{n}.png", n % 2, n)
     rows = [f"{n},{('joy', 'sad')[n % 2]},{n}.png" for n in range(20)]
@@ -92,7 +92,7 @@ def test_votes_are_kept_in_the_order_of_the_classes(tmp_path):
     assert (votes.argmax(1) == competition.train.labels).all()
     assert (votes.max(1) == 8).all() and (votes.sum(1) == 9).all()  # the one for unknown is not counted
     assert any(
-        "left out: 1 pictures, most votes say no face or unknown, or they tie" in n for n in competition.notes
+        "left out: 1 images, most votes say no face or unknown, or they tie" in n for n in competition.notes
     )
 
 
@@ -104,7 +104,7 @@ def test_ties_and_majorities_for_unknown_are_left_out_and_counted(tmp_path):
     competition = load_competition(tmp_path)
     assert len(competition.train) + len(competition.valid) == 22 and not competition.rejected
     assert any(
-        "left out: 2 pictures, most votes say no face or unknown, or they tie" in n for n in competition.notes
+        "left out: 2 images, most votes say no face or unknown, or they tie" in n for n in competition.notes
     )
 
 
@@ -112,7 +112,7 @@ def test_votes_for_other_rows_are_refused(tmp_path):
     fer_plus_beside_fer2013(tmp_path)
     table = pd.read_csv(tmp_path / "fer2013new.csv", dtype=str, na_filter=False)
     table[:-3].to_csv(tmp_path / "fer2013new.csv", index=False)
-    with pytest.raises(DataError, match="votes for 46 pictures, but fer2013.csv holds 49"):
+    with pytest.raises(DataError, match="votes for 46 images, but fer2013.csv holds 49"):
         load_competition(tmp_path)
 
 
@@ -128,7 +128,7 @@ def test_votes_that_are_no_counts_are_refused_by_name(tmp_path):
 # ---------------------------------------------------------------- cleaning
 
 
-def test_clean_leaves_out_repeats_conflicts_and_blank_pictures(tmp_path):
+def test_clean_leaves_out_repeats_conflicts_and_blank_images(tmp_path):
     def text(image):
         return " ".join(map(str, image.ravel()))
 
@@ -143,7 +143,7 @@ def test_clean_leaves_out_repeats_conflicts_and_blank_pictures(tmp_path):
     assert clean.train.ids.tolist() == [str(n) for n in range(35) if n != 1]
     assert len(clean.valid) == len(whole.valid) == 7 and clean.class_names == FER_CLASSES
     assert clean.notes[-1] == (
-        "clean: left out of train 1 repeats, 2 pictures labelled in conflict and 1 blank ones"
+        "clean: left out of train 1 repeats, 2 images labelled in conflict and 1 blank ones"
     )
 
 

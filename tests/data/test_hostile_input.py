@@ -114,7 +114,7 @@ def originals(tmp_path_factory):
 @pytest.mark.parametrize("name", MUTATED)
 def test_mutated_data_are_read_or_refused(originals, tmp_path, name):
     files = sorted(path for path in (originals / name).rglob("*") if path.is_file())
-    # Tables and arrays go first, else hundreds of pictures would get all the mutations.
+    # Tables and arrays go first, else hundreds of images would get all the mutations.
     files.sort(key=lambda path: path.suffix in (".png", ".tiff"))
 
     # A thousand columns take a second to open.
@@ -200,7 +200,7 @@ def test_encodings_and_line_ends(tmp_path, encoding, ends):
 
 REFUSED = {
     "an empty file": (b"", r"train.csv is empty"),
-    "a header alone": (b"emotion,pixels\n", r"no labelled training pictures|holds no pixels"),
+    "a header alone": (b"emotion,pixels\n", r"no labelled training images|holds no pixels"),
     "no label column": (b"pixels\n" + pixels(0, 0).encode(), r"no known layout"),
     "no pixel column": (b"emotion\n1\n2\n", r"no known layout.*columns emotion"),
     "no square": (b"emotion,pixels\n0,1 2 3 4 5 6 7\n", r"train.csv: 7 pixels in a row are no square"),
@@ -246,7 +246,7 @@ def test_a_long_table_is_read_in_bounded_memory(tmp_path):
     assert peak < 3 * size + 40e6
 
 
-# ---------------------------------------------------------------- picture files
+# ---------------------------------------------------------------- image files
 
 
 def _png_header(width: int, height: int) -> bytes:
@@ -286,14 +286,14 @@ UNREADABLE = {
 
 @pytest.fixture
 def many(tmp_path):
-    """600 pictures, of which a test replaces some: less than the 1 % that may be lost."""
+    """600 images, of which a test replaces some: less than the 1 % that may be lost."""
     words = ("happy", "sad")
     for n in range(600):
         save(tmp_path / "train" / words[n % 2] / f"{n:03}.png", n % 2, n, size=16)
     return tmp_path
 
 
-def test_unusual_pictures_are_read(many):
+def test_unusual_images_are_read(many):
     for n, content in enumerate(READABLE.values()):
         (many / "train" / "sad" / f"{2 * n + 1:03}.png").write_bytes(content)
     competition = load_competition(many)
@@ -305,7 +305,7 @@ def test_unusual_pictures_are_read(many):
 
 
 @pytest.mark.parametrize("processes", [False, True])
-def test_unreadable_pictures_are_listed_by_name(many, monkeypatch, processes):
+def test_unreadable_images_are_listed_by_name(many, monkeypatch, processes):
     monkeypatch.setattr(decode_images, "WORTH_PROCESSES", 0 if processes else 10**9)
     for n, (content, _) in enumerate(UNREADABLE.values()):
         (many / "train" / "sad" / f"{2 * n + 1:03}.png").write_bytes(content)
@@ -314,12 +314,12 @@ def test_unreadable_pictures_are_listed_by_name(many, monkeypatch, processes):
     assert len(reasons) == len(competition.rejected) == len(UNREADABLE)
     for n, (name, (_, reason)) in enumerate(UNREADABLE.items()):
         told = reasons[f"train/sad/{2 * n + 1:03}.png"]
-        assert told.startswith("not a readable picture: ") and re.search(reason, told), name
+        assert told.startswith("not a readable image: ") and re.search(reason, told), name
     assert len(competition.train) + len(competition.valid) == 600 - len(UNREADABLE)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root and Windows read everything")
-def test_a_picture_that_may_not_be_read_is_listed(many):
+def test_an_image_that_may_not_be_read_is_listed(many):
     (many / "train" / "sad" / "001.png").chmod(0)
     assert "Permission" in load_competition(many).rejected[0].reason
 
@@ -346,7 +346,7 @@ def test_a_decoding_process_that_dies_is_told(many, monkeypatch):
     assert not multiprocessing.active_children()
 
 
-def test_half_a_per_cent_of_broken_pictures_is_survived_and_said(tmp_path):
+def test_half_a_per_cent_of_broken_images_is_survived_and_said(tmp_path):
     msambare(tmp_path)
     for n in range(28, 420):
         save(tmp_path / "train" / FER_CLASSES[n % 7] / f"{n:05}.png", n % 7, n, size=16)
@@ -452,12 +452,12 @@ def test_arrays_that_are_no_grey_levels(tmp_path, values, message):
         load_competition(tmp_path)
 
 
-def test_a_picture_with_a_missing_number_is_listed(tmp_path):
+def test_an_image_with_a_missing_number_is_listed(tmp_path):
     images = np.stack([face(n % 2, n) for n in range(200)]).astype(np.float32)
     images[7, 0, 0] = np.nan
     np.savez(tmp_path / "train.npz", images=images, labels=np.arange(200) % 2)
     (rejected,) = load_competition(tmp_path).rejected
-    assert (rejected.place, rejected.reason) == ("train.npz[images] picture 8", "a pixel is not a number")
+    assert (rejected.place, rejected.reason) == ("train.npz[images] image 8", "a pixel is not a number")
 
 
 def test_matlab_files_of_the_version_that_is_not_read(tmp_path):

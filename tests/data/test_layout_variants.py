@@ -46,7 +46,7 @@ def test_answers_of_another_day_are_not_trained_on(tmp_path, name):
     )
 
 
-def test_a_list_of_a_few_pictures_gives_way_to_class_folders(tmp_path):
+def test_a_list_of_a_few_images_gives_way_to_class_folders(tmp_path):
     flat_test(tmp_path)
     write(
         tmp_path / "wrong_ones.csv",
@@ -117,7 +117,7 @@ def test_a_misspelt_word_is_no_class(tmp_path):
     assert [str(item.reason) for item in competition.rejected] == ["unknown label 'hapyy'"]
 
 
-def test_an_expression_of_another_name_keeps_its_pictures(tmp_path):
+def test_an_expression_of_another_name_keeps_its_images(tmp_path):
     """Roboflow's one-hot columns, one of them for a class that is in no list of ours."""
     words = ["Ahegao", "Angry", "Happy", "Sad"]
     rows = []
@@ -134,7 +134,7 @@ def test_a_folder_of_figures_is_no_class(tmp_path):
     save(tmp_path / "docs" / "figure.png", 0, 999)
     competition = load_competition(tmp_path)
     assert competition.class_names == FER_CLASSES
-    assert any("left out: 1 pictures, in no class folder" in note for note in competition.notes)
+    assert any("left out: 1 images, in no class folder" in note for note in competition.notes)
 
 
 def test_blanks_and_quotes_after_commas(tmp_path):
@@ -234,16 +234,16 @@ def test_ids_of_several_test_shards_stay_apart(tmp_path):
     assert levels(competition.test.images).tolist() == [n % 7 for n in (*range(100, 114), *range(200, 214))]
 
 
-def test_a_few_pictures_without_a_label_do_not_cost_the_validation_split(tmp_path):
+def test_a_few_images_without_a_label_do_not_cost_the_validation_split(tmp_path):
     _class_tree(tmp_path / "train", FER_CLASSES, 4)
     _class_tree(tmp_path / "valid", FER_CLASSES, 2, start=500)
     save(tmp_path / "valid" / "stray.png", 0, 999)
     competition = right(load_competition(tmp_path), FER_CLASSES)
     assert len(competition.valid) == 14 and competition.test is None
-    assert any("left out: 1 pictures, in no class folder" in note for note in competition.notes)
+    assert any("left out: 1 images, in no class folder" in note for note in competition.notes)
 
 
-def test_a_test_picture_that_a_list_names_twice(tmp_path):
+def test_a_test_image_that_a_list_names_twice(tmp_path):
     flat_test(tmp_path)
     write(tmp_path / "train.csv", ["image,label", *(f"{n:05}.png,{ALPHABETICAL[n // 4]}" for n in range(28))])
     write(tmp_path / "test.csv", ["image", "0001.png", "0002.png", "0001.png"])
@@ -264,7 +264,7 @@ def numbered_files(root):
 def test_ids_that_no_file_has_are_not_matched_by_position(tmp_path):
     numbered_files(tmp_path)
     write(tmp_path / "sample_submission.csv", ["id,label", *(f"{r + 1},sad" for r in range(12))])
-    with pytest.raises(DataError, match="asks for id '12': 1 of the 12 pictures .*missing"):
+    with pytest.raises(DataError, match="asks for id '12': 1 of the 12 images .*missing"):
         load_competition(tmp_path)
 
 
@@ -287,7 +287,7 @@ def test_a_column_for_each_class_gets_probabilities(tmp_path, form):
 @pytest.mark.parametrize(
     "classes, message",
     [
-        ([*FER_CLASSES, "contempt"], "wants a probability of contempt too, which no training picture has"),
+        ([*FER_CLASSES, "contempt"], "wants a probability of contempt too, which no training image has"),
         (FER_CLASSES[:-1], f"has no column for the probability of {FER_CLASSES[-1]}"),
     ],
 )
@@ -350,7 +350,7 @@ def test_expw(tmp_path):
     right(load_competition(tmp_path), NUMBERS)
 
 
-def test_a_list_beside_pictures_that_lie_there_twice(tmp_path):
+def test_a_list_beside_images_that_lie_there_twice(tmp_path):
     for home in ("images", "images/images"):
         for n in range(20):
             save(tmp_path / home / f"{n}.png", n % 2, n)
@@ -450,14 +450,14 @@ def test_a_torn_list_beside_the_data_does_no_harm(tmp_path):
 
 
 def labelled_list(root, column="emotion"):
-    """28 pictures named 0.png, 1.png ... with their words."""
+    """28 images named 0.png, 1.png ... with their words."""
     for n in range(28):
         save(root / "train" / f"{n}.png", n % 7, n)
     write(root / "train.csv", [f"image,{column}", *(f"{n}.png,{FER_CLASSES[n % 7]}" for n in range(28))])
 
 
 @pytest.mark.parametrize("form", ["list", "folders", "pixels"])
-def test_training_pictures_with_the_names_of_missing_test_pictures_are_no_test(tmp_path, form):
+def test_training_images_with_the_names_of_missing_test_images_are_no_test(tmp_path, form):
     if form == "list":
         labelled_list(tmp_path)
     elif form == "folders":
@@ -468,9 +468,7 @@ def test_training_pictures_with_the_names_of_missing_test_pictures_are_no_test(t
         write(tmp_path / "train.csv", ["image,emotion,pixels", *rows])
     suffix = "" if form == "pixels" else ".png"
     write(tmp_path / "sample_submission.csv", ["image,emotion", *(f"{n}{suffix},sad" for n in range(7))])
-    with pytest.raises(
-        DataError, match="the pictures of the test seem to be missing.*move sample_submission"
-    ):
+    with pytest.raises(DataError, match="the images of the test seem to be missing.*move sample_submission"):
         load_competition(tmp_path)
     (tmp_path / "sample_submission.csv").unlink()
     assert load_competition(tmp_path).test is None
@@ -551,7 +549,7 @@ def test_numbers_among_words_are_refused(tmp_path, share):
 
 
 def test_floats_a_little_above_one_are_no_grey_levels(tmp_path):
-    """Pictures in 0 to 1 that resizing overshot were read as 0 to 255, and so as black."""
+    """Images in 0 to 1 that resizing overshot were read as 0 to 255, and so as black."""
     images = np.stack([face(n % 7, n) for n in range(28)]) / 255
     images[0, 0, 0] = 1.02
     np.savez(tmp_path / "faces.npz", x_train=images, y_train=np.arange(28) % 7)
@@ -560,7 +558,7 @@ def test_floats_a_little_above_one_are_no_grey_levels(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["Usage", "is_test"])
-def test_an_array_beside_the_pictures_divides_them(tmp_path, name):
+def test_an_array_beside_the_images_divides_them(tmp_path, name):
     is_test = np.arange(42) >= 35
     words = np.where(is_test, "PrivateTest", "Training") if name == "Usage" else is_test.astype(int)
     images = np.stack([face(n % 7, n) for n in range(42)])
@@ -570,7 +568,7 @@ def test_an_array_beside_the_pictures_divides_them(tmp_path, name):
     assert "not used" not in competition.summary()
 
 
-def test_an_array_of_ids_names_the_pictures_of_the_test(tmp_path):
+def test_an_array_of_ids_names_the_images_of_the_test(tmp_path):
     order = [4, 2, 6, 0, 5, 1, 3]
     np.save(tmp_path / "X_train.npy", np.stack([face(n % 7, n) for n in range(28)]))
     np.save(tmp_path / "y_train.npy", np.arange(28) % 7)

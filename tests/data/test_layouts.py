@@ -26,7 +26,7 @@ from fer_utils.data.submission_csv import validate_submission, write_submission
 
 
 def perfect_probs(competition, names):
-    """float [N, C]: the answers that the brightness of the test pictures tells."""
+    """float [N, C]: the answers that the brightness of the test images tells."""
     classes = [competition.class_names.index(names[level]) for level in levels(competition.test.images)]
     return np.eye(len(competition.class_names))[classes]
 
@@ -144,7 +144,7 @@ def test_notes_tell_resizing_colour_and_the_copy_beside(tmp_path):
     COMPETITIONS["jonathanoheix"](tmp_path)
     notes = load_competition(tmp_path, image_size=48).notes
     assert "resized to 48x48: 64x64 (35)" in notes
-    assert "saved in a colour format, read as grey: 35 pictures" in notes
+    assert "saved in a colour format, read as grey: 35 images" in notes
     assert "also there, not used: images/images" in notes
 
 
@@ -155,9 +155,9 @@ def test_notes_tell_where_folder_and_list_disagree(tmp_path):
     assert "also recognised, not used: class folders (layout='class folders')" in notes
 
 
-def test_notes_tell_pictures_in_no_list(tmp_path):
+def test_notes_tell_images_in_no_list(tmp_path):
     COMPETITIONS["muxspace"](tmp_path)
-    assert "left out: 1 pictures, in no list (such as images/nobody.png)" in load_competition(tmp_path).notes
+    assert "left out: 1 images, in no list (such as images/nobody.png)" in load_competition(tmp_path).notes
 
 
 def test_image_size(tmp_path):
@@ -187,7 +187,7 @@ def test_the_images_decide_their_size(tmp_path, sides, size):
 
 
 def test_what_is_not_square_is_cropped_or_padded(tmp_path):
-    """A white bar at the left of a wide picture: outside the middle square, inside the padded one."""
+    """A white bar at the left of a wide image: outside the middle square, inside the padded one."""
     for n in range(20):
         wide = np.full((48, 96), 50 + n, np.uint8)
         wide[:, :10] = 255
@@ -197,8 +197,8 @@ def test_what_is_not_square_is_cropped_or_padded(tmp_path):
     crop = load_competition(tmp_path)
     pad = load_competition(tmp_path, aspect="pad")
     assert set(np.unique(crop.train.images)) == set(range(50, 70)) - set(np.unique(crop.valid.images))
-    assert "not square, cut to the middle: 20 pictures" in crop.notes
-    assert "not square, padded with grey: 20 pictures" in pad.notes
+    assert "not square, cut to the middle: 20 images" in crop.notes
+    assert "not square, padded with grey: 20 images" in pad.notes
     image = pad.train.images[0, 0]
     assert (image[[0, 11, 36, 47]] == 128).all() and image[24, 0] > 240 and 50 <= image[24, 30] < 70
     with pytest.raises(ConfigError, match="did you mean 'pad'"):
@@ -278,13 +278,13 @@ def test_a_test_row_that_cannot_be_read_is_answered_for(tmp_path):
     competition = load_competition(tmp_path, allow_rejected=True)
     assert len(competition.test) == 6 and (competition.test.images[2] == 128).all()
     assert (
-        competition.rejected[0].place == "test.csv row 4" and "grey picture" in competition.rejected[0].reason
+        competition.rejected[0].place == "test.csv row 4" and "grey image" in competition.rejected[0].reason
     )
     write_submission(competition, np.eye(7)[:6], tmp_path / "out.csv")
 
 
-@pytest.mark.parametrize("broken", [b"", b"no picture", None], ids=["empty", "text", "truncated"])
-def test_a_broken_picture_is_rejected_by_name(tmp_path, broken):
+@pytest.mark.parametrize("broken", [b"", b"no image", None], ids=["empty", "text", "truncated"])
+def test_a_broken_image_is_rejected_by_name(tmp_path, broken):
     for n in range(120):
         save(tmp_path / "train" / FER_CLASSES[n % 7] / f"{n}.png", n % 7, n)
     save(tmp_path / "test" / "7.png", 0, 900)
@@ -298,16 +298,16 @@ def test_a_broken_picture_is_rejected_by_name(tmp_path, broken):
     assert (competition.test.images == 128).all()
 
 
-def test_a_picture_that_a_list_names_but_nobody_has(tmp_path):
+def test_an_image_that_a_list_names_but_nobody_has(tmp_path):
     for n in range(120):
         save(tmp_path / "images" / f"p{n}.png", n % 2, n)
     rows = [f"p{n}.png,{'happy' if n % 2 else 'sad'}" for n in range(121)]
     write(tmp_path / "train.csv", ["image,emotion", *rows])
     (rejected,) = load_competition(tmp_path).rejected
-    assert (rejected.place, rejected.reason) == ("train.csv row 122", "no such picture file (p120.png)")
+    assert (rejected.place, rejected.reason) == ("train.csv row 122", "no such image file (p120.png)")
 
 
-def test_sixteen_bit_and_paletted_pictures(tmp_path):
+def test_sixteen_bit_and_paletted_images(tmp_path):
     from PIL import Image
 
     for n in range(20):
@@ -325,11 +325,11 @@ def test_sixteen_bit_and_paletted_pictures(tmp_path):
     [
         ([], "no known layout"),
         (["emotion,picture", "1,2"], "train.csv: columns emotion, picture"),
-        (["file,emotion", "1.png,sad", "2.png,happy"], "'file' lists pictures .* give the folder that holds"),
+        (["file,emotion", "1.png,sad", "2.png,happy"], "'file' lists images .* give the folder that holds"),
         (["emotion,pixels", "1,"], "train.csv holds no pixels"),
         (["emotion,pixels"], "train.csv holds no pixels"),
-        (["emotion,pixels", "1,2"], "1 pixels in a row are no square picture"),
-        (["emotion,pixels", "1,1 2 3", "2,1 2 3"], "3 pixels in a row are no square picture"),
+        (["emotion,pixels", "1,2"], "1 pixels in a row are no square image"),
+        (["emotion,pixels", "1,1 2 3", "2,1 2 3"], "3 pixels in a row are no square image"),
     ],
 )
 def test_a_table_that_is_no_competition(tmp_path, lines, message):

@@ -1,4 +1,4 @@
-"""Finding the data, and splitting off validation pictures."""
+"""Finding the data, and splitting off validation images."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,7 @@ import pytest
 from competitions import COMPETITIONS, face, fer2013_csv, flat_test, ntu_spring, raf_original, save
 
 from fer_utils import files
-from fer_utils.competition import DataError, Split, picture_groups
+from fer_utils.competition import DataError, Split, image_groups
 from fer_utils.data import load as data
 from fer_utils.data import locate as finding
 from fer_utils.data.folds import joined, split_folds
@@ -41,7 +41,7 @@ def test_folds_are_even_in_size_and_in_every_class():
 def test_copies_share_a_fold():
     split = make_split([30, 30], n_copies=25)
     folds = split_folds(split, 5)
-    groups = picture_groups(split.images)
+    groups = image_groups(split.images)
     assert len(set(groups)) == 60 and len(split) == 85
     for group in set(groups):
         assert len(set(folds[groups == group])) == 1
@@ -67,11 +67,11 @@ def test_folds_depend_on_the_seed_and_nothing_else():
     np.testing.assert_array_equal(split_folds(split, 10, 1), split_folds(make_split([40, 40], 3), 10, 1)[:80])
 
 
-def test_fewer_pictures_than_folds():
+def test_fewer_images_than_folds():
     assert sorted(split_folds(make_split([2, 1]), 10)) == [0, 1, 2]
 
 
-def test_folds_of_a_competition_partition_its_training_pictures(tmp_path):
+def test_folds_of_a_competition_partition_its_training_images(tmp_path):
     ntu_spring(tmp_path)
     seen = []
     for fold in range(5):
@@ -82,7 +82,7 @@ def test_folds_of_a_competition_partition_its_training_pictures(tmp_path):
     assert sorted(map(int, seen)) == list(range(35))
 
 
-def test_the_given_validation_split_may_be_pooled_with_the_training_pictures(tmp_path):
+def test_the_given_validation_split_may_be_pooled_with_the_training_images(tmp_path):
     fer2013_csv(tmp_path)
     given = load_competition(tmp_path)
     folds = [load_competition(tmp_path, pool_valid=True, n_folds=5, fold=fold) for fold in range(5)]
@@ -102,7 +102,7 @@ def test_the_given_validation_split_may_be_pooled_with_the_training_pictures(tmp
     )
 
 
-def test_pooled_pictures_keep_their_votes_and_ids_of_their_own():
+def test_pooled_images_keep_their_votes_and_ids_of_their_own():
     train, valid = make_split([3, 3], n_copies=1), make_split([2, 2])
     votes = np.eye(2, dtype=np.float32)
     pooled = joined(train, valid)
@@ -117,7 +117,7 @@ def test_an_empty_fold_is_an_error(tmp_path):
     for n in range(4):
         save(tmp_path / ("happy" if n % 2 else "sad") / f"{n}.png", n % 2, n)
     assert len(load_competition(tmp_path, fold=3).valid) == 1
-    with pytest.raises(DataError, match="4 training and 0 validation pictures are too few"):
+    with pytest.raises(DataError, match="4 training and 0 validation images are too few"):
         load_competition(tmp_path, fold=8)
 
 
@@ -241,7 +241,7 @@ def test_a_table_of_pixels_stands_alone(tmp_path):
     assert competition.test is None and len(competition.train) + len(competition.valid) == 35
 
 
-def test_a_list_of_pictures_takes_them_from_its_folder(tmp_path):
+def test_a_list_of_images_takes_them_from_its_folder(tmp_path):
     COMPETITIONS["skillbox"](tmp_path)
     competition = load_competition(tmp_path / "train.csv")
     assert competition.layout == "image list" and len(competition.test) == 9

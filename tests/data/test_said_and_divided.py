@@ -119,11 +119,11 @@ def test_unknown_persons_are_many(tmp_path):
     assert 15 <= len(competition.valid) <= 27
 
 
-def test_the_first_part_is_of_the_usual_size_where_one_person_has_most_pictures(tmp_path):
+def test_the_first_part_is_of_the_usual_size_where_one_person_has_most_images(tmp_path):
     pixel_table(tmp_path / "train.csv", 140, ("subject", ["s0"] * 60 + [f"s{row % 20}" for row in range(80)]))
     assert len(load_competition(tmp_path).valid) <= 20
     notes = [load_competition(tmp_path, fold=fold).notes[0] for fold in range(10)]
-    assert sum("as some persons have very many pictures" in note for note in notes) == 1
+    assert sum("as some persons have very many images" in note for note in notes) == 1
 
 
 def test_fewer_persons_than_folds_are_refused_before_any_training(tmp_path):
@@ -164,7 +164,7 @@ def test_colours_are_looked_for_at_random(tmp_path):
     assert load_competition(tmp_path).channels == 3
 
 
-def test_missing_pictures_and_pointers_are_named(tmp_path):
+def test_missing_images_and_pointers_are_named(tmp_path):
     lines = ["image,label", *(f"{row:04}.png,{FER_CLASSES[row % 7]}" for row in range(70))]
     write(tmp_path / "few" / "train.csv", lines)
     for row in range(30):

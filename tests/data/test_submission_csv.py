@@ -91,8 +91,8 @@ def test_a_missing_submission(competition, tmp_path):
     [
         (np.eye(7)[:6], r"probs must be \(7, 7\)"),
         (np.arange(7), r"probs must be \(7, 7\)"),
-        (np.where(np.eye(7) == 1, np.nan, 0), "test picture 0 are not finite"),
-        (np.eye(7) * np.r_[1, 1, 1.1, 1, 1, 1, 1], "test picture 2 sum to 1.1000 instead of 1"),
+        (np.where(np.eye(7) == 1, np.nan, 0), "test image 0 are not finite"),
+        (np.eye(7) * np.r_[1, 1, 1.1, 1, 1, 1, 1], "test image 2 sum to 1.1000 instead of 1"),
     ],
 )
 def test_wrong_probs_write_nothing(competition, tmp_path, probs, message):
@@ -158,9 +158,9 @@ def test_further_columns_of_the_sample_are_kept_and_told(tmp_path, lines, kept):
 @pytest.mark.parametrize(
     "lines, message",
     [
-        (["id,emotion", "0,0", "x,0"], "row 3 asks for id 'x', which no test picture has"),
+        (["id,emotion", "0,0", "x,0"], "row 3 asks for id 'x', which no test image has"),
         (["id,emotion", "0,0", "1,0", "0,0"], "row 4: id '0' appears twice"),
-        (["0", "0"], "2 lines without ids, but there are 3 test pictures"),
+        (["0", "0"], "2 lines without ids, but there are 3 test images"),
         ([], "is empty"),
         (["id,emotion,emotion", "0,0,0"], "two columns have one name"),
         (["id,emotion", "0,0.5", "1,0.5"], "holds '0.5' .*it may want the probability of one class"),
@@ -176,11 +176,11 @@ def test_numbers_that_no_shift_explains_are_refused(tmp_path):
         form_of(tmp_path, ["id,emotion", "0,0", "1,7", "2,1"])
 
 
-def test_a_sample_that_asks_for_some_of_the_pictures(tmp_path):
+def test_a_sample_that_asks_for_some_of_the_images(tmp_path):
     COMPETITIONS["train_with_usage"](tmp_path)
     write(tmp_path / "sample_submission.csv", ["id,emotion", "5,0", "2,0"])
     competition = load_competition(tmp_path)
-    assert any("asks for 2 of the 7 test pictures" in note for note in competition.notes)
+    assert any("asks for 2 of the 7 test images" in note for note in competition.notes)
     path = write_submission(competition, np.eye(7), tmp_path / "out.csv")
     assert path.read_text() == "id,emotion\n5,5\n2,2\n"
     validate_submission(competition, path)
@@ -241,12 +241,12 @@ def test_default_format():
     assert form.label_values == ("1", "2") and form.rows.tolist() == [0, 1] and form.source == "default"
 
 
-def test_a_sample_without_test_pictures_is_told(tmp_path):
+def test_a_sample_without_test_images_is_told(tmp_path):
     fer2013_csv(tmp_path)
     table = tmp_path / "fer2013" / "fer2013.csv"
     write(table, [line for line in table.read_text().splitlines() if "PrivateTest" not in line])
     write(tmp_path / "sample_submission.csv", ["id,emotion", "0,0"])
-    assert "sample_submission.csv ignored: there are no test pictures" in load_competition(tmp_path).notes
+    assert "sample_submission.csv ignored: there are no test images" in load_competition(tmp_path).notes
 
 
 # ---------------------------------------------------------------- what labels mean

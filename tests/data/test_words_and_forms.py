@@ -18,7 +18,7 @@ def counts(competition):
 
 
 def listed(root, splits=()):
-    """28 pictures and labels.csv; a picture's split by its number where `splits` names some."""
+    """28 images and labels.csv; an image's split by its number where `splits` names some."""
     rows = []
     for n in range(28):
         save(root / "images" / f"{n}.png", n % 7, n)
@@ -55,7 +55,7 @@ def test_the_split_is_a_word_anywhere_in_the_file_names(tmp_path, form):
 
 
 @pytest.mark.parametrize("name", ["val.txt", "validation_list.txt", "split.json"])
-def test_a_list_of_validation_pictures_leaves_the_rest_for_training(tmp_path, name):
+def test_a_list_of_validation_images_leaves_the_rest_for_training(tmp_path, name):
     listed(tmp_path)
     names = [f"{n}.png" for n in range(7)]
     if name == "split.json":
@@ -233,7 +233,7 @@ def test_json_that_other_programs_write(tmp_path, form):
     assert sum(counts(right(load_competition(tmp_path), FER_CLASSES))) == 28 - (form == "by class")
 
 
-# ---------------------------------------------------------------- pictures and their names
+# ---------------------------------------------------------------- images and their names
 
 
 @pytest.mark.parametrize("name", ["submit_sample.csv", "sample_sub.csv", "upload_example.csv"])
@@ -245,7 +245,7 @@ def test_a_sample_by_other_names(tmp_path, name):
     assert answers(load_competition(tmp_path), tmp_path)[0] == "face,mood"
 
 
-def test_numbers_of_clips_name_no_pictures(tmp_path):
+def test_numbers_of_clips_name_no_images(tmp_path):
     for n in range(28):
         save(tmp_path / f"clip{n // 2}" / f"{n + 1:06}.png", n % 7, n)
     write(tmp_path / "labels.csv", ["clip,emotion", *(f"{n + 1},{FER_CLASSES[n % 7]}" for n in range(14))])
@@ -304,7 +304,7 @@ def encoded(level, number, size=48):
     return file.getvalue()
 
 
-def test_of_two_columns_of_pictures_the_one_that_is_called_so(tmp_path):
+def test_of_two_columns_of_images_the_one_that_is_called_so(tmp_path):
     small, large = (
         [encoded(k, n, size) for n in range(28) for k in [0 if size == 16 else n % 7]] for size in (16, 48)
     )
@@ -312,12 +312,12 @@ def test_of_two_columns_of_pictures_the_one_that_is_called_so(tmp_path):
     parquet(tmp_path / "train.parquet", thumbnail=small, image=large, label=words)
     right(load_competition(tmp_path), FER_CLASSES)
     parquet(tmp_path / "train.parquet", thumbnail=small, full=large, label=words)
-    with pytest.raises(DataError, match="pictures are in the columns thumbnail, full"):
+    with pytest.raises(DataError, match="images are in the columns thumbnail, full"):
         load_competition(tmp_path)
     right(load_competition(tmp_path, columns="image=full"), FER_CLASSES)
 
 
-def test_the_labels_of_parquet_pictures_may_lie_beside(tmp_path):
+def test_the_labels_of_parquet_images_may_lie_beside(tmp_path):
     parquet(tmp_path / "train.parquet", id=list(range(28)), image=[encoded(n % 7, n) for n in range(28)])
     write(tmp_path / "train.csv", ["id,label", *(f"{n},{FER_CLASSES[n % 7]}" for n in reversed(range(28)))])
     right(load_competition(tmp_path), FER_CLASSES)
@@ -331,7 +331,7 @@ def test_the_labels_of_training_are_not_those_of_the_test(tmp_path):
     assert right(load_competition(tmp_path), FER_CLASSES).test.labels is None
 
 
-def test_a_column_of_other_bytes_holds_no_pictures(tmp_path):
+def test_a_column_of_other_bytes_holds_no_images(tmp_path):
     words = [FER_CLASSES[n % 7] for n in range(28)]
     faces, names = [encoded(n % 7, n) for n in range(28)], [f"{n}.png".encode() for n in range(28)]
     parquet(tmp_path / "train.parquet", filename=names, face=faces, label=words)
@@ -387,15 +387,15 @@ def test_pixels_that_numpy_cut_are_refused(tmp_path):
 # ---------------------------------------------------------------- what is told
 
 
-def test_what_is_beside_the_pictures_is_told(tmp_path):
+def test_what_is_beside_the_images_is_told(tmp_path):
     _class_tree(tmp_path / "data" / "train", FER_CLASSES, 4)
     for n in range(28):
         save(tmp_path / "old" / "train" / FER_CLASSES[n % 7] / f"{n}.png", n % 7, 900 + n)
     for n in range(2):
         (tmp_path / "data" / "train" / "angry" / f"IMG_{n}.HEIC").write_bytes(b"heic")
     told = load_competition(tmp_path).summary()
-    assert "training pictures lie in data/train, old/train" in told
-    assert "not read: 2 files beside the pictures, such as data/train/angry/IMG_0.HEIC" in told
+    assert "training images lie in data/train, old/train" in told
+    assert "not read: 2 files beside the images, such as data/train/angry/IMG_0.HEIC" in told
 
 
 def test_persons_in_folders_are_told(tmp_path):
@@ -409,17 +409,17 @@ def test_persons_in_folders_are_told(tmp_path):
 def test_a_class_that_only_validation_shows_is_told(tmp_path):
     _class_tree(tmp_path / "train", FER_CLASSES, 4)
     _class_tree(tmp_path / "valid", (*FER_CLASSES, "contempt"), 2)
-    assert "no training picture shows what validation pictures do: contempt (2)" in (
+    assert "no training image shows what validation images do: contempt (2)" in (
         load_competition(tmp_path).summary()
     )
 
 
-def test_pictures_without_a_suffix_are_told(tmp_path):
+def test_images_without_a_suffix_are_told(tmp_path):
     for n in range(28):
         save(tmp_path / "train" / FER_CLASSES[n % 7] / f"{n}.png", n % 7, n)
     for path in list(tmp_path.rglob("*.png")):
         path.rename(path.with_suffix(""))
-    with pytest.raises(DataError, match="files without a suffix, such as .*: name pictures .png or .jpg"):
+    with pytest.raises(DataError, match="files without a suffix, such as .*: name images .png or .jpg"):
         load_competition(tmp_path)
 
 

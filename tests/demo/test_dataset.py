@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier
 
-from fer_utils.competition import FER_CLASSES, DataError, picture_groups
+from fer_utils.competition import FER_CLASSES, DataError, image_groups
 from fer_utils.demo import dataset as demo
 from fer_utils.demo import drawing
 from fer_utils.demo.action_units import ACTION_UNITS, PROTOTYPES, prototype_units
@@ -104,7 +104,7 @@ def test_same_seed_same_bytes_whatever_the_chunks_and_other_splits(competition, 
 
 def test_another_seed_is_another_set():
     first, second = (make_demo(60, 20, 20, seed=seed) for seed in (0, 1))
-    assert len(set(picture_groups(np.concatenate([first.train.images, second.train.images])))) > 110
+    assert len(set(image_groups(np.concatenate([first.train.images, second.train.images])))) > 110
 
 
 def test_classes_are_imbalanced_like_fer2013(truth):
@@ -129,14 +129,14 @@ def test_copies_conflicts_and_blanks_are_where_the_key_says(competition, truth):
     assert list(np.flatnonzero(blank)) == list(np.flatnonzero(key.defect == "blank")) and blank.any()
     copies = np.flatnonzero(key.copy_of >= 0)
     assert 0.008 < len(copies) / len(images) < 0.012
-    assert len(set(picture_groups(images[~blank]))) == (~blank).sum() - len(copies)
+    assert len(set(image_groups(images[~blank]))) == (~blank).sum() - len(copies)
     np.testing.assert_array_equal(images[copies], images[key.copy_of[copies]])
     labels = competition.train.labels
     conflicts = labels[copies] != labels[key.copy_of[copies]]
     assert conflicts.sum() == (key.defect == "conflicting copy").sum() > 0
 
 
-def test_a_handful_of_train_pictures_come_again(competition):
+def test_a_handful_of_train_images_come_again(competition):
     seen = {image.tobytes() for image in competition.train.images}
     for split in (competition.valid, competition.test):
         leaks = sum(image.tobytes() in seen for image in split.images)

@@ -1,4 +1,4 @@
-"""Figures of augmentation: both ends of every range, what is cut off, and the very pictures of a batch."""
+"""Figures of augmentation: both ends of every range, what is cut off, and the very images of a batch."""
 
 import json
 import re
@@ -164,16 +164,16 @@ def test_the_batch_shown_is_the_first_that_training_sees(mixing, monkeypatch):
 
 
 @pytest.mark.parametrize("alphas", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
-def test_pictures_of_a_batch_stand_with_partner_and_mixed_label(alphas, ax):
+def test_images_of_a_batch_stand_with_partner_and_mixed_label(alphas, ax):
     images = make_demo(60, 10, 10).train.images
     config = Config(batch_size=16, start_size=0, mixup=alphas[0], cutmix=alphas[1])
     _, before, mixed, shares = training_loop.first_batch(config, images, torch.device("cpu"))
     labels = torch.arange(len(mixed)) % 3
-    augment_plots.batch_pictures(before, mixed, shares, labels, NAMES, ax)
+    augment_plots.batch_images(before, mixed, shares, labels, NAMES, ax)
     if not any(alphas):
         assert texts(ax) == [NAMES[k] for k in labels]
         return
-    assert rows_of(ax) == ["picture", "partner", "in the batch"]
+    assert rows_of(ax) == ["image", "partner", "in the batch"]
     own, partners, both = np.reshape(texts(ax), (3, 12))
     assert own.tolist() == [NAMES[k] for k in labels[:12]]
     for one, other, label in zip(own, partners, both, strict=True):
@@ -198,7 +198,7 @@ def test_pictures_of_a_batch_stand_with_partner_and_mixed_label(alphas, ax):
 def test_blends_show_the_same_partner_for_mixup_and_cutmix(ax):
     images = to_float(torch.from_numpy(make_demo(60, 10, 10).train.images[:6]))
     augment_plots.blends(images, torch.arange(6) % 3, NAMES, 1.0, ax, generator(1))
-    assert rows_of(ax) == ["picture", "partner", "mixup", "cutmix"]
+    assert rows_of(ax) == ["image", "partner", "mixup", "cutmix"]
     own, partners, mixup, cutmix = np.reshape(texts(ax), (4, 6))
     for k in range(6):
         for label in (mixup[k], cutmix[k]):
@@ -225,7 +225,7 @@ def test_a_pixel_counts_once_whatever_its_colours():
     assert augment_plots._cut_off(face, (face + 0.1).clamp(max=1)) == "\n50% cut off"
 
 
-def test_rows_of_different_lengths_keep_each_picture_in_its_row(ax):
+def test_rows_of_different_lengths_keep_each_image_in_its_row(ax):
     rows = {"first": np.zeros((3, 1, 8, 8), np.uint8), "second": np.full((2, 1, 8, 8), 100, np.uint8)}
     drawn = np.asarray(face_rows(rows, ax).images[0].get_array())
     below = drawn[drawn.shape[0] // 2 :]

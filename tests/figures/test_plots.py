@@ -32,7 +32,7 @@ def pair():
 
 
 def split_of(counts, size=16):
-    """As many pictures of each class as `counts` says, all pixels of class k at level 10 * (k + 1)."""
+    """As many images of each class as `counts` says, all pixels of class k at level 10 * (k + 1)."""
     labels = np.repeat(np.arange(len(counts)), counts)
     images = np.broadcast_to(
         (10 * (labels + 1)).astype(np.uint8)[:, None, None, None], (len(labels), 1, size, size)
@@ -41,7 +41,7 @@ def split_of(counts, size=16):
 
 
 def scores_of(names, hits=7, n=10):
-    """`hits` of `n` pictures of each class are right, the others taken for the next class."""
+    """`hits` of `n` images of each class are right, the others taken for the next class."""
     labels = np.repeat(np.arange(len(names)), n)
     preds = np.where(np.arange(len(labels)) % n < hits, labels, (labels + 1) % len(names))
     probs = np.full((len(labels), len(names)), 0.3 / (len(names) - 1))
@@ -163,7 +163,7 @@ def test_class_counts_shows_shares_as_lengths_and_counts_as_text(ax):
 # --- faces ---
 
 
-def test_face_grid_lays_out_pictures_in_rows_of_columns(ax):
+def test_face_grid_lays_out_images_in_rows_of_columns(ax):
     images = split_of([1] * 5).images
     galleries.face_grid(images, ax, columns=2)
     step, pixels = 16 + 2, canvas(ax)
@@ -171,7 +171,7 @@ def test_face_grid_lays_out_pictures_in_rows_of_columns(ax):
     for k in range(5):
         top, left = k // 2 * step, k % 2 * step
         assert (pixels[top : top + 16, left : left + 16] == 10 * (k + 1)).all()
-    assert (pixels[2 * step :, step:] == 255).all(), "the place without a picture stays white"
+    assert (pixels[2 * step :, step:] == 255).all(), "the place without an image stays white"
 
 
 def test_face_grid_writes_a_caption_under_each_and_a_label_for_each_row(ax):
@@ -180,7 +180,7 @@ def test_face_grid_writes_a_caption_under_each_and_a_label_for_each_row(ax):
     )
     assert texts(ax) == ["a", "b", "c", "d"] and tick_names(ax.yaxis) == ["one", "two"]
     x, y = np.array([text.get_position() for text in ax.texts]).T
-    assert x[0] == x[2] < x[1] and y[0] == y[1] < y[2] and y[0] > 16, "under the picture"
+    assert x[0] == x[2] < x[1] and y[0] == y[1] < y[2] and y[0] > 16, "under the image"
 
 
 def test_face_grid_shows_grey_levels_as_they_are(ax):
@@ -268,7 +268,7 @@ def test_confusion_shows_the_share_of_each_true_class_with_its_count(ax):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
 
 
-def test_confusion_bears_a_class_without_pictures(ax):
+def test_confusion_bears_a_class_without_images(ax):
     plots.confusion_matrix([[2, 0], [0, 0]], ("happy", "sad"), ax)
     assert texts(ax) == ["100 %\n2", "0 %\n0"], "its row is empty"
 
@@ -296,12 +296,12 @@ def test_recall_bars_say_that_the_weakest_is_on_top_only_where_it_is(pair):
         assert (max(heights, key=heights.get) == table.f1.idxmin()) is said  # as a person sees it
 
 
-def test_recall_bars_bear_a_class_without_pictures(ax):
+def test_recall_bars_bear_a_class_without_images(ax):
     labels = np.array([0, 0])
     table = per_class_table(evaluate(np.eye(2)[labels], labels, ("happy", "sad")))
     plots.recall_bars(table, ax)
     ax.figure.canvas.draw()
-    assert "weakest F1 on top" in ax.get_title(), "a class without pictures is not the weakest"
+    assert "weakest F1 on top" in ax.get_title(), "a class without images is not the weakest"
     assert any("n = 0" in text for text in texts(ax))
 
 
@@ -372,7 +372,7 @@ def test_densities_by_split_have_a_line_for_each_split_that_occurs(ax):
     assert [text.get_text() for text in ax.get_legend().texts] == ["train", "test"]
 
 
-def test_a_gallery_of_a_table_shows_the_pictures_of_its_index():
+def test_a_gallery_of_a_table_shows_the_images_of_its_index():
     split = split_of([3, 3])
     rows = pd.DataFrame({"true": ["sad", "happy"], "confidence": [0.876, 0.5]}, index=[4, 1])
     fig = galleries.table_gallery(split.images, rows, "is {true}\n{confidence:.0%}", columns=2)

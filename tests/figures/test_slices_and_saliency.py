@@ -148,7 +148,7 @@ def test_tables_have_words_and_units_and_no_nan():
     table = pd.DataFrame(
         {"n": [1234, 5], "share": [0.1234, np.nan], "gap": [-0.02, 0.0], "p": [0.000123, 0.5]}
     )
-    words = {"n": "pictures", "share": "of all, %", "gap": "points", "p": "p"}
+    words = {"n": "images", "share": "of all, %", "gap": "points", "p": "p"}
     html = readable(table.assign(hidden=1), words).to_html()
     cells = [cell.split(">")[-1] for cell in html.split("</td>")[:-1]]
     assert cells == ["1,234", "12.3", "-2.0", "0.00012", "5", "none", "+0.0", "0.5"]

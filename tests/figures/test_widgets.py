@@ -38,7 +38,7 @@ def table():
 
 
 def parts(widget):
-    """Menus by name, the range of confidence, the buttons, the words and the picture of a browser."""
+    """Menus by name, the range of confidence, the buttons, the words and the image of a browser."""
     controls, turning, picture = widget.children
     *menus, confidence = controls.children
     back, forth, place = turning.children
@@ -53,7 +53,7 @@ def test_faces_are_chosen_by_all_that_is_set(table):
     assert len(chosen_faces(table)) == N
 
 
-def test_menus_and_pages_change_the_picture(looking, images, table):
+def test_menus_and_pages_change_the_image(looking, images, table):
     widget = browse_faces(images, table, ["answer", "true"], "{true}\n{predicted}", answer="wrong")
     menus, confidence, back, forth, place, picture = parts(widget)
     wrong = (table.answer == "wrong").sum()

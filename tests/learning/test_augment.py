@@ -1,4 +1,4 @@
-"""Each transform does what its docstring says, in its units, with a draw of its own for every picture."""
+"""Each transform does what its docstring says, in its units, with a draw of its own for every image."""
 
 import math
 
@@ -44,7 +44,7 @@ def seeded(seed=0):
 
 
 def noise(n=8, seed=1, channels=3):
-    """Different pictures of noise, away from black and white."""
+    """Different images of noise, away from black and white."""
     return torch.rand(n, channels, SIZE, SIZE, generator=seeded(seed)) * 0.6 + 0.2
 
 
@@ -57,7 +57,7 @@ def dots(points, size=SIZE):
 
 
 def places(images):
-    """Where the dots are: the centroid of each picture [N, 2], in pixels from the centre."""
+    """Where the dots are: the centroid of each image [N, 2], in pixels from the centre."""
     axis = torch.arange(images.shape[-1]) - (images.shape[-1] - 1) / 2
     mass, x, y = (part.sum((1, 2, 3)) for part in (images, images * axis, images * axis[:, None]))
     return torch.stack([x / mass, y / mass], 1)
@@ -104,7 +104,7 @@ def test_shape_type_range_and_the_input_are_kept(name, channels):
 
 
 @pytest.mark.parametrize("name", [name for name in TRANSFORMS if name != "flip"])
-def test_the_same_picture_repeated_comes_out_different_every_time(name):
+def test_the_same_image_repeated_comes_out_different_every_time(name):
     images = noise(1).expand(64, -1, -1, -1)
     assert len(TRANSFORMS[name](images, seeded()).unique(dim=0)) == 64
 
@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(name):
     assert not torch.equal(run(images, seeded(3)), run(images, seeded(4)))
 
 
-def test_the_strongest_config_still_gives_pictures():
+def test_the_strongest_config_still_gives_images():
     strongest = {"rotate": 180, "scale": 0.9, "shift": 0.9, "shear": 60, "brightness": 1, "contrast": 1}
     changed = augment(noise(64), Config(flip=1, erase=1, **strongest), seeded())
     assert changed.isfinite().all() and changed.min() >= 0 and changed.max() <= 1
@@ -263,7 +263,7 @@ def test_erasing_favours_no_side():
 
 # --- mixup and cutmix ---
 
-# One class and one grey level for each picture: the targets give the pixels.
+# One class and one grey level for each image: the targets give the pixels.
 LEVELS = torch.linspace(0, 1, 200)
 
 
@@ -286,7 +286,7 @@ def test_targets_sum_to_one_and_equal_the_share_of_the_pixels(mixup, cutmix):
     assert (targets > 0).sum(1).max() == 2 and targets.min() >= 0
 
 
-def test_mixup_blends_whole_pictures_and_cutmix_keeps_every_pixel_of_one_of_two():
+def test_mixup_blends_whole_images_and_cutmix_keeps_every_pixel_of_one_of_two():
     images, _ = mixed(1.0, 0)
     assert (images.flatten(1).amax(1) - images.flatten(1).amin(1)).max() < 1e-6
     images, _ = mixed(0, 1.0)
@@ -305,14 +305,14 @@ def test_the_box_of_cutmix_has_the_area_that_is_not_kept_where_no_border_cuts_it
     assert (1 - mask.mean((1, 2, 3))).max().item() == pytest.approx(0.25, abs=0.015)
 
 
-def test_with_both_on_half_of_the_pictures_get_each():
+def test_with_both_on_half_of_the_images_get_each():
     images, _ = mixed(5.0, 5.0)
     cut = images.flatten(1).amax(1) - images.flatten(1).amin(1) > 1e-6
     assert cut.float().mean().item() == pytest.approx(0.5, abs=0.12)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
-def test_the_share_is_drawn_for_each_picture_from_a_beta_distribution(alpha):
+def test_the_share_is_drawn_for_each_image_from_a_beta_distribution(alpha):
     images = torch.zeros(4000, 1, 1, 1)
     targets = torch.stack([torch.arange(4000.0), torch.ones(4000)], 1)
     draws = module._beta(torch.zeros(4000, 1, 1, 1), alpha, seeded())
@@ -326,7 +326,7 @@ def test_mixing_depends_on_the_seed_alone():
     assert not torch.equal(mixed(1, 1, seed=2)[0], mixed(1, 1, seed=3)[0])
 
 
-def test_a_single_picture_can_be_mixed():
+def test_a_single_image_can_be_mixed():
     images, targets = mix(noise(1), torch.eye(3)[:1], 1.0, 1.0, seeded())
     assert torch.allclose(images, noise(1)) and torch.allclose(targets, torch.eye(3)[:1])
 
@@ -334,7 +334,7 @@ def test_a_single_picture_can_be_mixed():
 # --- fixed views, resizing ---
 
 
-def test_the_plain_view_is_the_picture_itself_and_comes_first_everywhere():
+def test_the_plain_view_is_the_image_itself_and_comes_first_everywhere():
     images = noise()
     assert VIEWS["plain"] == [(False, 0.0, 0.0, 1.0)]
     assert view(images, *VIEWS["plain"][0]) is images
@@ -365,7 +365,7 @@ def test_views_shift_right_and_down_by_shares_of_the_size_and_zoom_in():
     assert torch.allclose(places(view(images, False, 0, 0, 1.25)), 1.25 * torch.tensor(CROSS), atol=0.05)
 
 
-def test_resize_leaves_pictures_of_that_size_alone():
+def test_resize_leaves_images_of_that_size_alone():
     images = noise()
     assert resize(images, SIZE) is images
 
@@ -378,7 +378,7 @@ def test_resize_gives_squares_in_range_with_the_mean_kept(size):
     assert torch.allclose(changed.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=0.02)
 
 
-def test_resize_makes_squares_of_oblong_pictures():
+def test_resize_makes_squares_of_oblong_images():
     assert resize(torch.rand(2, 1, 40, 60), 48).shape == (2, 1, 48, 48)
 
 

@@ -194,7 +194,7 @@ def test_equal_predictions_differ_in_nothing():
     assert result["p"] == 1 and result["difference"] == result["ci_low"] == result["ci_high"] == 0
 
 
-def test_different_errors_on_the_same_picture_are_no_gain():
+def test_different_errors_on_the_same_image_are_no_gain():
     result = paired_test(np.array([1, 0]), np.array([2, 0]), np.array([0, 0]))
     assert result["gained"] == result["lost"] == 0 and result["p"] == 1
 
@@ -248,7 +248,7 @@ def test_the_temperature_that_was_laid_on_is_found_again():
 
 
 def test_without_an_error_confidence_stays_bounded():
-    """Of 50 pictures that a good network names right, nobody may conclude that it is never wrong."""
+    """Of 50 images that a good network names right, nobody may conclude that it is never wrong."""
     rng = np.random.default_rng(0)
     sure = rng.uniform(0.75, 0.97, 50)
     probs = np.stack([sure, 1 - sure], axis=1)
@@ -266,7 +266,7 @@ def test_temperature_keeps_every_prediction_and_one_changes_nothing():
 
 
 def test_cross_calibration_fits_each_half_on_the_other():
-    """Where the labels are noise, the fit on its own pictures would promise something; the other half's does
+    """Where the labels are noise, the fit on its own images would promise something; the other half's does
     not."""
     rng = np.random.default_rng(0)
     probs, labels = random_case(4000)

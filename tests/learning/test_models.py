@@ -47,7 +47,7 @@ def test_every_network_works_for_any_number_of_classes_at_every_size(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_are_finite_and_differ_between_pictures(name):
+def test_logits_are_finite_and_differ_between_images(name):
     with torch.no_grad():
         logits = shared(name)(pictures(size=32))
     assert logits.isfinite().all() and not torch.allclose(logits[0], logits[1])
@@ -72,14 +72,14 @@ def test_the_gradient_reaches_every_parameter(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_picture_alone_is_judged_as_in_a_batch(name):
+def test_an_image_alone_is_judged_as_in_a_batch(name):
     model, batch = shared(name), pictures(3)
     with torch.no_grad():
         assert torch.allclose(model(batch[:1]), model(batch)[:1], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_blank_pictures_give_finite_logits_and_gradients(name):
+def test_blank_images_give_finite_logits_and_gradients(name):
     model = deepcopy(shared(name)).train()
     blank = torch.tensor([0, 0.5, 1]).view(3, 1, 1, 1).expand(3, 1, 24, 24)
     logits = model(blank)
@@ -88,7 +88,7 @@ def test_blank_pictures_give_finite_logits_and_gradients(name):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_pictures_are_normalised_by_fixed_constants():
+def test_images_are_normalised_by_fixed_constants():
     black_grey_white = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1)
     assert models.normalise(black_grey_white).flatten().tolist() == [-2.0, 0.0, 2.0]
 
@@ -116,14 +116,14 @@ def test_cost_of_one_convolution_and_one_linear_layer_equals_the_count_by_hand()
     assert model_cost(model, 8) == (parameters, 8 * 8 * 3 * 9 + 192 * 5)
 
 
-def test_cost_grows_with_the_area_of_the_picture():
+def test_cost_grows_with_the_area_of_the_image():
     model = nn.Conv2d(1, 4, 3, padding=1)
     assert model_cost(model, 32)[1] == 4 * model_cost(model, 16)[1]
 
 
 @pytest.mark.parametrize("name", ["small", "medium", "large"])
 @pytest.mark.parametrize(("size", "like"), [(32, 32), (64, 64), (96, 48), (128, 64), (224, 56), (256, 64)])
-def test_larger_pictures_are_reduced_first_so_that_the_blocks_cost_no_more(name, size, like):
+def test_larger_images_are_reduced_first_so_that_the_blocks_cost_no_more(name, size, like):
     parameters, operations = model_cost(create_model(name, 7, width=0.25, image_size=size), size)
     small = create_model(name, 7, width=0.25, image_size=like)
     assert parameters == model_cost(small, like)[0]
@@ -200,7 +200,7 @@ def test_an_unknown_name_is_refused_and_the_nearest_suggested(name, message):
         create_model(name, 7)
 
 
-def test_a_timm_backbone_takes_grey_pictures_and_any_weight_tag():
+def test_a_timm_backbone_takes_grey_images_and_any_weight_tag():
     model = create_model("timm/test_resnet.r160_in1k", 4)
     assert next(m for m in model.modules() if isinstance(m, nn.Conv2d)).in_channels == 1
 
@@ -223,7 +223,7 @@ def test_pretrained_weights_that_are_not_available_say_what_to_do(monkeypatch):
         create_model(TINY_TIMM, 7, pretrained=True)
 
 
-def test_a_timm_transformer_takes_the_size_of_the_pictures():
+def test_a_timm_transformer_takes_the_size_of_the_images():
     options = {"dropout": 0.0, "image_size": 32}
     with torch.device("meta"):
         model = create_model("timm/vit_tiny_patch16_224", 5, **options)
@@ -233,7 +233,7 @@ def test_a_timm_transformer_takes_the_size_of_the_pictures():
 # --- stochastic depth ---
 
 
-def test_stochastic_depth_drops_whole_pictures_in_training_alone():
+def test_stochastic_depth_drops_whole_images_in_training_alone():
     torch.manual_seed(0)
     block = Residual(8, 8, drop_path=0.75)
     features = torch.rand(400, 8, 4, 4)

@@ -301,7 +301,7 @@ def test_overflowing_gradients_climb_nowhere():
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
-def test_class_weights_average_one_over_the_pictures(power):
+def test_class_weights_average_one_over_the_images(power):
     counts = torch.tensor([400, 40, 4])
     weights = class_weights(counts, power)
     assert (weights * counts).sum() / counts.sum() == pytest.approx(1)
@@ -315,7 +315,7 @@ def test_class_weights_at_the_ends_are_none_and_equal_totals():
     assert torch.allclose(totals, totals[:1].expand(3))
 
 
-def test_a_class_without_pictures_gets_a_finite_weight():
+def test_a_class_without_images_gets_a_finite_weight():
     assert class_weights(torch.tensor([10, 0, 5]), 1.0).isfinite().all()
 
 

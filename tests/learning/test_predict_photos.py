@@ -21,7 +21,7 @@ def demo():
 
 
 def photo_of(faces, places, shape=(420, 560)) -> Image.Image:
-    """Drawn faces of several sizes set into a plain picture: (left, top, pixels) each."""
+    """Drawn faces of several sizes set into a plain image: (left, top, pixels) each."""
     photo = Image.new("L", shape[::-1], 150)
     for face, (left, top, pixels) in zip(faces, places, strict=True):
         photo.paste(Image.fromarray(face[0]).resize((pixels, pixels)), (left, top))
@@ -81,5 +81,5 @@ def test_a_photo_is_answered_as_its_face_alone(demo, tmp_path, capsys):
     assert pd.read_csv(tmp_path / "out" / "answers.csv").face.tolist() == table.face.tolist()
     assert main([str(run.out), str(folder), "--whole", "--out", str(tmp_path / "out")]) == 0
     (folder / "b.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"b\.png: not a readable picture"):
+    with pytest.raises(DataError, match=r"b\.png: not a readable image"):
         run.predict_files(folder)

@@ -28,7 +28,7 @@ NETWORK = "timm/test_resnet"
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """Weights of 1,000 classes on colour pictures, as ImageNet's are."""
+    """Weights of 1,000 classes on colour images, as ImageNet's are."""
     torch.manual_seed(5)
     state = timm.create_model("test_resnet", num_classes=1000).state_dict()
     path = tmp_path_factory.mktemp("weights") / "published.safetensors"
@@ -56,7 +56,7 @@ def test_a_new_classifier_begins_by_guessing(published):
     assert model(torch.rand(2, 1, 48, 48)).any()
 
 
-def test_a_grey_network_answers_as_the_colour_one_does_on_grey_pictures(published):
+def test_a_grey_network_answers_as_the_colour_one_does_on_grey_images(published):
     torch.manual_seed(0)
     grey, colour = create_model(NETWORK, 1000), create_model(NETWORK, 1000, channels=3)
     load_weights(grey, published), load_weights(colour, published)
@@ -158,7 +158,7 @@ def test_without_attached_data_the_message_says_how_to_attach(tmp_path):
         find_weights("no_such.pth", tmp_path / "nothing")
 
 
-def test_layers_near_the_pictures_move_least(published):
+def test_layers_near_the_images_move_least(published):
     config = Config(model=NETWORK, optimizer="adamw", learning_rate=0.01, layer_decay=0.5)
     model = create_model(NETWORK, 4)
     scales = {id(p): group["lr_scale"] for group in layer_groups(model, config) for p in group["params"]}

@@ -63,7 +63,7 @@ def test_the_first_view_is_the_plain_one(views, run, tiny):
     assert len(probs) == len(VIEWS[views])
 
 
-def test_pictures_of_another_size_are_resized(run):
+def test_images_of_another_size_are_resized(run):
     """As files are: training and prediction see the same pixels."""
     images = np.random.default_rng(0).integers(0, 256, (3, 1, 40, 40), np.uint8)
     probs = run.predict(images)
@@ -123,7 +123,7 @@ def test_a_committed_result_without_networks_is_kept_from_another_run():
 
 @pytest.mark.parametrize("name", ["valid.npz", "test.npz"])
 def test_the_data_are_not_taken_for_results(run, tiny, tmp_path, name):
-    """Arrays of pictures are called so too: x of the data, where a run has its predictions."""
+    """Arrays of images are called so too: x of the data, where a run has its predictions."""
     np.savez(tmp_path / name, x=np.zeros((2, 8, 8)))
     before = (tmp_path / name).read_bytes()
     with pytest.raises(ConfigError, match=f"{name} was not written by a run, and would be lost: choose"):
@@ -132,7 +132,7 @@ def test_the_data_are_not_taken_for_results(run, tiny, tmp_path, name):
 
 
 def test_a_new_run_inherits_no_results(run, tiny, tmp_path, capsys):
-    """Of a run whose metrics.json is gone, on data that had test pictures."""
+    """Of a run whose metrics.json is gone, on data that had test images."""
     out = shutil.copytree(run.out, tmp_path / "run")
     shutil.copy(out / "valid.npz", out / "oof.npz")
     (out / "metrics.json").unlink()
@@ -174,7 +174,7 @@ def test_predictions_keep_cudnn_and_leave_out_tf32():
 
 
 def test_probabilities_are_calibrated_before_they_are_handed_in(tiny, tmp_path):
-    """A model that says 99 % and is right 15 times in 20 hands in that share, with one more picture by
+    """A model that says 99 % and is right 15 times in 20 hands in that share, with one more image by
     chance."""
     template = pd.DataFrame({"id": tiny.test.ids} | dict.fromkeys(tiny.class_names, "0"))
     form = replace(tiny.submission, template=template, probability_columns=tiny.class_names)

@@ -12,7 +12,7 @@ from conftest import tiny_competition
 
 from fer_utils import Config, ConfigError, DataError, fit, launch, load_competition, load_run
 from fer_utils.analysis import all_runs, ensemble, label_doubts, small_trainings
-from fer_utils.analysis.paired_comparison import check_same_pictures, on_common_pictures, same_validation
+from fer_utils.analysis.paired_comparison import check_same_images, on_common_images, same_validation
 from fer_utils.data import load
 from fer_utils.run import launch as launching
 from fer_utils.run.results import headline, print_results
@@ -44,7 +44,7 @@ def run(config):
         return launch(config, load_competition(config.data, **config.data_options))
 
 
-def test_every_labelled_picture_is_predicted_by_a_network_that_did_not_see_it(run, config):
+def test_every_labelled_image_is_predicted_by_a_network_that_did_not_see_it(run, config):
     whole = run.load_data()
     assert len(run.folds) == 3 and len(whole.valid) == 60 == len(set(whole.valid.ids))
     assert np.array_equal(run.saved("valid", "ids"), whole.valid.ids)
@@ -131,10 +131,10 @@ def test_a_run_of_folds_teaches_none_of_them(run):
 def test_runs_of_different_folds_are_averaged_and_not_scored(run, tmp_path):
     folds = list(run.folds)
     assert same_validation([run, run]) and not same_validation(folds)
-    assert on_common_pictures(folds) == []
-    with pytest.raises(DataError, match="other valid pictures"):
-        check_same_pictures(folds)
-    check_same_pictures(folds, valid=False)
+    assert on_common_images(folds) == []
+    with pytest.raises(DataError, match="other valid images"):
+        check_same_images(folds)
+    check_same_images(folds, valid=False)
     data = folds[0].load_data()
     ensemble.save_ensemble(folds, data, tmp_path / "average", None)
     folder = ensemble.RunFolder(tmp_path / "average")
@@ -153,13 +153,13 @@ def test_runs_of_different_folds_are_averaged_and_not_scored(run, tmp_path):
 
 @pytest.fixture(scope="module")
 def plain(tiny_folder, run):
-    """A run whose validation pictures are a part of those of the folds, and lie elsewhere among them."""
+    """A run whose validation images are a part of those of the folds, and lie elsewhere among them."""
     config = Config(data=str(tiny_folder), out=str(run.out.parent / "plain"), split_seed=5, **TINY)
     return fit(config, load_competition(config.data, **config.data_options))
 
 
-def test_an_average_with_folds_is_measured_on_the_pictures_in_common(run, plain, tmp_path):
-    found = on_common_pictures([run, plain])
+def test_an_average_with_folds_is_measured_on_the_images_in_common(run, plain, tmp_path):
+    found = on_common_images([run, plain])
     ids = plain.saved("valid", "ids")
     assert len(ids) < 60 and all(np.array_equal(part.saved("valid", "ids"), ids) for part in found)
     places = {name: k for k, name in enumerate(run.saved("valid", "ids"))}
@@ -169,9 +169,7 @@ def test_an_average_with_folds_is_measured_on_the_pictures_in_common(run, plain,
     assert np.array_equal(data.valid.images, plain.load_data().valid.images)
     result = ensemble.score_runs(found, data)
     assert result["ensemble"]["n"] == len(ids) == len(data.valid)
-    said = (
-        f"measured on the {len(ids)} pictures that all runs were validated on; of run out of fold: there one"
-    )
+    said = f"measured on the {len(ids)} images that all runs were validated on; of run out of fold: there one"
     assert result["measured_on"].startswith(said) and said in ensemble.describe_result(result)
     out = run.out.parent / "both"
     ensemble.save_ensemble(found, data, out, result | {"chosen": [0, 1]})
@@ -185,9 +183,9 @@ def test_an_average_with_folds_is_measured_on_the_pictures_in_common(run, plain,
     assert said in all_runs.runs(out.parent).set_index("run").note["both"]
 
 
-def test_networks_that_learned_validation_pictures_give_no_pseudo_labels(run, plain, tmp_path):
+def test_networks_that_learned_validation_images_give_no_pseudo_labels(run, plain, tmp_path):
     """The average of `run` for the test split comes from networks that learned those of `plain`."""
-    found = on_common_pictures([run, plain])
+    found = on_common_images([run, plain])
     data = found[1].load_data()
     ensemble.save_ensemble(found, data, tmp_path / "both", ensemble.score_runs(found, data))
     config = dataclasses.replace(plain.config, out=str(tmp_path / "new"), pseudo=str(tmp_path / "both"))
@@ -195,7 +193,7 @@ def test_networks_that_learned_validation_pictures_give_no_pseudo_labels(run, pl
         fit(config, data)
 
 
-def test_only_the_same_pictures_are_in_common(run, plain, tmp_path):
+def test_only_the_same_images_are_in_common(run, plain, tmp_path):
     def changed(name, **arrays):
         shutil.copytree(plain.out, tmp_path / name)
         with np.load(plain.out / "valid.npz") as saved:
@@ -203,15 +201,15 @@ def test_only_the_same_pictures_are_in_common(run, plain, tmp_path):
         return dataclasses.replace(plain, out=tmp_path / name)
 
     ids, labels = plain.saved("valid", "ids"), plain.saved("valid", "labels")
-    assert on_common_pictures([run, changed("fixed", labels=(labels + 1) % 4)]) == []
-    assert on_common_pictures([run, changed("other", ids=np.char.add("x", ids))]) == []
+    assert on_common_images([run, changed("fixed", labels=(labels + 1) % 4)]) == []
+    assert on_common_images([run, changed("other", ids=np.char.add("x", ids))]) == []
     # Row numbers of the data's own validation split: pooled with the training split they have another name.
     shutil.copytree(run.out, tmp_path / "pooled")
     with np.load(run.out / "oof.npz") as saved:
         names = saved["ids"].copy().astype("U20")
         names[np.flatnonzero(~np.isin(names, ids))[:1]] = f"valid/{ids[0]}"
         np.savez(tmp_path / "pooled" / "oof.npz", **(dict(saved) | {"ids": names}))
-    assert on_common_pictures([dataclasses.replace(run, out=tmp_path / "pooled"), plain]) == []
+    assert on_common_images([dataclasses.replace(run, out=tmp_path / "pooled"), plain]) == []
 
 
 def test_hours_that_end_before_the_last_fold_resume_there(config, tmp_path, monkeypatch):
@@ -259,7 +257,7 @@ def test_other_data_than_the_folds_read_are_refused_before_any_training(config, 
 
 @pytest.mark.parametrize("name", ["teacher", "pseudo"])
 def test_what_goes_on_from_an_earlier_run_is_trained_fold_by_fold(run, config, name):
-    """No run has the validation pictures of all folds; that of a fold has those of this fold."""
+    """No run has the validation images of all folds; that of a fold has those of this fold."""
     for earlier in (run.out, run.folds[0].out):
         with pytest.raises(ConfigError, match=f"{name} must be 'none' with cv, .*n_folds 3, fold, pool_"):
             dataclasses.replace(config, **{name: str(earlier)})

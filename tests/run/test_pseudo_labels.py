@@ -1,4 +1,4 @@
-"""Pseudo-labels: test pictures are learned by the answers of an earlier run, never by their own labels."""
+"""Pseudo-labels: test images are learned by the answers of an earlier run, never by their own labels."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def weights_of(run):
 
 
 def save_answers(folder, probs):
-    """Replace what the run in `folder` answered for the test pictures."""
+    """Replace what the run in `folder` answered for the test images."""
     with np.load(folder / "test.npz") as arrays:
         np.savez(folder / "test.npz", **(dict(arrays) | {"probs_views": probs.astype(np.float32)}))
 
@@ -51,7 +51,7 @@ def source(first, tmp_path):
     return shutil.copytree(first.out, tmp_path / "source")
 
 
-def test_test_pictures_follow_the_training_pictures_with_the_saved_answers(tiny, first):
+def test_test_images_follow_the_training_images_with_the_saved_answers(tiny, first):
     config = config_of("outputs/x", pseudo=str(first.out), pseudo_weight=1.0)
     pseudo = pseudo_labelled(config, tiny)
     images, labels, targets = training_set(config, tiny, pseudo, CPU)
@@ -62,7 +62,7 @@ def test_test_pictures_follow_the_training_pictures_with_the_saved_answers(tiny,
     assert targets.dtype == torch.float32
 
 
-def test_uncertain_answers_and_copies_of_validation_pictures_are_left_out_and_counted(tiny, source, capsys):
+def test_uncertain_answers_and_copies_of_validation_images_are_left_out_and_counted(tiny, source, capsys):
     images = tiny.test.images.copy()
     images[:3] = tiny.valid.images[5:8]
     competition = dataclasses.replace(tiny, test=dataclasses.replace(tiny.test, images=images))
@@ -72,8 +72,8 @@ def test_uncertain_answers_and_copies_of_validation_pictures_are_left_out_and_co
     config = config_of("outputs/x", pseudo=str(source), pseudo_threshold=0.6)
     assert pseudo_labelled(config, competition).ids.tolist() == [str(k) for k in range(3, 10)]
     printed = capsys.readouterr().out
-    assert "learns from 7 of 12 test pictures (3 are copies of validation pictures, 2 too unc" in printed
-    with pytest.raises(DataError, match="0 of 12 test pictures can be learned.*lower pseudo_threshold"):
+    assert "learns from 7 of 12 test images (3 are copies of validation images, 2 too unc" in printed
+    with pytest.raises(DataError, match="0 of 12 test images can be learned.*lower pseudo_threshold"):
         pseudo_labelled(dataclasses.replace(config, pseudo_threshold=0.8), competition)
 
 
@@ -96,7 +96,7 @@ def test_the_weight_scales_the_loss_also_with_label_smoothing_and_mixup(tiny, fi
     rows = torch.eye(72)
     shares = mix(images, rows, 0.4, 0.0, generator.manual_seed(0))[1]
     mixed = mix(images, quarter, 0.4, 0.0, generator.manual_seed(0))[1]
-    assert torch.allclose(mixed, shares @ quarter, atol=1e-6)  # weights blend as the pictures do
+    assert torch.allclose(mixed, shares @ quarter, atol=1e-6)  # weights blend as the images do
 
 
 def test_the_labels_of_the_test_split_are_never_read(first, tmp_path):
@@ -115,8 +115,8 @@ def test_a_run_says_that_it_is_transductive(tiny, first, tmp_path, capsys):
     run = fit(config_of(tmp_path / "run", pseudo=str(first.out)), tiny)
     assert weights_of(run) != weights_of(first)
     record = json.loads((run.out / "config.json").read_text())["record"]
-    assert record["transductive"] == "learned from 12 test pictures"
-    said = "transductive: learned from 12 test pictures, without their labels"
+    assert record["transductive"] == "learned from 12 test images"
+    said = "transductive: learned from 12 test images, without their labels"
     assert said in headline(run, tiny)
     capsys.readouterr()
     print_results(run)
@@ -181,16 +181,16 @@ def test_what_cannot_serve_is_refused_before_any_work(tiny, first, source, tmp_p
     refused("predicted no test split", folder=source)
 
 
-def test_what_learned_from_a_run_that_learned_from_test_pictures_says_so_too(tiny, first, tmp_path):
+def test_what_learned_from_a_run_that_learned_from_test_images_says_so_too(tiny, first, tmp_path):
     learned = fit(config_of(tmp_path / "learned", pseudo=str(first.out), epochs=1), tiny)
     for knobs in ({"teacher": str(learned.out)}, {"weights": str(learned.out / "model.safetensors")}):
         run = fit(config_of(tmp_path / next(iter(knobs)), epochs=1, **knobs), tiny)
-        said = f"transductive: learned from {next(iter(knobs.values()))}, which learned from 12 test pictures"
+        said = f"transductive: learned from {next(iter(knobs.values()))}, which learned from 12 test images"
         assert said in headline(run, tiny)
 
 
-def test_a_weight_of_classes_weighs_pictures_and_leaves_the_smoothing_even(tiny):
-    """Against the definition: each picture's smoothed loss, times the weight of its class."""
+def test_a_weight_of_classes_weighs_images_and_leaves_the_smoothing_even(tiny):
+    """Against the definition: each image's smoothed loss, times the weight of its class."""
     train_split = tiny.train.take(np.r_[0:60:4, 1:30])
     competition = dataclasses.replace(tiny, train=train_split)
     config = config_of("outputs/x", class_weight=1.0, label_smoothing=0.2)
@@ -206,7 +206,7 @@ def test_a_weight_of_classes_weighs_pictures_and_leaves_the_smoothing_even(tiny)
     assert np.allclose(totals, len(labels) / 4), "every class counts the same"
 
 
-def test_a_weight_of_classes_weighs_the_answers_for_test_pictures_too(tiny, first):
+def test_a_weight_of_classes_weighs_the_answers_for_test_images_too(tiny, first):
     competition = dataclasses.replace(tiny, train=tiny.train.take(np.r_[0:60:4, 1:30]))
     config = config_of("outputs/x", pseudo=str(first.out), label_smoothing=0.0)
     pseudo = pseudo_labelled(config, competition)

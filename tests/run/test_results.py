@@ -66,7 +66,7 @@ def test_curves_that_fall_or_do_not_and_runs_that_overfit_or_do_not():
     assert "0.0 points below validation accuracy, which is known to ± 5.6: no sign of overfitting." in said
     said = curves_in_words(finished(LABELS, half, losses=(2, 1, 1), train_accuracy=0.7, chosen=2))
     assert "No epoch after epoch 2 was better" in said
-    assert "In epoch 2 accuracy on augmented training pictures is 20.0 points above" in said
+    assert "In epoch 2 accuracy on augmented training images is 20.0 points above" in said
     assert "it overfits: try more augmentation" in said
     assert "no sign of overfitting" in curves_in_words(
         finished(LABELS, half, train_accuracy=0.54)
@@ -89,11 +89,11 @@ def test_the_curves_of_folds_and_of_a_run_out_of_time_are_told_as_they_are():
     )
 
 
-def test_pictures_that_grow_during_training_are_told():
+def test_images_that_grow_during_training_are_told():
     same = curves_in_words(finished(LABELS, LABELS, losses=(3, 2, 1)))
     assert "grew" not in same
     said = curves_in_words(finished(LABELS, LABELS, losses=(3, 2, 1), sizes=[28, 48, 48]))
-    assert "Training pictures grew from 28 pixels in epoch 1 to 48 in epoch 2" in said
+    assert "Training images grew from 28 pixels in epoch 1 to 48 in epoch 2" in said
 
 
 def test_class_shares_of_a_submission_differ_beyond_chance_or_not():

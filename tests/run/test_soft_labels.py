@@ -62,7 +62,7 @@ def test_a_teacher_predicts_once_for_all_its_students(tiny, teachers, tmp_path, 
 
     less_exact = training_targets(config, tiny, torch.bfloat16)  # another precision,
     assert torch.allclose(less_exact, first, atol=0.05) and not torch.equal(less_exact, first)
-    training_targets(config, dataclasses.replace(tiny, train=tiny.train.take(np.arange(9))))  # pictures,
+    training_targets(config, dataclasses.replace(tiny, train=tiny.train.take(np.arange(9))))  # images,
     shutil.copytree(teachers[0].out, tmp_path / "teacher")
     shutil.copy(teachers[1].out / "model.safetensors", tmp_path / "teacher")
     changed = training_targets(dataclasses.replace(config, teacher=str(tmp_path / "teacher")), tiny)
@@ -88,7 +88,7 @@ def test_a_teacher_whose_numbers_are_not_finite_is_refused(tiny, teachers, tmp_p
         training_targets(config_of(tmp_path, teacher=str(teachers[0].out)), tiny)
 
 
-def test_weights_that_may_have_learned_the_validation_pictures_are_a_warning(tiny, teachers):
+def test_weights_that_may_have_learned_the_validation_images_are_a_warning(tiny, teachers):
     config = config_of("x", weights=str(teachers[0].folder.weights))
     assert warnings_for(config, tiny) == []
     (warning,) = warnings_for(config, tiny_competition(5))

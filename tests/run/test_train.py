@@ -35,7 +35,7 @@ def run_of(tmp_path, competition, **knobs):
 
 
 def in_colour(competition):
-    """The same pictures, reddish."""
+    """The same images, reddish."""
     splits = {
         name: dataclasses.replace(
             split, images=(split.images * np.array([1, 0.7, 0.5]).reshape(1, 3, 1, 1)).astype(np.uint8)
@@ -182,7 +182,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tiny, tmp_path, monkeypatc
     assert not (tmp_path / "cut" / "checkpoint.pt").exists()
 
 
-def test_the_score_without_copies_leaves_known_pictures_out(tiny, tmp_path):
+def test_the_score_without_copies_leaves_known_images_out(tiny, tmp_path):
     valid = tiny.valid.take(np.arange(20))
     valid.images[:5] = tiny.train.images[:5]
     run = run_of(tmp_path, dataclasses.replace(tiny, valid=valid), epochs=1)
@@ -264,7 +264,7 @@ def test_no_test_split_gives_no_submission(tiny, tmp_path):
     assert run.metrics["valid"]["plain"]["n"] == 20
 
 
-def test_unlabelled_training_pictures_are_refused(tiny, tmp_path):
+def test_unlabelled_training_images_are_refused(tiny, tmp_path):
     with pytest.raises(DataError, match="train split"):
         run_of(tmp_path, dataclasses.replace(tiny, train=tiny.train.without_labels()))
 
@@ -309,7 +309,7 @@ def test_the_better_of_weights_and_average_is_kept_and_a_tie_goes_to_the_lower_l
 
 
 @torch.no_grad()
-def test_validation_learns_nothing_and_asks_one_picture_as_it_asks_many(tiny):
+def test_validation_learns_nothing_and_asks_one_image_as_it_asks_many(tiny):
     net = learner.Learner(Config(**TINY), tiny, torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in net.model.state_dict().items()}
     whole = learner._valid_logits(net, net.model, tiny.valid)
@@ -327,7 +327,7 @@ def test_progressive_resizing_grows_to_the_full_size():
     assert learner.size_of_epoch(Config(epochs=3, start_size=18, image_size=50), 2) == 50
 
 
-def test_batches_are_equal_and_hold_every_picture_once():
+def test_batches_are_equal_and_hold_every_image_once():
     batches = learner.batches(65, Config(batch_size=16), 0)
     assert batches.shape == (5, 13)
     assert sorted(batches.flatten().tolist()) == list(range(65))
@@ -343,13 +343,13 @@ def test_what_does_not_divide_sits_an_epoch_out_and_not_always_the_same():
 
 
 @pytest.mark.parametrize(("size", "most"), [(2, 0.01), (4, 0.01), (64, 0.002), (128, 0.01), (256, 0.001)])
-def test_small_batches_leave_few_pictures_out(size, most):
+def test_small_batches_leave_few_images_out(size, most):
     rows = learner.batches(28_709, Config(batch_size=size), 0)
     assert size - 2 <= rows.shape[1] <= size and rows.shape[1] > 1
     assert 1 - rows.numel() / 28_709 <= most
 
 
-def test_a_size_at_which_nothing_is_left_of_the_pictures_is_refused(tmp_path):
+def test_a_size_at_which_nothing_is_left_of_the_images_is_refused(tmp_path):
     competition = tiny_competition(size=160)
     with pytest.raises(ConfigError, match="start_size 28 is too small for small"):
         fit(Config(**(TINY | {"image_size": 160, "out": str(tmp_path)})), competition)

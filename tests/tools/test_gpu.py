@@ -22,7 +22,7 @@ OTHER = gpu_plan.Speed(("small", 0.5), small=0.0005, full=0.001, validation=0.01
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """The recipe for pictures of 20 pixels, and trainings in this process."""
+    """The recipe for images of 20 pixels, and trainings in this process."""
     monkeypatch.setattr(
         gpu_plan, "RECIPE", {"image_size": 20, "start_size": 16, "batch_size": 30, "views": "mirror"}
     )

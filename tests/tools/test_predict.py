@@ -1,4 +1,4 @@
-"""Answers for a person's own pictures."""
+"""Answers for a person's own images."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def test_a_table_and_a_page_of_faces(run, photos, tmp_path, capsys):
     image = np.array(Image.open(photos / "b.png"))[None]
     assert np.allclose(run.predict(image), probs[1:], atol=1e-5)  # as `predict` does with its pixels
     assert Image.open(tmp_path / "out" / "answers.png").width > 500
-    assert "2 pictures" in capsys.readouterr().out
+    assert "2 images" in capsys.readouterr().out
 
 
 def test_an_ensemble_answers_with_the_average_of_its_runs(run, tiny, photos, tmp_path, capsys):
@@ -68,9 +68,9 @@ def test_an_ensemble_answers_with_the_average_of_its_runs(run, tiny, photos, tmp
 
 
 def test_what_is_wrong_is_said(run, photos, tmp_path, capsys):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     assert main([str(run.out), str(photos), "--out", str(tmp_path / "out")]) == 1
-    assert "broken.png: not a readable picture" in capsys.readouterr().err
+    assert "broken.png: not a readable image" in capsys.readouterr().err
     assert main(["nothing", str(photos)]) == 1
     assert "no reference is called 'nothing'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -57,7 +57,7 @@ def coarse_figures():
 @pytest.fixture
 def words_alone(monkeypatch):
     """Figures are made but not drawn, which takes most of the time of a page: it is about the words."""
-    monkeypatch.setattr(report_figures.plots, "png_bytes", lambda fig, dpi: plt.close(fig) or b"no picture")
+    monkeypatch.setattr(report_figures.plots, "png_bytes", lambda fig, dpi: plt.close(fig) or b"no image")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def page(run, competition, tmp_path_factory):
 def test_results_come_first_and_equal_the_metrics(page, run):
     scores = run.metrics["valid"]
     order = [page.said.index(word) for word in (
-        f"{100 * scores['views']['accuracy']:.1f} % of the validation pictures", "valid accuracy, plain",
+        f"{100 * scores['views']['accuracy']:.1f} % of the validation images", "valid accuracy, plain",
         "By class", "How it learned", "Which classes are confused", "How sure it is", "Where it errs",
         "How it was made", "Every parameter", "Versions and hardware",
     )]  # fmt: skip
@@ -122,7 +122,7 @@ def test_every_figure_is_within_and_described_in_words(page):
 
 
 def corner(source):
-    """The colour of a picture's corner."""
+    """The colour of an image's corner."""
     return Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB").getpixel((0, 0))
 
 
@@ -212,7 +212,7 @@ def test_confused_pairs_need_no_faces(run, tmp_path):
     page = Page(write_report(with_views(run, confusion=confusion.tolist()), None, tmp_path / "report.html"))
     assert "/ neutral 7 88 % 4 neutral taken for <script>alert(1)</script>" in page.said
     assert (
-        "Confusion matrix: most often neutral is taken for <script>alert(1)</script>, in 4 of 7 pictures."
+        "Confusion matrix: most often neutral is taken for <script>alert(1)</script>, in 4 of 7 images."
         in [image["alt"] for image in page.all("img")]
     )
 
@@ -245,8 +245,8 @@ def test_the_test_split_is_told_where_its_labels_are_known(run, page, tmp_path):
     told.metrics["test"]["without_copies"] = scores["plain"]
     said = Page(write_report(told, None, tmp_path / "report.html")).said
     assert "test accuracy, plain 32.1 %" in said
-    assert "test accuracy without exact copies of training and validation pictures 32.1 %" in said
-    assert "valid accuracy without exact copies of training pictures" in said
+    assert "test accuracy without exact copies of training and validation images 32.1 %" in said
+    assert "valid accuracy without exact copies of training images" in said
 
 
 @pytest.mark.usefixtures("words_alone")
@@ -262,7 +262,7 @@ def test_demo_and_time_limit_are_said_loudly(run, competition, tmp_path, data, l
 
 
 @pytest.mark.usefixtures("words_alone")
-def test_folds_say_that_no_picture_measures_their_average(run, tmp_path):
+def test_folds_say_that_no_image_measures_their_average(run, tmp_path):
     page = Page(write_report(dataclasses.replace(run, folds=(run, run)), None, tmp_path / "folds.html"))
     assert "the one of 2 networks that did not learn from it. The submission is the average" in page.said
 
@@ -356,7 +356,7 @@ def test_an_ensemble_has_a_page_of_its_own(ensemble, competition, tmp_path):
     page = Page(write_report(ensemble, competition, tmp_path / "report.html"))
     said = page.said[page.said.index("Report of the ensemble both") :]
     order = [said.index(word) for word in (
-        "of the validation pictures are classified correctly", "most accurate candidate",
+        "of the validation images are classified correctly", "most accurate candidate",
         "gain over that candidate", "Members", "What averaging gained", "How much they agree", "By class",
         "Which classes are confused", "How sure it is", "Where it errs", "How it was made",
     )]  # fmt: skip
@@ -385,7 +385,7 @@ def test_the_gain_and_the_agreement_are_those_of_the_members(ensemble, competiti
     answers = [run.saved_probs().argmax(1) for run in ensemble.members]
     right = np.array(answers) == competition.valid.labels
     every, none = 100 * right.all(0).mean(), 100 * (~right).all(0).mean()
-    assert f"All members are right on {every:.1f} % of the pictures, all are wrong on {none:.1f} %" in said
+    assert f"All members are right on {every:.1f} % of the images, all are wrong on {none:.1f} %" in said
     assert 0 < none < every < 100
     assert f"seed0 {100 * (answers[0] == answers[1]).mean():.1f} 100.0" in said
 

@@ -1,4 +1,4 @@
-"""The committed results: trained by a plan, repeated, scored, and used on a person's own pictures."""
+"""The committed results: trained by a plan, repeated, scored, and used on a person's own images."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from PIL import Image
 from fer_utils import load_competition, runs
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
-from fer_utils.learning.predict_photos import picture_files
+from fer_utils.learning.predict_photos import image_files
 from fer_utils.run import committed_results, launch
 from fer_utils.run.committed_results import Reference, load_reference
 from fer_utils.run.finished_run import load_run
@@ -57,11 +57,11 @@ def test_a_reference_holds_its_members_and_their_submissions(folder):
     assert metrics["ensemble"]["accuracy"] == pytest.approx((probs.argmax(1) == labels).mean())
 
 
-def test_pictures_of_ones_own_are_answered_by_all_members(folder, tmp_path):
+def test_images_of_ones_own_are_answered_by_all_members(folder, tmp_path):
     rng = np.random.default_rng(0)
     for name, size in (("b.png", (20, 20)), ("a.jpg", (60, 50, 3))):
         Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     loaded = load_reference("tiny")
     probs = loaded.predict(tmp_path)
     assert probs.shape == (2, len(loaded.class_names)) and np.allclose(probs.sum(1), 1, atol=1e-5)
@@ -72,17 +72,17 @@ def test_pictures_of_ones_own_are_answered_by_all_members(folder, tmp_path):
     assert np.allclose(loaded.predict(str(tmp_path / "b.png")), probs[1:], atol=1e-6)
 
 
-def test_a_picture_that_cannot_be_read_is_named(folder, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"broken\.png: not a readable picture"):
+def test_an_image_that_cannot_be_read_is_named(folder, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"broken\.png: not a readable image"):
         load_reference("tiny").predict(tmp_path)
     with pytest.raises(DataError, match="away.png: no such image"):
-        picture_files([tmp_path / "away.png"])
+        image_files([tmp_path / "away.png"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: no images there"):
-        picture_files(tmp_path / "empty")
+        image_files(tmp_path / "empty")
     with pytest.raises(DataError, match="no images there"):
-        picture_files([])
+        image_files([])
 
 
 def test_a_mistyped_reference_names_the_nearest(folder):
@@ -157,7 +157,7 @@ def test_a_repetition_on_other_data_is_refused(folder, tiny_folder, tmp_path, ca
 
 
 def other_copy(tiny_folder, folder):
-    """The same pictures and labels to learn from, with other ids and fewer pictures to answer."""
+    """The same images and labels to learn from, with other ids and fewer images to answer."""
     shutil.copytree(tiny_folder, folder)
     for name in ("test.csv", "sample_submission.csv"):
         lines = (folder / name).read_text().splitlines()

@@ -55,7 +55,7 @@ def test_what_the_table_shortens_is_explained_once_and_another_metric_has_its_ac
     config = tmp_path / "x" / "config.json"
     config.write_text(config.read_text().replace('"record": {', '"record": {"transductive": "", '))
     assert main([str(tmp_path)]) == 0
-    assert "transductive: learned from test pictures too" in capsys.readouterr().out
+    assert "transductive: learned from test images too" in capsys.readouterr().out
 
 
 def test_a_narrow_terminal_gets_fewer_columns_and_is_told_which():

@@ -3,7 +3,7 @@ FER_CACHE names ("off" switches it off).
 
 An entry of `Cache` is found only under everything that it came from: the names, sizes and times of all
 files, the options, the code of this project and the versions of the libraries that decode. It holds plain
-arrays and JSON, never a pickle. Pictures that are too large for memory lie in a file of their own beside it,
+arrays and JSON, never a pickle. Images that are too large for memory lie in a file of their own beside it,
 from which they are mapped.
 """
 
@@ -103,7 +103,7 @@ def _mark_used(file: Path) -> None:
 
 def _make_room(kept: Path) -> None:
     """Remove the entries that were not used for longest while all together are too large; of those with
-    large pictures all but `kept`, if it is such an entry."""
+    large images all but `kept`, if it is such an entry."""
     with suppress(OSError):  # another process removes some as well, or Windows keeps an open file
         found = list(kept.parent.glob("[0-9a-f]" * 40 + ".npz"))
         same_kind = [path for path in found if bool(_parts(path)) == bool(_parts(kept))]
@@ -145,7 +145,7 @@ class Cache:
             return None
 
     def keep(self, reading: Competition) -> Competition:
-        """Save a reading and return it, with large pictures mapped from here; says so if it cannot be saved.
+        """Save a reading and return it, with large images mapped from here; says so if it cannot be saved.
         It is not if its files changed meanwhile or a moment ago."""
         if self.file is None or time.time() - self.state[1] < SETTLED_SECONDS:
             return reading
@@ -176,7 +176,7 @@ class Cache:
 
 
 def _parts(entry: Path) -> list[Path]:
-    """The files of large pictures beside the file of an entry."""
+    """The files of large images beside the file of an entry."""
     return sorted(entry.parent.glob(f"{entry.stem}-*.npy"))
 
 

@@ -16,7 +16,7 @@ from fer_utils.data.files.list_files import walk
 from fer_utils.data.known_expressions_and_splits import split_of
 from fer_utils.data.tables import TABLE_SUFFIXES, Table, is_sample, open_table
 
-MAX_TABLES = 100  # some data sets hold a text file per picture
+MAX_TABLES = 100  # some data sets hold a text file per image
 
 
 @dataclass(eq=False)

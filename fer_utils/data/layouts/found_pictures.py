@@ -1,4 +1,4 @@
-"""What a recogniser proposes: pictures, and everything that the data says about each of them."""
+"""What a recogniser proposes: images, and everything that the data says about each of them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fer_utils.data.decode_images import Form, ImageFormat, resize, with_channel
 # The readers of image files, by what the label is taken from.
 LISTS, FOLDERS, NAMES, LABEL_FILES = "image list", "class folders", "labels in file names", "label files"
 
-# Rows and the format to uint8 [n, C, S, S], why pictures are broken, by position, and the forms they had.
+# Rows and the format to uint8 [n, C, S, S], why images are broken, by position, and the forms they had.
 Decoded = tuple[np.ndarray, dict[int, str], Counter[Form]]
 Read = Callable[[Sequence[int], ImageFormat], Decoded]
-TOGETHER = 2048  # pictures converted at a time, so that no further copy fills the memory
+TOGETHER = 2048  # images converted at a time, so that no further copy fills the memory
 
 
 class Source(Protocol):
@@ -32,7 +32,7 @@ class Source(Protocol):
 
 @dataclass(eq=False)
 class Pictures:
-    """A set of pictures with the columns that describe them. Which column is the label, the split or the id
+    """A set of images with the columns that describe them. Which column is the label, the split or the id
     is decided later, from what all its cells are (`fer_utils.data.roles`).
 
     Attributes:
@@ -41,9 +41,9 @@ class Pictures:
             such column, "" where its cell is empty.
         parts: [N], the table or array that a row comes from; "" for files that no table lists.
         places: [N], file and row, for messages.
-        ids: [N], what each picture is called.
+        ids: [N], what each image is called.
         read: decodes some rows.
-        files: [N], the picture's file in the data; None where it lies in a table or is missing.
+        files: [N], the image's file in the data; None where it lies in a table or is missing.
         layouts: another name of the reader for some columns, if the label is taken from them.
         names: class names by number, for columns whose file names them.
         notes: what was recognised and what was left out.
@@ -68,7 +68,7 @@ class Pictures:
         return self.rows[column].tolist()
 
     def tables_or_files(self) -> set[str]:
-        """The tables that hold the pictures, or their files."""
+        """The tables that hold the images, or their files."""
         return {file for file in self.files if file} if self.files else set(self.parts)
 
     def table_columns(self) -> list[str]:
@@ -77,7 +77,7 @@ class Pictures:
 
 
 def reader(lengths: Sequence[int], sources: Sequence[Source]) -> Read:
-    """Reads rows of tables or arrays, `lengths` pictures each, that lie one after the other."""
+    """Reads rows of tables or arrays, `lengths` images each, that lie one after the other."""
     starts = np.cumsum([0, *lengths])
 
     def read(chosen: Sequence[int], wanted: ImageFormat) -> Decoded:

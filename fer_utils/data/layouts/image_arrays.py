@@ -1,4 +1,4 @@
-"""Pictures in arrays, with their labels, recognised by their shapes and names."""
+"""Images in arrays, with their labels, recognised by their shapes and names."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from fer_utils.data.files.file_index import Tree, folder_split
 from fer_utils.data.known_expressions_and_splits import normal, split_of
 from fer_utils.data.layouts.found_pictures import TOGETHER, Pictures, reader, stacked
 from fer_utils.data.layouts.npy_mat_hdf5 import describe, form_of
-from fer_utils.data.pixel_strings import is_picture, square_of
+from fer_utils.data.pixel_strings import is_image, square_of
 from fer_utils.data.tables import read_as_written
 
 LAYOUT = "arrays"
 LOOKS_FOR = {
-    LAYOUT: ".npy, .npz, .mat, HDF5 or IDX files with pictures and labels: x_train.npy and y_train.npy"
+    LAYOUT: ".npy, .npz, .mat, HDF5 or IDX files with images and labels: x_train.npy and y_train.npy"
 }
 _LABEL_WORDS = {"y", "label", "labels", "emotion", "emotions", "target", "targets", "class", "classes"}
-MAX_ARRAYS = 500  # some data sets hold an array per picture
+MAX_ARRAYS = 500  # some data sets hold an array per image
 
 # The axes of image arrays by their number: N images of H x W and C colours, or of F numbers.
 _AXES = {2: ("NF", "FN"), 3: ("NHW", "HWN"), 4: ("NHWC", "NCHW", "HWCN", "HWNC")}
@@ -94,7 +94,7 @@ class Array:
         for form in sorted(_AXES.get(len(self.shape), ()), key=lambda form: form[usual] != "N"):
             size = dict(zip(form, self.shape, strict=True))
             if "F" in size:
-                fits = is_picture(size["F"]) and (form[usual] == "N" or self.split is not None)
+                fits = is_image(size["F"]) and (form[usual] == "N" or self.split is not None)
             else:
                 fits = size["H"] == size["W"] >= 8 and size.get("C", 1) in (1, 3)
             if fits:
@@ -182,7 +182,7 @@ def _pictures(
             frames[-1][normal(other.key or other.path.stem)] = _label_words(other)
         if labels is not None:
             frames[-1]["label"] = _label_words(labels)
-    places = [f"{images} picture {row + 1}" for _, images, _ in pairs for row in range(images.n)]
+    places = [f"{images} image {row + 1}" for _, images, _ in pairs for row in range(images.n)]
     ids = [str(row) for _, images, _ in pairs for row in range(images.n)]
     parts = [images.key or images.path.stem for _, images, _ in pairs for _ in range(images.n)]
     sources = [images for _, images, _ in pairs]
@@ -216,7 +216,7 @@ def _find_splits(arrays: list[Array]) -> dict[str, list[tuple[Array, Array | Non
     """The arrays of images by split, each with its labels (None if it has none); empty without labelled
     training images."""
     images = [array for array in arrays if array.axes and not array.is_label and array.n]
-    # Of arrays that numpy numbered, pictures and their labels are known only where they are alone in a file.
+    # Of arrays that numpy numbered, images and their labels are known only where they are alone in a file.
     numbered = Counter((a.path, a in images) for a in arrays if a.is_unnamed)
     images = [a for a in images if not a.is_unnamed or numbered[a.path, True] == 1]
     others = [a for a in arrays if a.axes is None and a.kind in "uifUSb"]

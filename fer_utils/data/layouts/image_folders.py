@@ -1,4 +1,4 @@
-"""Pictures in files of their own, with all that names them: lists, folders, file names, label files."""
+"""Images in files of their own, with all that names them: lists, folders, file names, label files."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from fer_utils.data.layouts.label_file_per_image import READERS, file_label
 
 LOOKS_FOR = {
     LISTS: "a table with an image and a label column (or votes), and its images",
-    FOLDERS: "train/<class>/ with pictures, at least two classes",
-    LABEL_FILES: "a file per picture: YOLO's labels/1.txt, VOC's 1.xml, labelme's 1.json, 1.cls, 1_exp.npy",
-    NAMES: "pictures named happy_01.png, or by the codes of JAFFE, KDEF",
+    FOLDERS: "train/<class>/ with images, at least two classes",
+    LABEL_FILES: "a file per image: YOLO's labels/1.txt, VOC's 1.xml, labelme's 1.json, 1.cls, 1_exp.npy",
+    NAMES: "images named happy_01.png, or by the codes of JAFFE, KDEF",
 }
 MOST_LEVELS = 6  # of folders that are looked at
-# Forms of pictures that Pillow cannot open by itself; some programs write pictures without a suffix.
+# Forms of images that Pillow cannot open by itself; some programs write images without a suffix.
 _UNREAD = (".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".raw", ".svg", ".psd", "")
 _TEXTS = re.compile(
     "read.?me|licen[cs]e|copying|changelog|authors|notice|version|makefile|todo", re.IGNORECASE
@@ -60,16 +60,16 @@ def propose(tree: Tree) -> list[Pictures]:
 
 
 def _unread(tree: Tree) -> list[str]:
-    """A note on files beside the pictures that seem to be pictures too."""
+    """A note on files beside the images that seem to be images too."""
     folders = {name.rpartition("/")[0] for name in tree.images}
     others = [n for n in tree.files if PurePosixPath(n).suffix.lower() in _UNREAD]
     others = sorted(n for n in others if n.rpartition("/")[0] in folders and not _TEXTS.fullmatch(stem(n)))
-    some = f"not read: {len(others):,} files beside the pictures, such as {others[0]}" if others[1:] else ""
-    return [f"{some} (pictures? save them as PNG)"] if some else []
+    some = f"not read: {len(others):,} files beside the images, such as {others[0]}" if others[1:] else ""
+    return [f"{some} (images? save them as PNG)"] if some else []
 
 
 def _put_together(images: list[str]) -> list[str]:
-    """A note on folders for training at several places, as a copy of a picture may lie in each."""
+    """A note on folders for training at several places, as a copy of an image may lie in each."""
     found = set()
     for name in images:
         parts = name.split("/")
@@ -77,7 +77,7 @@ def _put_together(images: list[str]) -> list[str]:
         is_in_class = bool(first) and canonical(parts[first - 1]) is not None  # angry/train, happy/train
         if first is not None and split_of(parts[first]) == "train" and not is_in_class:
             found.add("/".join(parts[: first + 1]))
-    return [f"training pictures lie in {', '.join(sorted(found)[:5])}"] if len(found) > 1 else []
+    return [f"training images lie in {', '.join(sorted(found)[:5])}"] if len(found) > 1 else []
 
 
 def _pictures(tree: Tree, images: list[str], notes: list[str]) -> Pictures:
@@ -165,7 +165,7 @@ def _own_columns(tree: Tree, files: list[str | None]) -> list[tuple[str, str, li
         columns.append(("file name", NAMES, labels))
     for suffix in READERS:
         if 2 * sum(name.endswith(suffix) for name in tree.files) <= len(files):
-            continue  # too few to label most pictures
+            continue  # too few to label most images
         labels = [file_label(tree, file, suffix) if file else None for file in files]
         if sum(label is not None for label in labels) * 2 > len(labels):
             columns.append((f"label file {suffix}", LABEL_FILES, labels))

@@ -71,8 +71,8 @@ def listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[ImageL
                 divided |= {file: name for file in one.files if file}
             continue
         if again:
-            notes.append(f"{name} lists {len(again):,} pictures again: the larger list was taken")
-        # A row may name no picture, as in FER+.
+            notes.append(f"{name} lists {len(again):,} images again: the larger list was taken")
+        # A row may name no image, as in FER+.
         keep = [row for row, cell in enumerate(one.names) if cell and row not in again]
         names, files = [one.names[row] for row in keep], [one.files[row] for row in keep]
         lists.append(ImageList(one.table, one.column, one.rows.iloc[keep].copy(), names, files))
@@ -104,7 +104,7 @@ def _as_list(tree: Tree, table: Table, references: References) -> ImageList | No
         repeated = result.n - len(set(result.files) - {None})
         if not forced and column in ABOUT | OF_MANY and _are_numbers(table, column):
             # The number of a frame names a file only if other columns say the folder of each, and that of a
-            # clip only if each has one picture.
+            # clip only if each has one image.
             is_whole = result.n == n_named and not repeated and result.leniency < BY_NUMBER
             is_one_each = len({*cells}) == len(cells) and result.n == references.n
             if not is_whole or (column in OF_MANY and not is_one_each):
@@ -120,7 +120,7 @@ def _as_list(tree: Tree, table: Table, references: References) -> ImageList | No
         better = (result.leniency < BY_NUMBER, result.n, -result.leniency, -rank("image", column))
         if better == key and result.files != best.files:
             raise DataError(
-                f"{table.name}: the columns {best.column!r} and {column!r} both name pictures that are "
+                f"{table.name}: the columns {best.column!r} and {column!r} both name images that are "
                 f'there. columns="image={best.column}" or columns="image={column}" decides'
             )
         if key is None or better > key:
@@ -129,7 +129,7 @@ def _as_list(tree: Tree, table: Table, references: References) -> ImageList | No
     if best is None and doubtful and not {*COLUMNS["label"]}.isdisjoint(table.columns):
         raise DataError(
             f"{table.name}: the numbers in its column {doubtful[0]!r} may or may not be those in the names "
-            f'of the pictures: columns="image={doubtful[0]}" says that they are'
+            f'of the images: columns="image={doubtful[0]}" says that they are'
         )
     return best
 
@@ -146,7 +146,7 @@ def _say_missing(tree: Tree, table: Table, column: str, found: Resolved) -> None
 
 
 def _columns(table: Table) -> list[str]:
-    """The columns, those about the picture last."""
+    """The columns, those about the image last."""
     return sorted(table.frame.columns, key=lambda column: column in ABOUT)
 
 
@@ -235,4 +235,4 @@ def _join(
                 )
     new = [name for name in further.rows if name not in known]
     what = f"its columns {', '.join(new)} were taken" if new else "not used"
-    notes.append(f"{further.table.name} lists the same pictures: {what}")
+    notes.append(f"{further.table.name} lists the same images: {what}")

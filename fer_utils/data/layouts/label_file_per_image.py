@@ -52,7 +52,7 @@ def annotation(path: Path) -> str | None:
     return str(value.reshape(-1)[0]) if value.size else None
 
 
-# By the end of the file's name. The picture is used whole, whatever the boxes.
+# By the end of the file's name. The image is used whole, whatever the boxes.
 READERS = {
     ".txt": box_label,
     ".xml": xml_label,
@@ -64,7 +64,7 @@ READERS = {
 
 def file_label(tree: Tree, name: str, suffix: str) -> str | None:
     """The label of an image in its own file with this end: train/images/a.txt or train/labels/a.txt for
-    train/images/a.png; None if there is none, or the file holds something else: then the picture is listed as
+    train/images/a.png; None if there is none, or the file holds something else: then the image is listed as
     one without a label."""
     *folders, _ = name.split("/")
     places = [folders, *([*folders[:-1], folder] for folder in _FOLDERS)]

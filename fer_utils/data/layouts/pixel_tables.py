@@ -1,4 +1,4 @@
-"""Tables with a picture in each row: its grey levels (fer2013.csv, or train.csv and test.csv), or the bytes
+"""Tables with an image in each row: its grey levels (fer2013.csv, or train.csv and test.csv), or the bytes
 of an image file (parquet and Arrow files, as on Hugging Face)."""
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from fer_utils.data.layouts.found_pictures import Decoded, Pictures, Read, reade
 from fer_utils.data.tables import Table, read_chunks
 from fer_utils.data.tables_json_parquet import metadata_classes
 
-LAYOUT, ONE_TABLE, VOTES, ENCODED = "pixel tables", "fer2013.csv", "FER+ votes", "parquet pictures"
+LAYOUT, ONE_TABLE, VOTES, ENCODED = "pixel tables", "fer2013.csv", "FER+ votes", "parquet images"
 LOOKS_FOR = {
     VOTES: "fer2013.csv and beside it fer2013new.csv with votes for every row",
     ONE_TABLE: "a table with columns emotion, pixels and Usage",
     LAYOUT: "train.csv with labels and pixels (one column or many), and test.csv",
-    ENCODED: "parquet or Arrow files with encoded pictures and labels (Hugging Face)",
+    ENCODED: "parquet or Arrow files with encoded images and labels (Hugging Face)",
 }
-ROWS_TOGETHER = 512  # of encoded pictures
+ROWS_TOGETHER = 512  # of encoded images
 
 
 def propose(tree: Tree) -> list[Pictures]:
     """A table of pixels that holds all splits alone, also with votes beside; the others of each folder
-    together; all tables of encoded pictures together."""
+    together; all tables of encoded images together."""
     tables = {name: table for name, table in tree.tables.items() if table.pixels}
     whole = [table for table in tables.values() if split_of(stem(table.name)) is None and _has_splits(table)]
     rest: dict[str, list[Table]] = defaultdict(list)
@@ -60,7 +60,7 @@ def propose(tree: Tree) -> list[Pictures]:
         proposals.append(_pictures(tree, [table], ONE_TABLE))
     proposals += [_pictures(tree, group, LAYOUT) for group in rest.values()]
     encoded = [table for table in tree.tables.values() if table.encoded is not None]
-    return [*proposals, _encoded_pictures(tree, encoded)] if encoded else proposals
+    return [*proposals, _encoded_images(tree, encoded)] if encoded else proposals
 
 
 def _has_splits(table: Table) -> bool:
@@ -79,7 +79,7 @@ def _pictures(tree: Tree, tables: list[Table], layout: str, votes: Table | None 
 def _of_tables(
     layout: str, tables: Sequence[Table], frames: Sequence[pd.DataFrame], read: Read, **more
 ) -> Pictures:
-    """The pictures in all rows of some tables, which `frames` describe."""
+    """The images in all rows of some tables, which `frames` describe."""
     rows = [(table, row) for table in tables for row in range(len(table.frame))]
     places, ids = [table.place(row) for table, row in rows], [str(row) for _, row in rows]
     return Pictures(layout, stacked(frames), [table.name for table, _ in rows], places, ids, read, **more)
@@ -89,7 +89,7 @@ def _joined(tree: Tree, table: Table) -> pd.DataFrame:
     """The columns of a table, and those of tables with the same keys: labels in a file of their own."""
     frame = table.frame
     for other in tree.tables.values():
-        if other.holds_pictures or PREDICTED.search(stem(other.name).lower()):
+        if other.holds_images or PREDICTED.search(stem(other.name).lower()):
             continue
         splits = {split_of(stem(t.name)) or folder_split(t.name) for t in (table, other)} - {None}
         if len(splits) > 1:
@@ -120,7 +120,7 @@ def _with_votes(table: Table, votes: Table) -> pd.DataFrame:
     alone = f"(layout={ONE_TABLE!r} reads {table.name} alone)"
     if len(votes.frame) != len(table.frame):
         raise DataError(
-            f"{votes.path.name} has votes for {len(votes.frame):,} pictures, but {table.path.name} holds "
+            f"{votes.path.name} has votes for {len(votes.frame):,} images, but {table.path.name} holds "
             f"{len(table.frame):,}: they must be the same, row by row {alone}"
         )
     if "usage" in table.columns:
@@ -136,7 +136,7 @@ def _with_votes(table: Table, votes: Table) -> pd.DataFrame:
     return pd.concat([table.frame.drop(columns=labels), both], axis=1)
 
 
-def _encoded_pictures(tree: Tree, tables: list[Table]) -> Pictures:
+def _encoded_images(tree: Tree, tables: list[Table]) -> Pictures:
     frames = [_joined(tree, table).copy() for table in tables]
     names = {column: words for table in tables for column, words in metadata_classes(table.path).items()}
     for frame in frames:  # the words are the labels, and their numbers are known
@@ -156,7 +156,7 @@ def _encoded_pictures(tree: Tree, tables: list[Table]) -> Pictures:
 
 
 def _encoded(tables: list[Table], chosen: Sequence[int]) -> Iterator[tuple[list[int], list[bytes | None]]]:
-    """The encoded pictures of some rows of all tables together, and their positions among these rows; some
+    """The encoded images of some rows of all tables together, and their positions among these rows; some
     hundreds at a time, so that a large data set need not fit into memory."""
     places, first = {row: position for position, row in enumerate(chosen)}, 0
     for table in tables:

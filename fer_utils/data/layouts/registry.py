@@ -1,5 +1,5 @@
 """The recognisers of layouts. To add one: a module with `LOOKS_FOR` (name and what it looks for) and
-`propose(tree)`, which returns the pictures it finds with the columns that describe them."""
+`propose(tree)`, which returns the images it finds with the columns that describe them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _FOREIGN = {
     (".rar", ".7z"): "an archive that this project does not unpack: extract it first",
     (".z01", ".z02"): "one part of an archive in several volumes: join them first (zip -s 0, or 7z x)",
     (".pkl", ".pickle"): "a pickle, which could run any code and is never loaded: save arrays or a table",
-    (".tfrecord", ".tfrecords"): "a TFRecord, which is not read: save its pictures as files",
-    (".lmdb", ".mdb"): "an LMDB database, which is not read: save its pictures as files",
+    (".tfrecord", ".tfrecords"): "a TFRecord, which is not read: save its images as files",
+    (".lmdb", ".mdb"): "an LMDB database, which is not read: save its images as files",
     (".mp4", ".avi"): "a video: save its frames as files",
 }
 
 
 def propose(tree: Tree, layout: str = "auto") -> list[Pictures]:
-    """The pictures that lie there, as each recogniser understands them, the preferred one first.
+    """The images that lie there, as each recogniser understands them, the preferred one first.
 
     Args:
         layout: only what this layout finds, or "auto".
@@ -59,9 +59,9 @@ def describe_unknown(tree: Tree, source: str, layout: str = "auto") -> str:
     ]
     bare = [n for n in tree.files if not (s := PurePosixPath(n).suffix) or canonical(s[1:])]
     if 2 * len(bare) > len(tree.files):
-        foreign.append(f"files without a suffix, such as {bare[0]}: name pictures .png or .jpg")
+        foreign.append(f"files without a suffix, such as {bare[0]}: name images .png or .jpg")
     if not tree.images:
-        foreign += [line for n, t in tree.tables.items() if (line := _pictures_elsewhere(n, t))]
+        foreign += [line for n, t in tree.tables.items() if (line := _images_elsewhere(n, t))]
     looked_for = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
     sections = {
         "The tables hold:": [f"{n}: columns {', '.join(t.columns[:8])}" for n, t in tree.tables.items()][:5],
@@ -79,11 +79,11 @@ def describe_unknown(tree: Tree, source: str, layout: str = "auto") -> str:
     return "\n".join(lines)
 
 
-def _pictures_elsewhere(name: str, table: Table) -> str:
-    """What to do about a table that lists pictures where none lies; "" for another table."""
+def _images_elsewhere(name: str, table: Table) -> str:
+    """What to do about a table that lists images where none lies; "" for another table."""
     for column in table.frame.columns:  # all but those of pixels
         names = [cell for cell in table.frame[column] if is_image_name(cell)]
         if 2 * len(names) > len(table.frame):
-            what = f"{name}: its column {column!r} lists pictures ({names[0]}, ...), and none is here"
+            what = f"{name}: its column {column!r} lists images ({names[0]}, ...), and none is here"
             return f"{what}: give the folder that holds both"
     return ""

@@ -103,7 +103,7 @@ def named_classes(tree: Tree) -> dict[str, dict[int, str]]:
     names = sorted(filter(_may_name_classes, tree.files), key=lambda n: (n.count("/"), n))
     found = {name: words for name in names[:100] if (words := names_in(tree.files[name]))}
     for name, table in tree.tables.items():
-        if name not in found and not table.holds_pictures and (words := _names_in_table(table.frame)):
+        if name not in found and not table.holds_images and (words := _names_in_table(table.frame)):
             found[name] = words
     return {name: words for name, words in found.items() if _is_told(name, words, tree)}
 

@@ -33,8 +33,8 @@ from fer_utils.data.roles.votes_and_hidden_labels import Labels, hidden_marks, i
 LEVEL = re.compile(r"\d+[\s._-]*[^\W\d]{2,}$")  # 0_pain, 1_pain
 NUMBERED = re.compile(r"(class|label|emotion|expression|category)[\s._-]*\d+$", re.IGNORECASE)  # class_0
 MOST_CLASSES = 100
-LEAST_COVERAGE = 0.5  # of the pictures to train on, compared with the column that labels most
-MOST_STRAYS = 2  # pictures in a folder that is no class, such as docs/
+LEAST_COVERAGE = 0.5  # of the images to train on, compared with the column that labels most
+MOST_STRAYS = 2  # images in a folder that is no class, such as docs/
 ALIKE = 0.95  # the share of labels that two columns for one thing have in common
 
 WORDS, NAMED, PLAUSIBLE = 3, 2, 1  # how strong the evidence for a column is
@@ -81,10 +81,10 @@ def find_labels(
     excluded: set[str],
     named: Collection[Mapping[int, str]],
 ) -> Labels | None:
-    """The labels of the pictures, from the column with the strongest evidence; None if no column has any.
+    """The labels of the images, from the column with the strongest evidence; None if no column has any.
 
     Args:
-        splits: [N], the split of each picture; those for training and validation have to be labelled.
+        splits: [N], the split of each image; those for training and validation have to be labelled.
         excluded: columns that are something else.
         named: class names by number, from files that list them.
 

@@ -1,4 +1,4 @@
-"""From the pictures that lie there to labelled splits: which is the split, the label, the class and the id is
+"""From the images that lie there to labelled splits: which is the split, the label, the class and the id is
 proven by the data, said by a person, or refused."""
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from fer_utils.data.roles.votes_and_hidden_labels import Labels, is_hidden
 from fer_utils.data.submission_csv import sample_ids
 from fer_utils.data.tables import Table
 
-MOST_TIES = 0.05  # of the pictures that several people labelled
+MOST_TIES = 0.05  # of the images that several people labelled
 REPEAT = "listed before"
 _UNLABELLED = {
     LISTS: "in no list",
@@ -52,13 +52,13 @@ _RAF_NAME = re.compile(r"(train|test)_\d+_aligned")
 
 @dataclass
 class Understanding:
-    """What the pictures of one proposal are.
+    """What the images of one proposal are.
 
     Attributes:
         rows: the rows of each split, in order.
-        ids: [N], what each picture is called.
-        form: of the predictions; None without test pictures.
-        groups: [N], the person on each picture; None if unknown.
+        ids: [N], what each image is called.
+        form: of the predictions; None without test images.
+        groups: [N], the person on each image; None if unknown.
     """
 
     pictures: Pictures
@@ -80,7 +80,7 @@ class Understanding:
 def understand(
     pictures: Pictures, sample: Table | None, named: Mapping[str, Mapping[int, str]], said: UserOptions
 ) -> Understanding | None:
-    """The splits, labels, classes and ids of the pictures, also by the sample submission, the files that name
+    """The splits, labels, classes and ids of the images, also by the sample submission, the files that name
     classes (`named_classes`) and what a person said; None if there is nothing to learn from.
 
     Raises:
@@ -107,7 +107,7 @@ def understand(
     if not rows["train"]:
         if rows["valid"] and (part := pictures.parts[rows["valid"][0]]):
             raise DataError(
-                f"{part} seems to be for validation, and no picture for training has a label: "
+                f"{part} seems to be for validation, and no image for training has a label: "
                 f"splits='train={stem(part)}' trains on it"
             )
         return None
@@ -126,14 +126,14 @@ def understand(
 
 
 def _never_trained(rows: Mapping[str, Sequence[int]], labels: Labels, coding: Coding) -> list[str]:
-    """A note on classes that only validation pictures show."""
+    """A note on classes that only validation images show."""
     train, valid = (Counter(coding.index(labels.values[row] or "") for row in rows[s]) for s in SPLITS[:2])
     only = [f"{coding.class_names[k]} ({valid[k]:,})" for k in sorted(valid.keys() - train.keys() - {-1})]
-    return [f"no training picture shows what validation pictures do: {', '.join(only)}"] if only else []
+    return [f"no training image shows what validation images do: {', '.join(only)}"] if only else []
 
 
 def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> list[int]:
-    """Make the pictures that the sample submission names the test split, where nothing else names one;
+    """Make the images that the sample submission names the test split, where nothing else names one;
     returns their rows."""
     wanted = sample_ids(sample)
     columns = {"id": pictures.ids, "file": pictures.files} if pictures.files else {}
@@ -146,20 +146,20 @@ def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> 
         return []
     for row in rows:
         division.splits[row] = "test"
-    division.notes.append(f"test: the pictures that {sample.name} names, by {name}")
+    division.notes.append(f"test: the images that {sample.name} names, by {name}")
     return rows
 
 
 def _check_test_is_there(
     pictures: Pictures, asked_for: Sequence[int], labels: Labels, sample: Table | None
 ) -> None:
-    """Raise a DataError if the pictures that the sample submission names show their labels: then they are
-    training pictures with the same names, and those of the test were not downloaded."""
+    """Raise a DataError if the images that the sample submission names show their labels: then they are
+    training images with the same names, and those of the test were not downloaded."""
     shown = [row for row in asked_for if not is_hidden(labels.values[row])]
     if sample is not None and len({labels.values[row] for row in shown}) > 1:
         raise DataError(
-            f"{sample.name} asks for {len(asked_for):,} pictures, but those of these names have labels (such "
-            f"as {pictures.places[shown[0]]}): the pictures of the test seem to be missing. Put them beside "
+            f"{sample.name} asks for {len(asked_for):,} images, but those of these names have labels (such "
+            f"as {pictures.places[shown[0]]}): the images of the test seem to be missing. Put them beside "
             f"the others; or, to train without a test, move {sample.name} elsewhere"
         )
 
@@ -176,13 +176,13 @@ def _check_beside(pictures: Pictures, division: Division) -> None:
         above = beside[0].split("/")[-3::-1][:1]
         answer = f"splits='train=train, test={above[0]}' says so" if above else "move them into a folder test"
         raise DataError(
-            f"{len(beside):,} pictures lie in folders of the same classes beside those for training, such as "
+            f"{len(beside):,} images lie in folders of the same classes beside those for training, such as "
             f"{beside[0]}: are they the test? {answer}; splits='none' trains on all"
         )
 
 
 def _merge_repeats(pictures: Pictures, division: Division, labels: Labels) -> None:
-    """Rows of a list that name one picture several times, by different people, become one row with votes."""
+    """Rows of a list that name one image several times, by different people, become one row with votes."""
     found: dict[str, list[int]] = defaultdict(list)
     for row, file in enumerate(pictures.files):
         if file and division.splits[row] != "test" and not is_hidden(labels.values[row]):
@@ -193,8 +193,8 @@ def _merge_repeats(pictures: Pictures, division: Division, labels: Labels) -> No
     repeated = {file: rows for file, rows in found.items() if len(rows) > 1}
     if repeated and boxes_in(pictures.rows.columns):
         raise DataError(
-            f"{len(repeated):,} pictures are listed several times, with different boxes: cut the faces out "
-            "first, or keep one row for each picture"
+            f"{len(repeated):,} images are listed several times, with different boxes: cut the faces out "
+            "first, or keep one row for each image"
         )
     if not repeated or labels.votes is not None:
         return
@@ -206,8 +206,8 @@ def _merge_repeats(pictures: Pictures, division: Division, labels: Labels) -> No
     ties = [row for row in differ if not winners[row]]
     if len(ties) > MOST_TIES * len(found):
         raise DataError(
-            f"{len(ties):,} pictures are listed several times with labels that differ and no majority (as "
-            f"{pictures.places[ties[0]]}): cut out the faces, or keep one row for each picture"
+            f"{len(ties):,} images are listed several times with labels that differ and no majority (as "
+            f"{pictures.places[ties[0]]}): cut out the faces, or keep one row for each image"
         )
     if differ:
         labels.vote_names = tuple(sorted(set().union(*votes.values())))
@@ -216,11 +216,11 @@ def _merge_repeats(pictures: Pictures, division: Division, labels: Labels) -> No
             labels.votes[row] = [counts[name] for name in labels.vote_names]
             labels.values[row] = winners[row]
     what = f"the labels of {len(differ):,} differ and count as votes" if differ else "their labels agree"
-    labels.notes.append(f"{len(repeated):,} pictures are listed several times: {what}")
+    labels.notes.append(f"{len(repeated):,} images are listed several times: {what}")
 
 
 def _divide(pictures: Pictures, division: Division, labels: Labels) -> dict[str, list[int]]:
-    """The rows of each split, in order. Pictures without a label are the test split where the data has no
+    """The rows of each split, in order. Images without a label are the test split where the data has no
     other."""
     rows: dict[str, list[int]] = {"train": [], "valid": [], "test": []}
     hidden: list[int] = []
@@ -252,13 +252,13 @@ def _divide(pictures: Pictures, division: Division, labels: Labels) -> dict[str,
 
 
 def _counted(pictures: Pictures, division: Division) -> list[str]:
-    """Why pictures are left out, and how many."""
+    """Why images are left out, and how many."""
     rows: dict[str, list[int]] = defaultdict(list)
     for row, why in division.left_out.items():
         rows[why].append(row)
     rows.pop(REPEAT, None)
     return [
-        f"left out: {len(r):,} pictures, {why} (such as {pictures.places[r[0]]})" for why, r in rows.items()
+        f"left out: {len(r):,} images, {why} (such as {pictures.places[r[0]]})" for why, r in rows.items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""What pictures are called, the form in which predictions name them, and who is on them."""
+"""What images are called, the form in which predictions name them, and who is on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fer_utils.data.roles.votes_and_hidden_labels import Labels
 from fer_utils.data.submission_csv import default_format, read_format
 from fer_utils.data.tables import Table
 
-MOST_OF_ONE = 0.95  # of the pictures in folders of one expression each, such as classes
+MOST_OF_ONE = 0.95  # of the images in folders of one expression each, such as classes
 
 
 def _says_id(column: str) -> bool:
@@ -36,14 +36,14 @@ def _id_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
 
 
 def is_one_table(pictures: Pictures, rows: Sequence[int]) -> bool:
-    """Whether one table lists or holds all these pictures."""
+    """Whether one table lists or holds all these images."""
     return len({pictures.parts[row] for row in rows}) == 1 and bool(pictures.parts[rows[0]])
 
 
 def find_ids(
     pictures: Pictures, labels: Labels, rows: Mapping[str, Sequence[int]], said: UserOptions
 ) -> list[str]:
-    """What each picture is called: by the column that a person named, the list or the path; in tables of
+    """What each image is called: by the column that a person named, the list or the path; in tables of
     pixels by the id column or the row."""
     ids = list(pictures.ids)
     if forced := said.column("id"):
@@ -88,10 +88,10 @@ def find_form_of_predictions(
     ids: list[str],
     notes: list[str],
 ) -> SubmissionFormat | None:
-    """The form of the sample submission, or the default; None without test pictures. Where the sample names
-    the pictures by another column, that one becomes their ids."""
+    """The form of the sample submission, or the default; None without test images. Where the sample names
+    the images by another column, that one becomes their ids."""
     if not rows:
-        notes += [f"{sample.name} ignored: there are no test pictures"] if sample else []
+        notes += [f"{sample.name} ignored: there are no test images"] if sample else []
         return None
     _check_unique(pictures, ids, rows)
     if sample is None:
@@ -102,7 +102,7 @@ def find_form_of_predictions(
     if pictures.files and all(pictures.files[row] for row in rows):
         columns["their files"] = [pictures.files[row] for row in rows]
     columns |= {c: pictures.rows[c].iloc[list(rows)].tolist() for c in others}
-    # Rows are counted in a table that holds or lists all test pictures.
+    # Rows are counted in a table that holds or lists all test images.
     by_row = not pictures.files or is_one_table(pictures, rows)
     if not pictures.files and others and columns["their ids"] == [str(row) for row in range(len(rows))]:
         columns = {c: columns[c] for c in others}  # a row number is no id where a column is one
@@ -114,7 +114,7 @@ def find_form_of_predictions(
     text = "a probability for each class" if form.probability_columns else text
     notes.append(f"predictions are written as in {sample.name}: {text}")
     if len(form.rows) < len(rows):
-        notes.append(f"{sample.name} asks for {len(form.rows):,} of the {len(rows):,} test pictures")
+        notes.append(f"{sample.name} asks for {len(form.rows):,} of the {len(rows):,} test images")
     return form
 
 
@@ -130,7 +130,7 @@ def _check_unique(pictures: Pictures, ids: Sequence[str], rows: Sequence[int]) -
 def find_persons(
     pictures: Pictures, said: UserOptions, trained: list[int], notes: list[str]
 ) -> list[str | None] | None:
-    """The person on each picture, from the column or folder that a person named, else by a column's name."""
+    """The person on each image, from the column or folder that a person named, else by a column's name."""
     wanted = normal(said.groups) if said.groups != "auto" else said.column("subject")
     if wanted == "none":
         return None
@@ -146,7 +146,7 @@ def find_persons(
         if not named:
             return None
         wanted = named[0]
-    notes.append(f"persons: column {wanted!r} keeps the pictures of each on one side of a split made here")
+    notes.append(f"persons: column {wanted!r} keeps the images of each on one side of a split made here")
     return pictures.cells(wanted)
 
 

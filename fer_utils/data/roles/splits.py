@@ -1,5 +1,5 @@
-"""Which pictures are for training, for validation and for the test: said by tables, folders, a column or the
-sample submission, once for every picture."""
+"""Which images are for training, for validation and for the test: said by tables, folders, a column or the
+sample submission, once for every image."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ SOURCES = ("tables", "folders", "column", "file names")
 
 @dataclass
 class Division:
-    """The split of each picture.
+    """The split of each image.
 
     Attributes:
         splits: [N], "train", "valid", "test", or None where nothing says it.
-        rejected: why a picture belongs to no split although it should, by row.
-        left_out: why a picture is not used, by row.
+        rejected: why an image belongs to no split although it should, by row.
+        left_out: why an image is not used, by row.
         columns: the columns that say it, which are no labels.
     """
 
@@ -69,7 +69,7 @@ def parse_splits(splits: str) -> dict[str, str] | str:
 
 
 def find_division(pictures: Pictures, splits: str, column: str = "") -> Division:
-    """The split of each picture. Tables come before folders and those before a column, if they name at least
+    """The split of each image. Tables come before folders and those before a column, if they name at least
     two splits; what one leaves open, the next decides. A person may have said all (`parse_splits`) or named
     the column.
 
@@ -93,7 +93,7 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     found |= {source: none for source in SOURCES if said not in ("auto", source)}
     kinds = {source: set(values) - {None} for source, values in found.items()}
     if said != "auto" and not kinds[said]:
-        raise DataError(f"splits={said!r}: the {said} of these pictures name no split")
+        raise DataError(f"splits={said!r}: the {said} of these images name no split")
     valid = [part for part, split in zip(parts, found["tables"], strict=True) if split == "valid"]
     is_alone = kinds["tables"] == {"valid"} and not any("train" in splits for splits in kinds.values())
     is_said = all(_SAYS_VALID.search(stem(part).lower()) for part in valid)
@@ -159,7 +159,7 @@ def _all_named(names: Sequence[str]) -> list[str] | None:
 
 
 def _as_said(pictures: Pictures, wanted: Mapping[str, str], column: str) -> Division:
-    """The split of each picture by the cells, folders or tables that a person named. What is not named keeps
+    """The split of each image by the cells, folders or tables that a person named. What is not named keeps
     the split that its own word means.
 
     Raises:
@@ -264,19 +264,19 @@ def _refine_tables(
 
 
 def _covers_only_tests(found: Mapping[str, Sequence[str | None]]) -> bool:
-    """Whether a column only names pictures that tables or folders have for the test."""
+    """Whether a column only names images that tables or folders have for the test."""
     rows = [row for row, cell in enumerate(found["column"]) if cell]
     return bool(rows) and any({found[s][row] for row in rows} == {"test"} for s in ("tables", "folders"))
 
 
 def _agree(found: Mapping[str, Sequence[str | None]]) -> None:
-    """Raise a DataError if folders and a column put pictures into different splits."""
+    """Raise a DataError if folders and a column put images into different splits."""
     pairs = Counter(pair for pair in zip(found["folders"], found["column"], strict=True) if None not in pair)
     differ = [(n, pair) for pair, n in pairs.items() if pair[0] != pair[1]]
     if sum(n for n, _ in differ) > STRAY_SHARE * pairs.total() and len(set(found["tables"]) - {None}) < 2:
         n, (folder, column) = max(differ)
         raise DataError(
-            f"{n:,} pictures lie in a folder for {folder} while a column says {column}: "
+            f"{n:,} images lie in a folder for {folder} while a column says {column}: "
             "splits='folders' or splits='column' decides which of the two is meant"
         )
 

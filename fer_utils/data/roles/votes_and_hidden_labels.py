@@ -1,4 +1,4 @@
-"""The labels of pictures, and labels made of the votes of several people."""
+"""The labels of images, and labels made of the votes of several people."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DUMMY = re.compile(r"^(emotion|expression|label|class|is)[_ ]")
 
 @dataclass
 class Labels:
-    """The labels of the pictures.
+    """The labels of the images.
 
     Attributes:
         values: [N], as the data writes them; None or a hidden word where there is none.
@@ -57,7 +57,7 @@ def hidden_marks(
 ) -> tuple[set[str], set[str]]:
     """Which of the words that may stand for a hidden label do so in a column, and which could be a class too.
 
-    -1 beside three numbers from 0 on hides a label; a word such as none only where no picture to train on
+    -1 beside three numbers from 0 on hides a label; a word such as none only where no image to train on
     has it; what a person named as a label (`shown`) hides none.
     """
     rows: dict[str, set[str | None]] = {}

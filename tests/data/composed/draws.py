@@ -1,4 +1,4 @@
-"""What a random layout draws: classes, splits, pictures, columns; and the pictures that carry their truth."""
+"""What a random layout draws: classes, splits, images, columns; and the images that carry their truth."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Layout:
         words: the class of each level as the data spell it.
         nameless: whether `class N` is right: "no", "yes" (nothing tells more) or "either".
         answer: the lines of a perfect submission, ids alone where `columns` is given; None: no sample.
-        asked: the test picture of each line.
+        asked: the test image of each line.
         columns: the level of each column of probabilities.
         parameter, way_out: what decides an undecidable layout; arguments: what it is loaded with.
     """

@@ -100,7 +100,7 @@ def write_table(a: Layout, name: str, columns: dict[str, list], header: bool = T
 
 
 def reference(a: Layout, picture: Picture, kind: str) -> str:
-    """How a list or a sample names a picture."""
+    """How a list or a sample names an image."""
     path = picture.file
     if kind in ("windows", "absolute"):
         path = ("" if kind == "windows" else a.elsewhere) + path
