@@ -5,6 +5,7 @@ import json
 import math
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from benchmarks import __main__ as command
 from benchmarks import fastai_first_submission as first_submission
 from benchmarks import (
+    label_noise,
     networks,
     peers,
     people,
@@ -362,6 +364,34 @@ def test_the_networks_that_are_tried_take_images_of_every_size_of_a_training(bui
     model = build(ModelOptions(7, 0.25, 0.0)).eval()
     for size in (28, 48):
         assert model(torch.rand(2, 1, size, size)).shape == (2, 7)
+
+
+def test_losses_against_wrong_labels_do_what_their_papers_say():
+    torch.manual_seed(0)
+    model = create_model("medium", 7, width=0.125).eval()
+    learner = SimpleNamespace(model=model, forward=model, config=Config(), epoch=0)
+    images, labels = torch.rand(20, 1, 28, 28), torch.randint(0, 7, (20,))
+    targets = F.one_hot(labels, 7).float()
+    each = F.cross_entropy(model(images), labels, label_smoothing=0.1, reduction="none")
+    for name, loss in label_noise.LOSSES.items():
+        value, logits = loss(learner, images, targets)
+        assert torch.allclose(logits, model(images), atol=1e-5), name
+        if name in ("cross_entropy", "confusions", "trimmed"):
+            assert value.item() == pytest.approx(each.mean().item(), rel=1e-5)
+    learner.epoch = Config().epochs - 1
+    without = label_noise.trimmed(learner, images, targets)[0]
+    assert without.item() == pytest.approx(each.sort().values[:18].mean().item(), rel=1e-5)
+    likely = model(images).softmax(1)[torch.arange(20), labels]
+    generalized = label_noise.generalized(learner, images, targets)[0]
+    assert generalized.item() == pytest.approx((2 * (1 - likely.sqrt())).mean().item(), rel=1e-5)
+    flipped, mirrored = (label_noise.flipped(learner, some, targets)[0] for some in (images, images.flip(3)))
+    distances = [
+        flipped - each.mean(),
+        mirrored - F.cross_entropy(model(images.flip(3)), labels, label_smoothing=0.1),
+    ]
+    assert distances[0] > 0 and torch.allclose(
+        *distances, rtol=1e-3
+    )  # it does not matter which one is mirrored
 
 
 def test_weighed_places_start_as_the_plain_average():

@@ -63,9 +63,14 @@ _TUNED = (
     "preset: best, epochs: 12, start_size: 36, learning_rate: 0.05, soft_labels: true, label_smoothing: 0.0, "
     "weights: outputs/reference/fer2013-cpu/member{}/model.safetensors"
 )
+_TEACHERS = ", ".join(f"outputs/reference/fer2013-cpu/member{k}" for k in range(3))
 PLANS = {
     # Two at a time on two CPU cores: the first two take 45 minutes, the third shows how much seeds differ.
     "fer2013-cpu": Plan("preset: best", members=3, at_once=2),
+    # The same with the average of those three as teacher.
+    "fer2013-taught-cpu": Plan(
+        f"preset: best, teacher: '{_TEACHERS}', teacher_weight: 0.7", members=3, at_once=2
+    ),
     # FER+: the targets are the votes of ten people, which are soft already.
     "ferplus-cpu": Plan(
         "preset: standard, views: shift, soft_labels: true, label_smoothing: 0.0", members=3, at_once=2

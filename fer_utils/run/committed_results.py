@@ -22,7 +22,8 @@ FOLDER = REPOSITORY / "outputs" / "reference"
 
 @dataclass(frozen=True)
 class Reference:
-    """A committed result: its folder, and its runs, whose probabilities are averaged."""
+    """A committed result: its folder, and those of its runs whose networks are here. Their probabilities
+    are averaged."""
 
     folder: Path
     runs: tuple[Run, ...]
@@ -57,7 +58,8 @@ def load_reference(name: str) -> Reference:
         if not readings:
             raise DataError(f"{folder} is damaged: it names no members")
         parts = readings[0]
-    if parts[0].lacks_networks:
+    parts = [part for part in parts if not part.lacks_networks]
+    if not parts:
         raise ConfigError(f"{name} holds results without its networks: make reproduce RUN={name} trains them")
     return Reference(folder.path, tuple(load_run(part.path) for part in parts))
 

@@ -130,6 +130,11 @@ def test_an_average_may_be_committed_without_its_networks(folder, tiny_folder, t
     shutil.copyfile(folder / "valid.npz", tmp_path / "tiny" / "valid.npz")
     with pytest.raises(ConfigError, match="without its networks: make reproduce RUN=tiny"):
         load_reference("tiny")
+    for name in ("model.safetensors", "valid.npz", "test.npz"):  # of one of three networks
+        shutil.copyfile(folder / "member1" / name, tmp_path / "tiny" / "member1" / name)
+    assert [run.out.name for run in load_reference("tiny").runs] == ["member1"]
+    for name in ("model.safetensors", "valid.npz", "test.npz"):
+        (tmp_path / "tiny" / "member1" / name).unlink()
     rows = runs(tmp_path / "tiny").set_index("run")
     assert set(rows.note[["member0", "member1", "member2"]]) == {"its networks are not here"}
     assert set(rows.state) == {"finished"}
