@@ -109,7 +109,7 @@ def average_rows(folder) -> list[str]:
         [f"the average of {count} of them", split, "", f"{average}, `{views}`", *together],
     ]  # fmt: skip
     for row in cells:
-        busy = ", beside other work" if config.get("soft_labels") else ""
+        busy = ", beside other work" if config.get("soft_labels") or config["teacher"] != "none" else ""
         row.append(config["record"]["environment"]["hardware"] + busy)
     return ["| " + " | ".join(row) + " |" for row in cells]
 

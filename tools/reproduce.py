@@ -177,8 +177,10 @@ def score_reference(reference: Reference, competition: Competition) -> str:
     committed = np.mean([run.saved_probs("valid") for run in reference.runs], axis=0)
     same = (probs.argmax(1) == committed.argmax(1)).mean()
     scores = evaluate(probs, valid.labels, competition.class_names)
+    members = ", ".join(run.out.name for run in reference.runs if run.out != reference.folder)
+    which = f"{reference.folder.name} ({members})" if members else reference.folder.name
     return (
-        f"{reference.folder.name} from its weights: {describe(scores)}; {100 * same:.2f} % of the "
+        f"{which} from its weights: {describe(scores)}; {100 * same:.2f} % of the "
         f"predictions as committed, probabilities differ by at most {np.abs(probs - committed).max():.1e}"
     )
 

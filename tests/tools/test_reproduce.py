@@ -180,7 +180,8 @@ def test_another_copy_of_the_data_is_learned_from_alike(folder, tiny_folder, tmp
     student = dataclasses.replace(run.config, data=data, teacher=str(run.out))
     check_targets(student, load_competition(data, **student.data_options))  # a committed run may teach there
     assert reference.main(["tiny", "--data", data, "--score"]) == 0
-    assert "100.00 % of the predictions as committed" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert "100.00 % of the predictions as committed" in printed and "tiny (member" in printed
     monkeypatch.setattr(reference, "launch_members", fit_members)
     assert reference.main(["tiny", "--data", data, "--device", "cpu", "--out", str(tmp_path / "again")]) == 0
     assert capfd.readouterr().out.count("; the same bytes") == 3
@@ -188,7 +189,8 @@ def test_another_copy_of_the_data_is_learned_from_alike(folder, tiny_folder, tmp
 
 def test_committed_weights_give_the_committed_answers(folder, tiny_folder, capfd):
     assert reference.main(["tiny", "--data", str(tiny_folder), "--score"]) == 0
-    assert "100.00 % of the predictions as committed" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert "100.00 % of the predictions as committed" in printed and "tiny (member" in printed
     other = load_run(folder / "member0")
     swapped = Reference(folder, (load_run(folder / "member1"),))
     object.__setattr__(swapped.runs[0], "model", other.model)
