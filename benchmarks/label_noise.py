@@ -1,7 +1,8 @@
 """Losses against wrong labels, next to cross-entropy: python -m benchmarks.label_noise LOSS --data FOLDER
 
 Trains the preset `quick` with one of them, each seed in a folder of its own that
-`fer_utils.analysis.paired_comparison` can compare; what is finished is not trained again.
+`fer_utils.analysis.paired_comparison` can compare; what is finished is not trained again. The loss stands in
+the folder's name alone: config.json has no parameter for it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def cross_entropy(learner: Learner, batch: Tensor, targets: Tensor) -> tuple[Ten
 
 
 def generalized(learner: Learner, batch: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Generalized cross-entropy (Zhang and Sabuncu 2018): images that the network contradicts weigh less."""
+    """Generalized cross-entropy (Zhang and Sabuncu 2018): images that the network contradicts weigh less.
+    Without label smoothing, unlike the others."""
     logits = learner.forward(batch).float()
     likely = (logits.softmax(1) * targets).sum(1)
     return ((1 - likely**EXPONENT) / EXPONENT).mean(), logits
@@ -96,10 +98,14 @@ def with_confusions(competition: Competition, config: Config) -> Competition:
     answers = training_targets(
         replace(config, teacher=TEACHERS, teacher_weight=1.0, soft_labels=False), competition, torch.bfloat16
     ).numpy()
-    of_class = np.stack([answers[train.labels == k].mean(0) for k in range(len(competition.class_names))])
-    own = np.eye(len(of_class), dtype=np.float32)
-    votes = ((1 - TEACHER_WEIGHT) * own + TEACHER_WEIGHT * of_class)[train.labels].astype(np.float32)
-    return replace(competition, train=replace(train, votes=votes))
+    return replace(competition, train=replace(train, votes=confused(train.labels, answers)))
+
+
+def confused(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Targets float32 [N, C] from labels int64 [N] and the mean of the answers [N, C] to each class."""
+    own = np.eye(answers.shape[1], dtype=np.float32)
+    of_class = np.stack([answers[labels == k].mean(0) for k in range(len(own))])
+    return ((1 - TEACHER_WEIGHT) * own + TEACHER_WEIGHT * of_class)[labels].astype(np.float32)
 
 
 def main() -> None:

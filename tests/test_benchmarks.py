@@ -366,7 +366,13 @@ def test_the_networks_that_are_tried_take_images_of_every_size_of_a_training(bui
         assert model(torch.rand(2, 1, size, size)).shape == (2, 7)
 
 
-def test_losses_against_wrong_labels_do_what_their_papers_say():
+def test_targets_of_classes_hold_the_mean_answer_to_each():
+    labels, answers = np.array([0, 1, 0]), np.array([[1.0, 0.0], [0.5, 0.5], [0.6, 0.4]])
+    expected = [[0.3 + 0.7 * 0.8, 0.7 * 0.2], [0.7 * 0.5, 0.3 + 0.7 * 0.5]]
+    assert np.allclose(label_noise.confused(labels, answers), [expected[k] for k in labels])
+
+
+def test_losses_against_wrong_labels_are_what_they_say():
     torch.manual_seed(0)
     model = create_model("medium", 7, width=0.125).eval()
     learner = SimpleNamespace(model=model, forward=model, config=Config(), epoch=0)

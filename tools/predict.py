@@ -72,13 +72,21 @@ def members(name: str) -> Sequence[Run]:
         ConfigError, DataError: there is none, or the ensemble's runs have moved.
     """
     if not Path(name).is_dir():
-        return load_reference(name).runs
+        reference = load_reference(name)
+        if reference.missing:
+            here = ", ".join(run.out.name for run in reference.runs)
+            print(
+                f"{name}: of its networks only {here} is here, without {', '.join(reference.missing)}; the "
+                "answers are not those of the whole average"
+            )
+        return reference.runs
     if (ensemble := load_ensemble(name)) is None:
         return [load_run(name)]
     if not ensemble.members:
         raise DataError(
-            f"{name}: the runs that this ensemble averages ({', '.join(ensemble.scores['members'])}) are no "
-            "longer there, seen from its folder: put them back, or name one of them"
+            f"{name}: not all of the runs that this ensemble averages "
+            f"({', '.join(ensemble.scores['members'])}) are there, seen from its folder: put them back, or "
+            "name one of them"
         )
     return ensemble.members
 

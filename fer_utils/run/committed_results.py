@@ -22,11 +22,17 @@ FOLDER = REPOSITORY / "outputs" / "reference"
 
 @dataclass(frozen=True)
 class Reference:
-    """A committed result: its folder, and those of its runs whose networks are here. Their probabilities
-    are averaged."""
+    """A committed result.
+
+    Attributes:
+        folder: where it lies.
+        runs: those whose networks are here, whose probabilities are averaged.
+        missing: the names of the others.
+    """
 
     folder: Path
     runs: tuple[Run, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -58,10 +64,11 @@ def load_reference(name: str) -> Reference:
         if not readings:
             raise DataError(f"{folder} is damaged: it names no members")
         parts = readings[0]
-    parts = [part for part in parts if not part.lacks_networks]
-    if not parts:
+    missing = tuple(part.path.name for part in parts if part.lacks_networks)
+    if len(missing) == len(parts):
         raise ConfigError(f"{name} holds results without its networks: make reproduce RUN={name} trains them")
-    return Reference(folder.path, tuple(load_run(part.path) for part in parts))
+    runs = tuple(load_run(part.path) for part in parts if part.path.name not in missing)
+    return Reference(folder.path, runs, missing)
 
 
 def unknown_reference(name: str, known: Sequence[str]) -> ConfigError:

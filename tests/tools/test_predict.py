@@ -62,7 +62,7 @@ def test_an_ensemble_answers_with_the_average_of_its_runs(run, tiny, photos, tmp
     (tmp_path / "other").rename(tmp_path / "moved")
     assert main([str(tmp_path / "both"), str(photos / "b.png")]) == 1
     assert (
-        "(../first, ../other) are no longer there, seen from its folder: put them back"
+        "not all of the runs that this ensemble averages (../first, ../other) are there, seen from its folder"
         in capsys.readouterr().err
     )
 

@@ -113,10 +113,11 @@ def test_every_figure_is_within_and_described_in_words(page):
         assert image["src"].startswith("data:image/png;base64,")
         assert base64.b64decode(image["src"].split(",")[1]).startswith(b"\x89PNG")
         assert len(image["alt"]) > 40 and image["alt"].endswith(".")
+    assert page.text.count("<picture>") == page.text.count("</picture>") == 4  # or dark ones are never shown
     dark = page.all("source")
     assert [source["media"] for source in dark] == ["screen and (prefers-color-scheme: dark)"] * 4
     for source, image in zip(dark, images, strict=True):
-        papers = [corner(picture) for picture in (source["srcset"], image["src"])]
+        papers = [corner(drawn) for drawn in (source["srcset"], image["src"])]
         assert papers == [(20, 24, 29), (255, 255, 255)]  # that of the page
     assert any("Confusion matrix: most often" in image["alt"] for image in images)
 

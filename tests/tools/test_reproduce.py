@@ -18,6 +18,7 @@ from fer_utils.run.committed_results import Reference, load_reference
 from fer_utils.run.finished_run import load_run
 from fer_utils.run.soft_and_pseudo_labels import check_targets
 from tools import reproduce as reference
+from tools.predict import members
 from tools.reproduce import Plan
 
 pytestmark = pytest.mark.once
@@ -132,7 +133,10 @@ def test_an_average_may_be_committed_without_its_networks(folder, tiny_folder, t
         load_reference("tiny")
     for name in ("model.safetensors", "valid.npz", "test.npz"):  # of one of three networks
         shutil.copyfile(folder / "member1" / name, tmp_path / "tiny" / "member1" / name)
-    assert [run.out.name for run in load_reference("tiny").runs] == ["member1"]
+    partial = load_reference("tiny")
+    assert [run.out.name for run in partial.runs] == ["member1"] and "member1" not in partial.missing
+    assert [run.out for run in members("tiny")] == [run.out for run in partial.runs]
+    assert "tiny: of its networks only member1 is here, without member" in capfd.readouterr().out
     for name in ("model.safetensors", "valid.npz", "test.npz"):
         (tmp_path / "tiny" / "member1" / name).unlink()
     rows = runs(tmp_path / "tiny").set_index("run")
