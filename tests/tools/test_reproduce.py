@@ -131,12 +131,15 @@ def test_an_average_may_be_committed_without_its_networks(folder, tiny_folder, t
     shutil.copyfile(folder / "valid.npz", tmp_path / "tiny" / "valid.npz")
     with pytest.raises(ConfigError, match="without its networks: make reproduce RUN=tiny"):
         load_reference("tiny")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    names = [f"member{k}" for k in range(3)]
+    (tmp_path / "tiny" / "metrics.json").write_text(json.dumps(metrics | {"members": names}))
     for name in ("model.safetensors", "valid.npz", "test.npz"):  # of one of three networks
         shutil.copyfile(folder / "member1" / name, tmp_path / "tiny" / "member1" / name)
     partial = load_reference("tiny")
-    assert [run.out.name for run in partial.runs] == ["member1"] and "member1" not in partial.missing
+    assert [run.out.name for run in partial.runs] == ["member1"] and partial.missing == ("member0", "member2")
     assert [run.out for run in members("tiny")] == [run.out for run in partial.runs]
-    assert "tiny: of its networks only member1 is here, without member" in capfd.readouterr().out
+    assert "tiny: of its networks only member1 is here, without member0, member2;" in capfd.readouterr().out
     for name in ("model.safetensors", "valid.npz", "test.npz"):
         (tmp_path / "tiny" / "member1" / name).unlink()
     rows = runs(tmp_path / "tiny").set_index("run")
