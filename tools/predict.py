@@ -119,7 +119,7 @@ def answer_cards(
         shares = [row[name] for name in class_names]
         right.barh(range(len(class_names)), shares, color=class_colors(class_names))
         right.set(xlim=(0, 1), xticks=[])
-        right.set_title(f"{row['answer']}\n{row['confidence']:.0%} certain", fontsize=8)
+        right.set_title(f"{row['answer']}\n{100 * row['confidence']:.0f} % certain", fontsize=8)
         label_rows(right, class_names)
         right.tick_params(axis="y", labelsize=7)
         sns.despine(ax=left, left=True, bottom=True)

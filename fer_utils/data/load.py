@@ -200,7 +200,7 @@ def _decoded(
         way_out = "; pass allow_rejected=True to continue without them" if is_few else ""
         raise DataError(
             f"{path}: {len(rejected):,} of about {total:,} images cannot be read, more than "
-            f"{MAX_REJECTED_SHARE:.0%}{way_out}. First:\n{first}"
+            f"{100 * MAX_REJECTED_SHARE:.0f} %{way_out}. First:\n{first}"
         )
     return Competition(
         **splits,
@@ -234,7 +234,7 @@ def _format(
         share = float(np.delete(coloured(images), list(broken)).mean()) if len(images) > len(broken) else 0.0
         color = "rgb" if share > MIN_COLOUR_SHARE else "grey"
         if color == "rgb":
-            seen = f"{share:.0%} of the images looked at have colours"
+            seen = f"{100 * share:.0f} % of the images looked at have colours"
             notes.append(f"in colour: {seen} (color='grey': without)")
     return ImageFormat(image_size, 3 if color == "rgb" else 1, aspect), notes
 

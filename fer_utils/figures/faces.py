@@ -5,6 +5,7 @@ torch is imported for type checkers only: `01_eda` does not need it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ def face_grid(
         draw(maps[..., None], cmap="inferno", vmin=0, vmax=np.quantile(maps, 0.99), alpha=0.45)
     for i, caption in enumerate(captions):
         below = (i % columns) * across + width / 2, (i // columns) * down + height + 1
+        caption = re.sub(r"(?<=\d)%", " %", caption)  # as in the texts; format's percent has no space
         ax.text(*below, caption, ha="center", va="top", fontsize=8, linespacing=1.1)
     ax.set(xticks=[], yticks=[])
     ax.set_yticks(np.arange(len(row_labels)) * down + height / 2, row_labels)

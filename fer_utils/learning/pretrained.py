@@ -83,13 +83,14 @@ def load_weights(model: nn.Module, file: Path) -> Loaded:
     new = [name for name in own if name not in chosen]
     if share < LEAST_SHARE:
         raise ConfigError(
-            f"weights: {file} has {share:.0%} of this network, so it belongs to another one. Not in it, for "
-            f"instance: {_listed(own, new)}; there instead: {_listed(given, list(given))}"
+            f"weights: {file} has {100 * share:.0f} % of this network, so it belongs to another one. Not in "
+            f"it, for instance: {_listed(own, new)}; there instead: {_listed(given, list(given))}"
         )
     start_classifier(model)
     model.load_state_dict(model.state_dict() | chosen)
     rest = f"; not in it: {_listed(own, new)}" if new else ""
-    report = f"{len(chosen)} of {len(own)} tensors ({share:.1%} of the numbers) from {file.name}, {how}{rest}"
+    found = f"{len(chosen)} of {len(own)} tensors ({100 * share:.1f} % of the numbers)"
+    report = f"{found} from {file.name}, {how}{rest}"
     with open(file, "rb") as content:
         return Loaded(file.name, hashlib.file_digest(content, "sha256").hexdigest(), report)
 

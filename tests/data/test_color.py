@@ -86,7 +86,7 @@ def test_more_than_one_image_in_twenty_with_colours_makes_them_count(tmp_path, s
             save(path, k % 3, k, mode="RGB")
     competition = load_competition(tmp_path)
     assert competition.channels == channels
-    assert ("in colour: 20% of the images looked at" in competition.summary()) == (channels == 3)
+    assert ("in colour: 20 % of the images looked at" in competition.summary()) == (channels == 3)
     assert load_competition(tmp_path, color="rgb").channels == 3
     with pytest.raises(ConfigError, match="color must be one of .* got 'gray': did you mean 'grey'"):
         load_competition(tmp_path, color="gray")

@@ -106,7 +106,7 @@ def test_nothing_is_said_to_be_cut_off_where_nothing_is(ax):
 def test_the_share_that_is_cut_off_is_counted(face, ax):
     augment_plots.ranges(face, replace(OFF, brightness=0.3), ax, generator(), columns=3)
     bright = augment_plots.at_strength(face, "brightness", 0.3)
-    assert texts(ax)[2] == f"+0.3\n{float((bright == 1).float().mean()):.0%} cut off"
+    assert texts(ax)[2] == f"+0.3\n{100 * float((bright == 1).float().mean()):.0f} % cut off"
 
 
 def test_too_much_is_marked_from_the_limit_on_in_both_directions(face, ax):

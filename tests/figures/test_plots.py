@@ -377,7 +377,7 @@ def test_a_gallery_of_a_table_shows_the_images_of_its_index():
     rows = pd.DataFrame({"true": ["sad", "happy"], "confidence": [0.876, 0.5]}, index=[4, 1])
     fig = galleries.table_gallery(split.images, rows, "is {true}\n{confidence:.0%}", columns=2)
     (ax,) = fig.axes
-    assert [text.get_text() for text in ax.texts] == ["is sad\n88%", "is happy\n50%"]
+    assert [text.get_text() for text in ax.texts] == ["is sad\n88 %", "is happy\n50 %"]
     canvas = ax.images[0].get_array()
     assert (canvas[:16, :16] == 20).all() and (canvas[:16, 18:34] == 10).all()
     plt.close(fig)

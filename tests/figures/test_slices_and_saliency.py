@@ -137,7 +137,7 @@ def test_each_kind_of_error_is_a_row_of_faces_with_their_confidence():
     assert (
         title(axs[0]) == "sad taken for angry: 2 errors" and title(axs[1]) == "happy taken for sad: 1 errors"
     )
-    assert sorted(text.get_text() for text in axs[0].texts) == ["42%", "90%"]
+    assert sorted(text.get_text() for text in axs[0].texts) == ["42 %", "90 %"]
     assert not axs[2].axison
     faces.error_rows(images, errors[:0], axs := plt.figure().subplots(3))
     assert title(axs[0]) == "There are no errors" and not any(ax.images for ax in axs)

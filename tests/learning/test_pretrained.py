@@ -113,7 +113,7 @@ def test_a_run_of_this_project_is_a_start_too(tmp_path):
 
 
 def test_weights_of_another_network_are_refused(published):
-    message = r"published\.safetensors has \d+% of this network, so it belongs to another one\. Not in it"
+    message = r"published\.safetensors has \d+ % of this network, so it belongs to another one\. Not in it"
     with pytest.raises(ConfigError, match=message):
         load_weights(create_model("medium", 4, width=0.125), published)
 
