@@ -187,10 +187,10 @@ class Competition:
 
 def image_groups(images: np.ndarray) -> np.ndarray:
     """Number the distinct images of uint8 [N, ...]: exact copies share a number. Returns int64 [N]."""
-    return pd.factorize(_digests(images))[0]
+    return pd.factorize(digests(images))[0]
 
 
-def _digests(images: np.ndarray) -> np.ndarray:
+def digests(images: np.ndarray) -> np.ndarray:
     """A digest of the bytes of each image, as text of 32 hexadecimal digits."""
     images = np.ascontiguousarray(images)
     return np.array([hashlib.blake2b(image, digest_size=16).hexdigest() for image in images], dtype="S32")
@@ -198,4 +198,4 @@ def _digests(images: np.ndarray) -> np.ndarray:
 
 def copies_of(images: np.ndarray, *others: np.ndarray) -> np.ndarray:
     """Which of uint8 [N, C, H, W] also stand, exactly, in one of `others` [M, C, H, W]. Returns bool [N]."""
-    return np.isin(_digests(images), np.concatenate([_digests(other) for other in others]))
+    return np.isin(digests(images), np.concatenate([digests(other) for other in others]))

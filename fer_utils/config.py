@@ -103,6 +103,8 @@ class Config:
     soft_labels: bool = _parameter(False, "learn from the votes of several people, where the data has them (FER+)")
     teacher: str = _parameter("none", 'finished runs, separated by commas, whose predictions are learned too; "none": off')
     teacher_weight: float = _parameter(0.5, "weight of the teachers' predictions in the target; the labels have the rest", 0, 1)
+    auxiliary: str = _parameter("none", 'more answers for the same images (other data with votes or labels), for a second classifier; "none": off')
+    auxiliary_weight: float = _parameter(1.0, "of the second classifier's loss; that of the labels has 1", 0, 100)
     pseudo: str = _parameter("none", 'finished run or ensemble whose answers for test images are learned too; "none": off')
     pseudo_weight: float = _parameter(0.5, "weight of a test image in the loss; a training image has 1", 0, 1)
     pseudo_threshold: float = _parameter(0.5, "test images with less certain answers are left out", 0, 1)
@@ -311,9 +313,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 # Longer trainings overfit: decay, stronger warps and erasing.
 _LONG = dict(weight_decay=0.01, rotate=16.0, scale=0.16, shift=0.1, erase=0.3, views="shift")
 _GPU = {**_LONG, "model": "large", "width": 0.75, "dropout": 0.2}
-# What a person sets overrides the preset.
 PRESET_WORDS = "quick, standard, best, finetune; for GPUs gpu-10s to gpu-10min; what you change wins"
-# Only what differs from the defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
     "standard": {"epochs": 24},

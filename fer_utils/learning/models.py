@@ -181,8 +181,13 @@ def create_model(
     pretrained: bool = False,
     image_size: int = 48,
     channels: int = 1,
+    auxiliary: int = 0,
 ) -> nn.Module:
     """Build a network for images in 0..1 [N, channels, H, W] that gives logits [N, num_classes].
+
+    With `auxiliary` its classifier has so many more outputs, of a second task that shares all other layers
+    (multi-task learning, Caruana 1997): in training mode it gives logits [N, num_classes + auxiliary], and
+    else the first ones alone.
 
     The parameters are those of `Config`. `image_size` matters to timm's networks of fixed size, and to the
     first layers of this project's own; `channels` is 1 for grey images, 3 for colours. timm's networks
@@ -191,21 +196,32 @@ def create_model(
     Raises:
         ConfigError: an unknown name, or an option that this network does not have.
     """
+    outputs = num_classes + auxiliary
     if name.startswith("timm/"):
         _refuse_width(name, width, "choose another timm backbone instead")
-        options = {"num_classes": num_classes, "drop_rate": dropout, "pretrained": pretrained}
+        options = {"num_classes": outputs, "drop_rate": dropout, "pretrained": pretrained}
         options |= {"in_chans": channels} | ({"drop_path_rate": drop_path} if drop_path else {})
         backbone = _timm_backbone(name.removeprefix("timm/"), image_size, options)
         if pretrained:
             start_classifier(backbone)
-        return Normalised(backbone, *(_constants(backbone, key, channels) for key in ("mean", "std")))
+        model = Normalised(backbone, *(_constants(backbone, key, channels) for key in ("mean", "std")))
+        return _first_task_alone(model, num_classes) if auxiliary else model
     check_choice("model", name, [*MODELS, "timm/NAME"])
     if pretrained:
         raise ConfigError(f"pretrained: {name!r} has no published weights; timm/NAME have, or set weights")
-    model = MODELS[name](ModelOptions(num_classes, width, dropout, drop_path, channels, image_size))
+    model = MODELS[name](ModelOptions(outputs, width, dropout, drop_path, channels, image_size))
     if drop_path and not any(isinstance(module, Residual) for module in model.modules()):
         problem = f"drop_path must be 0 for {name}, which has no residual blocks that can be skipped"
         raise ConfigError(f"{problem}; try 'medium'")
+    return _first_task_alone(model, num_classes) if auxiliary else model
+
+
+def _first_task_alone(model: nn.Module, num_classes: int) -> nn.Module:
+    """The model, which outside training gives the first `num_classes` logits only. (A hook leaves the names
+    of its weights as they are.)"""
+    model.register_forward_hook(
+        lambda module, _, logits: logits if module.training else logits[:, :num_classes]
+    )
     return model
 
 

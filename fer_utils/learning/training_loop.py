@@ -54,6 +54,7 @@ class Learner:
         team: the processes that train it together.
         precision: what "auto" was resolved to in an earlier session; None: as in `config`.
         is_new: whether it starts from pretrained weights, if `config` names some, and not from a checkpoint.
+        auxiliary: classes of the second task.
 
     Raises:
         ConfigError: the network cannot be built, or not in this precision or by several processes.
@@ -67,6 +68,7 @@ class Learner:
         team: Team = ALONE,
         precision: str | None = None,
         is_new: bool = True,
+        auxiliary: int = 0,
     ):
         torch.manual_seed(config.seed)
         config = config.at_size(competition.image_size)
@@ -74,7 +76,7 @@ class Learner:
         self.fingerprint = competition.fingerprint
         self.num_classes = len(competition.class_names)
         has_file = config.weights != "none"
-        options = config.model_options | {"channels": competition.channels}
+        options = config.model_options | {"channels": competition.channels, "auxiliary": auxiliary}
         options["pretrained"] = config.pretrained and is_new and not has_file
         model = create_model(config.model, self.num_classes, **options)
         if 0 < config.start_size < config.image_size:
@@ -159,8 +161,8 @@ def train_epoch(
         images: uint8 [N, C, H, W] as `place` put them.
         labels: int64 [N] on the learner's device.
         step_context: each step runs in one of these; when it ends, the learner may be saved.
-        soft: float32 [N, C], targets that replace `labels`; a row sums to 1, or to less for an image
-            that weighs less.
+        soft: float32 [N, C], targets that replace `labels` (a row sums to 1, or to less for an image that
+            weighs less), and further columns for a second task.
 
     Raises:
         TrainingError: the loss is not a finite number.
@@ -253,12 +255,15 @@ def forward_backward(
     learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, share: float
 ) -> tuple[Tensor, Tensor]:
     """Fill the gradients from a batch; returns its mean loss and its hits, on the device."""
+    n, smoothing = learner.num_classes, learner.config.label_smoothing
     with learner.autocast():
         logits = learner.forward(batch)
-    loss = F.cross_entropy(logits.float(), targets, label_smoothing=learner.config.label_smoothing)
+    loss = F.cross_entropy(logits[:, :n].float(), targets[:, :n], label_smoothing=smoothing)
+    if targets.shape[1] > n:  # a second task, whose targets are scaled by its weight
+        loss = loss + F.cross_entropy(logits[:, n:].float(), targets[:, n:])
     learner.optimizer.zero_grad()
     learner.scaler.scale(loss * share).backward()
-    return loss.detach(), (logits.argmax(1) == labels).sum()
+    return loss.detach(), (logits[:, :n].argmax(1) == labels).sum()
 
 
 def batches(n: int, config: Config, epoch: int) -> Tensor:

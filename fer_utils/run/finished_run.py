@@ -39,6 +39,7 @@ class Run:
         fingerprint: of the data it was trained and validated on.
         training_fingerprint: of the same without ids and test split; "" where an older run does not have it.
         channels: of its images: 1, grey, or 3, red, green and blue.
+        auxiliary_names: the classes of the second task that its network has learned, if it has.
         folds: with `cv` the runs of the folds, whose predictions are averaged; the validation split of such a
             run are all labelled images, each predicted by the run that was not trained on it.
         valid_rows: int64 [N], the part of its validation split that is read, in this order; None: all of it.
@@ -52,6 +53,7 @@ class Run:
     fingerprint: str
     training_fingerprint: str = ""
     channels: int = 1
+    auxiliary_names: tuple[str, ...] = ()
     folds: tuple[Run, ...] = ()
     valid_rows: np.ndarray | None = None
 
@@ -69,6 +71,7 @@ class Run:
                 f"{self.out} has a network for each fold: use one of its runs, {self.folds[0].out}"
             )
         options = self.config.model_options | {"channels": self.channels}
+        options["auxiliary"] = len(self.auxiliary_names)
         model = create_model(self.config.model, len(self.class_names), **options)
         self.folder.load_weights(model)
         return model.to(choose_device(self.config.device)).eval()
@@ -161,6 +164,7 @@ def load_run(out: str | Path) -> Run:
         fingerprint=str(record["fingerprint"]),
         training_fingerprint=record.get("training_fingerprint", ""),
         channels=record.get("channels", 1),
+        auxiliary_names=tuple(map(str, record.get("auxiliary", {}).get("class_names", ()))),
         folds=tuple(load_run(folder.path / f"fold{k}") for k in range(config.cv)),
     )
 

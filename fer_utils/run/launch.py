@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from fer_utils.command_line import run_command
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
@@ -31,7 +32,7 @@ from fer_utils.run.processes import Processes
 from fer_utils.run.results import write_fold_results
 from fer_utils.run.soft_and_pseudo_labels import check_targets
 from fer_utils.run.time_and_memory import OutOfTime, hours_left
-from fer_utils.run.train import fit, run_command, train_from_file
+from fer_utils.run.train import fit, train_from_file
 
 # Of max_hours: a process that has less left would end before it has learned anything.
 LEAST_HOURS = 5 / 3600

@@ -10,21 +10,21 @@ that by itself on the GPUs of one machine.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import math
 import os
 import sys
 import time
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import asdict
 from io import StringIO
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from fer_utils.command_line import exit_status
+from fer_utils.command_line import run_command
 from fer_utils.competition import Competition, DataError, Split
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
@@ -43,7 +43,7 @@ from fer_utils.learning.training_loop import (
 )
 from fer_utils.progress import Progress
 from fer_utils.run.finished_run import Run, load_run
-from fer_utils.run.folder import RunFolder
+from fer_utils.run.folder import RunFolder, read_record
 from fer_utils.run.interruption import Interruption
 from fer_utils.run.processes import follow_parent
 from fer_utils.run.repeat_or_resume import (
@@ -56,7 +56,15 @@ from fer_utils.run.repeat_or_resume import (
     warn_of_another_machine,
 )
 from fer_utils.run.results import print_results, write_results
-from fer_utils.run.soft_and_pseudo_labels import check_targets, pseudo_labelled, training_set, warnings_for
+from fer_utils.run.soft_and_pseudo_labels import (
+    Auxiliary,
+    auxiliary_task,
+    check_auxiliary,
+    check_targets,
+    pseudo_labelled,
+    training_set,
+    warnings_for,
+)
 from fer_utils.run.time_and_memory import OutOfTime, TimeIsUp, TimeLimit, explained
 from fer_utils.tensorboard_log import Tracker, check_tracking
 
@@ -85,8 +93,10 @@ def fit(config: Config, competition: Competition) -> Run:
         raise ConfigError("cv trains several networks: use launch(config, competition), not fit")
     folder, config = RunFolder(config.out), config.at_size(competition.image_size)
     check_targets(config, competition)
+    auxiliary = auxiliary_task(config, competition)
     if folder.holds(config, competition):
         check_earlier_runs(folder.record(), config, folder)
+        check_auxiliary(folder.record(), auxiliary, folder)
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
     check_tracking(config)
@@ -103,20 +113,26 @@ def fit(config: Config, competition: Competition) -> Run:
     with lock, noted, explained(config), Interruption(defer=team.size == 1) as interruption:
         finished = team.leads and folder.holds(config, competition)  # by another process, before the lock
         if not team.agree(finished):
-            _train(config, competition, folder, team, interruption)
+            _train(config, competition, folder, team, interruption, auxiliary)
     return load_run(folder.path)
 
 
 def _train(
-    config: Config, competition: Competition, folder: RunFolder, team: Team, interruption: Interruption
+    config: Config,
+    competition: Competition,
+    folder: RunFolder,
+    team: Team,
+    interruption: Interruption,
+    auxiliary: Auxiliary | None,
 ) -> None:
     """Start or resume, epochs, results; not within `fit`, so that `explained` can free the learner."""
     valid, test = len(competition.valid), len(competition.splits.get("test", ()))
     passes = team.size * len(VIEWS[config.views]) * (valid + test) / valid  # the leader predicts
     limit = TimeLimit(config.max_hours, passes)
     pseudo = pseudo_labelled(config, competition)
-    learner = _start_or_resume(config, competition, folder, team, pseudo)
-    in_time = _run_epochs(learner, competition, folder, interruption, limit, pseudo)
+    learner = _start_or_resume(config, competition, folder, team, pseudo, auxiliary)
+    training = training_set(config, competition, pseudo, learner.device, learner.dtype, auxiliary)
+    in_time = _run_epochs(learner, competition, folder, interruption, limit, training)
     interruption.message = "stopped while writing the results; the same command resumes there"
     if team.leads:
         write_results(learner, competition, folder, out_of_time=not in_time)
@@ -126,13 +142,19 @@ def _train(
 
 
 def _start_or_resume(
-    config: Config, competition: Competition, folder: RunFolder, team: Team, pseudo: Split | None
+    config: Config,
+    competition: Competition,
+    folder: RunFolder,
+    team: Team,
+    pseudo: Split | None,
+    auxiliary: Auxiliary | None,
 ) -> Learner:
     """A learner as the checkpoint left it, or a new one whose config.json is written."""
     device = own_device(config.device)
     precision = recorded_precision(folder, config, competition.fingerprint, device)
     is_new = not folder.checkpoint.exists
-    learner = Learner(config, competition, device, team, precision, is_new)
+    second = len(auxiliary.class_names) if auxiliary else 0
+    learner = Learner(config, competition, device, team, precision, is_new, second)
     if team.leads:
         parameters, operations = model_cost(learner.model, config.image_size)
         size = f"{parameters / 1e6:.2f} M parameters, {operations / 1e6:.0f} M multiply-adds an image"
@@ -140,7 +162,9 @@ def _start_or_resume(
         print(f"{config.model}: {size}; {devices}, {str(learner.dtype).removeprefix('torch.')}", flush=True)
     resumed = folder.checkpoint.load(learner)
     if not resumed and not is_new:  # a damaged one: from the start, with pretrained weights if there are some
-        learner = Learner(config, competition, device, team, precision)
+        learner = Learner(config, competition, device, team, precision, auxiliary=second)
+    if team.leads and auxiliary:
+        print(auxiliary.report, flush=True)
     if team.leads and learner.loaded:
         print(f"pretrained: {learner.loaded.report}", flush=True)
     if len(set(team.gather((learner.epoch, learner.step, learner.resumed)))) > 1:
@@ -148,6 +172,7 @@ def _start_or_resume(
     record, now = folder.record(), environment(device, learner.dtype)
     if resumed and record:
         check_earlier_runs(record, config, folder)
+        check_auxiliary(record, auxiliary, folder)
     if team.leads and resumed:
         print(f"resuming after {_position(learner)} from {folder}", flush=True)
         warn_of_another_machine(record, now)
@@ -162,6 +187,8 @@ def _start_or_resume(
             "notes": list(competition.notes),
             "environment": now,
         } | ({"weights": asdict(learner.loaded)} if learner.loaded else {})
+        if auxiliary:
+            record["auxiliary"] = auxiliary.record
         if earlier := earlier_runs(config):
             record["earlier_runs"] = earlier
         if pseudo is not None:
@@ -183,11 +210,11 @@ def _run_epochs(
     folder: RunFolder,
     interruption: Interruption,
     limit: TimeLimit,
-    pseudo: Split | None,
+    training: tuple[Tensor, Tensor, Tensor | None],
 ) -> bool:
     """Run the remaining epochs; returns whether there was time for all. Test labels are not read here."""
     config, team, valid = learner.config, learner.team, competition.valid
-    images, labels, soft = training_set(config, competition, pseudo, learner.device, learner.dtype)
+    images, labels, soft = training
     start = time.perf_counter() - learner.seconds
 
     @contextmanager
@@ -278,17 +305,6 @@ def main(arguments: list[str]) -> int:
     return run_command(record(train_from_file), __doc__, arguments)  # it saves the error for `launch`
 
 
-def run_command(work: Callable[[str, str | None], None], description: str, arguments: list[str]) -> int:
-    """Call `work` with the path of a config and an `out` from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "config", help="JSON file of parameters, or the config.json of a run to resume or repeat"
-    )
-    parser.add_argument("--out", help="another folder than the config's, for instance to repeat a run")
-    options = parser.parse_args(arguments)
-    return exit_status(lambda: work(options.config, options.out))
-
-
 def train_from_file(path: str, out: str | None, train: Callable[[Config, Competition], Run] = fit) -> None:
     """Train the config in a JSON file with `fit` or `launch`, and print the data and the results. In a
     process of `launch`, other data than `launch` was given are a DataError."""
@@ -299,6 +315,8 @@ def train_from_file(path: str, out: str | None, train: Callable[[Config, Competi
     if launched not in (None, competition.fingerprint):
         raise DataError(f"data: {config.data!r} holds other images or labels than those given to launch()")
     check_repetition(path, config, competition)
+    if record := read_record(Path(path)):
+        check_auxiliary(record, auxiliary_task(config, competition), RunFolder(Path(path).parent))
     prints = leads_team() and launched is None  # `launch` prints it itself
     if prints and "FER_DATA_SAID" not in os.environ:  # the first of `launch_members` says it for all
         print(competition.summary())
