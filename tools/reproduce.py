@@ -45,6 +45,7 @@ class Plan:
         at_once: how many share a GPU, or the cores of a CPU.
         choose: average the members that validation chooses, and not all.
         cv: train so many folds of the recipe in place of members.
+        auxiliary: what `--auxiliary` must name, in words; "": nothing.
     """
 
     recipe: str
@@ -52,6 +53,7 @@ class Plan:
     at_once: int = 1
     choose: bool = True
     cv: int = 0
+    auxiliary: str = ""
 
 
 # For a GPU, not measured yet: three seeds of one network, then others (see outputs/reference). The weights of
@@ -71,6 +73,8 @@ PLANS = {
     "fer2013-taught-cpu": Plan(
         f"preset: best, teacher: '{_TEACHERS}', teacher_weight: 0.7", members=3, at_once=2
     ),
+    # The same without a teacher; a second classifier learns the votes of ten people on the same images.
+    "fer2013-votes-cpu": Plan("preset: best", members=3, at_once=2, auxiliary="FER+"),
     # FER+: the targets are the votes of ten people, which are soft already.
     "ferplus-cpu": Plan(
         "preset: standard, views: shift, soft_labels: true, label_smoothing: 0.0", members=3, at_once=2
@@ -213,6 +217,7 @@ def main(arguments: list[str]) -> int:
     """Repeat or score a reference from the command line; returns the exit status."""
     parser = options_parser(__doc__)
     parser.add_argument("name", help=", ".join(PLANS))
+    parser.add_argument("--auxiliary", default="none", help="other data, whose answers are learned too")
     parser.add_argument("--score", action="store_true", help="train nothing, score the committed weights")
     options = parse_run_options(parser, arguments, data="auto", device="auto", at_once=0)
     return exit_status(lambda: repeat_or_score(options))
@@ -233,7 +238,15 @@ def repeat_or_score(options: argparse.Namespace) -> None:
             )
         raise unknown_reference(name, list(PLANS))
     _check_data(name, data)
-    parameters = {"data": data, "device": options.device, "max_hours": options.minutes / 60}
+    if bool(needed := PLANS[name].auxiliary) != (options.auxiliary != "none"):
+        problem = f"needs --auxiliary PATH, the folder of {needed}" if needed else "takes no --auxiliary"
+        raise ConfigError(f"{name} {problem}")
+    parameters = {
+        "data": data,
+        "auxiliary": options.auxiliary,
+        "device": options.device,
+        "max_hours": options.minutes / 60,
+    }
     out = options.out or f"outputs/reproduced/{name}"
     folder = train_reference(name, out, options.at_once, **parameters)
     print("\n".join(compare_with_committed(folder, name)))
