@@ -208,7 +208,7 @@ class Auxiliary:
     def record(self) -> dict[str, Any]:
         """What a run's record says of it."""
         known = int((self.targets.sum(1) > 0).sum())
-        digest = hashlib.sha256(self.targets.tobytes()).hexdigest()
+        digest = hashlib.sha256("\n".join(self.class_names).encode() + self.targets.tobytes()).hexdigest()
         return {"class_names": list(self.class_names), "images": known, "sha256": digest}
 
     @property

@@ -315,7 +315,7 @@ def train_from_file(path: str, out: str | None, train: Callable[[Config, Competi
     if launched not in (None, competition.fingerprint):
         raise DataError(f"data: {config.data!r} holds other images or labels than those given to launch()")
     check_repetition(path, config, competition)
-    if record := read_record(Path(path)):
+    if (record := read_record(Path(path))) and not config.cv:  # its folds check theirs
         check_auxiliary(record, auxiliary_task(config, competition), RunFolder(Path(path).parent))
     prints = leads_team() and launched is None  # `launch` prints it itself
     if prints and "FER_DATA_SAID" not in os.environ:  # the first of `launch_members` says it for all

@@ -13,10 +13,12 @@ from torch.nn import functional as F
 
 from fer_utils.competition import DataError
 from fer_utils.config import Config
+from fer_utils.data.load import load_competition
 from fer_utils.learning.models import create_model
 from fer_utils.learning.training_loop import Learner, forward_backward
 from fer_utils.run.finished_run import load_run
 from fer_utils.run.folder import RunFolder
+from fer_utils.run.launch import launch
 from fer_utils.run.soft_and_pseudo_labels import Auxiliary, auxiliary_task, training_set
 from fer_utils.run.train import fit, train_from_file
 
@@ -164,11 +166,25 @@ def test_other_answers_cannot_resume_or_repeat_a_run(tiny, tiny_folder, tmp_path
     train_from_file(str(tmp_path / "run/config.json"), str(tmp_path / "again"))
     assert (tmp_path / "again/model.safetensors").read_bytes() == first
     write_labels(tmp_path / "ages", images, said[::-1])
+    with pytest.raises(DataError, match="auxiliary has other votes or labels than"):
+        fit(config, load_competition(config.data, **config.data_options))
     for out in (None, str(tmp_path / "third")):
         with pytest.raises(DataError, match="auxiliary has other votes or labels than"):
             train_from_file(str(tmp_path / "run/config.json"), out)
     assert not (tmp_path / "third").exists()
     shutil.rmtree(tmp_path / "ages")
+
+
+def test_each_fold_learns_the_answers_for_its_own_training_images(tiny_folder, tmp_path):
+    images = tiny_competition().train.images
+    folder = write_labels(tmp_path / "ages", images, np.array(["old", "young"])[np.arange(60) % 2])
+    config = config_of(tmp_path / "run", auxiliary=folder, data=str(tiny_folder), cv=2, epochs=1)
+    run = launch(config, load_competition(config.data, **config.data_options))
+    for k, fold in enumerate(run.folds):
+        record = json.loads((fold.out / "config.json").read_text())["record"]
+        assert fold.auxiliary_names == ("old", "young"), k
+        assert record["auxiliary"]["images"] == 60 - len(fold.saved("valid", "ids"))
+    train_from_file(str(run.out / "config.json"), None, launch)  # finished: nothing to do
 
 
 def test_an_interrupted_run_ends_the_same(tiny, ages, tmp_path, monkeypatch):
@@ -188,6 +204,12 @@ def test_an_interrupted_run_ends_the_same(tiny, ages, tmp_path, monkeypatch):
         fit(config, tiny)
     assert RunFolder(tmp_path / "cut").checkpoint.exists
     monkeypatch.setattr(train, "validate", validate)
+    table = tmp_path / "ages/train.csv"
+    said = table.read_text()
+    table.write_text(said.replace("young", "old", 1))
+    with pytest.raises(DataError, match="auxiliary has other votes or labels than"):
+        fit(config, tiny)
+    table.write_text(said)
     assert (fit(config, tiny).out / "model.safetensors").read_bytes() == (
         whole.out / "model.safetensors"
     ).read_bytes()
