@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -187,7 +188,7 @@ def create_model(
 
     With `auxiliary` its classifier has so many more outputs, of a second task that shares all other layers
     (multi-task learning, Caruana 1997): in training mode it gives logits [N, num_classes + auxiliary], and
-    else the first ones alone.
+    else the first ones alone, or in `second_task` the others.
 
     The parameters are those of `Config`. `image_size` matters to timm's networks of fixed size, and to the
     first layers of this project's own; `channels` is 1 for grey images, 3 for colours. timm's networks
@@ -219,10 +220,22 @@ def create_model(
 def _first_task_alone(model: nn.Module, num_classes: int) -> nn.Module:
     """The model, which outside training gives the first `num_classes` logits only. (A hook leaves the names
     of its weights as they are.)"""
+    model.asked = slice(num_classes)
     model.register_forward_hook(
-        lambda module, _, logits: logits if module.training else logits[:, :num_classes]
+        lambda module, _, logits: logits if module.training else logits[:, module.asked]
     )
     return model
+
+
+@contextmanager
+def second_task(model: nn.Module) -> Iterator[None]:
+    """Within it, a network with an `auxiliary` task answers that one in evaluation mode."""
+    first = model.asked
+    model.asked = slice(first.stop, None)
+    try:
+        yield
+    finally:
+        model.asked = first
 
 
 def has_fixed_size(model: nn.Module) -> bool:

@@ -20,7 +20,7 @@ from fer_utils.data.decode_images import ImageFormat, resize, with_channels
 from fer_utils.data.load import load_competition
 from fer_utils.files import find_path
 from fer_utils.learning.device import choose_device
-from fer_utils.learning.models import create_model
+from fer_utils.learning.models import create_model, second_task
 from fer_utils.learning.predict import view_probs
 from fer_utils.learning.predict_photos import answers
 from fer_utils.run.folder import RunFolder
@@ -92,6 +92,18 @@ class Run:
         images = resize(with_channels(images, wanted.channels), wanted.size, wanted.aspect)
         views = views or config.views
         return view_probs(self.model, images, views, config.evaluation_batch, dtype).mean(0)
+
+    def predict_auxiliary(
+        self, images: np.ndarray, views: str | None = None, dtype: torch.dtype = torch.float32
+    ) -> np.ndarray:
+        """The same for the second task that it has learned: probabilities float32 [N, M] in the order of
+        `auxiliary_names`; a DataError if it has learned none."""
+        if not self.auxiliary_names:
+            raise DataError(f"{self.out} has learned no second task: train with `auxiliary`")
+        if self.folds:
+            return np.mean([run.predict_auxiliary(images, views, dtype) for run in self.folds], axis=0)
+        with second_task(self.model):
+            return self.predict(images, views, dtype)
 
     def predict_files(
         self, files: str | Path | Sequence[str | Path], views: str | None = None, crop: bool = True

@@ -129,10 +129,17 @@ def test_its_network_is_right_on_the_second_task(tiny, tmp_path):
     folder = write_labels(tmp_path / "halves", tiny.train.images, words)
     knobs = dict(epochs=12, width=0.25, shift=0.0, rotate=0.0, flip=0.0, auxiliary=folder)
     run = fit(config_of(tmp_path / "run", **knobs), tiny)
-    model = run.model.train()  # in training mode it gives both
-    logits = model(torch.tensor(tiny.valid.images) / 255)[:, 4:]
-    top = np.array(run.auxiliary_names)[logits.argmax(1)] == "top"
+    probs = run.predict_auxiliary(tiny.valid.images)
+    assert probs.shape == (20, 2) and np.allclose(probs.sum(1), 1, atol=1e-5)
+    top = np.array(run.auxiliary_names)[probs.argmax(1)] == "top"
     assert (top == (tiny.valid.labels < 2)).mean() > 0.8
+    assert run.predict(tiny.valid.images).shape == (20, 4)  # and the first one again
+
+
+def test_a_run_without_a_second_task_cannot_answer_one(tiny, tmp_path):
+    run = fit(config_of(tmp_path / "run", epochs=1), tiny)
+    with pytest.raises(DataError, match="run has learned no second task: train with `auxiliary`"):
+        run.predict_auxiliary(tiny.valid.images)
 
 
 def test_validation_and_test_images_teach_nothing(tiny, tmp_path):
@@ -184,6 +191,9 @@ def test_each_fold_learns_the_answers_for_its_own_training_images(tiny_folder, t
         record = json.loads((fold.out / "config.json").read_text())["record"]
         assert fold.auxiliary_names == ("old", "young"), k
         assert record["auxiliary"]["images"] == 60 - len(fold.saved("valid", "ids"))
+    images = images[:5]
+    each = [fold.predict_auxiliary(images) for fold in run.folds]
+    assert np.allclose(run.predict_auxiliary(images), np.mean(each, axis=0))
     train_from_file(str(run.out / "config.json"), None, launch)  # finished: nothing to do
 
 
