@@ -254,15 +254,15 @@ def _step(learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, shar
 def forward_backward(
     learner: Learner, batch: Tensor, targets: Tensor, labels: Tensor, share: float
 ) -> tuple[Tensor, Tensor]:
-    """Fill the gradients from a batch; returns its mean loss and its hits, on the device."""
+    """Fill the gradients from a batch; returns its mean loss (without a second task's) and its hits."""
     n, smoothing = learner.num_classes, learner.config.label_smoothing
     with learner.autocast():
         logits = learner.forward(batch)
-    loss = F.cross_entropy(logits[:, :n].float(), targets[:, :n], label_smoothing=smoothing)
-    if targets.shape[1] > n:  # a second task, whose targets are scaled by its weight
-        loss = loss + F.cross_entropy(logits[:, n:].float(), targets[:, n:])
+    loss = both = F.cross_entropy(logits[:, :n].float(), targets[:, :n], label_smoothing=smoothing)
+    if targets.shape[1] > n:  # its targets are scaled by its weight
+        both = loss + F.cross_entropy(logits[:, n:].float(), targets[:, n:])
     learner.optimizer.zero_grad()
-    learner.scaler.scale(loss * share).backward()
+    learner.scaler.scale(both * share).backward()
     return loss.detach(), (logits[:, :n].argmax(1) == labels).sum()
 
 

@@ -221,7 +221,8 @@ class Auxiliary:
 def auxiliary_task(config: Config, competition: Competition) -> Auxiliary | None:
     """The votes, or else the labels, that the data named by `auxiliary` have for the training images; None
     without. Both its training and validation split are searched for them, its test split is not. Images are
-    the same if all their pixels are; of one that is there several times, the mean is taken.
+    the same if all their pixels are; of one that is there several times, the mean is taken. Training images
+    with a copy in the validation or test split get none: it may be that of the copy, which scores the run.
 
     Raises:
         DataError: the data cannot be read, or have none of the training images.
@@ -243,7 +244,10 @@ def auxiliary_task(config: Config, competition: Competition) -> Auxiliary | None
     means /= np.bincount(place)[:, None]
     train = digests(competition.train.images)
     row = np.searchsorted(there, train).clip(max=len(there) - 1)
-    targets = np.where((there[row] == train)[:, None], means[row], 0).astype(np.float32)
+    held_out = (competition.valid, competition.test)
+    copies = copies_of(competition.train.images, *(split.images for split in held_out if split is not None))
+    found = (there[row] == train) & ~copies
+    targets = np.where(found[:, None], means[row], 0).astype(np.float32)
     if not targets.any():
         raise DataError(
             f"auxiliary: {other.source} has no image of the training split of {competition.source}. It must "
