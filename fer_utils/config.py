@@ -103,8 +103,8 @@ class Config:
     soft_labels: bool = _parameter(False, "learn from the votes of several people, where the data has them (FER+)")
     teacher: str = _parameter("none", 'finished runs, separated by commas, whose predictions are learned too; "none": off')
     teacher_weight: float = _parameter(0.5, "weight of the teachers' predictions in the target; the labels have the rest", 0, 1)
-    auxiliary: str = _parameter("none", 'more answers for the same images (other data with votes or labels), for a second classifier; "none": off')
-    auxiliary_weight: float = _parameter(1.0, "of the second classifier's loss; that of the labels has 1", 0, 100)
+    auxiliary: str = _parameter("none", 'other data with more answers for the same images (votes, labels), learned as a second task; "none": off')
+    auxiliary_weight: float = _parameter(1.0, "weight of the second task in the loss; the labels have 1", 0, 100)
     pseudo: str = _parameter("none", 'finished run or ensemble whose answers for test images are learned too; "none": off')
     pseudo_weight: float = _parameter(0.5, "weight of a test image in the loss; a training image has 1", 0, 1)
     pseudo_threshold: float = _parameter(0.5, "test images with less certain answers are left out", 0, 1)
@@ -219,9 +219,10 @@ class Config:
 
     def differing(self, other: Config) -> str:
         """How a run of `other` differs from one of this config, in words; empty if this one can resume it. An
-        image_size of "auto" stands for any: the images have it."""
+        image_size of "auto" stands for any: the images have it. `auxiliary` may lie elsewhere."""
         there, now = other.to_dict(), self.to_dict()
         same = (*MAY_CHANGE, "image_size") if self.image_size == "auto" else MAY_CHANGE
+        same += () if "none" in (there["auxiliary"], now["auxiliary"]) else ("auxiliary",)
         names = [name for name in now if name not in same and there[name] != now[name]]
         return "; ".join(f"{name}: {there[name]!r} there, {now[name]!r} now" for name in names)
 
@@ -264,7 +265,7 @@ class Config:
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """The arguments of `create_model` that a run's own weights need, except name, classes and channels."""
+        """What a run's own weights need of `create_model`'s arguments; not name, classes, channels, auxiliary."""
         return {name: getattr(self, name) for name in NETWORK_PARAMETERS}
 
 
@@ -305,8 +306,6 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
         hint = f": did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}{hint}")
 
-
-# ---------------------------------------------------------------- presets
 
 # The defaults are `quick`: small images first, Muon, warps but no change of brightness or contrast. Few epochs
 # hardly overfit and need little augmentation; outputs/reference/README.md shows what each parameter gained.

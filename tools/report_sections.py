@@ -23,7 +23,7 @@ from fer_utils.run.results import curves_in_words
 from tools.report_figures import PAPER, WIDTH, figure
 
 N_FACES, COLUMNS = 15, 3
-PRIVATE = ("data", "out", "label_fixes", "pseudo")  # paths: only their last part is shown
+PRIVATE = ("data", "out", "label_fixes", "pseudo", "auxiliary")  # paths: only their last part is shown
 LONGEST = 18  # letters of a class name in a figure; under a face there is room for fewer
 LONGEST_UNDER_FACE, FACE_FONT = 14, 9
 

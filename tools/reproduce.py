@@ -1,6 +1,7 @@
 """The committed results: how they are trained, the way to repeat them, their networks for your own images.
 
-python -m tools.reproduce NAME --data PATH [--out FOLDER] [--at-once N]     trains it again and compares
+python -m tools.reproduce NAME --data PATH [--out FOLDER] [--at-once N] [--auxiliary PATH]
+                                                                            trains it again and compares
 python -m tools.reproduce NAME --data PATH --score                          scores what is committed
 """
 
@@ -25,6 +26,7 @@ from fer_utils.data.load import load_competition
 from fer_utils.files import resolve_out
 from fer_utils.learning.device import choose_device
 from fer_utils.learning.metrics import describe, describe_gain, evaluate, paired_test
+from fer_utils.learning.second_task import auxiliary_task, check_auxiliary
 from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.committed_results import FOLDER, Reference, load_reference, unknown_reference
 from fer_utils.run.finished_run import Run, load_run
@@ -237,10 +239,10 @@ def repeat_or_score(options: argparse.Namespace) -> None:
                 "--out FOLDER repeats it, --score scores it"
             )
         raise unknown_reference(name, list(PLANS))
-    _check_data(name, data)
     if bool(needed := PLANS[name].auxiliary) != (options.auxiliary != "none"):
         problem = f"needs --auxiliary PATH, the folder of {needed}" if needed else "takes no --auxiliary"
         raise ConfigError(f"{name} {problem}")
+    _check_data(name, data, options.auxiliary)
     parameters = {
         "data": data,
         "auxiliary": options.auxiliary,
@@ -252,13 +254,15 @@ def repeat_or_score(options: argparse.Namespace) -> None:
     print("\n".join(compare_with_committed(folder, name)))
 
 
-def _check_data(name: str, data: str) -> None:
+def _check_data(name: str, data: str, auxiliary: str) -> None:
     """Refuse data that are not those the committed reference was made from, if it is committed."""
     for part in (FOLDER / name, FOLDER / name / "member0"):
         if (record := RunFolder(part).record()) is not None:
             competition = load_competition(data, **RunFolder(part).config().data_options)
             if not same_training_data(record, competition):
                 raise DataError(f"{data!r} holds other data than {name} was made from: set data to those")
+            config = replace(RunFolder(part).config(), auxiliary=auxiliary)
+            check_auxiliary(record, auxiliary_task(config, competition), part)
             return
 
 

@@ -145,7 +145,8 @@ def _of_run(folder: RunFolder, record: dict, metrics: dict, times: dict[Path, fl
         return row | {"state": "finished", "note": "its networks are not here"}
     if missing := folder.missing():
         return row | {"state": "damaged", "note": f"{', '.join(missing)} is missing"}
-    places = [place for place in (config.data, config.label_fixes) if place not in ("auto", "demo", "none")]
+    read = (config.data, config.label_fixes, config.auxiliary)
+    places = [place for place in read if place not in ("auto", "demo", "none")]
     row |= _freshness(folder, folder.path / "config.json", places, times)
     if changed := changed_since(record, config):
         row |= {

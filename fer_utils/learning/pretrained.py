@@ -66,7 +66,7 @@ def load_weights(model: nn.Module, file: Path) -> Loaded:
     Tensors are matched by name and shape, after timm's own conversion for this network; or, if the names are
     another program's, by their order where all kinds and shapes follow each other in the same way. A first
     convolution for colours is summed for grey images, and one for grey images is shared between colours. The
-    classifier starts again if the number of classes differs.
+    classifier starts again if the number of its outputs differs (those of a second task count, too).
 
     Raises:
         ConfigError: the file cannot be read, or is of another network.

@@ -25,6 +25,7 @@ from fer_utils.data.load import load_competition
 from fer_utils.files import locked, resolve_out
 from fer_utils.learning.device import choose_device, visible_gpu
 from fer_utils.learning.distributed import in_team
+from fer_utils.learning.second_task import auxiliary_task, check_auxiliary
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.interruption import Interruption
@@ -80,7 +81,11 @@ def launch_folds(config: Config, competition: Competition) -> Run:
     """
     folder, config = RunFolder(config.out), config.at_size(competition.image_size)
     check_targets(config, competition)
-    if folder.holds(config, competition) and not folder.metrics()["training"]["out_of_time"]:
+    finished = folder.holds(config, competition) and not folder.metrics()["training"]["out_of_time"]
+    if finished:
+        check_auxiliary(
+            folder.record(), auxiliary_task(config, competition), folder, ", or choose another out"
+        )
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
     _check_persons(config, competition)

@@ -1,11 +1,9 @@
-"""What is learned: soft targets (votes, predictions of teachers), a second task, and test images with
-pseudo-labels."""
+"""What is learned: soft targets (votes, predictions of teachers), and test images with pseudo-labels."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,16 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fer_utils.arrays_on_disk import concatenate, take
-from fer_utils.competition import Competition, DataError, Split, copies_of, digests
+from fer_utils.competition import Competition, DataError, Split, copies_of
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.files.cache import kept_array
-from fer_utils.data.load import CAME_WITH_DATA, load_competition
+from fer_utils.data.load import CAME_WITH_DATA
 from fer_utils.files import find_path
 from fer_utils.learning.competition_metric import check_metric, check_metric_on
 from fer_utils.learning.device import choose_device, environment
 from fer_utils.learning.distributed import leads_team
 from fer_utils.learning.optim import class_weights
 from fer_utils.learning.pretrained import find_weights
+from fer_utils.learning.second_task import Auxiliary, shares_of
 from fer_utils.learning.training_loop import place
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
@@ -162,7 +161,7 @@ def training_targets(
     if not (config.soft_labels or teachers):
         return None
     if config.soft_labels:
-        targets = torch.tensor(_shares(train, len(competition.class_names)))
+        targets = torch.tensor(shares_of(train, len(competition.class_names)))
     else:
         targets = F.one_hot(torch.tensor(train.labels), len(competition.class_names)).float()
     if teachers:
@@ -189,84 +188,6 @@ def _answers(teacher: Run, competition: Competition, dtype: torch.dtype) -> np.n
 def _teachers(config: Config) -> list[Run]:
     runs = [load_run(name) for name in teacher_names(config)]
     return [replace(run, config=replace(run.config, device=config.device)) for run in runs]
-
-
-@dataclass(frozen=True)
-class Auxiliary:
-    """A second task: what other people said of the same training images.
-
-    Attributes:
-        class_names: of its M classes.
-        targets: float32 [N, M] in the order of the training images; a row sums to 1, or to 0 for an image
-            of which nothing is known.
-    """
-
-    class_names: tuple[str, ...]
-    targets: np.ndarray
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What a run's record says of it."""
-        known = int((self.targets.sum(1) > 0).sum())
-        digest = hashlib.sha256("\n".join(self.class_names).encode() + self.targets.tobytes()).hexdigest()
-        return {"class_names": list(self.class_names), "images": known, "sha256": digest}
-
-    @property
-    def report(self) -> str:
-        """The same in a line."""
-        known, names = self.record["images"], ", ".join(self.class_names)
-        return f"auxiliary: {known:,} of {len(self.targets):,} training images have answers for {names}"
-
-
-def auxiliary_task(config: Config, competition: Competition) -> Auxiliary | None:
-    """The votes, or else the labels, that the data named by `auxiliary` have for the training images; None
-    without. Both its training and validation split are searched for them, its test split is not. Images are
-    the same if all their pixels are; of one that is there several times, the mean is taken. Training images
-    with a copy in the validation or test split get none: it may be that of the copy, which scores the run.
-
-    Raises:
-        DataError: the data cannot be read, or have none of the training images.
-    """
-    if config.auxiliary == "none":
-        return None
-    color = "rgb" if competition.channels == 3 else "grey"
-    try:
-        other = load_competition(
-            config.auxiliary, image_size=competition.image_size, color=color, aspect=config.aspect
-        )
-    except DataError as error:
-        raise DataError(f"auxiliary: {error}") from error
-    known = (other.train, other.valid)
-    shares = np.concatenate([_shares(split, len(other.class_names)) for split in known])
-    there, place = np.unique(np.concatenate([digests(split.images) for split in known]), return_inverse=True)
-    means = np.zeros((len(there), shares.shape[1]))
-    np.add.at(means, place, shares)
-    means /= np.bincount(place)[:, None]
-    train = digests(competition.train.images)
-    row = np.searchsorted(there, train).clip(max=len(there) - 1)
-    held_out = (competition.valid, competition.test)
-    copies = copies_of(competition.train.images, *(split.images for split in held_out if split is not None))
-    found = (there[row] == train) & ~copies
-    targets = np.where(found[:, None], means[row], 0).astype(np.float32)
-    if not targets.any():
-        raise DataError(
-            f"auxiliary: {other.source} has no image of the training split of {competition.source}. It must "
-            "be another labelling of the same images, equal in every pixel"
-        )
-    return Auxiliary(other.class_names, targets)
-
-
-def check_auxiliary(record: dict[str, Any], task: Auxiliary | None, folder: RunFolder) -> None:
-    """A DataError if a run of this record learned another second task."""
-    if record.get("auxiliary", {}).get("sha256") != (task.record["sha256"] if task else None):
-        raise DataError(f"auxiliary has other votes or labels than {folder} learned from: choose another out")
-
-
-def _shares(split: Split, n_classes: int) -> np.ndarray:
-    """The share [N, C] of the votes for each class, or the labels as such."""
-    if split.votes is None:
-        return np.eye(n_classes)[split.labels]
-    return split.votes / split.votes.sum(1, keepdims=True)
 
 
 def pseudo_labelled(config: Config, competition: Competition) -> Split | None:

@@ -34,6 +34,7 @@ from fer_utils.learning.competition_metric import readable
 from fer_utils.learning.device import environment
 from fer_utils.learning.distributed import Team, end_process, join_team, leads_team, leave_team, own_device
 from fer_utils.learning.models import model_cost
+from fer_utils.learning.second_task import Auxiliary, auxiliary_task, check_auxiliary
 from fer_utils.learning.training_loop import (
     Learner,
     TrainingError,
@@ -57,9 +58,6 @@ from fer_utils.run.repeat_or_resume import (
 )
 from fer_utils.run.results import print_results, write_results
 from fer_utils.run.soft_and_pseudo_labels import (
-    Auxiliary,
-    auxiliary_task,
-    check_auxiliary,
     check_targets,
     pseudo_labelled,
     training_set,
@@ -82,8 +80,8 @@ def fit(config: Config, competition: Competition) -> Run:
     Raises:
         ConfigError: the folder has a run with another config, the images have another size, or `track` needs
             a package that is not installed.
-        DataError: the folder has a run on other data, or its teachers were trained again since, or the data
-            cannot be trained on.
+        DataError: the folder has a run on other data, or its teachers or its `auxiliary` have changed since,
+            or the data cannot be trained on.
         TrainingError: the loss stopped being a number, or memory or the device failed.
         OutOfTime: `max_hours` were over before the first epoch.
         OutputError: the folder cannot be written, or another process trains there.
@@ -94,9 +92,11 @@ def fit(config: Config, competition: Competition) -> Run:
     folder, config = RunFolder(config.out), config.at_size(competition.image_size)
     check_targets(config, competition)
     auxiliary = auxiliary_task(config, competition)
-    if folder.holds(config, competition):
-        check_earlier_runs(folder.record(), config, folder)
-        check_auxiliary(folder.record(), auxiliary, folder)
+    finished, record = folder.holds(config, competition), folder.record()
+    if record and (finished or folder.checkpoint.exists):
+        check_auxiliary(record, auxiliary, folder, ", or choose another out")
+    if finished:
+        check_earlier_runs(record, config, folder)
         print(f"{folder} holds this run already, finished: nothing to do")
         return load_run(folder.path)
     check_tracking(config)
@@ -131,8 +131,10 @@ def _train(
     limit = TimeLimit(config.max_hours, passes)
     pseudo = pseudo_labelled(config, competition)
     learner = _start_or_resume(config, competition, folder, team, pseudo, auxiliary)
-    training = training_set(config, competition, pseudo, learner.device, learner.dtype, auxiliary)
-    in_time = _run_epochs(learner, competition, folder, interruption, limit, training)
+    in_time = _run_epochs(
+        *(learner, competition, folder, interruption, limit),
+        training_set(config, competition, pseudo, learner.device, learner.dtype, auxiliary),
+    )
     interruption.message = "stopped while writing the results; the same command resumes there"
     if team.leads:
         write_results(learner, competition, folder, out_of_time=not in_time)
@@ -172,7 +174,6 @@ def _start_or_resume(
     record, now = folder.record(), environment(device, learner.dtype)
     if resumed and record:
         check_earlier_runs(record, config, folder)
-        check_auxiliary(record, auxiliary, folder)
     if team.leads and resumed:
         print(f"resuming after {_position(learner)} from {folder}", flush=True)
         warn_of_another_machine(record, now)
@@ -315,8 +316,8 @@ def train_from_file(path: str, out: str | None, train: Callable[[Config, Competi
     if launched not in (None, competition.fingerprint):
         raise DataError(f"data: {config.data!r} holds other images or labels than those given to launch()")
     check_repetition(path, config, competition)
-    if (record := read_record(Path(path))) and not config.cv:  # its folds check theirs
-        check_auxiliary(record, auxiliary_task(config, competition), RunFolder(Path(path).parent))
+    if record := read_record(Path(path)):  # with cv, of the first fold, whose data these are
+        check_auxiliary(record, auxiliary_task(config, competition), path, ', or remove its "record"')
     prints = leads_team() and launched is None  # `launch` prints it itself
     if prints and "FER_DATA_SAID" not in os.environ:  # the first of `launch_members` says it for all
         print(competition.summary())

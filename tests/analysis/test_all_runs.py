@@ -216,14 +216,17 @@ def test_newer_data_members_or_submissions_make_a_run_stale(tmp_path):
     make_run(tmp_path / "data", data=str(data))
     make_run(tmp_path / "gone", data=str(tmp_path / "nowhere"))
     make_run(tmp_path / "fixed", label_fixes=str(fixes))
+    (votes := tmp_path / "votes.csv").write_text("x")
+    make_run(tmp_path / "voted", auxiliary=str(votes))
     make_run(tmp_path / "edited")
     make_ensemble(tmp_path / "average", ["edited", "data"])
     assert set(states(tmp_path).values()) == {"finished"}
     touch(data / "train.csv", 5)
     touch(fixes, 5)
+    touch(votes, 5)
     touch(tmp_path / "edited" / "submission.csv", 5)
     touch(tmp_path / "data" / "metrics.json", 5)
-    stale = {"data", "fixed", "edited", "average"}
+    stale = {"data", "fixed", "voted", "edited", "average"}
     assert {run for run, state in states(tmp_path).items() if state == "stale"} == stale
     said = notes(tmp_path)
     assert said["data"].startswith("faces changed since") and said["edited"].startswith("submission.csv")

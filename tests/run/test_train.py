@@ -114,7 +114,7 @@ ELSEWHERE |= {"max_hours", "color", "metric", "cv", "track"}
 ELSEWHERE |= {"split_seed", "n_folds", "fold", "layout", "columns", "clean", "label_fixes", "allow_rejected"}
 ELSEWHERE |= {"classes", "splits", "groups", "pool_valid", "pretrained", "teacher", "teacher_weight"}
 ELSEWHERE |= {"pseudo", "pseudo_weight", "pseudo_threshold"}  # test_pseudo_labels.py
-ELSEWHERE |= {"auxiliary", "auxiliary_weight"}  # test_auxiliary.py
+ELSEWHERE |= {"auxiliary", "auxiliary_weight"}  # test_second_task.py
 ELSEWHERE |= {"weights", "layer_decay", "head_epochs"}  # tests/learning/test_pretrained.py
 
 

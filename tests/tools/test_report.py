@@ -19,6 +19,7 @@ from tools import report_figures
 from tools.report import main, write_report
 from tools.report_ensemble import facts, load_ensemble
 from tools.report_figures import LEAST_CONTRAST, PAPER, contrast, figure, readable
+from tools.report_sections import shown_value
 
 pytestmark = pytest.mark.once
 
@@ -172,6 +173,8 @@ def test_it_loads_and_runs_nothing(page):
 def test_words_of_the_data_stay_words_and_places_stay_private(page):
     assert "<script>alert(1)</script>" in page.said and "sad & low" in page.said
     assert "faces" in page.said and "secret place" not in page.text and "ada" not in page.said.split()
+    for name in ("data", "out", "label_fixes", "pseudo", "auxiliary"):
+        assert shown_value(name, "/home/ada/secret place/votes") == "votes"
 
 
 def test_the_same_run_gives_the_same_bytes(page, run, competition, tmp_path):

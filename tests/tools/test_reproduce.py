@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import fit_members
 from PIL import Image
@@ -166,6 +167,29 @@ def test_a_repetition_on_other_data_is_refused(folder, tiny_folder, tmp_path, ca
     out = tmp_path / "again"
     assert reference.main(["tiny", "--data", str(other), "--device", "cpu", "--out", str(out)]) == 1
     assert "holds other data than" in capfd.readouterr().err and not out.exists()
+
+
+def test_a_plan_with_a_second_task_needs_its_data(folder, tiny_folder, tmp_path, capfd, monkeypatch):
+    command = ["--data", str(tiny_folder), "--device", "cpu", "--out"]
+    monkeypatch.setitem(reference.PLANS, "voted", Plan(TINY, members=1, auxiliary="FER+"))
+    monkeypatch.setattr(reference, "launch_members", fit_members)
+    assert reference.main(["voted", *command, str(tmp_path / "x")]) == 1
+    assert "voted needs --auxiliary PATH, the folder of FER+" in capfd.readouterr().err
+    assert reference.main(["tiny", *command, str(tmp_path / "x"), "--auxiliary", "votes"]) == 1
+    assert "tiny takes no --auxiliary" in capfd.readouterr().err
+
+    votes = shutil.copytree(tiny_folder, tmp_path / "votes") / "train.csv"
+    table = pd.read_csv(votes)
+    table.assign(emotion=1 - table.emotion % 2).to_csv(votes, index=False)
+    command = ["voted", *command, str(folder.parent / "voted"), "--auxiliary", str(votes.parent)]
+    assert reference.main(command) == 0
+    assert "voted is not committed yet" not in capfd.readouterr().out
+    assert load_run(folder.parent / "voted/member0").auxiliary_names
+    table.assign(emotion=table.emotion % 2).to_csv(votes, index=False)
+    command[command.index("--out") + 1] = str(tmp_path / "again")
+    assert reference.main(command) == 1
+    assert "auxiliary has other answers than" in capfd.readouterr().err
+    assert not (tmp_path / "again").exists()
 
 
 def other_copy(tiny_folder, folder):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,14 +13,15 @@ from conftest import tiny_competition
 from torch.nn import functional as F
 
 from fer_utils.competition import DataError
-from fer_utils.config import Config
+from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
 from fer_utils.learning.models import create_model
+from fer_utils.learning.second_task import Auxiliary, auxiliary_task
 from fer_utils.learning.training_loop import Learner, forward_backward
 from fer_utils.run.finished_run import load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch
-from fer_utils.run.soft_and_pseudo_labels import Auxiliary, auxiliary_task, training_set
+from fer_utils.run.soft_and_pseudo_labels import training_set
 from fer_utils.run.train import fit, train_from_file
 
 TINY = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 2, "batch_size": 16}
@@ -73,7 +75,7 @@ def test_answers_do_not_depend_on_the_order_and_of_copies_the_mean_counts(tiny, 
 def test_shares_of_votes_are_learned(tiny, tmp_path, monkeypatch):
     votes = np.tile(np.array([[3, 1, 0, 0]], np.float32), (60, 1))
     voted = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, votes=votes))
-    monkeypatch.setattr("fer_utils.run.soft_and_pseudo_labels.load_competition", lambda *_, **__: voted)
+    monkeypatch.setattr("fer_utils.learning.second_task.load_competition", lambda *_, **__: voted)
     targets = auxiliary_task(config_of("x", auxiliary="votes"), tiny).targets
     assert targets.tolist() == [[0.75, 0.25, 0, 0]] * 60
 
@@ -169,6 +171,31 @@ def test_data_without_the_training_images_are_refused(tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_same_answers_may_lie_elsewhere(tiny, ages, tmp_path):
+    run = fit(config_of(tmp_path / "run", auxiliary=ages), tiny)
+    made = (run.out / "model.safetensors").stat().st_mtime_ns
+    moved = shutil.move(ages, tmp_path / "moved")
+    fit(config_of(tmp_path / "run", auxiliary=str(moved)), tiny)
+    assert (run.out / "model.safetensors").stat().st_mtime_ns == made
+    with pytest.raises(ConfigError, match="another config .auxiliary: '.*ages' there, 'none' now"):
+        fit(config_of(tmp_path / "run"), tiny)
+
+
+def test_the_data_themselves_are_no_second_task(tiny_folder, tmp_path):
+    config = config_of(tmp_path / "run", auxiliary=str(tiny_folder), data=str(tiny_folder))
+    with pytest.raises(DataError, match="auxiliary: .* has the same labels as data: name another labelling"):
+        fit(config, load_competition(config.data, **config.data_options))
+
+
+def test_images_that_cannot_be_read_have_no_answer(tiny, ages):
+    table = Path(ages) / "train.csv"
+    lines = table.read_text().splitlines()
+    lines[3] = "old,1 2 three,Training"
+    table.write_text("\n".join(lines))
+    targets = auxiliary_task(config_of("x", auxiliary=ages), tiny).targets
+    assert (targets.sum(1) > 0).nonzero()[0].tolist() == [0, 1, *range(3, 40)]
+
+
 def test_other_answers_cannot_resume_or_repeat_a_run(tiny, tiny_folder, tmp_path):
     images, said = tiny.train.images, np.array(["old", "young"])[np.arange(60) % 2]
     folder = write_labels(tmp_path / "ages", images, said)
@@ -179,10 +206,10 @@ def test_other_answers_cannot_resume_or_repeat_a_run(tiny, tiny_folder, tmp_path
     train_from_file(str(tmp_path / "run/config.json"), str(tmp_path / "again"))
     assert (tmp_path / "again/model.safetensors").read_bytes() == first
     write_labels(tmp_path / "ages", images, said[::-1])
-    with pytest.raises(DataError, match="auxiliary has other votes or labels than"):
+    with pytest.raises(DataError, match="auxiliary has other answers .*: name the same ones, or"):
         fit(config, load_competition(config.data, **config.data_options))
     for out in (None, str(tmp_path / "third")):
-        with pytest.raises(DataError, match="auxiliary has other votes or labels than"):
+        with pytest.raises(DataError, match="auxiliary has other answers .*: name the same ones, or"):
             train_from_file(str(tmp_path / "run/config.json"), out)
     assert not (tmp_path / "third").exists()
     shutil.rmtree(tmp_path / "ages")
@@ -202,6 +229,14 @@ def test_each_fold_learns_the_answers_for_its_own_training_images(tiny_folder, t
     each = [fold.predict_auxiliary(images) for fold in run.folds]
     assert np.allclose(run.predict_auxiliary(images), np.mean(each, axis=0))
     train_from_file(str(run.out / "config.json"), None, launch)  # finished: nothing to do
+    table = tmp_path / "ages/train.csv"
+    table.write_text(table.read_text().replace("young", "x").replace("old", "young").replace("x", "old"))
+    for out in (None, str(tmp_path / "again")):
+        with pytest.raises(DataError, match="auxiliary has other answers than"):
+            train_from_file(str(run.out / "config.json"), out, launch)
+    with pytest.raises(DataError, match="auxiliary has other answers than"):
+        launch(config, load_competition(config.data, **config.data_options))
+    assert not (tmp_path / "again").exists()
 
 
 def test_an_interrupted_run_ends_the_same(tiny, ages, tmp_path, monkeypatch):
@@ -224,7 +259,7 @@ def test_an_interrupted_run_ends_the_same(tiny, ages, tmp_path, monkeypatch):
     table = tmp_path / "ages/train.csv"
     said = table.read_text()
     table.write_text(said.replace("young", "old", 1))
-    with pytest.raises(DataError, match="auxiliary has other votes or labels than"):
+    with pytest.raises(DataError, match="auxiliary has other answers .*: name the same ones, or"):
         fit(config, tiny)
     table.write_text(said)
     assert (fit(config, tiny).out / "model.safetensors").read_bytes() == (
