@@ -31,6 +31,7 @@ import yaml
 from fer_utils.analysis.ensemble import with_earlier_runs
 from fer_utils.analysis.paired_comparison import compare
 from fer_utils.command_line import exit_status
+from fer_utils.competition import DataError
 from fer_utils.config import DATA_PARAMETERS, EARLIER_RUNS, Config, ConfigError, check_names
 from fer_utils.files import find_path, resolve_out, write_json
 from fer_utils.learning.device import choose_device, environment
@@ -38,6 +39,7 @@ from fer_utils.learning.training_loop import TrainingError
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_members
+from fer_utils.run.repeat_or_resume import check_earlier_runs
 from fer_utils.run.time_and_memory import OutOfTime, hours_left
 from tools.run_options import options_parser, parse_run_options
 
@@ -155,7 +157,8 @@ def finished_runs(sweep: Sweep, out: str | Path) -> dict[str, list[Run]]:
 
     Raises:
         ConfigError: a folder holds a run with other parameters than its arm has now.
-        DataError: the base was trained on other data than its config names now.
+        DataError: the base was trained on other data than its config names now, or what an arm learns from
+            (earlier runs, `auxiliary`) has changed since.
     """
     runs: dict[str, list[Run]] = {arm: [] for arm in sweep.arms}
     for arm, seed in product(sweep.arms, sweep.seeds):
@@ -165,7 +168,11 @@ def finished_runs(sweep: Sweep, out: str | Path) -> dict[str, list[Run]]:
             if differing := config.differing(run.config):
                 advice = "remove it or choose another --out"
                 raise ConfigError(f"{run.out} holds a run of another recipe ({differing}): {advice}")
+            check_earlier_runs(run.folder.record(), config, run.folder)
             runs[arm].append(run)
+            told = {run.folder.record().get("auxiliary", {}).get("sha256") for run in runs[arm]}
+            if len(told) > 1:
+                raise DataError(f"auxiliary: the seeds of {arm} learned different answers: remove the older")
     if runs[BASE]:
         runs[BASE][0].load_data(sweep.config(BASE, sweep.seeds[0], out).data)
     return runs

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from conftest import fit_members
 
+from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import REPOSITORY
 from fer_utils.learning.training_loop import TrainingError
@@ -76,6 +77,28 @@ def test_arms_in_another_precision_are_named(swept, tmp_path, capfd):
     assert sweep.main(options) == 0
     assert "WARNING: slow-seed1 used bfloat16, the others float32: set `precision`" in capfd.readouterr().out
     assert sweep.main(swept[0]) == 0 and "WARNING" not in capfd.readouterr().out
+
+
+def test_runs_that_learned_from_something_else_are_no_seeds_of_one_arm(swept, tmp_path, capfd):
+    out = shutil.copytree(swept[1], tmp_path / "runs")
+    options = [part if part != str(swept[1]) else str(out) for part in swept[0]]
+    path = out / "slow-seed1" / "config.json"
+    plain = json.loads(path.read_text())
+    other = {"sha256": "other", "class_names": ["old", "young"], "images": 60}
+    path.write_text(json.dumps(plain | {"record": plain["record"] | {"auxiliary": other}}))
+    with pytest.raises(DataError, match="auxiliary: the seeds of slow learned different answers"):
+        sweep.finished_runs(read_sweep(options[0], data=options[2]), out)
+    weights = {f"teacher {swept[1] / 'base-seed0'}": "of another network"}
+    path.write_text(json.dumps(plain | {"record": plain["record"] | {"earlier_runs": weights}}))
+    plan = read_sweep(options[0], data=options[2])
+    taught = {"slow": {"learning_rate": 1e-6, "teacher": str(swept[1] / "base-seed0")}}
+    plan = dataclasses.replace(plan, arms=plan.arms | taught)
+    for seed in (0, 1):
+        file = out / f"slow-seed{seed}" / "config.json"
+        config = json.loads(file.read_text())
+        file.write_text(json.dumps(config | {"teacher": str(swept[1] / "base-seed0")}))
+    with pytest.raises(DataError, match="teacher .* has changed since .*slow-seed1 learned from it"):
+        sweep.finished_runs(plan, out)
 
 
 def test_an_edited_file_does_not_show_old_runs_under_new_knobs(swept, tiny_folder, tmp_path, capfd):
