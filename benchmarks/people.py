@@ -3,7 +3,8 @@
 
 TABLE is fer2013.csv or icml_face_data.csv. The votes are FER+'s (Barsoum et al. 2016): `fer2013new.csv`, or
 tables of its ten columns, with the rows of TABLE in their order. NPZ is the `valid.npz` of a run or an
-ensemble, or the `oof.npz` of folds. Prints two tables in Markdown.
+ensemble, or the `oof.npz` of folds. Prints two tables in Markdown, and what the votes know of the label that
+the network does not.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import argparse
 
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from fer_utils.learning.metrics import accuracy_of
+from fer_utils.learning.metrics import accuracy_of, describe_gain, paired_test
 
 # FER+'s names in the order of FER2013's labels 0 to 6; its other columns are no expression of FER2013.
 EXPRESSIONS = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
@@ -52,6 +55,19 @@ def by_side(votes: np.ndarray, labels: np.ndarray, answers: np.ndarray) -> pd.Se
     )
 
 
+def with_votes(probs: np.ndarray, votes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Answers [N] of two logistic regressions for labels [N], each for images it has not seen (10 folds):
+    from a network's probabilities [N, C] alone, and from these and the votes [N, M]."""
+    own = np.log(probs.clip(1e-4))
+    people = np.log(votes / votes.sum(1, keepdims=True) + 0.05)
+    folds = StratifiedKFold(10, shuffle=True, random_state=0)
+    alone, both = (
+        cross_val_predict(LogisticRegression(C=0.1, max_iter=3000), inputs, labels, cv=folds)
+        for inputs in (own, np.hstack([own, people]))
+    )
+    return alone, both
+
+
 def main() -> None:
     """Read the three sources and print the tables."""
     parser = argparse.ArgumentParser("python -m benchmarks.people", description=__doc__.split(". ")[0])
@@ -62,7 +78,8 @@ def main() -> None:
     truth = pd.read_csv(options.data, usecols=["emotion"])["emotion"].to_numpy()
     votes = pd.concat([pd.read_csv(file) for file in options.votes])[EXPRESSIONS + OTHERS].to_numpy()
     with np.load(options.answers) as arrays:
-        rows, answers = arrays["ids"].astype(int), arrays["probs_views"].argmax(1)
+        rows, probs = arrays["ids"].astype(int), arrays["probs_views"]
+    answers = probs.argmax(1)
     votes, labels = votes[rows], truth[rows]
     correct, most = answers == labels, votes[:, :7].argmax(1) == labels
     print(f"{options.answers}: {100 * correct.mean():.1f} % of {len(labels):,} images")
@@ -76,6 +93,10 @@ def main() -> None:
     print("\n| in an error, most people gave | of all errors |\n|---|---|")
     for name, share in by_side(votes, labels, answers).items():
         print(f"| {name} | {100 * share:.0f} % |")
+    alone, both = with_votes(probs, votes, labels)
+    accuracies = (f"{100 * (given == labels).mean():.1f} %" for given in (alone, both))
+    print("\na regression on the network's answers names {}, with the votes {}: ".format(*accuracies), end="")
+    print(describe_gain(paired_test(both, alone, labels)))
 
 
 if __name__ == "__main__":

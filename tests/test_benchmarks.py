@@ -305,6 +305,17 @@ def test_the_table_next_to_fastai_equals_the_measurement():
         assert "not measured yet" in section
 
 
+def test_votes_tell_what_the_network_does_not_know():
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 4
+    probs = rng.dirichlet(np.ones(4), 400)  # knows nothing
+    said = np.eye(4)[np.where(rng.random(400) < 0.8, labels, rng.integers(0, 4, 400))] * 9 + 1
+    alone, both = people.with_votes(probs, said, labels)
+    assert (alone == labels).mean() < 0.4 and (both == labels).mean() > 0.75
+    alone, both = people.with_votes(0.96 * np.eye(4)[labels] + 0.01, rng.integers(1, 9, (400, 4)), labels)
+    assert (alone == labels).all() and (both == labels).all()
+
+
 def test_errors_are_sorted_by_what_people_said():
     votes = np.zeros((4, 10), int)
     votes[0, 3] = 10  # all gave the label, the network too
