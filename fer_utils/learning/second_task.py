@@ -47,7 +47,8 @@ def auxiliary_task(config: Config, competition: Competition) -> Auxiliary | None
     with a copy in the validation or test split get none: it may be that of the copy, which scores the run.
 
     Raises:
-        DataError: the data cannot be read, or have none of the training images.
+        DataError: the data cannot be read, have the images and labels of `competition`, or have none of the
+            training images but copies of validation and test images.
     """
     if config.auxiliary in ("none", ""):
         return None
