@@ -103,7 +103,7 @@ class Config:
     soft_labels: bool = _parameter(False, "learn from the votes of several people, where the data has them (FER+)")
     teacher: str = _parameter("none", 'finished runs, separated by commas, whose predictions are learned too; "none": off')
     teacher_weight: float = _parameter(0.5, "weight of the teachers' predictions in the target; the labels have the rest", 0, 1)
-    auxiliary: str = _parameter("none", 'other data with more answers for the same images (votes, labels), learned as a second task; "none": off')
+    auxiliary: str = _parameter("none", 'data with other labels or votes of the same images: a second task; "none": off')
     auxiliary_weight: float = _parameter(1.0, "weight of the second task in the loss; the labels have 1", 0, 100)
     pseudo: str = _parameter("none", 'finished run or ensemble whose answers for test images are learned too; "none": off')
     pseudo_weight: float = _parameter(0.5, "weight of a test image in the loss; a training image has 1", 0, 1)
