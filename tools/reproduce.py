@@ -75,7 +75,7 @@ PLANS = {
     "fer2013-taught-cpu": Plan(
         f"preset: best, teacher: '{_TEACHERS}', teacher_weight: 0.7", members=3, at_once=2
     ),
-    # The same without a teacher; a second classifier learns the votes of ten people on the same images.
+    # The same without a teacher; a second task learns the votes of ten people on the same images.
     "fer2013-votes-cpu": Plan("preset: best", members=3, at_once=2, auxiliary="FER+"),
     # FER+: the targets are the votes of ten people, which are soft already.
     "ferplus-cpu": Plan(
