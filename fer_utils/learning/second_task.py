@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_utils.competition import Competition, DataError, Split, copies_of, digests
+from fer_utils.competition import Competition, DataError, Split, digests
 from fer_utils.config import Config
 from fer_utils.data.load import load_competition
 
@@ -59,6 +59,8 @@ def auxiliary_task(config: Config, competition: Competition) -> Auxiliary | None
     except DataError as error:
         hint = "Parameters such as layout and columns say how `data` is read, not this"
         raise DataError(f"auxiliary: {error}\n{hint}") from error
+    if other.training_fingerprint == competition.training_fingerprint:
+        raise DataError(f"auxiliary: {other.source} has the same labels as data: name another labelling")
     known = (other.train, other.valid)
     shares = np.concatenate([shares_of(split, len(other.class_names)) for split in known])
     there, place = np.unique(np.concatenate([digests(split.images) for split in known]), return_inverse=True)
@@ -67,12 +69,10 @@ def auxiliary_task(config: Config, competition: Competition) -> Auxiliary | None
     means /= np.bincount(place)[:, None]
     train = digests(competition.train.images)
     row = np.searchsorted(there, train).clip(max=len(there) - 1)
-    held_out = (competition.valid, competition.test)
-    copies = copies_of(competition.train.images, *(split.images for split in held_out if split is not None))
+    held_out = [split for name, split in competition.splits.items() if name != "train"]
+    copies = np.isin(train, np.concatenate([digests(split.images) for split in held_out]))
     found = (there[row] == train) & ~copies
     targets = np.where(found[:, None], means[row], 0).astype(np.float32)
-    if other.training_fingerprint == competition.training_fingerprint:
-        raise DataError(f"auxiliary: {other.source} has the same labels as data: name another labelling")
     if not targets.any():
         raise DataError(
             f"auxiliary: {other.source} has no image of the training split of {competition.source}. It must "
