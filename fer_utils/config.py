@@ -82,7 +82,7 @@ class Config:
     label_fixes: str = _parameter("none", 'CSV with corrected training labels, as 04_error_analysis writes it; or "none"')
     allow_rejected: bool = _parameter(False, "continue although more than 1 % of the images cannot be read")
     # network
-    model: str = _parameter("medium", '"small", "medium", "large", "vgg_bn", "resnet18" or "timm/NAME"')
+    model: str = _parameter("medium", '"small", "medium", "large", "vgg_bn", "resnet18", "face_resnet", "timm/NAME"')
     width: float = _parameter(0.5, "factor on the number of channels of small, medium, large and vgg_bn", 0.125, 8)
     dropout: float = _parameter(0.0, "share of features dropped before the classifier", 0, 0.95)
     drop_path: float = _parameter(0.0, "stochastic depth: share that skip the last block (medium, large, timm/NAME)", 0, 0.9)
@@ -96,7 +96,7 @@ class Config:
     weight_decay: float = _parameter(5e-4, "on weights, never on norms and biases; about 0.05 for adamw", 0, 10)
     schedule: str = _parameter("onecycle", "of the learning rate after the warm-up: onecycle (linear), cosine or constant", choices=("onecycle", "cosine", "constant"))
     layer_decay: float = _parameter(1.0, "factor on the rate from each layer to the one below it (timm/NAME only); 1: off", 0.1, 1)
-    head_epochs: int = _parameter(0, "first epochs, in which only the classifier learns", 0, 9_999)
+    head_epochs: int = _parameter(0, "first epochs, in which only the classifier learns; 10000: all", 0, 10_000)
     warmup: float = _parameter(0.2, "share of the steps in which the learning rate rises", 0, 0.9)
     start_size: int = _parameter(28, "pixels in the first epoch, growing to image_size over two thirds of the run; 0: off", 0, 512)
     label_smoothing: float = _parameter(0.1, "share of the target spread over all classes", 0, 0.9)
@@ -162,8 +162,6 @@ class Config:
             raise ConfigError(f"cv makes {self.cv} folds of its own: leave out n_folds and fold")
         if 0 < self.start_size < 16:  # the networks halve an image up to four times
             raise ConfigError(f"start_size must be 0 (off) or at least 16, got {self.start_size}")
-        if self.head_epochs >= self.epochs:
-            raise ConfigError(f"head_epochs must be below epochs ({self.epochs}), got {self.head_epochs}")
         if self.layer_decay < 1 and self.optimizer == "muon":
             raise ConfigError("layer_decay must be 1 for muon, which trains from scratch: try adamw")
         if self.optimizer == "adamw" and self.learning_rate > 0.02:
@@ -236,9 +234,7 @@ class Config:
                 f"with epochs 1, start_size {self.start_size} trains on small images only and never on "
                 f"{size} pixels, on which it is validated: type start_size = 0, or more epochs"
             )
-        lowest, advice = 0.005, "0.1 (0.002 is for adamw)"
-        if self.optimizer == "adamw":
-            lowest, advice = 3e-4, "0.002"
+        lowest, advice = (3e-4, "0.002") if self.optimizer == "adamw" else (0.005, "0.1 (0.002 is for adamw)")
         is_fine_tuning = self.pretrained or self.weights != "none"  # which takes low rates
         if self.learning_rate < lowest and not is_fine_tuning:
             lines.append(
@@ -312,17 +308,21 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 # Longer trainings overfit: decay, stronger warps and erasing.
 _LONG = dict(weight_decay=0.01, rotate=16.0, scale=0.16, shift=0.1, erase=0.3, views="shift")
 _GPU = {**_LONG, "model": "large", "width": 0.75, "dropout": 0.2}
-PRESET_WORDS = "quick, standard, best, finetune; for GPUs gpu-10s to gpu-10min; what you change wins"
+_TUNED = dict(width=1.0, start_size=0, optimizer="adamw", schedule="cosine", warmup=0.1)
+PRESET_WORDS = "quick, standard, best, finetune, faces; GPUs: gpu-10s to gpu-10min; what you set wins"
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
     "standard": {"epochs": 24},
     "best": {**_LONG, "width": 0.75, "epochs": 46},
     # From published weights, of a timm/NAME that you choose; the layers near the images move least.
     "finetune": dict(
-        **dict(model="small", width=1.0, pretrained=True, image_size=96, start_size=0, dropout=0.2),
-        **dict(epochs=5, batch_size=64, head_epochs=1, layer_decay=0.9, drop_path=0.1),
-        **dict(optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, schedule="cosine", warmup=0.1),
+        **dict(model="small", pretrained=True, image_size=96, dropout=0.2, drop_path=0.1, epochs=5, **_TUNED),
+        **dict(batch_size=64, head_epochs=1, layer_decay=0.9, learning_rate=1e-3, weight_decay=0.05),
     ),
+    # From the `weights` of dlib's face network, which stay as they are but for the classifier.
+    "faces": _TUNED
+    | dict(model="face_resnet", epochs=10, head_epochs=10_000, dropout=0.25, warmup=0.05, ema_decay=0.0)
+    | dict(learning_rate=7e-4, weight_decay=0.1, rotate=0.0, scale=0.0, shift=0.0),
     # A ladder for one network on one GPU: about so long on an H100 by estimates, not measured yet.
     "gpu-10s": {"width": 1.0, "epochs": 14},
     "gpu-30s": {**_LONG, "width": 1.0, "epochs": 50, "dropout": 0.2},
@@ -335,5 +335,5 @@ EXPECTED: dict[str, str] = {
     "quick": "65.7 % (sd 0.7, 3 seeds) in 6 min",
     "standard": "67.7 % (sd 0.4, 3 seeds) in 11 min",
     "best": "70.3 % (sd 0.7, 3 seeds) in 43 min",
-    **dict.fromkeys(("finetune", "gpu-10s", "gpu-30s", "gpu-2min", "gpu-10min"), "not measured"),
+    **dict.fromkeys(("finetune", "faces", "gpu-10s", "gpu-30s", "gpu-2min", "gpu-10min"), "not measured"),
 }

@@ -1,6 +1,6 @@
 """The committed results: how they are trained, the way to repeat them, their networks for your own images.
 
-python -m tools.reproduce NAME --data PATH [--out FOLDER] [--at-once N] [--auxiliary PATH]
+python -m tools.reproduce NAME --data PATH [--out FOLDER] [--at-once N] [--auxiliary PATH] [--weights FILE]
                                                                             trains it again and compares
 python -m tools.reproduce NAME --data PATH --score                          scores what is committed
 """
@@ -48,6 +48,7 @@ class Plan:
         choose: average the members that validation chooses, and not all.
         cv: train so many folds of the recipe in place of members.
         auxiliary: what `--auxiliary` must name, in words; "": nothing.
+        weights: what `--weights` must name; "": nothing, or a file of this repository in the recipe.
     """
 
     recipe: str
@@ -56,6 +57,7 @@ class Plan:
     choose: bool = True
     cv: int = 0
     auxiliary: str = ""
+    weights: str = ""
 
 
 # For a GPU, not measured yet: three seeds of one network, then others (see outputs/reference). The weights of
@@ -67,6 +69,7 @@ _TUNED = (
     "preset: best, epochs: 12, start_size: 36, learning_rate: 0.05, soft_labels: true, label_smoothing: 0.0, "
     "weights: outputs/reference/fer2013-cpu/member{}/model.safetensors"
 )
+_FERPLUS = "the folder of FER+"
 _TEACHERS = ", ".join(f"outputs/reference/fer2013-cpu/member{k}" for k in range(3))
 PLANS = {
     # Two at a time on two CPU cores: the first two take 45 minutes, the third shows how much seeds differ.
@@ -76,7 +79,11 @@ PLANS = {
         f"preset: best, teacher: '{_TEACHERS}', teacher_weight: 0.7", members=3, at_once=2
     ),
     # The same without a teacher; a second task learns the votes of ten people on the same images.
-    "fer2013-votes-cpu": Plan("preset: best", members=3, at_once=2, auxiliary="FER+"),
+    "fer2013-votes-cpu": Plan("preset: best", members=3, at_once=2, auxiliary=_FERPLUS),
+    # dlib's face network, whose features stay as published, with a classifier for both tasks.
+    "fer2013-faces-cpu": Plan(
+        "preset: faces", members=3, at_once=2, auxiliary=_FERPLUS, weights="dlib's face network"
+    ),
     # FER+: the targets are the votes of ten people, which are soft already.
     "ferplus-cpu": Plan(
         "preset: standard, views: shift, soft_labels: true, label_smoothing: 0.0", members=3, at_once=2
@@ -220,6 +227,7 @@ def main(arguments: list[str]) -> int:
     parser = options_parser(__doc__)
     parser.add_argument("name", help=", ".join(PLANS))
     parser.add_argument("--auxiliary", default="none", help="other data, whose answers are learned too")
+    parser.add_argument("--weights", default="none", help="file of published weights to start from")
     parser.add_argument("--score", action="store_true", help="train nothing, score the committed weights")
     options = parse_run_options(parser, arguments, data="auto", device="auto", at_once=0)
     return exit_status(lambda: repeat_or_score(options))
@@ -239,16 +247,15 @@ def repeat_or_score(options: argparse.Namespace) -> None:
                 "--out FOLDER repeats it, --score scores it"
             )
         raise unknown_reference(name, list(PLANS))
-    if bool(needed := PLANS[name].auxiliary) != (options.auxiliary != "none"):
-        problem = f"needs --auxiliary PATH, the folder of {needed}" if needed else "takes no --auxiliary"
-        raise ConfigError(f"{name} {problem}")
+    plan = PLANS[name]
+    given = {"auxiliary": options.auxiliary, "weights": options.weights}
+    for option, needed in {"auxiliary": plan.auxiliary, "weights": plan.weights}.items():
+        if bool(needed) != (given[option] != "none"):
+            problem = f"needs --{option} PATH, {needed}" if needed else f"takes no --{option}"
+            raise ConfigError(f"{name} {problem}")
     _check_data(name, data, options.auxiliary)
-    parameters = {
-        "data": data,
-        "auxiliary": options.auxiliary,
-        "device": options.device,
-        "max_hours": options.minutes / 60,
-    }
+    given = {option: value for option, value in given.items() if value != "none"}
+    parameters = given | {"data": data, "device": options.device, "max_hours": options.minutes / 60}
     out = options.out or f"outputs/reproduced/{name}"
     folder = train_reference(name, out, options.at_once, **parameters)
     print("\n".join(compare_with_committed(folder, name)))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_utils.config import Config, ConfigError, check_choice
+from fer_utils.learning.face_network import MEAN, STD, FaceResNet
 from fer_utils.learning.pretrained import HOW_TO_ATTACH, start_classifier
 
 # Of the three channels of ImageNet's images, where timm names no others.
@@ -167,8 +168,15 @@ def resnet18(options: ModelOptions) -> nn.Module:
     return Normalised(backbone)
 
 
+def face_resnet(options: ModelOptions) -> nn.Module:
+    """dlib's network for recognising faces, for its published weights (`face_network`); 9.9 M parameters."""
+    _refuse_width("face_resnet", options.width, "it is a fixed published network")
+    constants = (MEAN, STD) if options.inputs == 3 else ([sum(MEAN) / 3], STD[:1])
+    return Normalised(FaceResNet(options.inputs, options.num_classes, options.dropout), *constants)
+
+
 MODELS: dict[str, Callable[[ModelOptions], nn.Module]] = {
-    build.__name__: build for build in (small, medium, large, vgg_bn, resnet18)
+    build.__name__: build for build in (small, medium, large, vgg_bn, resnet18, face_resnet)
 }
 
 

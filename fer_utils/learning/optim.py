@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_utils.config import Config, ConfigError
+from fer_utils.learning.face_network import FaceResNet
 from fer_utils.learning.pretrained import classifier_of
 
 # The length of Muon's updates is fixed, so its rate has a meaning of its own: `learning_rate` is that of SGD,
@@ -74,8 +75,9 @@ def train_classifier_only(model: nn.Module, only: bool) -> None:
     """
     if (layer := classifier_of(model)) is None:
         raise ConfigError("head_epochs must be 0 for a network without a linear classifier")
+    backbone = getattr(model, "backbone", None)
     model.requires_grad_(not only)
-    layer.requires_grad_(True)
+    (backbone.head if isinstance(backbone, FaceResNet) else layer).requires_grad_(True)
 
 
 class Muon(torch.optim.Optimizer):

@@ -15,8 +15,9 @@ from fer_utils.config import ConfigError
 from fer_utils.data.files.list_files import walk
 from fer_utils.data.locate import KAGGLE_INPUT
 from fer_utils.files import find_path
+from fer_utils.learning.face_network import PUBLISHED, FaceResNet, read_dlib
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".dat")
 # Fewer of a network's numbers than this show that the file belongs to another network.
 LEAST_SHARE = 0.5
 # What other programs put before the names of the tensors.
@@ -58,6 +59,19 @@ def find_weights(name: str, inputs: Path = KAGGLE_INPUT) -> Path:
             f"weights: {len(found)} files {where}: name one of {', '.join(map(str, found[:4]))}"
         )
     return found[0]
+
+
+def start_weights(model: nn.Module, name: str) -> Loaded | None:
+    """Give a new network the weights of the file called `name`; nothing for "none".
+
+    Raises:
+        ConfigError: it cannot be found, read or used; or a network that is nothing without weights has none.
+    """
+    if name != "none":
+        return load_weights(model, find_weights(name))
+    if isinstance(getattr(model, "backbone", None), FaceResNet):
+        raise ConfigError(f"weights: face_resnet starts from published ones: set weights to {PUBLISHED}")
+    return None
 
 
 def load_weights(model: nn.Module, file: Path) -> Loaded:
@@ -121,10 +135,12 @@ def _read(model: nn.Module, file: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, without the prefixes of other programs."""
     from timm.models import load_state_dict  # slow to import
 
+    backbone = getattr(model, "backbone", model)
+    if file.suffix == ".dat" and isinstance(backbone, FaceResNet):
+        return read_dlib(backbone, file)
     try:
         state = load_state_dict(str(file), use_ema=True, device="cpu", weights_only=True)
         state = {PREFIXES.sub("", name): tensor for name, tensor in state.items()}
-        backbone = getattr(model, "backbone", model)
         convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
         state = convert(state, backbone) if convert else state
     except Exception as error:  # a file may hold anything

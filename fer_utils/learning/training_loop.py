@@ -36,7 +36,7 @@ from fer_utils.learning.optim import (
     sam_perturbation,
     train_classifier_only,
 )
-from fer_utils.learning.pretrained import find_weights, load_weights
+from fer_utils.learning.pretrained import start_weights
 
 # Batches that a thread fetches while the device computes: enough for a slow read now and then.
 FETCHED_AHEAD = 3
@@ -81,7 +81,7 @@ class Learner:
         model = create_model(config.model, self.num_classes, **options)
         if 0 < config.start_size < config.image_size:
             _check_start_size(model, config, competition.channels)
-        self.loaded = load_weights(model, find_weights(config.weights)) if has_file and is_new else None
+        self.loaded = start_weights(model, config.weights) if is_new else None
         model = model.to(device, memory_format=torch.channels_last)
         self.device = next(model.parameters()).device
         precision = precision or config.precision

@@ -130,7 +130,7 @@ def test_channels_are_added_and_taken():
 
 @pytest.mark.parametrize("name", [*MODELS, "timm/test_resnet.r160_in1k"])
 def test_networks_take_three_channels(name):
-    width = {} if name in ("resnet18",) or name.startswith("timm") else {"width": 0.125}
+    width = {} if name in ("resnet18", "face_resnet") or name.startswith("timm") else {"width": 0.125}
     model = create_model(name, 7, channels=3, **width)
     assert model_cost(model, 48)[0] > model_cost(create_model(name, 7, **width), 48)[0]
 

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 from conftest import fit_members
 from PIL import Image
+from safetensors.torch import save_file
 
 from fer_utils import load_competition, runs
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
+from fer_utils.learning.models import create_model
 from fer_utils.learning.predict_photos import image_files
 from fer_utils.run import committed_results, launch
 from fer_utils.run.committed_results import Reference, load_reference
@@ -171,7 +173,7 @@ def test_a_repetition_on_other_data_is_refused(folder, tiny_folder, tmp_path, ca
 
 def test_a_plan_with_a_second_task_needs_its_data(folder, tiny_folder, tmp_path, capfd, monkeypatch):
     command = ["--data", str(tiny_folder), "--device", "cpu", "--out"]
-    monkeypatch.setitem(reference.PLANS, "voted", Plan(TINY, members=1, auxiliary="FER+"))
+    monkeypatch.setitem(reference.PLANS, "voted", Plan(TINY, members=1, auxiliary="the folder of FER+"))
     monkeypatch.setattr(reference, "launch_members", fit_members)
     assert reference.main(["voted", *command, str(tmp_path / "x")]) == 1
     assert "voted needs --auxiliary PATH, the folder of FER+" in capfd.readouterr().err
@@ -190,6 +192,20 @@ def test_a_plan_with_a_second_task_needs_its_data(folder, tiny_folder, tmp_path,
     assert reference.main(command) == 1
     assert "auxiliary has other answers than" in capfd.readouterr().err
     assert not (tmp_path / "again").exists()
+
+
+def test_a_plan_from_published_weights_needs_their_file(tiny_folder, tmp_path, capfd, monkeypatch):
+    command = ["--data", str(tiny_folder), "--device", "cpu", "--out", str(tmp_path / "x")]
+    monkeypatch.setitem(reference.PLANS, "tuned", Plan(TINY, members=1, weights="dlib's file"))
+    monkeypatch.setattr(reference, "launch_members", fit_members)
+    assert reference.main(["tuned", *command]) == 1
+    assert "tuned needs --weights PATH, dlib's file" in capfd.readouterr().err
+    assert reference.main(["tiny", *command, "--weights", "a.dat"]) == 1
+    assert "tiny takes no --weights" in capfd.readouterr().err
+    weights = tmp_path / "start.safetensors"
+    save_file(create_model("small", 7, width=0.125).state_dict(), weights)
+    assert reference.main(["tuned", *command, "--weights", str(weights)]) == 0
+    assert load_run(tmp_path / "x/member0").folder.record()["weights"]["file"] == "start.safetensors"
 
 
 def other_copy(tiny_folder, folder):

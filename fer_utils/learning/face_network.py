@@ -1,0 +1,128 @@
+"""dlib's network for recognising faces, and its published weights: a start for expressions.
+
+Davis King trained it on about three million web photos of 7,485 people (dlib 19.3, 2017; the README of
+dlib-models), so that two photos of one person come out near each other. The file
+`dlib_face_recognition_resnet_model_v1.dat` is in the public domain (CC0) and lies in the package
+`face_recognition_models`. The layers are those of dlib's example dnn_face_recognition_ex.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fer_utils.config import ConfigError
+
+PUBLISHED = "dlib_face_recognition_resnet_model_v1.dat (of the package face_recognition_models)"
+# What dlib takes from the red, green and blue of each pixel, and its divisor; here for values in 0..1.
+MEAN = (122.782 / 255, 117.001 / 255, 104.298 / 255)
+STD = (256 / 255,) * 3
+# Smaller images are enlarged to dlib's size.
+SIZE = 150
+# Channels of each residual block, and whether it halves the maps.
+BLOCKS = [(32, False)] * 3 + [(64, True)] + [(64, False)] * 3 + [(128, True)] + [(128, False)] * 2
+BLOCKS += [(256, True)] + [(256, False)] * 2 + [(256, True)]
+# Behind these blocks maps are pooled to so many rows and columns for the classifier. The last block alone is
+# what tells people apart; shapes of mouth and eyes are seen before it.
+POOLED = {6: 4, 9: 4, 12: 3, 13: 1}
+HIDDEN = 768
+# A layer of the file: a length and a name, then the version, 2, and the sizes of its one tensor.
+_LAYER = re.compile(rb"\x01[\x05-\x08](con_[345]|affine_)\x01\x02")
+
+
+class FaceBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, as dlib has them: without padding where it halves, and with
+    zeros where one of the two summands is smaller or has fewer channels."""
+
+    def __init__(self, inputs: int, outputs: int, halve: bool):
+        super().__init__()
+        self.halve = halve
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, 2 if halve else 1, 0 if halve else 1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        residual = self.conv2(F.relu(self.conv1(features)))
+        if not self.halve:
+            return F.relu(residual + features)
+        shortcut = F.avg_pool2d(features, 2)
+        down, right = (a - b for a, b in zip(shortcut.shape[2:], residual.shape[2:], strict=True))
+        more = residual.shape[1] - shortcut.shape[1]
+        return F.relu(F.pad(residual, (0, right, 0, down)) + F.pad(shortcut, (0, 0, 0, 0, 0, more)))
+
+
+class FaceResNet(nn.Module):
+    """dlib's residual network; a classifier with one hidden layer reads four of its depths. The scale and
+    shift behind each convolution, once batch normalization, are part of the convolution here."""
+
+    def __init__(self, inputs: int, num_classes: int, dropout: float):
+        super().__init__()
+        self.stem = nn.Conv2d(inputs, 32, 7, 2)
+        before = [32, *(channels for channels, _ in BLOCKS)]
+        self.blocks = nn.ModuleList(FaceBlock(n, *block) for n, block in zip(before, BLOCKS, strict=False))
+        pooled = sum(BLOCKS[k][0] * size**2 for k, size in POOLED.items())
+        # Without it the maps of one depth would drown the others': their scales differ tenfold.
+        hidden = [nn.BatchNorm1d(pooled, affine=False), nn.Dropout(dropout), nn.Linear(pooled, HIDDEN)]
+        self.head = nn.Sequential(
+            *hidden, nn.ReLU(), nn.Dropout(min(0.9, 2 * dropout)), nn.Linear(HIDDEN, num_classes)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-1] < SIZE:
+            images = F.interpolate(images, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
+        features = F.max_pool2d(F.relu(self.stem(images)), 3, 2)
+        pooled = []
+        for k, block in enumerate(self.blocks):
+            features = block(features)
+            if k in POOLED:
+                pooled.append(F.adaptive_avg_pool2d(features, POOLED[k]).flatten(1))
+        return self.head(torch.cat(pooled, 1))
+
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """The order of the layers, in the form in which timm's networks say it; the head comes last."""
+        return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
+
+
+def read_dlib(network: FaceResNet, file: Path) -> dict[str, Tensor]:
+    """The tensors of dlib's file by the names that they have in `network`.
+
+    Raises:
+        ConfigError: it is not this network's file, or cut off.
+    """
+    content = file.read_bytes()
+    flat = [_tensor(content, match.end()) for match in _LAYER.finditer(content)]
+    convolutions = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    if len(flat) < 2 * len(convolutions):
+        raise ConfigError(
+            f"weights: {file} has {len(flat)} layers of dlib's: it is not its face network, or is cut off; "
+            f"face_resnet needs {PUBLISHED}"
+        )
+    state: dict[str, Tensor] = {}
+    for name, kernel, affine in zip(convolutions, flat[::2], flat[1::2], strict=False):
+        outputs, inputs, *size = network.get_submodule(name).weight.shape
+        shape = (outputs, 3 if name == "stem" else inputs, *size)
+        n = math.prod(shape)
+        if len(kernel) != n + outputs or len(affine) != 2 * outputs:
+            raise ConfigError(
+                f"weights: {file} holds another network than dlib's for faces, or is cut off (at {name})"
+            )
+        scale, shift = affine.split(outputs)
+        state[f"{name}.weight"] = kernel[:n].view(shape) * scale[:, None, None, None]
+        state[f"{name}.bias"] = kernel[n:] * scale + shift
+    return state
+
+
+def _tensor(content: bytes, start: int) -> Tensor:
+    """float32 [n]: the tensor whose four sizes, each after its number of bytes, begin at `start`."""
+    n = 1
+    for _ in range(4):
+        end = start + 1 + sum(content[start : start + 1])
+        n *= int.from_bytes(content[start + 1 : end], "little")
+        start = end
+    values = content[start : start + 4 * n]  # fewer in a file that was cut off
+    return torch.from_numpy(np.frombuffer(values[: len(values) // 4 * 4], "<f4").copy())

@@ -1,0 +1,145 @@
+"""dlib's face network: its published file is read as dlib meant it, and a broken one is refused."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fer_utils.config import Config, ConfigError
+from fer_utils.learning.face_network import MEAN, SIZE, STD
+from fer_utils.learning.models import create_model
+from fer_utils.learning.optim import make_optimizer, train_classifier_only
+from fer_utils.learning.pretrained import load_weights, start_weights
+
+
+def number(value):
+    """An integer as dlib writes it: the number of its bytes, then these, the lowest first."""
+    content = value.to_bytes(max(1, (value.bit_length() + 7) // 8), "little")
+    return bytes([len(content)]) + content
+
+
+def layer(name, values):
+    """A layer of dlib's file: its name, version 2 and the sizes of its tensor, its float32, and more."""
+    before = number(len(name)) + name.encode() + number(2) + number(len(values)) + 3 * number(1)
+    return before + values.astype("<f4").tobytes() + b"\x01\x02"
+
+
+def write_dlib(path, drop=0):
+    """A file with random numbers for all layers of the network but the last `drop`."""
+    rng = np.random.default_rng(0)
+    shapes, inputs = [(32, 3, 7)], 32
+    for n, blocks in ((32, 3), (64, 4), (128, 3), (256, 3), (256, 1)):
+        for _ in range(blocks):
+            shapes += [(n, inputs, 3), (n, n, 3)]
+            inputs = n
+    layers = []
+    for n, inputs, size in shapes:
+        spread = np.sqrt(1 / (inputs * size**2))
+        kernel = np.append(rng.normal(0, spread, n * inputs * size**2), rng.normal(0, 0.1, n))
+        layers.append(("con_4", kernel))
+        layers.append(("affine_", np.append(rng.normal(1, 0.1, n), rng.normal(0, 0.1, n))))
+    content = b"".join(layer(*each) for each in layers[: len(layers) - drop])
+    path.write_bytes(b"\x01\x01\x01\x0dloss_metric_2" + content)
+    return layers
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    path = tmp_path_factory.mktemp("dlib") / "dlib_face.dat"
+    return path, write_dlib(path)
+
+
+def test_the_first_layers_compute_what_dlib_does(published):
+    path, layers = published
+    model = create_model("face_resnet", 7, channels=3)
+    loaded = load_weights(model, path)
+    assert loaded.file == "dlib_face.dat" and "by name" in loaded.report
+    images = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    (kernel, bias), (scale, shift) = (np.split(values, [len(values) - 32]) for _, values in layers[:2])
+    # dlib: the bytes less its constants, by 256; a convolution with its bias; then a scale and a shift
+    pixels = (255 * images - torch.tensor([122.782, 117.001, 104.298])[:, None, None]) / 256
+    maps = F.conv2d(pixels, *(torch.tensor(v).float() for v in (kernel.reshape(32, 3, 7, 7), bias)), stride=2)
+    maps = maps * torch.tensor(scale).float()[:, None, None] + torch.tensor(shift).float()[:, None, None]
+    backbone = model.eval().backbone
+    with torch.no_grad():
+        own = backbone.stem((images - model.mean) / model.std)
+    assert torch.allclose(own, maps, atol=1e-4)
+
+
+def test_every_layer_of_the_file_has_its_place(published):
+    path, layers = published
+    model = create_model("face_resnet", 7)
+    load_weights(model, path)
+    state, values = model.backbone.state_dict(), dict(enumerate(v for _, v in layers))
+    convs = [name for name in state if name.endswith(("conv1.weight", "conv2.weight"))]
+    for k, name in enumerate(convs, 1):  # the stem comes before
+        kernel, outputs = values[2 * k], len(state[name])
+        scale, shift = np.split(values[2 * k + 1], 2)
+        scaled = kernel[:-outputs].reshape(outputs, -1) * scale[:, None]
+        assert np.allclose(state[name].flatten(1), scaled, atol=1e-6), name
+        bias = state[name.replace("weight", "bias")]
+        assert np.allclose(bias, kernel[-outputs:] * scale + shift, atol=1e-6), name
+    assert len(convs) == 28
+
+
+def test_grey_images_are_answered_as_colour_images_that_are_grey(published):
+    path, _ = published
+    grey, colour = (create_model("face_resnet", 7, channels=n).eval() for n in (1, 3))
+    load_weights(grey, path), load_weights(colour, path)
+    images = torch.rand(2, 1, 48, 48)
+    mean = sum(MEAN) / 3
+    colour.mean, colour.std = torch.full((3, 1, 1), mean), torch.full((3, 1, 1), STD[0])
+    torch.manual_seed(0)
+    torch.nn.init.normal_(colour.backbone.head[-1].weight, 0, 0.01)
+    grey.backbone.head.load_state_dict(colour.backbone.head.state_dict())
+    with torch.no_grad():
+        answers = grey(images)
+        assert answers.any() and torch.allclose(answers, colour(images.expand(-1, 3, -1, -1)), atol=1e-4)
+
+
+@pytest.mark.parametrize("drop", [1, 50])
+def test_a_file_without_all_layers_is_refused(tmp_path, drop):
+    write_dlib(tmp_path / "short.dat", drop)
+    with pytest.raises(ConfigError, match=r"short\.dat has \d+ layers .* needs dlib_face_recognition"):
+        load_weights(create_model("face_resnet", 7), tmp_path / "short.dat")
+
+
+@pytest.mark.parametrize("cut", [100, 514 * 4, 514 * 4 + 5])  # within the last tensor, and where it begins
+def test_a_file_cut_within_a_layer_is_refused(tmp_path, cut):
+    write_dlib(tmp_path / "cut.dat")
+    content = (tmp_path / "cut.dat").read_bytes()
+    (tmp_path / "cut.dat").write_bytes(content[:-cut])
+    with pytest.raises(ConfigError, match=r"cut\.dat .* cut off"):
+        load_weights(create_model("face_resnet", 7), tmp_path / "cut.dat")
+
+
+def test_without_its_weights_it_is_refused():
+    with pytest.raises(ConfigError, match="face_resnet starts from published ones: set weights to dlib_face"):
+        start_weights(create_model("face_resnet", 7), "none")
+    assert start_weights(create_model("small", 7, width=0.25), "none") is None
+
+
+def test_another_network_refuses_the_file(published):
+    with pytest.raises(ConfigError, match="dlib_face.dat"):
+        load_weights(create_model("small", 7, width=0.25), published[0])
+
+
+def test_the_head_learns_first():
+    model = create_model("face_resnet", 7)
+    train_classifier_only(model, True)
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert learning and all(name.startswith("backbone.head.") for name in learning) and len(learning) == 4
+    train_classifier_only(model, False)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_layers_near_the_images_move_least():
+    model = create_model("face_resnet", 7)
+    config = Config(model="face_resnet", optimizer="adamw", learning_rate=1e-3, layer_decay=0.5)
+    groups = make_optimizer(model, config).param_groups
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    stem, first, last = (
+        scale[id(model.get_parameter(f"backbone.{name}.weight"))]
+        for name in ("stem", "blocks.0.conv1", "blocks.13.conv2")
+    )
+    assert stem < first < last < scale[id(model.backbone.head[2].weight)] == 1
