@@ -232,11 +232,15 @@ def test_the_table_of_trials_equals_the_report():
     assert f"[{sum(tried for tried, _ in told.values())} trials, nothing lost]" in README
 
 
+NINE = {"fer2013-cpu": 3, "fer2013-taught-cpu": 3, "fer2013-votes-cpu": 3}
+
+
 @pytest.mark.parametrize(
     ("name", "networks"),
     [
         ("fer2013-contest-cpu", {"fer2013-cpu": 3, "fer2013-cv": 5}),
-        ("fer2013-all-cpu", {"fer2013-cpu": 3, "fer2013-taught-cpu": 3, "fer2013-votes-cpu": 3}),
+        ("fer2013-all-cpu", NINE),
+        ("fer2013-all-faces-cpu", NINE | {"fer2013-faces-cpu": 3}),
     ],
 )
 def test_submissions_alone_are_the_averages_of_what_is_committed(name, networks):
