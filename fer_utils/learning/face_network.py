@@ -28,8 +28,8 @@ SIZE = 150
 # Channels of each residual block, and whether it halves the maps.
 BLOCKS = [(32, False)] * 3 + [(64, True)] + [(64, False)] * 3 + [(128, True)] + [(128, False)] * 2
 BLOCKS += [(256, True)] + [(256, False)] * 2 + [(256, True)]
-# Behind these blocks maps are pooled to so many rows and columns for the classifier. The last block alone is
-# what tells people apart; shapes of mouth and eyes are seen before it.
+# Behind these blocks maps are pooled to so many rows and columns for the classifier. dlib itself reads the
+# last block alone, where nothing is left of where in the face something was.
 POOLED = {6: 4, 9: 4, 12: 3, 13: 1}
 HIDDEN = 768
 # A layer of the file: a length and a name, then the version, 2, and the sizes of its one tensor.
@@ -66,7 +66,7 @@ class FaceResNet(nn.Module):
         before = [32, *(channels for channels, _ in BLOCKS)]
         self.blocks = nn.ModuleList(FaceBlock(n, *block) for n, block in zip(before, BLOCKS, strict=False))
         pooled = sum(BLOCKS[k][0] * size**2 for k, size in POOLED.items())
-        # Without it the maps of one depth would drown the others': their scales differ tenfold.
+        # Each depth has a scale of its own, and none shall drown the others.
         hidden = [nn.BatchNorm1d(pooled, affine=False), nn.Dropout(dropout), nn.Linear(pooled, HIDDEN)]
         self.head = nn.Sequential(
             *hidden, nn.ReLU(), nn.Dropout(min(0.9, 2 * dropout)), nn.Linear(HIDDEN, num_classes)

@@ -63,7 +63,8 @@ def layer_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
     from timm.optim import param_groups_layer_decay  # slow to import
 
     if not hasattr(getattr(model, "backbone", None), "group_matcher"):
-        raise ConfigError(f"layer_decay must be 1 for {config.model}: only timm/NAME know their layers")
+        known = "only timm/NAME and face_resnet know their layers"
+        raise ConfigError(f"layer_decay must be 1 for {config.model}: {known}")
     return param_groups_layer_decay(model.backbone, config.weight_decay, layer_decay=config.layer_decay)
 
 
