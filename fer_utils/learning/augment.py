@@ -26,8 +26,13 @@ VIEWS: dict[str, list[tuple[bool, float, float, float]]] = {
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 [N, C, H, W] to float32 in 0..1."""
-    return images.float().div_(255)
+    """uint8 [N, C, H, W] to float32 in 0..1. What is no image (`fixed_features`) keeps its values."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Images [N, C, H, W] in the order in memory that convolutions are fastest with; features as they are."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def augment(images: Tensor, config: Config, generator: torch.Generator) -> Tensor:

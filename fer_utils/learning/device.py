@@ -84,6 +84,10 @@ def _step_seconds(model: nn.Module, image_size: int) -> dict[torch.dtype, float]
     return best
 
 
+# What the bytes of a result depend on, beside the config and the data; of the names in `environment`.
+DECIDES_BYTES = ("torch", "numpy", "timm", "device", "hardware", "threads", "precision")
+
+
 def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str | int]:
     """What a run records so that it can be repeated: versions, hardware, threads, git commit."""
     packages = dict.fromkeys(PACKAGES, "not installed")

@@ -73,6 +73,10 @@ class FaceResNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the classifier reads, [N, D], of images [N, C, H, W]."""
         if images.shape[-1] < SIZE:
             images = F.interpolate(images, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
         features = F.max_pool2d(F.relu(self.stem(images)), 3, 2)
@@ -81,7 +85,7 @@ class FaceResNet(nn.Module):
             features = block(features)
             if k in POOLED:
                 pooled.append(F.adaptive_avg_pool2d(features, POOLED[k]).flatten(1))
-        return self.head(torch.cat(pooled, 1))
+        return torch.cat(pooled, 1)
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """The order of the layers, in the form in which timm's networks say it; the head comes last."""

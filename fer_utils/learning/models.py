@@ -82,7 +82,7 @@ class FaceNet(nn.Module):
 
 
 class Normalised(nn.Module):
-    """Any backbone after a normalisation by the `mean` and `std` of each channel, or of all."""
+    """Any backbone behind a normalisation by `mean` and `std`; `fixed_features` [N, D] go to its head."""
 
     def __init__(self, backbone: nn.Module, mean: Sequence[float] = (0.5,), std: Sequence[float] = (0.25,)):
         super().__init__()
@@ -91,6 +91,8 @@ class Normalised(nn.Module):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.ndim == 2:
+            return self.backbone.head(images)
         return self.backbone(normalise(images, self.mean, self.std))
 
 
@@ -203,8 +205,7 @@ def create_model(
     normalise as their published weights want.
 
     Raises:
-        ConfigError: an unknown name, or an option that this network does not have.
-    """
+        ConfigError: an unknown name, or an option that this network does not have."""
     outputs = num_classes + auxiliary
     if name.startswith("timm/"):
         _refuse_width(name, width, "choose another timm backbone instead")
@@ -249,6 +250,22 @@ def second_task(model: nn.Module) -> Iterator[None]:
 def has_fixed_size(model: nn.Module) -> bool:
     """Whether the network takes images of the size it was built for and no others: timm's transformers."""
     return getattr(getattr(model, "backbone", None), "pretrained_cfg", {}).get("fixed_input_size", False)
+
+
+def check_start_size(model: nn.Module, config: Config, channels: int) -> None:
+    """A ConfigError if the network cannot take the small images of the first epochs."""
+    if has_fixed_size(model):
+        raise ConfigError(f"start_size must be 0 for {config.model}, which takes images of one size")
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, channels, config.start_size, config.start_size))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"start_size {config.start_size} is too small for {config.model}, whose first layers shrink "
+            f"images of {config.image_size} pixels at once: set start_size to 0, or to half of image_size"
+        ) from error
+    finally:
+        model.train()
 
 
 def blank_images(model: nn.Module, n: int, image_size: int) -> Tensor:

@@ -23,11 +23,11 @@ from fer_utils.arrays_on_disk import fetch, is_large
 from fer_utils.competition import Competition, Split
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import Explained
-from fer_utils.learning.augment import augment, mix, resize, to_float
+from fer_utils.learning.augment import augment, channels_last, mix, resize, to_float
 from fer_utils.learning.competition_metric import goodness
 from fer_utils.learning.device import choose_precision
 from fer_utils.learning.distributed import ALONE, Team, share_norms
-from fer_utils.learning.models import create_model, has_fixed_size
+from fer_utils.learning.models import check_start_size, create_model
 from fer_utils.learning.optim import (
     MovingAverage,
     Muon,
@@ -36,6 +36,7 @@ from fer_utils.learning.optim import (
     sam_perturbation,
     train_classifier_only,
 )
+from fer_utils.learning.predict import one_of_two
 from fer_utils.learning.pretrained import start_weights
 
 # Batches that a thread fetches while the device computes: enough for a slow read now and then.
@@ -80,7 +81,7 @@ class Learner:
         options["pretrained"] = config.pretrained and is_new and not has_file
         model = create_model(config.model, self.num_classes, **options)
         if 0 < config.start_size < config.image_size:
-            _check_start_size(model, config, competition.channels)
+            check_start_size(model, config, competition.channels)
         self.loaded = start_weights(model, config.weights) if is_new else None
         model = model.to(device, memory_format=torch.channels_last)
         self.device = next(model.parameters()).device
@@ -123,24 +124,8 @@ class Learner:
         )
 
 
-def _check_start_size(model: nn.Module, config: Config, channels: int) -> None:
-    """Raise a ConfigError if the network cannot take the small images of the first epochs."""
-    if has_fixed_size(model):
-        raise ConfigError(f"start_size must be 0 for {config.model}, which takes images of one size")
-    try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, channels, config.start_size, config.start_size))
-    except RuntimeError as error:
-        raise ConfigError(
-            f"start_size {config.start_size} is too small for {config.model}, whose first layers shrink "
-            f"images of {config.image_size} pixels at once: set start_size to 0, or to half of image_size"
-        ) from error
-    finally:
-        model.train()
-
-
 def place(images: np.ndarray, device: torch.device) -> Tensor:
-    """All images as uint8 on `device`, or on the host if they fill more than half of a GPU's free memory."""
+    """Images or features on `device`, or on the host if they fill more than half of a GPU's free memory."""
     host = torch.from_numpy(np.require(images, requirements="W"))
     too_large = device.type == "cuda" and host.nbytes > torch.cuda.mem_get_info(device)[0] / 2
     return host if too_large else host.to(device)
@@ -158,7 +143,7 @@ def train_epoch(
     augmented images).
 
     Args:
-        images: uint8 [N, C, H, W] as `place` put them.
+        images: uint8 [N, C, H, W], or `fixed_features` of them [N, 2, D], as `place` put them.
         labels: int64 [N] on the learner's device.
         step_context: each step runs in one of these; when it ends, the learner may be saved.
         soft: float32 [N, C], targets that replace `labels` (a row sums to 1, or to less for an image that
@@ -184,11 +169,14 @@ def train_epoch(
             rate = config.learning_rate * learning_rate_factor(done / (config.epochs * steps), config)
             for group in learner.optimizer.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
-            batch, true = to_float(next(gathered)), labels[order[step]]
-            batch = resize(augment(batch, config, generator), size)
+            batch, true = next(gathered), labels[order[step]]
+            if images.dtype == torch.uint8:
+                batch = resize(augment(to_float(batch), config, generator), size)
+            else:
+                batch = one_of_two(batch, config.flip, generator)
             targets = F.one_hot(true, learner.num_classes).float() if soft is None else soft[order[step]]
             batch, targets = mix(batch, targets, config.mixup, config.cutmix, generator)
-            batch = batch[mine].contiguous(memory_format=torch.channels_last)
+            batch = channels_last(batch[mine])
             learner.totals += _step(learner, batch, targets[mine], true[mine], len(batch) * team.size / n)
             learner.step = step + 1
     loss, hits = (team.add(learner.totals) / order.numel()).tolist()
@@ -199,7 +187,7 @@ def train_epoch(
 
 
 def gather(images: Tensor, order: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """The images uint8 [B, C, H, W] of each row of `order` [steps, B], on `device`.
+    """The images [B, ...] of each row of `order` [steps, B], on `device`.
 
     What lies elsewhere, in the host's memory or in a file, is fetched by a thread while the device computes.
     """
@@ -305,13 +293,13 @@ def size_of_epoch(config: Config, epoch: int) -> int:
 
 
 @torch.no_grad()
-def validate(learner: Learner, valid: Split) -> dict[str, float]:
+def validate(learner: Learner, valid: Split, features: np.ndarray | None = None) -> dict[str, float]:
     """Loss, accuracy and any other `metric` (higher is better) of the weights and of their moving average;
-    `learner.best` keeps the best so far."""
+    `learner.best` keeps the best so far. `features` [N, D] are those of the images, if they are known."""
     row, labels = {}, torch.tensor(valid.labels)
     models = {"weights": learner.model} | ({"average": learner.average.model} if learner.average else {})
     for kind, model in models.items():
-        logits = _valid_logits(learner, model, valid)
+        logits = _valid_logits(learner, model, valid.images if features is None else features)
         loss = F.cross_entropy(logits, labels).item()
         accuracy = (logits.argmax(1) == labels).float().mean().item()
         suffix = "_average" if kind == "average" else ""
@@ -326,15 +314,15 @@ def validate(learner: Learner, valid: Split) -> dict[str, float]:
     return row
 
 
-def _valid_logits(learner: Learner, model: nn.Module, valid: Split) -> Tensor:
+def _valid_logits(learner: Learner, model: nn.Module, images: np.ndarray) -> Tensor:
     """Logits [N, C] of the whole split; the processes of a team compute a part each."""
     model.eval()
-    mine = learner.team.share(len(valid))
-    logits = torch.zeros(len(valid), learner.num_classes, device=learner.device)
-    images = torch.from_numpy(np.require(valid.images[mine], requirements="W"))
+    mine = learner.team.share(len(images))
+    logits = torch.zeros(len(images), learner.num_classes, device=learner.device)
+    own = torch.from_numpy(np.require(images[mine], requirements="W"))
     size = learner.config.evaluation_batch
-    for rows, batch in zip(logits[mine].split(size), images.split(size), strict=True):
-        batch = to_float(batch.to(learner.device)).contiguous(memory_format=torch.channels_last)
+    for rows, batch in zip(logits[mine].split(size), own.split(size), strict=True):
+        batch = channels_last(to_float(batch.to(learner.device)))
         with learner.autocast():
             rows.copy_(model(batch))
     return learner.team.add(logits).cpu()

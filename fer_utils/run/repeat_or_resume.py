@@ -14,13 +14,11 @@ import torch
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.files import find_path
-from fer_utils.learning.device import choose_device, environment
+from fer_utils.learning.device import DECIDES_BYTES, choose_device, environment
 from fer_utils.learning.distributed import in_team
 from fer_utils.learning.pretrained import find_weights
 from fer_utils.run.folder import RunFolder, read_record
 
-# What the bytes of a result depend on, beside the config and the data.
-DECIDES_BYTES = ("torch", "numpy", "timm", "device", "hardware", "threads", "precision")
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 

@@ -17,15 +17,14 @@ from fer_utils.data.files.cache import kept_array
 from fer_utils.data.load import CAME_WITH_DATA
 from fer_utils.files import find_path
 from fer_utils.learning.competition_metric import check_metric, check_metric_on
-from fer_utils.learning.device import choose_device, environment
+from fer_utils.learning.device import DECIDES_BYTES, choose_device, environment
 from fer_utils.learning.distributed import leads_team
 from fer_utils.learning.optim import class_weights
 from fer_utils.learning.pretrained import find_weights
 from fer_utils.learning.second_task import Auxiliary, shares_of
-from fer_utils.learning.training_loop import place
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
-from fer_utils.run.repeat_or_resume import DECIDES_BYTES, teacher_names
+from fer_utils.run.repeat_or_resume import teacher_names
 
 # Of a teacher's predictions of the training images: ten views would take five times as long.
 TEACHER_VIEWS = "mirror"
@@ -225,9 +224,9 @@ def training_set(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     auxiliary: Auxiliary | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What `train_epoch` learns, on `device`: images as of `place`, labels int64 [N] and the targets of
-    `training_targets` with `dtype`, of the training split and then of `pseudo`. Further columns of the
+) -> tuple[np.ndarray, Tensor, Tensor | None]:
+    """What `train_epoch` learns: images uint8 [N, C, H, W] and, on `device`, labels int64 [N] and the targets
+    of `training_targets` with `dtype`, of the training split and then of `pseudo`. Further columns of the
     targets are those of `auxiliary`, scaled by `auxiliary_weight`.
 
     The targets of `pseudo` are scaled by `pseudo_weight`, and those of a class by its `class_weight`, so that
@@ -256,4 +255,4 @@ def training_set(
         second[: len(auxiliary.targets)] = config.auxiliary_weight * torch.tensor(auxiliary.targets)
         targets = torch.cat([targets, second], dim=1)
     soft = None if targets is None else targets.to(device)
-    return place(images, device), torch.tensor(labels, device=device), soft
+    return images, torch.tensor(labels, device=device), soft

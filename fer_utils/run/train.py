@@ -21,6 +21,7 @@ from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,10 +35,12 @@ from fer_utils.learning.competition_metric import readable
 from fer_utils.learning.device import environment
 from fer_utils.learning.distributed import Team, end_process, join_team, leads_team, leave_team, own_device
 from fer_utils.learning.models import model_cost
+from fer_utils.learning.predict import fixed_features, has_fixed_features
 from fer_utils.learning.second_task import Auxiliary, auxiliary_task, check_auxiliary
 from fer_utils.learning.training_loop import (
     Learner,
     TrainingError,
+    place,
     size_of_epoch,
     train_epoch,
     validate,
@@ -131,10 +134,14 @@ def _train(
     limit = TimeLimit(config.max_hours, passes)
     pseudo = pseudo_labelled(config, competition)
     learner = _start_or_resume(config, competition, folder, team, pseudo, auxiliary)
-    in_time = _run_epochs(
-        *(learner, competition, folder, interruption, limit),
-        training_set(config, competition, pseudo, learner.device, learner.dtype, auxiliary),
-    )
+    images, *targets = training_set(config, competition, pseudo, learner.device, learner.dtype, auxiliary)
+    features = None
+    if has_fixed_features(config, learner.model):
+        start = time.perf_counter()
+        images, features = fixed_features(learner.model, learner.dtype, images, competition.valid.images)
+        learner.seconds += time.perf_counter() - start
+    training = place(images, learner.device), *targets, features
+    in_time = _run_epochs(learner, competition, folder, interruption, limit, training)
     interruption.message = "stopped while writing the results; the same command resumes there"
     if team.leads:
         write_results(learner, competition, folder, out_of_time=not in_time)
@@ -211,11 +218,11 @@ def _run_epochs(
     folder: RunFolder,
     interruption: Interruption,
     limit: TimeLimit,
-    training: tuple[Tensor, Tensor, Tensor | None],
+    training: tuple[Tensor, Tensor, Tensor | None, np.ndarray | None],
 ) -> bool:
     """Run the remaining epochs; returns whether there was time for all. Test labels are not read here."""
     config, team, valid = learner.config, learner.team, competition.valid
-    images, labels, soft = training
+    images, labels, soft, features = training
     start = time.perf_counter() - learner.seconds
 
     @contextmanager
@@ -249,7 +256,7 @@ def _run_epochs(
                 break
             train_loss, train_accuracy = train_epoch(learner, images, labels, epoch, whole_step, soft)
             row = {"epoch": epoch + 1, "train_loss": train_loss, "train_accuracy": train_accuracy}
-            row |= _validate(learner, valid)
+            row |= _validate(learner, valid, features)
             row["learning_rate"] = learner.optimizer.param_groups[-1]["lr"]
             row["size"] = size_of_epoch(config, epoch)
             with interruption.whole():
@@ -266,10 +273,10 @@ def _run_epochs(
     return False
 
 
-def _validate(learner: Learner, valid: Split) -> dict[str, float]:
+def _validate(learner: Learner, valid: Split, features: np.ndarray | None) -> dict[str, float]:
     """The scores of `validate`; the time limit needs to know how long they take."""
     start = time.perf_counter()
-    scores = validate(learner, valid)
+    scores = validate(learner, valid, features)
     seconds = time.perf_counter() - start
     # The shortest so far: the first one on a GPU also loads kernels.
     learner.validation_seconds = min(seconds, learner.validation_seconds or math.inf)

@@ -1,15 +1,20 @@
 """dlib's face network: its published file is read as dlib meant it, and a broken one is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from fer_utils.config import Config, ConfigError
+from fer_utils.learning import predict, training_loop
+from fer_utils.learning.augment import to_float
 from fer_utils.learning.face_network import MEAN, SIZE, STD
 from fer_utils.learning.models import create_model
 from fer_utils.learning.optim import make_optimizer, train_classifier_only
 from fer_utils.learning.pretrained import load_weights, start_weights
+from fer_utils.run.train import fit
 
 
 def number(value):
@@ -143,3 +148,56 @@ def test_layers_near_the_images_move_least():
         for name in ("stem", "blocks.0.conv1", "blocks.13.conv2")
     )
     assert stem < first < last < scale[id(model.backbone.head[2].weight)] == 1
+
+
+def test_features_computed_once_train_as_the_images_do(published, monkeypatch):
+    path, _ = published
+    images = torch.randint(
+        0, 256, (6, 1, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    model = create_model("face_resnet", 7)
+    load_weights(model, path)
+    monkeypatch.setattr(predict, "IMAGES_TOGETHER", 4)
+    train, valid = predict.fixed_features(model, torch.float32, images.numpy(), images.numpy())
+    assert train.shape == (6, 2, 5632) and valid.shape == (6, 5632) and train.dtype == np.float16
+    model.eval()
+    torch.nn.init.normal_(model.backbone.head[-1].weight, 0, 0.01)
+    with torch.no_grad():
+        for features, seen in ((train[:, 0], images), (train[:, 1], images.flip(-1)), (valid, images)):
+            answers, expected = model(torch.from_numpy(features).float()), model(to_float(seen))
+            assert torch.allclose(answers, expected, atol=0.02 * expected.abs().max())
+
+
+def test_images_are_at_most_mirrored_where_features_are_computed_once(published):
+    model = create_model("face_resnet", 7)
+    config = Config.from_dict({"preset": "faces"})
+    assert predict.has_fixed_features(config, model)
+    assert not predict.has_fixed_features(config, create_model("small", 7, width=0.25))
+    for change in ({"rotate": 5.0}, {"mixup": 0.2}, {"start_size": 28}, {"head_epochs": config.epochs - 1}):
+        assert not predict.has_fixed_features(dataclasses.replace(config, **change), model)
+    features = torch.arange(2000.0).view(1000, 2, 1)
+    for flip, least, most in ((0.0, 0, 0), (1.0, 1000, 1000), (0.25, 200, 300)):
+        chosen = predict.one_of_two(features, flip, torch.Generator().manual_seed(0))
+        mirrored = (chosen == features[:, 1]).sum().item()
+        assert ((chosen == features[:, 0]) | (chosen == features[:, 1])).all() and least <= mirrored <= most
+
+
+def test_a_run_on_features_resumes_to_the_same_weights_and_predicts_from_images(published, tiny, tmp_path):
+    path, _ = published
+    values = dict(preset="faces", weights=str(path), epochs=3, batch_size=20, device="cpu", precision="fp32")
+    config = Config.from_dict(values | {"out": str(tmp_path / "whole"), "checkpoint_seconds": 0})
+    run = fit(config, tiny)
+    stopped = dataclasses.replace(config, out=str(tmp_path / "stopped"))
+    validate = training_loop.validate
+
+    def stop(learner, *given):
+        if learner.epoch == 1:
+            raise KeyboardInterrupt
+        return validate(learner, *given)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("fer_utils.run.train.validate", stop)
+        fit(stopped, tiny)
+    assert fit(stopped, tiny).folder.weights.read_bytes() == run.folder.weights.read_bytes()
+    chosen = run.folder.history().valid_accuracy.max()  # from features; below from images
+    assert run.folder.metrics()["valid"]["plain"]["accuracy"] == pytest.approx(chosen)

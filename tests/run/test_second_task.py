@@ -246,10 +246,10 @@ def test_an_interrupted_run_ends_the_same(tiny, ages, tmp_path, monkeypatch):
     config = config_of(tmp_path / "cut", auxiliary=ages, mixup=0.2, checkpoint_seconds=0.0)
     validate = train.validate
 
-    def cut(learner, valid):
+    def cut(learner, *given):
         if learner.epoch == 1:
             raise MemoryError
-        return validate(learner, valid)
+        return validate(learner, *given)
 
     monkeypatch.setattr(train, "validate", cut)
     with pytest.raises(Exception, match="memory"):

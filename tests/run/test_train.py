@@ -313,9 +313,11 @@ def test_the_better_of_weights_and_average_is_kept_and_a_tie_goes_to_the_lower_l
 def test_validation_learns_nothing_and_asks_one_image_as_it_asks_many(tiny):
     net = learner.Learner(Config(**TINY), tiny, torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in net.model.state_dict().items()}
-    whole = learner._valid_logits(net, net.model, tiny.valid)
+    whole = learner._valid_logits(net, net.model, tiny.valid.images)
     assert all(torch.equal(before[name], tensor) for name, tensor in net.model.state_dict().items())
-    assert torch.allclose(learner._valid_logits(net, net.model, tiny.valid.take([3])), whole[3:4], atol=1e-5)
+    assert torch.allclose(
+        learner._valid_logits(net, net.model, tiny.valid.images[[3]]), whole[3:4], atol=1e-5
+    )
 
 
 def test_progressive_resizing_grows_to_the_full_size():

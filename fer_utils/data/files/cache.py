@@ -64,7 +64,7 @@ def _code() -> str:
 
 def kept_array(compute: Callable[[], np.ndarray], *content: str) -> np.ndarray:
     """What `compute` returned before under the same `content`, which names all that changes it besides the
-    code; or what it returns now, which is kept for the next time."""
+    code; or what it returns now, which is kept for the next time unless it is too large for memory."""
     file = _entry(*content)
     if file is None:
         return compute()
@@ -73,6 +73,8 @@ def kept_array(compute: Callable[[], np.ndarray], *content: str) -> np.ndarray:
         _mark_used(file)
         return found
     array = compute()
+    if is_large(array.nbytes):
+        return array
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as temporary, open(temporary, "wb") as stream:
