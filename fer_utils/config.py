@@ -321,8 +321,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
     # From the `weights` of dlib's face network, which stay as they are but for the classifier.
     "faces": _TUNED
-    | dict(model="face_resnet", epochs=10, head_epochs=10_000, dropout=0.25, warmup=0.05, ema_decay=0.0)
-    | dict(learning_rate=7e-4, weight_decay=0.1, rotate=0.0, scale=0.0, shift=0.0),
+    | dict(model="face_resnet", epochs=60, head_epochs=10_000, dropout=0.2, warmup=0.05, ema_decay=0.0)
+    | dict(schedule="onecycle", learning_rate=1e-3, weight_decay=0.1),
     # A ladder for one network on one GPU: about so long on an H100 by estimates, not measured yet.
     "gpu-10s": {"width": 1.0, "epochs": 14},
     "gpu-30s": {**_LONG, "width": 1.0, "epochs": 50, "dropout": 0.2},

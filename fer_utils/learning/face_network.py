@@ -75,11 +75,15 @@ class FaceResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
 
+    def enlarged(self, images: Tensor) -> Tensor:
+        """Images of at least SIZE pixels."""
+        if images.shape[-1] >= SIZE:
+            return images
+        return F.interpolate(images, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
+
     def features(self, images: Tensor) -> Tensor:
         """What the classifier reads, [N, D], of images [N, C, H, W]."""
-        if images.shape[-1] < SIZE:
-            images = F.interpolate(images, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
-        features = F.max_pool2d(F.relu(self.stem(images)), 3, 2)
+        features = F.max_pool2d(F.relu(self.stem(self.enlarged(images))), 3, 2)
         pooled = []
         for k, block in enumerate(self.blocks):
             features = block(features)

@@ -36,12 +36,13 @@ from fer_utils.learning.optim import (
     sam_perturbation,
     train_classifier_only,
 )
-from fer_utils.learning.predict import one_of_two
 from fer_utils.learning.pretrained import start_weights
 
 # Batches that a thread fetches while the device computes: enough for a slow read now and then.
 FETCHED_AHEAD = 3
 MOST_LEFT_OUT = 0.01  # of the training images in an epoch
+# Seeds of steps are positive, those of the order in an epoch begin at -1 and go down by at most 10,000.
+VARIANT_OF_EPOCH = -20_000
 
 
 class TrainingError(Explained, RuntimeError):
@@ -143,7 +144,7 @@ def train_epoch(
     augmented images).
 
     Args:
-        images: uint8 [N, C, H, W], or `fixed_features` of them [N, 2, D], as `place` put them.
+        images: uint8 [N, C, H, W], or `fixed_features` of them [N, K, D], as `place` put them.
         labels: int64 [N] on the learner's device.
         step_context: each step runs in one of these; when it ends, the learner may be saved.
         soft: float32 [N, C], targets that replace `labels` (a row sums to 1, or to less for an image that
@@ -159,7 +160,7 @@ def train_epoch(
     size = size_of_epoch(config, epoch)
     order = batches(len(labels), config, epoch)
     steps, n = order.shape
-    gathered = gather(images, order[learner.step :], device)
+    gathered = gather(*_rows(images, order, config, epoch, learner.step), device)
     order = order.to(device)
     mine = team.share(n)
     for step in range(learner.step, steps):
@@ -169,11 +170,9 @@ def train_epoch(
             rate = config.learning_rate * learning_rate_factor(done / (config.epochs * steps), config)
             for group in learner.optimizer.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
-            batch, true = next(gathered), labels[order[step]]
+            batch, true = to_float(next(gathered)), labels[order[step]]
             if images.dtype == torch.uint8:
-                batch = resize(augment(to_float(batch), config, generator), size)
-            else:
-                batch = one_of_two(batch, config.flip, generator)
+                batch = resize(augment(batch, config, generator), size)
             targets = F.one_hot(true, learner.num_classes).float() if soft is None else soft[order[step]]
             batch, targets = mix(batch, targets, config.mixup, config.cutmix, generator)
             batch = channels_last(batch[mine])
@@ -279,6 +278,16 @@ def _generator(seed: int, step: int, device: torch.device, team: Team = ALONE) -
     random.seed(own)
     np.random.seed(own % 2**32)  # noqa: NPY002 - other people's networks use the global one
     return torch.Generator(device).manual_seed(number)
+
+
+def _rows(images: Tensor, order: Tensor, config: Config, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    """What `gather` needs for an epoch from `step` on: images and row numbers; or the features of all
+    variants, and row numbers of one variant of each image, drawn anew in every epoch."""
+    if images.dtype == torch.uint8:
+        return images, order[step:]
+    generator = _generator(config.seed, VARIANT_OF_EPOCH - epoch, torch.device("cpu"))
+    variants = torch.randint(images.shape[1], order.shape, generator=generator)
+    return images.flatten(0, 1), (order * images.shape[1] + variants)[step:]
 
 
 def size_of_epoch(config: Config, epoch: int) -> int:

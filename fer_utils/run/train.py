@@ -138,7 +138,8 @@ def _train(
     features = None
     if has_fixed_features(config, learner.model):
         start = time.perf_counter()
-        images, features = fixed_features(learner.model, learner.dtype, images, competition.valid.images)
+        given = (config, learner.dtype, images, competition.valid.images)
+        images, features = fixed_features(learner.model, *given)
         learner.seconds += time.perf_counter() - start
     training = place(images, learner.device), *targets, features
     in_time = _run_epochs(learner, competition, folder, interruption, limit, training)

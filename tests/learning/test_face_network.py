@@ -150,7 +150,7 @@ def test_layers_near_the_images_move_least():
     assert stem < first < last < scale[id(model.backbone.head[2].weight)] == 1
 
 
-def test_features_computed_once_train_as_the_images_do(published, monkeypatch):
+def test_features_computed_once_are_those_of_the_images(published, monkeypatch):
     path, _ = published
     images = torch.randint(
         0, 256, (6, 1, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -158,28 +158,41 @@ def test_features_computed_once_train_as_the_images_do(published, monkeypatch):
     model = create_model("face_resnet", 7)
     load_weights(model, path)
     monkeypatch.setattr(predict, "IMAGES_TOGETHER", 4)
-    train, valid = predict.fixed_features(model, torch.float32, images.numpy(), images.numpy())
-    assert train.shape == (6, 2, 5632) and valid.shape == (6, 5632) and train.dtype == np.float16
+    mirrored = Config.from_dict({"preset": "faces", "flip": 1.0, "rotate": 0.0, "scale": 0.0, "shift": 0.0})
+    given = torch.float32, images.numpy(), images.numpy()
+    train, valid = predict.fixed_features(model, mirrored, *given)
+    assert train.shape == (6, predict.VARIANTS, 5632) and valid.shape == (6, 5632)
+    assert train.dtype == np.float16
     model.eval()
     torch.nn.init.normal_(model.backbone.head[-1].weight, 0, 0.01)
     with torch.no_grad():
-        for features, seen in ((train[:, 0], images), (train[:, 1], images.flip(-1)), (valid, images)):
+        for features, seen in ((train[:, 0], images), (train[:, -1], images.flip(-1)), (valid, images)):
             answers, expected = model(torch.from_numpy(features).float()), model(to_float(seen))
             assert torch.allclose(answers, expected, atol=0.02 * expected.abs().max())
+    warped, _ = predict.fixed_features(model, dataclasses.replace(mirrored, rotate=10.0), *given)
+    assert np.array_equal(warped[:, 0], train[:, 0])
+    assert all((warped[:, k] != train[:, k]).any() for k in range(1, predict.VARIANTS))
 
 
-def test_images_are_at_most_mirrored_where_features_are_computed_once(published):
+def test_only_a_classifier_on_whole_images_of_one_size_learns_from_features(published):
     model = create_model("face_resnet", 7)
     config = Config.from_dict({"preset": "faces"})
     assert predict.has_fixed_features(config, model)
     assert not predict.has_fixed_features(config, create_model("small", 7, width=0.25))
-    for change in ({"rotate": 5.0}, {"mixup": 0.2}, {"start_size": 28}, {"head_epochs": config.epochs - 1}):
+    for change in ({"mixup": 0.2}, {"cutmix": 1.0}, {"start_size": 28}, {"head_epochs": config.epochs - 1}):
         assert not predict.has_fixed_features(dataclasses.replace(config, **change), model)
-    features = torch.arange(2000.0).view(1000, 2, 1)
-    for flip, least, most in ((0.0, 0, 0), (1.0, 1000, 1000), (0.25, 200, 300)):
-        chosen = predict.one_of_two(features, flip, torch.Generator().manual_seed(0))
-        mirrored = (chosen == features[:, 1]).sum().item()
-        assert ((chosen == features[:, 0]) | (chosen == features[:, 1])).all() and least <= mirrored <= most
+
+
+def test_every_epoch_draws_a_variant_of_each_image():
+    config, order = Config(), torch.tensor([[2, 0], [1, 3]])
+    features = torch.arange(4 * 6).view(4, 6, 1)  # of image n: 6n to 6n + 5
+    seen = []
+    for epoch in range(40):
+        found, rows = training_loop._rows(features, order, config, epoch, 0)
+        assert torch.equal(found[rows].squeeze(2) // 6, order)
+        assert torch.equal(training_loop._rows(features, order, config, epoch, 1)[1], rows[1:])
+        seen.append(rows % 6)
+    assert all(set(column.tolist()) == set(range(6)) for column in torch.stack(seen).flatten(1).T)
 
 
 def test_a_run_on_features_resumes_to_the_same_weights_and_predicts_from_images(published, tiny, tmp_path):
