@@ -320,9 +320,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         **dict(batch_size=64, head_epochs=1, layer_decay=0.9, learning_rate=1e-3, weight_decay=0.05),
     ),
     # From the `weights` of dlib's face network, which stay as they are but for the classifier.
-    "faces": _TUNED
-    | dict(model="face_resnet", epochs=60, head_epochs=10_000, dropout=0.2, warmup=0.05, ema_decay=0.0)
-    | dict(schedule="onecycle", learning_rate=1e-3, weight_decay=0.1),
+    "faces": dict(
+        **dict(model="face_resnet", width=1.0, start_size=0, epochs=60, head_epochs=10_000, dropout=0.2),
+        **dict(optimizer="adamw", learning_rate=1e-3, weight_decay=0.1, warmup=0.05, ema_decay=0.0),
+    ),
     # A ladder for one network on one GPU: about so long on an H100 by estimates, not measured yet.
     "gpu-10s": {"width": 1.0, "epochs": 14},
     "gpu-30s": {**_LONG, "width": 1.0, "epochs": 50, "dropout": 0.2},
