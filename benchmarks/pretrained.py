@@ -42,11 +42,12 @@ def main() -> None:
     parser.add_argument("--model", default="timm/tf_efficientnet_lite0", help="the network they belong to")
     parser.add_argument("--data", default="auto", help="as in the notebooks")
     parser.add_argument("--images", type=int, default=6000, help="training images, chosen at random")
-    parser.add_argument("--epochs", type=int, default=5, help="of the network with the weights")
+    parser.add_argument("--epochs", type=int, default=0, help="with the weights; 0: as the preset")
     parser.add_argument("--seeds", type=int, default=3, help="of each arm")
     options = parser.parse_args()
     preset = "faces" if options.model == "face_resnet" else "finetune"
-    tuned = {"preset": preset, "model": options.model, "epochs": options.epochs}
+    tuned = {"preset": preset, "model": options.model}
+    tuned |= {"epochs": options.epochs} if options.epochs else {}
     scratch = {"pretrained": False, "layer_decay": 1.0, "head_epochs": 0, "schedule": "onecycle"}
     scratch |= {"optimizer": "muon", "learning_rate": 0.1, "weight_decay": 5e-4}
     print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")

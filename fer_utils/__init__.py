@@ -22,7 +22,7 @@ HOMES = {
     "Run": "run.finished_run",
     "load_run": "run.finished_run",
     "fit": "run.train",
-    "demo_run": "run.train",
+    "demo_run": "run.launch",
     "launch": "run.launch",
     "launch_members": "run.launch",
     "print_results": "run.results",

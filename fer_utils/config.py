@@ -95,7 +95,7 @@ class Config:
     momentum: float = _parameter(0.9, "of sgd, and in muon of all but convolutions; beta1 of adamw", 0, 0.999)
     weight_decay: float = _parameter(5e-4, "on weights, never on norms and biases; about 0.05 for adamw", 0, 10)
     schedule: str = _parameter("onecycle", "of the learning rate after the warm-up: onecycle (linear), cosine or constant", choices=("onecycle", "cosine", "constant"))
-    layer_decay: float = _parameter(1.0, "factor on the rate from each layer to the one below it (timm/NAME only); 1: off", 0.1, 1)
+    layer_decay: float = _parameter(1.0, "factor on the rate from each layer to the one below it (timm/NAME, face_resnet); 1: off", 0.1, 1)
     head_epochs: int = _parameter(0, "first epochs, in which only the classifier learns; 10000: all", 0, 10_000)
     warmup: float = _parameter(0.2, "share of the steps in which the learning rate rises", 0, 0.9)
     start_size: int = _parameter(28, "pixels in the first epoch, growing to image_size over two thirds of the run; 0: off", 0, 512)

@@ -25,7 +25,7 @@ from fer_utils.analysis.paired_comparison import compare, describe_comparison
 from fer_utils.config import PRESET_WORDS, Config
 from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
-from fer_utils.run import launch, train
+from fer_utils.run import launch
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
@@ -324,7 +324,7 @@ def test_a_fresh_clone_gets_a_demo_run_to_look_into(tmp_path, monkeypatch):
         parameters = papermill.inspect_notebook(REPOSITORY / "notebooks" / f"{name}.ipynb")
         assert eval(parameters[parameter]["default"]) == "demo"
     small = make_demo(200, 60, 20)
-    monkeypatch.setattr(train, "_demo_data", lambda **options: small)
+    monkeypatch.setattr(launch, "_demo_data", lambda **options: small)
     run = demo_run(str(tmp_path / "run"), seed=3, device="cpu")
     assert run.config.seed == 3
     assert load_run(tmp_path / "run").metrics == run.metrics

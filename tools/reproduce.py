@@ -90,6 +90,11 @@ PLANS = {
     ),
     # The same from networks that have learned FER2013's labels of the same training images.
     "ferplus-tuned-cpu": Plan("; ".join(map(_TUNED.format, range(3))), members=3, at_once=2),
+    # The classifier on dlib's face network for them.
+    "ferplus-faces-cpu": Plan(
+        "preset: faces, soft_labels: true, label_smoothing: 0.0",
+        **dict(members=3, at_once=2, weights="dlib's face network"),
+    ),
     # Training and PublicTest in five folds, as the contest allowed; committed without its networks.
     "fer2013-cv": Plan("preset: standard, views: shift", members=1, at_once=2, cv=5),
     "fer2013-gpu": Plan("; ".join(_MEMBERS), members=8, at_once=2),

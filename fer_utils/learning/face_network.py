@@ -56,6 +56,15 @@ class FaceBlock(nn.Module):
         return F.relu(F.pad(residual, (0, right, 0, down)) + F.pad(shortcut, (0, 0, 0, 0, 0, more)))
 
 
+class FeatureNorm(nn.BatchNorm1d):
+    """Batch normalization that takes a batch of one image, too: by the running statistics."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        if len(features) > 1:
+            return super().forward(features)
+        return F.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
+
+
 class FaceResNet(nn.Module):
     """dlib's residual network; a classifier with one hidden layer reads four of its depths. The scale and
     shift behind each convolution, once batch normalization, are part of the convolution here."""
@@ -67,7 +76,7 @@ class FaceResNet(nn.Module):
         self.blocks = nn.ModuleList(FaceBlock(n, *block) for n, block in zip(before, BLOCKS, strict=False))
         pooled = sum(BLOCKS[k][0] * size**2 for k, size in POOLED.items())
         # Each depth has a scale of its own, and none shall drown the others.
-        hidden = [nn.BatchNorm1d(pooled, affine=False), nn.Dropout(dropout), nn.Linear(pooled, HIDDEN)]
+        hidden = [FeatureNorm(pooled, affine=False), nn.Dropout(dropout), nn.Linear(pooled, HIDDEN)]
         self.head = nn.Sequential(
             *hidden, nn.ReLU(), nn.Dropout(min(0.9, 2 * dropout)), nn.Linear(HIDDEN, num_classes)
         )
@@ -104,6 +113,8 @@ def read_dlib(network: FaceResNet, file: Path) -> dict[str, Tensor]:
     """
     content = file.read_bytes()
     flat = [_tensor(content, match.end()) for match in _LAYER.finditer(content)]
+    if not all(tensor.isfinite().all() for tensor in flat):
+        raise ConfigError(f"weights: {file} is damaged: not all of its numbers are finite")
     convolutions = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     if len(flat) < 2 * len(convolutions):
         raise ConfigError(

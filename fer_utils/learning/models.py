@@ -218,7 +218,7 @@ def create_model(
         return _first_task_alone(model, num_classes) if auxiliary else model
     check_choice("model", name, [*MODELS, "timm/NAME"])
     if pretrained:
-        raise ConfigError(f"pretrained: {name!r} has no published weights; timm/NAME have, or set weights")
+        raise ConfigError(f"pretrained is for timm/NAME; {name!r} takes weights from a file: set weights")
     model = MODELS[name](ModelOptions(outputs, width, dropout, drop_path, channels, image_size))
     if drop_path and not any(isinstance(module, Residual) for module in model.modules()):
         problem = f"drop_path must be 0 for {name}, which has no residual blocks that can be skipped"

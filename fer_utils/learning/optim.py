@@ -53,9 +53,9 @@ def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
 
 
 def layer_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
-    """A group of parameters for each layer of a timm network; its "lr_scale" falls by `layer_decay` from the
-    classifier down: published weights near the images are general and should move least (Howard and Ruder
-    2018; as in BEiT, Bao et al. 2022).
+    """A group of parameters for each layer of timm/NAME or face_resnet; its "lr_scale" falls by `layer_decay`
+    from the classifier down: published weights near the images are general and should move least (Howard and
+    Ruder 2018; as in BEiT, Bao et al. 2022).
 
     Raises:
         ConfigError: this network does not say which its layers are.

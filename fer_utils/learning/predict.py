@@ -7,6 +7,9 @@ once about each image and a few random variants of it; an epoch then takes secon
 from __future__ import annotations
 
 import hashlib
+import math
+import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -69,52 +72,71 @@ def has_fixed_features(config: Config, model: nn.Module) -> bool:
 
 
 def fixed_features(
-    model: nn.Module, config: Config, dtype: torch.dtype, train: np.ndarray, valid: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the layers before the classifier of `model` say, in `dtype`, of uint8 images [N, C, H, W].
+    model: nn.Module,
+    config: Config,
+    dtype: torch.dtype,
+    images: np.ndarray,
+    each_batch: Callable[[], None] = lambda: None,
+) -> tuple[np.ndarray, float]:
+    """What the layers before the classifier of `model` say, in `dtype`, of uint8 images [N, C, H, W] and of
+    VARIANTS - 1 random variants of each.
+
+    They are kept in the cache: trainings with other seeds or parameters of the classifier use the same.
+
+    Args:
+        each_batch: is called before each batch, and may raise.
 
     Returns:
-        Of the training images and VARIANTS - 1 random variants of each, float16 [N, VARIANTS, D]; of the
-        validation images alone, [N, D]. They are kept in the cache: trainings with other seeds or parameters
-        of the classifier use the same.
+        Features float16 [N, VARIANTS, D], and the seconds in which they were computed, now or then.
     """
     network = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if ".head." not in name:
             network.update(tensor.cpu().contiguous().numpy())
     now = environment(next(model.parameters()).device, dtype)
-    augmentation = str([getattr(config, name) for name in AUGMENTATION])
-    content = ["features", network.hexdigest(), augmentation, *(str(now[key]) for key in DECIDES_BYTES)]
-    both = [
-        kept_array(
-            lambda images=images, n=n: _compute(model, config, dtype, images, n),
-            *(*content, str(n), hashlib.sha256(np.ascontiguousarray(images)).hexdigest()),
-        )
-        for images, n in ((train, VARIANTS), (valid, 1))
-    ]
-    return both[0], both[1][:, 0]
+    return kept_array(
+        lambda: _compute(model, dtype, images, config, each_batch),
+        *("features", network.hexdigest(), hashlib.sha256(np.ascontiguousarray(images)).hexdigest()),
+        *(str(images.shape), str([getattr(config, name) for name in AUGMENTATION])),
+        *(str(now[key]) for key in DECIDES_BYTES),
+    )
+
+
+def features_of(model: nn.Module, dtype: torch.dtype, images: np.ndarray) -> np.ndarray:
+    """The same of the images alone, float16 [N, D]."""
+    return _compute(model, dtype, images)[:, 0]
 
 
 @torch.no_grad()
 def _compute(
-    model: nn.Module, config: Config, dtype: torch.dtype, images: np.ndarray, n_variants: int
+    model: nn.Module,
+    dtype: torch.dtype,
+    images: np.ndarray,
+    config: Config | None = None,
+    each_batch: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """float16 [N, n_variants, D]."""
+    """float16 [N, VARIANTS, D], or without a config [N, 1, D]."""
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
     was_training = model.training
     model.eval()
-    features = np.empty(0)
+    features, began = np.empty(0), time.monotonic()
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         for start in bar(range(0, len(images), IMAGES_TOGETHER), "features"):
+            each_batch()
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + IMAGES_TOGETHER]))
             # Enlarged first: to turn the small image would blur it.
             batch = model.backbone.enlarged(to_float(batch.to(device)))
-            variants = [batch, *(augment(batch, config, generator) for _ in range(n_variants - 1))]
+            variants = [batch]
+            if config is not None:
+                variants += [augment(batch, config, generator) for _ in range(VARIANTS - 1)]
             variants = [channels_last(normalise(each, model.mean, model.std)) for each in variants]
             found = torch.stack([model.backbone.features(each) for each in variants], 1)
             if not len(features):
                 features = empty((len(images), *found.shape[1:]), np.float16)
+                minutes = math.ceil((time.monotonic() - began) * len(images) / len(batch) / 60)
+                what = f"features: {len(variants)} x {len(images):,} images"
+                print(f"{what}, computed once, in about {minutes} min", flush=True)
             features[start : start + len(found)] = found.half().cpu().numpy()
     model.train(was_training)
     return features

@@ -136,7 +136,9 @@ def _read(model: nn.Module, file: Path) -> dict[str, Tensor]:
     from timm.models import load_state_dict  # slow to import
 
     backbone = getattr(model, "backbone", model)
-    if file.suffix == ".dat" and isinstance(backbone, FaceResNet):
+    if file.suffix.lower() == ".dat":
+        if not isinstance(backbone, FaceResNet):
+            raise ConfigError(f"weights: {file} is in dlib's format, which is for the model face_resnet")
         return read_dlib(backbone, file)
     try:
         state = load_state_dict(str(file), use_ema=True, device="cpu", weights_only=True)

@@ -8,12 +8,15 @@ python -m fer_utils config.json       trains one run on as many devices as its n
 
 from __future__ import annotations
 
+import functools
 import itertools
 import queue
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -209,6 +212,20 @@ def _check_available(n_devices: int, kind: str) -> None:
 
 def _threads(n_processes: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // n_processes))}
+
+
+def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:
+    """A small run on drawn faces, trained in less than a minute, so that a notebook has something to show."""
+    small = {"model": "small", "width": 0.25, "epochs": 4, "batch_size": 48}
+    config = Config(data="demo", out=out, seed=seed, device=device, **small)
+    with redirect_stdout(StringIO()):  # the notebooks that need it are about something else
+        return fit(config, _demo_data(**config.data_options))
+
+
+@functools.cache
+def _demo_data(**options: int) -> Competition:
+    """The drawn faces, drawn once for all demo runs of a notebook."""
+    return load_competition("demo", **options)
 
 
 def main(arguments: list[str]) -> int:

@@ -174,7 +174,7 @@ def _answers(teacher: Run, competition: Competition, dtype: torch.dtype) -> np.n
     all seeds of a student, and each resumed training, need the same."""
     weights = hashlib.sha256(teacher.folder.weights.read_bytes()).hexdigest()
     now = environment(choose_device(teacher.config.device), dtype)
-    probs = kept_array(
+    probs, _ = kept_array(
         lambda: teacher.predict(competition.train.images, TEACHER_VIEWS, dtype),
         *("teacher", competition.fingerprint, weights, TEACHER_VIEWS),
         *(str(now[key]) for key in DECIDES_BYTES),

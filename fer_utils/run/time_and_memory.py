@@ -43,6 +43,21 @@ class TimeLimit:
         return time.monotonic() + reserve > self.end
 
 
+def position(learner: Learner) -> str:
+    """Where a training is, in words."""
+    step = f" and step {learner.step} of the next" if learner.step else ""
+    return f"epoch {learner.epoch}{step}"
+
+
+def tell_out_of_time(learner: Learner) -> None:
+    """Print where the hours ended; an OutOfTime error if there is no epoch yet to write results of."""
+    over = f"max_hours ({learner.config.max_hours:g}) ended after {position(learner)}"
+    if not learner.best["epoch"]:
+        raise OutOfTime(f"{over}, too soon for a result; the same command resumes there")
+    if learner.team.leads:
+        print(f"{over}: the results are those of the best epoch so far", flush=True)
+
+
 def hours_left(hours: float, start: float) -> float:
     """What is left of `hours` (0: no limit) since `start` of the monotonic clock; more than 0."""
     return hours and max(1e-6, hours - (time.monotonic() - start) / 3600)

@@ -10,15 +10,13 @@ that by itself on the GPUs of one machine.
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +33,7 @@ from fer_utils.learning.competition_metric import readable
 from fer_utils.learning.device import environment
 from fer_utils.learning.distributed import Team, end_process, join_team, leads_team, leave_team, own_device
 from fer_utils.learning.models import model_cost
-from fer_utils.learning.predict import fixed_features, has_fixed_features
+from fer_utils.learning.predict import features_of, fixed_features, has_fixed_features
 from fer_utils.learning.second_task import Auxiliary, auxiliary_task, check_auxiliary
 from fer_utils.learning.training_loop import (
     Learner,
@@ -66,7 +64,7 @@ from fer_utils.run.soft_and_pseudo_labels import (
     training_set,
     warnings_for,
 )
-from fer_utils.run.time_and_memory import OutOfTime, TimeIsUp, TimeLimit, explained
+from fer_utils.run.time_and_memory import TimeIsUp, TimeLimit, explained, position, tell_out_of_time
 from fer_utils.tensorboard_log import Tracker, check_tracking
 
 # In a team a checkpoint within an epoch makes all processes wait: it is considered only every so many steps.
@@ -134,15 +132,10 @@ def _train(
     limit = TimeLimit(config.max_hours, passes)
     pseudo = pseudo_labelled(config, competition)
     learner = _start_or_resume(config, competition, folder, team, pseudo, auxiliary)
-    images, *targets = training_set(config, competition, pseudo, learner.device, learner.dtype, auxiliary)
-    features = None
-    if has_fixed_features(config, learner.model):
-        start = time.perf_counter()
-        given = (config, learner.dtype, images, competition.valid.images)
-        images, features = fixed_features(learner.model, *given)
-        learner.seconds += time.perf_counter() - start
-    training = place(images, learner.device), *targets, features
-    in_time = _run_epochs(learner, competition, folder, interruption, limit, training)
+    in_time = _run_epochs(
+        *(learner, competition, folder, interruption, limit),
+        training_set(config, competition, pseudo, learner.device, learner.dtype, auxiliary),
+    )
     interruption.message = "stopped while writing the results; the same command resumes there"
     if team.leads:
         write_results(learner, competition, folder, out_of_time=not in_time)
@@ -183,7 +176,7 @@ def _start_or_resume(
     if resumed and record:
         check_earlier_runs(record, config, folder)
     if team.leads and resumed:
-        print(f"resuming after {_position(learner)} from {folder}", flush=True)
+        print(f"resuming after {position(learner)} from {folder}", flush=True)
         warn_of_another_machine(record, now)
     if team.leads and not (resumed and record):
         record = {
@@ -208,22 +201,18 @@ def _start_or_resume(
     return learner
 
 
-def _position(learner: Learner) -> str:
-    step = f" and step {learner.step} of the next" if learner.step else ""
-    return f"epoch {learner.epoch}{step}"
-
-
 def _run_epochs(
     learner: Learner,
     competition: Competition,
     folder: RunFolder,
     interruption: Interruption,
     limit: TimeLimit,
-    training: tuple[Tensor, Tensor, Tensor | None, np.ndarray | None],
+    training: tuple[np.ndarray, Tensor, Tensor | None],
 ) -> bool:
     """Run the remaining epochs; returns whether there was time for all. Test labels are not read here."""
     config, team, valid = learner.config, learner.team, competition.valid
-    images, labels, soft, features = training
+    images, labels, soft = training
+    features = None  # of the validation images, if the training images are replaced by theirs
     start = time.perf_counter() - learner.seconds
 
     @contextmanager
@@ -242,13 +231,18 @@ def _run_epochs(
                 totals = torch.stack(team.gather(learner.totals.cpu()))
                 if team.leads:
                     folder.checkpoint.save(learner, totals)
-                interruption.message = f"stopped after {_position(learner)}; the same command resumes there"
+                interruption.message = f"stopped after {position(learner)}; the same command resumes there"
         if over:
             raise TimeIsUp
 
     progress = Progress(config.epochs, learner.epoch, silent=not team.leads)
     tracker = Tracker(config, folder.path, learner.epoch, silent=not team.leads)
     with progress, tracker, suppress(TimeIsUp):
+        if has_fixed_features(config, learner.model):
+            interruption.message = "stopped; the same command begins with the features again"
+            images, features = _features(learner, images, valid, limit)
+            start = time.perf_counter() - learner.seconds
+        images = place(images, learner.device)
         for epoch in range(learner.epoch, config.epochs):
             if config.patience and learner.epoch - learner.best["epoch"] >= config.patience:
                 if team.leads:
@@ -270,41 +264,40 @@ def _run_epochs(
                 tracker.report(row)
                 progress.report(row, learner.seconds)
         return True
-    _tell_out_of_time(learner)
+    tell_out_of_time(learner)
     return False
 
 
+def _features(
+    learner: Learner, images: np.ndarray, valid: Split, limit: TimeLimit
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `fixed_features` of the training images and those of the validation images; their time is part of
+    the training's, in whichever training they were computed."""
+    model, dtype = learner.model, learner.dtype
+
+    def in_time() -> None:
+        if limit.is_over(learner):
+            raise TimeIsUp
+
+    start = time.perf_counter()
+    features = features_of(model, dtype, valid.images)
+    learner.validation_seconds = time.perf_counter() - start
+    images, seconds = fixed_features(model, learner.config, dtype, images, in_time)
+    is_new = not (learner.epoch or learner.step)
+    learner.seconds += learner.validation_seconds + seconds if is_new else time.perf_counter() - start
+    return images, features
+
+
 def _validate(learner: Learner, valid: Split, features: np.ndarray | None) -> dict[str, float]:
-    """The scores of `validate`; the time limit needs to know how long they take."""
+    """The scores of `validate`; the time limit needs to know how long they take from images."""
     start = time.perf_counter()
     scores = validate(learner, valid, features)
+    if features is not None:
+        return scores
     seconds = time.perf_counter() - start
     # The shortest so far: the first one on a GPU also loads kernels.
     learner.validation_seconds = min(seconds, learner.validation_seconds or math.inf)
     return scores
-
-
-def _tell_out_of_time(learner: Learner) -> None:
-    """Print where the hours ended; an OutOfTime error if there is no epoch yet to write results of."""
-    over = f"max_hours ({learner.config.max_hours:g}) ended after {_position(learner)}"
-    if not learner.best["epoch"]:
-        raise OutOfTime(f"{over}, too soon for a result; the same command resumes there")
-    if learner.team.leads:
-        print(f"{over}: the results are those of the best epoch so far", flush=True)
-
-
-def demo_run(out: str, seed: int = 0, device: str = "auto") -> Run:
-    """A small run on drawn faces, trained in less than a minute, so that a notebook has something to show."""
-    small = {"model": "small", "width": 0.25, "epochs": 4, "batch_size": 48}
-    config = Config(data="demo", out=out, seed=seed, device=device, **small)
-    with redirect_stdout(StringIO()):  # the notebooks that need it are about something else
-        return fit(config, _demo_data(**config.data_options))
-
-
-@functools.cache
-def _demo_data(**options: int) -> Competition:
-    """The drawn faces, drawn once for all demo runs of a notebook."""
-    return load_competition("demo", **options)
 
 
 def main(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -305,3 +306,15 @@ def test_entries_hold_plain_arrays_and_json(tmp_path, folder):
         content = json.loads(file["content"].tobytes())
         assert file.files == ["content", "train.images", "train.labels", "train.ids"]
     assert content["layout"]
+
+
+def test_what_a_killed_process_left_goes_after_an_hour(tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    for name, age in ((".a-1.npz", 3700), (".b-2.npz", 60)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, 2 * (time.time() - age,))
+    array, seconds = cache.kept_array(lambda: np.ones(3), "abandoned")
+    assert sorted(path.name for path in folder.glob(".*")) == [".b-2.npz"]
+    again = cache.kept_array(lambda: np.zeros(3), "abandoned")
+    assert np.array_equal(again[0], array) and again[1] == seconds >= 0

@@ -10,10 +10,11 @@ from torch.nn import functional as F
 from fer_utils.config import Config, ConfigError
 from fer_utils.learning import predict, training_loop
 from fer_utils.learning.augment import to_float
-from fer_utils.learning.face_network import MEAN, SIZE, STD
+from fer_utils.learning.face_network import MEAN, SIZE, STD, FaceBlock
 from fer_utils.learning.models import create_model
 from fer_utils.learning.optim import make_optimizer, train_classifier_only
 from fer_utils.learning.pretrained import load_weights, start_weights
+from fer_utils.run.time_and_memory import OutOfTime
 from fer_utils.run.train import fit
 
 
@@ -71,6 +72,25 @@ def test_the_first_layers_compute_what_dlib_does(published):
     assert torch.allclose(own, maps, atol=1e-4)
 
 
+@pytest.mark.parametrize(("size", "residual"), [(17, 8), (8, 3)])  # here one more than there behind the pool
+def test_a_block_that_halves_adds_what_fits_as_dlib_does(size, residual):
+    torch.manual_seed(0)
+    block, maps = FaceBlock(32, 64, True), torch.rand(2, 32, size, size)
+    inner = F.relu(F.conv2d(maps, block.conv1.weight, block.conv1.bias, stride=2, padding=0))
+    inner = F.conv2d(inner, block.conv2.weight, block.conv2.bias, padding=1)
+    shortcut = F.avg_pool2d(maps, 2)
+    expected = torch.zeros(2, 64, size // 2, size // 2)
+    expected[:, :, :residual, :residual] += inner
+    expected[:, :32] += shortcut
+    assert inner.shape[2:] == (residual, residual) and torch.allclose(
+        block(maps), F.relu(expected), atol=1e-5
+    )
+    same = FaceBlock(32, 32, False)
+    inner = F.conv2d(maps, same.conv1.weight, same.conv1.bias, padding=1)
+    inner = F.conv2d(F.relu(inner), same.conv2.weight, same.conv2.bias, padding=1)
+    assert torch.allclose(same(maps), F.relu(inner + maps), atol=1e-5)
+
+
 def test_every_layer_of_the_file_has_its_place(published):
     path, layers = published
     model = create_model("face_resnet", 7)
@@ -125,8 +145,23 @@ def test_without_its_weights_it_is_refused():
 
 
 def test_another_network_refuses_the_file(published):
-    with pytest.raises(ConfigError, match="dlib_face.dat"):
+    with pytest.raises(ConfigError, match="dlib_face.dat is in dlib's format, which is for .* face_resnet"):
         load_weights(create_model("small", 7, width=0.25), published[0])
+
+
+def test_a_file_with_other_than_numbers_is_refused(published, tmp_path):
+    content = bytearray(published[0].read_bytes())
+    content[200_000:200_400] = b"\xff" * 400
+    (tmp_path / "BAD.DAT").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"BAD\.DAT is damaged: not all of its numbers are finite"):
+        load_weights(create_model("face_resnet", 7), tmp_path / "BAD.DAT")
+
+
+def test_a_batch_of_one_image_is_learned_too():
+    model = create_model("face_resnet", 7).train()
+    features = torch.rand(1, 5632)
+    assert model(features).shape == (1, 7)
+    assert torch.equal(model.backbone.head[0](features), model.eval().backbone.head[0](features))
 
 
 def test_the_head_learns_first():
@@ -159,8 +194,9 @@ def test_features_computed_once_are_those_of_the_images(published, monkeypatch):
     load_weights(model, path)
     monkeypatch.setattr(predict, "IMAGES_TOGETHER", 4)
     mirrored = Config.from_dict({"preset": "faces", "flip": 1.0, "rotate": 0.0, "scale": 0.0, "shift": 0.0})
-    given = torch.float32, images.numpy(), images.numpy()
-    train, valid = predict.fixed_features(model, mirrored, *given)
+    given = torch.float32, images.numpy()
+    train, _ = predict.fixed_features(model, mirrored, *given)
+    valid = predict.features_of(model, *given)
     assert train.shape == (6, predict.VARIANTS, 5632) and valid.shape == (6, 5632)
     assert train.dtype == np.float16
     model.eval()
@@ -172,6 +208,34 @@ def test_features_computed_once_are_those_of_the_images(published, monkeypatch):
     warped, _ = predict.fixed_features(model, dataclasses.replace(mirrored, rotate=10.0), *given)
     assert np.array_equal(warped[:, 0], train[:, 0])
     assert all((warped[:, k] != train[:, k]).any() for k in range(1, predict.VARIANTS))
+
+
+def test_features_are_kept_for_the_same_network_images_and_augmentation(published, monkeypatch, tmp_path):
+    monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
+    computed = []
+    monkeypatch.setattr(
+        predict, "_compute", lambda *given: computed.append(given) or np.zeros((2, 1, 3), np.float16)
+    )
+    images, model, config = np.zeros((2, 1, 48, 48), np.uint8), create_model("face_resnet", 7), Config()
+
+    def computes(dtype=torch.float32):
+        before = len(computed)
+        features, seconds = predict.fixed_features(model, config, dtype, images)
+        assert features.shape == (2, 1, 3) and seconds >= 0
+        return len(computed) - before
+
+    assert computes() == 1 and computes() == 0
+    with torch.no_grad():
+        model.backbone.head[2].weight.add_(1)  # another seed
+    config = dataclasses.replace(config, learning_rate=0.01)
+    assert computes() == 0
+    with torch.no_grad():
+        model.backbone.blocks[3].conv2.bias[0] += 1
+    assert computes() == 1
+    images[1, 0, 5, 5] = 1
+    assert computes() == 1
+    config = dataclasses.replace(config, rotate=11.0)
+    assert computes() == 1 and computes(torch.bfloat16) == 1 and computes() == 0
 
 
 def test_only_a_classifier_on_whole_images_of_one_size_learns_from_features(published):
@@ -203,7 +267,14 @@ def test_a_run_on_features_resumes_to_the_same_weights_and_predicts_from_images(
     tiny = dataclasses.replace(tiny, train=tiny.train.take(np.arange(24)))
     values = dict(preset="faces", weights=str(path), epochs=3, batch_size=8, device="cpu", precision="fp32")
     config = Config.from_dict(values | {"out": str(tmp_path / "whole"), "checkpoint_seconds": 0})
+    seen, train_epoch = [], training_loop.train_epoch
+    monkeypatch.setattr(
+        "fer_utils.run.train.train_epoch",
+        lambda learner, images, *more: seen.append(images) or train_epoch(learner, images, *more),
+    )
     run = fit(config, tiny)
+    assert [images.shape for images in seen] == [(24, 2, 5632)] * 3 and seen[0].dtype == torch.float16
+    assert run.metrics["training"]["seconds"] > 0.5  # the features count
     stopped = dataclasses.replace(config, out=str(tmp_path / "stopped"))
     validate = training_loop.validate
 
@@ -216,5 +287,7 @@ def test_a_run_on_features_resumes_to_the_same_weights_and_predicts_from_images(
         patch.setattr("fer_utils.run.train.validate", stop)
         fit(stopped, tiny)
     assert fit(stopped, tiny).folder.weights.read_bytes() == run.folder.weights.read_bytes()
+    with pytest.raises(OutOfTime, match=r"max_hours .* ended after epoch 0, too soon"):
+        fit(dataclasses.replace(config, out=str(tmp_path / "short"), max_hours=1e-4), tiny)
     chosen = run.folder.history().valid_accuracy.max()  # from features; below from images
     assert run.folder.metrics()["valid"]["plain"]["accuracy"] == pytest.approx(chosen)

@@ -181,7 +181,7 @@ def test_width_is_refused_where_it_would_do_nothing(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_pretrained_is_refused_for_networks_without_published_weights(name):
-    with pytest.raises(ConfigError, match=f"pretrained: '{name}' has no published weights"):
+    with pytest.raises(ConfigError, match=f"pretrained is for timm/NAME; '{name}' takes"):
         create_model(name, 7, pretrained=True)
 
 

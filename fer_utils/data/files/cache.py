@@ -35,6 +35,7 @@ MAX_CACHE_BYTES = 2 * 2**30
 # A file that changes twice within one tick of the file system's clock looks the same: what is younger is not
 # kept. No file system in use ticks slower (FAT: two seconds).
 SETTLED_SECONDS = 2.0
+ABANDONED_SECONDS = 3600.0  # nobody writes one entry for longer
 
 
 def snapshot(path: Path) -> tuple[str, float]:
@@ -62,27 +63,29 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def kept_array(compute: Callable[[], np.ndarray], *content: str) -> np.ndarray:
+def kept_array(compute: Callable[[], np.ndarray], *content: str) -> tuple[np.ndarray, float]:
     """What `compute` returned before under the same `content`, which names all that changes it besides the
-    code; or what it returns now, which is kept for the next time unless it is too large for memory."""
+    code; or what it returns now, which is kept for the next time unless it is too large for memory. And the
+    seconds that it took, then or now."""
     file = _entry(*content)
-    if file is None:
-        return compute()
-    with suppress(Exception), np.load(file, allow_pickle=False) as arrays:  # none, or damaged: computed again
-        found = arrays["array"]
-        _mark_used(file)
-        return found
+    if file is not None:
+        with suppress(Exception), np.load(file, allow_pickle=False) as arrays:  # none or damaged: once more
+            found = arrays["array"], float(arrays["seconds"])
+            _mark_used(file)
+            return found
+    start = time.perf_counter()
     array = compute()
-    if is_large(array.nbytes):
-        return array
+    seconds = time.perf_counter() - start
+    if file is None or is_large(array.nbytes):
+        return array, seconds
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, array=array)
+            np.savez(stream, array=array, seconds=seconds)
         _make_room(file)
     except OSError as error:
         print(f"not kept for the next time: {error}")
-    return array
+    return array, seconds
 
 
 def _is_on() -> bool:
@@ -105,8 +108,11 @@ def _mark_used(file: Path) -> None:
 
 def _make_room(kept: Path) -> None:
     """Remove the entries that were not used for longest while all together are too large; of those with
-    large images all but `kept`, if it is such an entry."""
+    large images all but `kept`, if it is such an entry. And what a killed process was writing."""
     with suppress(OSError):  # another process removes some as well, or Windows keeps an open file
+        for path in kept.parent.glob(".*.npz"):
+            if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                path.unlink()
         found = list(kept.parent.glob("[0-9a-f]" * 40 + ".npz"))
         same_kind = [path for path in found if bool(_parts(path)) == bool(_parts(kept))]
         most = 0 if _parts(kept) else MAX_CACHE_BYTES
