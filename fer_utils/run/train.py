@@ -132,6 +132,7 @@ def _train(
     limit = TimeLimit(config.max_hours, passes)
     pseudo = pseudo_labelled(config, competition)
     learner = _start_or_resume(config, competition, folder, team, pseudo, auxiliary)
+    interruption.message = "stopped before the next step; the same command resumes there"
     in_time = _run_epochs(
         *(learner, competition, folder, interruption, limit),
         training_set(config, competition, pseudo, learner.device, learner.dtype, auxiliary),
@@ -212,8 +213,6 @@ def _run_epochs(
     """Run the remaining epochs; returns whether there was time for all. Test labels are not read here."""
     config, team, valid = learner.config, learner.team, competition.valid
     images, labels, soft = training
-    features = None  # of the validation images, if the training images are replaced by theirs
-    start = time.perf_counter() - learner.seconds
 
     @contextmanager
     def whole_step() -> Iterator[None]:
@@ -238,11 +237,8 @@ def _run_epochs(
     progress = Progress(config.epochs, learner.epoch, silent=not team.leads)
     tracker = Tracker(config, folder.path, learner.epoch, silent=not team.leads)
     with progress, tracker, suppress(TimeIsUp):
-        if has_fixed_features(config, learner.model):
-            interruption.message = "stopped; the same command begins with the features again"
-            images, features = _features(learner, images, valid, limit)
-            start = time.perf_counter() - learner.seconds
-        images = place(images, learner.device)
+        images, features = _inputs(learner, images, valid, limit)
+        start = time.perf_counter() - learner.seconds
         for epoch in range(learner.epoch, config.epochs):
             if config.patience and learner.epoch - learner.best["epoch"] >= config.patience:
                 if team.leads:
@@ -268,12 +264,15 @@ def _run_epochs(
     return False
 
 
-def _features(
+def _inputs(
     learner: Learner, images: np.ndarray, valid: Split, limit: TimeLimit
-) -> tuple[np.ndarray, np.ndarray]:
-    """The `fixed_features` of the training images and those of the validation images; their time is part of
-    the training's, in whichever training they were computed."""
+) -> tuple[Tensor, np.ndarray | None]:
+    """What `train_epoch` and `validate` take: the images as `place` puts them, and None; or their
+    `fixed_features`, and those of the validation images. To compute these is a part of the training's time,
+    in whichever training it was done."""
     model, dtype = learner.model, learner.dtype
+    if not has_fixed_features(learner.config, model):
+        return place(images, learner.device), None
 
     def in_time() -> None:
         if limit.is_over(learner):
@@ -285,7 +284,7 @@ def _features(
     images, seconds = fixed_features(model, learner.config, dtype, images, in_time)
     is_new = not (learner.epoch or learner.step)
     learner.seconds += learner.validation_seconds + seconds if is_new else time.perf_counter() - start
-    return images, features
+    return place(images, learner.device), features
 
 
 def _validate(learner: Learner, valid: Split, features: np.ndarray | None) -> dict[str, float]:
