@@ -241,6 +241,7 @@ NINE = {"fer2013-cpu": 3, "fer2013-taught-cpu": 3, "fer2013-votes-cpu": 3}
         ("fer2013-contest-cpu", {"fer2013-cpu": 3, "fer2013-cv": 5}),
         ("fer2013-all-cpu", NINE),
         ("fer2013-all-faces-cpu", NINE | {"fer2013-faces-cpu": 3}),
+        ("ferplus-all-cpu", {"ferplus-cpu": 3, "ferplus-tuned-cpu": 3, "ferplus-faces-cpu": 2}),
     ],
 )
 def test_submissions_alone_are_the_averages_of_what_is_committed(name, networks):
@@ -249,8 +250,10 @@ def test_submissions_alone_are_the_averages_of_what_is_committed(name, networks)
         n * RunFolder(REFERENCE / name).predictions("test", "probs_views") for name, n in networks.items()
     )
     submission = pd.read_csv(REFERENCE / name / "submission.csv", dtype=str)
-    assert submission.id.tolist() == RunFolder(REFERENCE / "fer2013-cv").predictions("test", "ids").tolist()
-    assert submission.emotion.tolist() == probs.argmax(1).astype(str).tolist()
+    first = REFERENCE / next(iter(networks))
+    assert submission.iloc[:, 0].tolist() == RunFolder(first).predictions("test", "ids").tolist()
+    values = json.loads((first / "member0" / "config.json").read_text())["record"]["label_values"]
+    assert submission.emotion.tolist() == [str(values[k]) for k in probs.argmax(1)]
 
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
