@@ -179,7 +179,9 @@ def test_what_presets_promise_equals_the_files():
     seconds = float(np.mean([run.metrics["training"]["seconds"] for run in runs]))
     best = {"mean": average["views_mean"], "sd": average["views_sd"], "seeds": len(runs), "seconds": seconds}
     notebook = (REPOSITORY / "notebooks" / "03_training.ipynb").read_text(encoding="utf-8")
-    for preset, row in {"quick": rows["base"], "standard": rows["longer"], "best": best}.items():
+    faces = json.loads((REFERENCE / "sweeps" / "faces.json").read_text())["rows"][0]
+    measured = {"quick": rows["base"], "standard": rows["longer"], "best": best, "faces": faces}
+    for preset, row in measured.items():
         several = row["sd"] is not None
         spread = f"sd {100 * row['sd']:.1f}, {row['seeds']} seeds" if several else "one seed"
         said = f"{100 * row['mean']:.1f} % ({spread}) in {row['seconds'] / 60:.0f} min"
@@ -195,6 +197,8 @@ def test_what_presets_promise_equals_the_files():
     for preset, arm in (("quick", "base"), ("standard", "longer")):
         now = Config(**PRESETS[preset], precision="bf16")
         assert not now.differing(plan.config(arm, 0, "x"))
+    plan = read_sweep(REFERENCE / "sweeps" / "faces.yaml")
+    assert not Config(**PRESETS["faces"], weights="path/to/dlib.dat").differing(plan.config("base", 0, "x"))
 
 
 def test_the_tables_of_sweeps_equal_their_rows():
