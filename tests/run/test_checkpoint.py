@@ -17,6 +17,7 @@ from fer_utils.files import OutputError
 from fer_utils.learning.training_loop import Learner, TrainingError
 from fer_utils.run import checkpoint, train
 from fer_utils.run.checkpoint import CheckpointFile, read_checkpoint
+from fer_utils.run.time_and_memory import position
 
 KNOBS = {"image_size": 20, "model": "small", "width": 0.125, "epochs": 3, "batch_size": 16, "device": "cpu"}
 KNOBS |= {"precision": "fp32", "mixup": 0.2, "start_size": 16, "clip_norm": 1.0, "optimizer": "muon"}
@@ -43,7 +44,7 @@ def cut(config, competition, monkeypatch, saves, error=KeyboardInterrupt):
 
     def save_and_die(self, *arguments):
         save(self, *arguments)
-        done.append(train._position(arguments[0]))
+        done.append(position(arguments[0]))
         if len(done) == saves:
             raise error
 
@@ -315,9 +316,7 @@ def test_it_is_written_when_due_and_cheap(seconds, age, cost, epoch_over, expect
 
 def test_long_epochs_are_saved_within_and_short_ones_are_not(tiny, tmp_path, monkeypatch):
     places = []
-    monkeypatch.setattr(
-        CheckpointFile, "save", lambda _, learner, *__: places.append(train._position(learner))
-    )
+    monkeypatch.setattr(CheckpointFile, "save", lambda _, learner, *__: places.append(position(learner)))
     fit(config_of(tmp_path / "a", epochs=1), tiny)
     assert places == [f"epoch 0 and step {step} of the next" for step in (1, 2, 3, 4)] + ["epoch 1"]
     places.clear()
