@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.timing import matrix_rate, take_turns
+from fer_utils.learning.augment import channels_last
 
 CPU = torch.device("cpu")
 # Channels in and out, stride, and pixels of the input, of `medium` at width 0.75 and 48 pixels.
@@ -47,11 +48,6 @@ def main() -> None:
             layer = f"{inputs} to {outputs}, {size} x {size}, stride {stride}"
             print(f"| {name} | {layer} | {rate:.0f} | {ratios} |", flush=True)
         print(f"| {name} | a large matrix product | {matrix_rate(dtype, CPU) / 1e9:.0f} | | |", flush=True)
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """The same in the order in memory that the training uses."""
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def by_torch(images: Tensor, grads: Tensor, stride: int) -> Tensor:

@@ -74,7 +74,7 @@ class Run:
         options["auxiliary"] = len(self.auxiliary_names)
         model = create_model(self.config.model, len(self.class_names), **options)
         self.folder.load_weights(model)
-        # As in training: the same bits, and on a CPU up to 1.4 times as fast.
+        # In the order in memory of training, so that predictions repeat the saved ones bit by bit.
         return model.to(choose_device(self.config.device), memory_format=torch.channels_last).eval()
 
     def predict(
