@@ -14,8 +14,8 @@ from PIL import Image
 
 from fer_utils.data.decode_images import to_format
 from fer_utils.data.load import load_competition
+from fer_utils.faces.predict_photos import find_face
 from fer_utils.learning.metrics import accuracy_of, describe
-from fer_utils.learning.predict_photos import find_face
 from fer_utils.run.committed_results import load_reference
 
 LARGER = 4

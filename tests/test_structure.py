@@ -23,7 +23,7 @@ FLOORS = (
     },
     {"fer_utils.demo"},
     {"fer_utils.data"},
-    {"fer_utils.learning"},
+    {"fer_utils.faces", "fer_utils.learning"},
     {"fer_utils.run"},
     {"fer_utils.analysis"},
     {"fer_utils.figures"},

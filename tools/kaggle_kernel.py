@@ -63,7 +63,7 @@ PUBLISH_CODE = "publish_submission(out, competition);"
 LEFT_OUT = {
     "fer_utils/demo/dataset.py": "make_demo",
     "fer_utils/data/files/download.py": "download",
-    "fer_utils/learning/predict_photos.py": "answers",
+    "fer_utils/faces/predict_photos.py": "answers",
 }
 STAND_IN = '''"""Left out of this notebook."""
 

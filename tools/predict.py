@@ -20,9 +20,9 @@ from matplotlib.patches import Rectangle
 
 from fer_utils.command_line import exit_status
 from fer_utils.competition import DataError
+from fer_utils.faces.predict_photos import answers, opened
 from fer_utils.figures.style import YELLOW, class_colors, label_rows, png_bytes
 from fer_utils.files import atomic_write, write_text
-from fer_utils.learning.predict_photos import answers, opened
 from fer_utils.run.committed_results import load_reference
 from fer_utils.run.finished_run import Run, load_run
 from tools.report_ensemble import load_ensemble
@@ -101,7 +101,7 @@ def answer_cards(
     """A card for each photo uint8 [H, W, 3]: the photo with a frame around its box (left, top, right, bottom;
     empty: all of it was used), beside it a bar for the probability of each class.
 
-    `table` is one of `fer_utils.learning.predict_photos.answers`."""
+    `table` is one of `fer_utils.faces.predict_photos.answers`."""
     rows = max(1, -(-len(photos) // columns))
     options = {"squeeze": False, "width_ratios": [1, 1.1] * columns, "layout": "constrained"}
     fig, axs = plt.subplots(rows, 2 * columns, figsize=(4.2 * columns, 1.9 * rows), **options)

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.swa_utils import update_bn
 
 from fer_utils.competition import DataError
+from fer_utils.faces.face_network import FaceResNet
 from fer_utils.learning.augment import to_float
 from fer_utils.learning.metrics import holm, paired_test
 from fer_utils.learning.models import blank_images
@@ -72,7 +73,10 @@ def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_si
         rows = slice(start, start + batch_size)
         batch = to_float(torch.tensor(images[rows]).to(device)).requires_grad_()
         maps = explainer.attribute(batch, torch.tensor(classes[rows]).to(device), relu_attributions=True)
-        maps = F.interpolate(maps.detach(), images.shape[2:], mode="bilinear")[:, 0]
+        maps = F.interpolate(maps.detach(), images.shape[2:], mode="bilinear")
+        backbone = getattr(model, "backbone", None)
+        maps = backbone.aligner.back(maps, batch) if isinstance(backbone, FaceResNet) else maps
+        maps = maps[:, 0]
         found[rows] = (maps / maps.mean((1, 2), keepdim=True).clamp(min=1e-12)).cpu()
     return found
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_utils.config import Config, ConfigError, check_choice
-from fer_utils.learning.face_network import MEAN, STD, FaceResNet
+from fer_utils.faces.face_network import MEAN, SIZE, STD, FaceResNet, aligned
 from fer_utils.learning.pretrained import HOW_TO_ATTACH, start_classifier
 
 # Of the three channels of ImageNet's images, where timm names no others.
@@ -82,7 +82,8 @@ class FaceNet(nn.Module):
 
 
 class Normalised(nn.Module):
-    """Any backbone behind a normalisation by `mean` and `std`; `fixed_features` [N, D] go to its head."""
+    """Any backbone behind a normalisation by `mean` and `std`; `fixed_features` [N, D] go to its head. dlib's
+    network gets `aligned` images."""
 
     def __init__(self, backbone: nn.Module, mean: Sequence[float] = (0.5,), std: Sequence[float] = (0.25,)):
         super().__init__()
@@ -93,7 +94,7 @@ class Normalised(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if images.ndim == 2:
             return self.backbone.head(images)
-        return self.backbone(normalise(images, self.mean, self.std))
+        return self.backbone(normalise(aligned(self, images), self.mean, self.std))
 
 
 def normalise(images: Tensor, mean: Tensor | float = 0.5, std: Tensor | float = 0.25) -> Tensor:
@@ -173,6 +174,8 @@ def resnet18(options: ModelOptions) -> nn.Module:
 def face_resnet(options: ModelOptions) -> nn.Module:
     """dlib's network for recognising faces, for its published weights (`face_network`); 9.9 M parameters."""
     _refuse_width("face_resnet", options.width, "it is a fixed published network")
+    if options.image_size == SIZE:  # that of its aligned images
+        raise ConfigError(f"image_size must be another than {SIZE} for face_resnet: try {SIZE - 2}")
     constants = (MEAN, STD) if options.inputs == 3 else ([sum(MEAN) / 3], STD[:1])
     return Normalised(FaceResNet(options.inputs, options.num_classes, options.dropout), *constants)
 
@@ -247,14 +250,11 @@ def second_task(model: nn.Module) -> Iterator[None]:
         model.asked = first
 
 
-def has_fixed_size(model: nn.Module) -> bool:
-    """Whether the network takes images of the size it was built for and no others: timm's transformers."""
-    return getattr(getattr(model, "backbone", None), "pretrained_cfg", {}).get("fixed_input_size", False)
-
-
 def check_start_size(model: nn.Module, config: Config, channels: int) -> None:
     """A ConfigError if the network cannot take the small images of the first epochs."""
-    if has_fixed_size(model):
+    backbone = getattr(model, "backbone", None)
+    has_fixed_size = getattr(backbone, "pretrained_cfg", {}).get("fixed_input_size", False)
+    if has_fixed_size or isinstance(backbone, FaceResNet):
         raise ConfigError(f"start_size must be 0 for {config.model}, which takes images of one size")
     try:
         with torch.no_grad():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_utils.config import Config, ConfigError
-from fer_utils.learning.face_network import FaceResNet
+from fer_utils.faces.face_network import FaceResNet
 from fer_utils.learning.pretrained import classifier_of
 
 # The length of Muon's updates is fixed, so its rate has a meaning of its own: `learning_rate` is that of SGD,

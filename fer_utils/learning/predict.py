@@ -18,9 +18,9 @@ from torch import nn
 from fer_utils.arrays_on_disk import empty
 from fer_utils.config import AUGMENTATION, Config, check_choice
 from fer_utils.data.files.cache import kept_array
+from fer_utils.faces.face_network import FaceResNet, aligned
 from fer_utils.learning.augment import VIEWS, augment, channels_last, to_float, view
 from fer_utils.learning.device import DECIDES_BYTES, environment
-from fer_utils.learning.face_network import FaceResNet
 from fer_utils.learning.models import normalise
 from fer_utils.progress import bar
 
@@ -57,7 +57,7 @@ def view_probs(
     with exact, torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         images = torch.from_numpy(np.require(images, requirements="W"))
         for batch in bar(images.split(batch_size), "predicting"):
-            batch = to_float(batch.to(device))
+            batch = aligned(model, to_float(batch.to(device)))
             probs = [model(view(batch, *one)).float().softmax(1) for one in VIEWS[views]]
             rows.append(torch.stack(probs).cpu())
     model.train(was_training)
@@ -125,8 +125,7 @@ def _compute(
         for start in bar(range(0, len(images), IMAGES_TOGETHER), "features"):
             each_batch()
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + IMAGES_TOGETHER]))
-            # Enlarged first: to turn the small image would blur it.
-            batch = model.backbone.enlarged(to_float(batch.to(device)))
+            batch = aligned(model, to_float(batch.to(device)))
             variants = [batch]
             if config is not None:
                 variants += [augment(batch, config, generator) for _ in range(VARIANTS - 1)]

@@ -14,8 +14,9 @@ from fer_utils.competition import DataError
 from fer_utils.config import ConfigError
 from fer_utils.data.files.list_files import walk
 from fer_utils.data.locate import KAGGLE_INPUT
+from fer_utils.faces.align import LANDMARKS
+from fer_utils.faces.face_network import PUBLISHED, FaceResNet, read_dlib
 from fer_utils.files import find_path
-from fer_utils.learning.face_network import PUBLISHED, FaceResNet, read_dlib
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".dat")
 # Fewer of a network's numbers than this show that the file belongs to another network.
@@ -87,7 +88,8 @@ def load_weights(model: nn.Module, file: Path) -> Loaded:
     """
     own = model.state_dict()
     given = _read(model, file)
-    first = next((name for name, tensor in own.items() if tensor.ndim == 4), None)
+    convolutions = (name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    first = next((f"{name}.weight" for name in convolutions), None)
     chosen = _by_name(own, given, first)
     how = "by name"
     if _share(own, chosen) < LEAST_SHARE:
@@ -128,7 +130,8 @@ def start_classifier(model: nn.Module) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder / name for name, _ in walk(folder) if name.lower().endswith(SUFFIXES))
+    found = [folder / name for name, _ in walk(folder) if name.lower().endswith(SUFFIXES)]
+    return sorted(path for path in found if path.name != LANDMARKS)  # which lies beside dlib's network
 
 
 def _read(model: nn.Module, file: Path) -> dict[str, Tensor]:

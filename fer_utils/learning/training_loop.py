@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from fer_utils.arrays_on_disk import fetch, is_large
 from fer_utils.competition import Competition, Split
 from fer_utils.config import Config, ConfigError
+from fer_utils.faces.face_network import aligned
 from fer_utils.files import Explained
 from fer_utils.learning.augment import augment, channels_last, mix, resize, to_float
 from fer_utils.learning.competition_metric import goodness
@@ -172,7 +173,8 @@ def train_epoch(
                 group["lr"] = rate * group.get("lr_scale", 1.0)
             batch, true = to_float(next(gathered)), labels[order[step]]
             if images.dtype == torch.uint8:
-                batch = resize(augment(batch, config, generator), size)
+                batch = augment(aligned(learner.model, batch), config, generator)
+                batch = resize(batch, size) if config.start_size else batch
             targets = F.one_hot(true, learner.num_classes).float() if soft is None else soft[order[step]]
             batch, targets = mix(batch, targets, config.mixup, config.cutmix, generator)
             batch = channels_last(batch[mine])

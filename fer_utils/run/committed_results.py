@@ -12,8 +12,8 @@ import pandas as pd
 
 from fer_utils.competition import DataError
 from fer_utils.config import ConfigError
+from fer_utils.faces.predict_photos import answers
 from fer_utils.files import REPOSITORY
-from fer_utils.learning.predict_photos import answers
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 

@@ -18,11 +18,11 @@ from fer_utils.competition import Competition, DataError, Split
 from fer_utils.config import Config
 from fer_utils.data.decode_images import ImageFormat, resize, with_channels
 from fer_utils.data.load import load_competition
+from fer_utils.faces.predict_photos import answers
 from fer_utils.files import find_path
 from fer_utils.learning.device import choose_device
 from fer_utils.learning.models import create_model, second_task
 from fer_utils.learning.predict import view_probs
-from fer_utils.learning.predict_photos import answers
 from fer_utils.run.folder import RunFolder
 
 

@@ -27,7 +27,10 @@ def write_results(
     """Write the chosen weights, the predictions, the submission and, last, the metrics."""
     config, best = learner.config, learner.best
     # Matrices are saved in float16, half the size; all predictions below use the weights as saved.
-    weights = {name: (t.half() if t.ndim > 1 else t).contiguous() for name, t in best["state"].items()}
+    weights = {
+        name: (t.half() if t.ndim > 1 and t.is_floating_point() else t).contiguous()
+        for name, t in best["state"].items()
+    }
     learner.model.load_state_dict(weights)
     parameters, operations = model_cost(learner.model, config.image_size)
     training = {

@@ -68,7 +68,7 @@ def test_the_cells_write_what_the_notebook_runs_byte_for_byte(bundle):
         if first.startswith("%%writefile "):
             written[first.split()[1].removeprefix("/tmp/fer/")] = (body + "\n").encode()  # as IPython ends it
             assert cell["metadata"]["_kg_hide-input"]
-    names = ("demo/dataset", "data/files/download", "learning/predict_photos")
+    names = ("demo/dataset", "data/files/download", "faces/predict_photos")
     left_out = [written.pop(f"fer_utils/{name}.py") for name in names]
     assert all(len(text) < 300 for text in left_out)
     assert written == {name: (REPOSITORY / name).read_bytes() for name in written}

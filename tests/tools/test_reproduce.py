@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from fer_utils import load_competition, runs
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
+from fer_utils.faces.predict_photos import image_files
 from fer_utils.learning.models import create_model
-from fer_utils.learning.predict_photos import image_files
 from fer_utils.run import committed_results, launch
 from fer_utils.run.committed_results import Reference, load_reference
 from fer_utils.run.finished_run import load_run

@@ -8,8 +8,8 @@ from PIL import Image
 from fer_utils import Config, fit, load_run
 from fer_utils.competition import DataError
 from fer_utils.demo.dataset import make_demo
-from fer_utils.learning import predict_photos
-from fer_utils.learning.predict_photos import find_face
+from fer_utils.faces import predict_photos
+from fer_utils.faces.predict_photos import find_face
 from tools.predict import main
 
 pytest.importorskip("cv2")

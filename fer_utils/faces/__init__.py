@@ -1,0 +1,1 @@
+"""Faces: found in photos, aligned, and read by a network that recognises people."""
