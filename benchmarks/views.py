@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from fer_utils.data.load import load_competition
+from fer_utils.faces.face_network import aligned
 from fer_utils.learning.augment import affine, to_float
 from fer_utils.learning.metrics import cross_calibrated, log_loss, paired_test
 from fer_utils.run.committed_results import load_reference
@@ -69,7 +70,7 @@ def moved_probs(model: nn.Module, images: np.ndarray, moved: Moved) -> np.ndarra
     model.eval()
     rows = []
     for batch in torch.from_numpy(images).split(512):
-        batch = to_float(batch)
+        batch = aligned(model, to_float(batch))
         if moved != PLAIN:
             numbers = (torch.full((len(batch), 1, 1, 1), float(value)) for value in moved)
             batch = affine(batch, *numbers, torch.zeros(len(batch), 1, 1, 1))

@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.swa_utils import update_bn
 
 from fer_utils.competition import DataError
-from fer_utils.faces.face_network import FaceResNet
+from fer_utils.faces.face_network import aligned
 from fer_utils.learning.augment import to_float
 from fer_utils.learning.metrics import holm, paired_test
 from fer_utils.learning.models import blank_images
@@ -71,12 +71,11 @@ def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_si
     found = np.zeros((len(images), *images.shape[2:]), np.float32)
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)
-        batch = to_float(torch.tensor(images[rows]).to(device)).requires_grad_()
-        maps = explainer.attribute(batch, torch.tensor(classes[rows]).to(device), relu_attributions=True)
+        batch = to_float(torch.tensor(images[rows]).to(device))
+        seen = aligned(model, batch).requires_grad_()
+        maps = explainer.attribute(seen, torch.tensor(classes[rows]).to(device), relu_attributions=True)
         maps = F.interpolate(maps.detach(), images.shape[2:], mode="bilinear")
-        backbone = getattr(model, "backbone", None)
-        maps = backbone.aligner.back(maps, batch) if isinstance(backbone, FaceResNet) else maps
-        maps = maps[:, 0]
+        maps = (maps if seen is batch else model.backbone.aligner.back(maps, batch))[:, 0]
         found[rows] = (maps / maps.mean((1, 2), keepdim=True).clamp(min=1e-12)).cpu()
     return found
 
@@ -90,7 +89,8 @@ def shuffle_weights(model: nn.Module, images: np.ndarray) -> nn.Module:
         for parameter in model.parameters():
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    update_bn([to_float(torch.tensor(images).to(next(model.parameters()).device))], model)
+    batch = to_float(torch.tensor(images).to(next(model.parameters()).device))
+    update_bn([aligned(model, batch)], model)
     return model.eval()
 
 
@@ -185,7 +185,8 @@ def occlusion_table(
     run: Run, images: np.ndarray, labels: np.ndarray, regions: Mapping[str, tuple[slice, slice]]
 ) -> pd.DataFrame:
     """The accuracy on uint8 [N, C, H, W] with labels int64 [N] lost when one of the `face_regions` is hidden
-    (occlusion, Zeiler and Fergus 2014), plain view.
+    (occlusion, Zeiler and Fergus 2014), plain view. A network with aligned faces loses some of it because
+    the points of the face are found elsewhere.
 
     Returns:
         A row per part, the costliest first: `lost`, points of accuracy, with the 95 % interval of the paired

@@ -102,11 +102,10 @@ class FaceResNet(nn.Module):
 
 
 def aligned(model: nn.Module, images: Tensor) -> Tensor:
-    """Images in 0..1 [N, C, H, W] with their faces aligned, at SIZE pixels, for dlib's network, unless they
-    are of that size already; for others as they are. Warps and views follow: aligning would undo them."""
-    if isinstance(getattr(model, "backbone", None), FaceResNet) and images.shape[-1] != SIZE:
-        return model.backbone.aligner(images, SIZE)
-    return images
+    """Images in 0..1 [N, C, H, W] as `model` is called with them: for dlib's network with aligned faces, of
+    SIZE pixels; for others as they are, and features. Warps and views come after it: it would undo them."""
+    has_aligner = isinstance(getattr(model, "backbone", None), FaceResNet) and images.ndim == 4
+    return model.backbone.aligner(images, SIZE) if has_aligner else images
 
 
 def read_dlib(network: FaceResNet, file: Path) -> dict[str, Tensor]:

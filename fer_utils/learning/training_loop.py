@@ -174,7 +174,7 @@ def train_epoch(
             batch, true = to_float(next(gathered)), labels[order[step]]
             if images.dtype == torch.uint8:
                 batch = augment(aligned(learner.model, batch), config, generator)
-                batch = resize(batch, size) if config.start_size else batch
+                batch = resize(batch, size) if 0 < config.start_size < config.image_size else batch
             targets = F.one_hot(true, learner.num_classes).float() if soft is None else soft[order[step]]
             batch, targets = mix(batch, targets, config.mixup, config.cutmix, generator)
             batch = channels_last(batch[mine])
@@ -207,7 +207,7 @@ def gather(images: Tensor, order: Tensor, device: torch.device) -> Iterator[Tens
 
 
 def first_batch(config: Config, images: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
-    """What the first step of a training sees of images uint8 [N, C, H, W].
+    """What the first step of a training sees of images uint8 [N, C, H, W]; dlib's network sees them aligned.
 
     Returns:
         The row numbers [B] of its images; these, augmented, as float [B, C, H, W]; what they are after
@@ -333,7 +333,7 @@ def _valid_logits(learner: Learner, model: nn.Module, images: np.ndarray) -> Ten
     own = torch.from_numpy(np.require(images[mine], requirements="W"))
     size = learner.config.evaluation_batch
     for rows, batch in zip(logits[mine].split(size), own.split(size), strict=True):
-        batch = channels_last(to_float(batch.to(learner.device)))
+        batch = channels_last(aligned(model, to_float(batch.to(learner.device))))
         with learner.autocast():
             rows.copy_(model(batch))
     return learner.team.add(logits).cpu()

