@@ -251,7 +251,7 @@ NINE = {"fer2013-cpu": 3, "fer2013-taught-cpu": 3, "fer2013-votes-cpu": 3}
         ("fer2013-contest-cpu", {"fer2013-cpu": 3, "fer2013-cv": 5}),
         ("fer2013-all-cpu", NINE),
         ("fer2013-votes-faces-cpu", {"fer2013-votes-cpu": 3, "fer2013-faces-cpu": 3}),
-        ("ferplus-all-cpu", {"ferplus-cpu": 3, "ferplus-tuned-cpu": 3, "ferplus-faces-cpu": 2}),
+        ("ferplus-all-cpu", {"ferplus-cpu": 3, "ferplus-tuned-cpu": 3, "ferplus-faces-cpu": 3}),
     ],
 )
 def test_submissions_alone_are_the_averages_of_what_is_committed(name, networks):
