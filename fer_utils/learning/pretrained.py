@@ -97,8 +97,8 @@ def load_weights(model: nn.Module, file: Path) -> Loaded:
         chosen, how = (in_order, "by the order of their shapes") if in_order else (chosen, how)
     share = _share(own, chosen)
     if isinstance(getattr(model, "backbone", None), FaceResNet) and "backbone.aligner.leaves" not in chosen:
-        problem = f"weights: {file} is of a network without aligned faces, which were not aligned before"
-        raise ConfigError(f"{problem}: start from {PUBLISHED}")
+        problem = "was saved when faces were not aligned yet"
+        raise ConfigError(f"weights: {file} {problem}: start from {PUBLISHED}")
     new = [name for name in own if name not in chosen]
     if share < LEAST_SHARE:
         raise ConfigError(

@@ -175,7 +175,7 @@ def test_weights_of_before_faces_were_aligned_are_refused(published, tmp_path):
     load_weights(model, published[0])
     state = {name: t.contiguous() for name, t in model.state_dict().items() if ".aligner." not in name}
     (tmp_path / "model.safetensors").write_bytes(save(state))
-    with pytest.raises(ConfigError, match=r"without aligned faces.*: start from dlib_face_recognition"):
+    with pytest.raises(ConfigError, match=r"faces were not aligned yet: start from dlib_face_recognition"):
         load_weights(model, tmp_path / "model.safetensors")
 
 
