@@ -101,11 +101,15 @@ class FaceResNet(nn.Module):
         return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
 
 
+def is_face_network(model: nn.Module) -> bool:
+    """Whether a network of `create_model` is dlib's."""
+    return isinstance(getattr(model, "backbone", None), FaceResNet)
+
+
 def aligned(model: nn.Module, images: Tensor) -> Tensor:
     """Images in 0..1 [N, C, H, W] as `model` is called with them: for dlib's network with aligned faces, of
     SIZE pixels; for others as they are, and features. Warps and views come after it: it would undo them."""
-    has_aligner = isinstance(getattr(model, "backbone", None), FaceResNet) and images.ndim == 4
-    return model.backbone.aligner(images, SIZE) if has_aligner else images
+    return model.backbone.aligner(images, SIZE) if is_face_network(model) and images.ndim == 4 else images
 
 
 def read_dlib(network: FaceResNet, file: Path) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_utils.config import Config, ConfigError, check_choice
-from fer_utils.faces.face_network import MEAN, SIZE, STD, FaceResNet
+from fer_utils.faces.face_network import MEAN, SIZE, STD, FaceResNet, is_face_network
 from fer_utils.learning.pretrained import HOW_TO_ATTACH, start_classifier
 
 # Of the three channels of ImageNet's images, where timm names no others.
@@ -250,9 +250,8 @@ def second_task(model: nn.Module) -> Iterator[None]:
 
 def check_start_size(model: nn.Module, config: Config, channels: int) -> None:
     """A ConfigError if the network cannot take the small images of the first epochs."""
-    backbone = getattr(model, "backbone", None)
-    has_fixed_size = getattr(backbone, "pretrained_cfg", {}).get("fixed_input_size", False)
-    if has_fixed_size or isinstance(backbone, FaceResNet):
+    published = getattr(getattr(model, "backbone", None), "pretrained_cfg", {})
+    if is_face_network(model) or published.get("fixed_input_size", False):
         raise ConfigError(f"start_size must be 0 for {config.model}, which takes images of one size")
     try:
         with torch.no_grad():
@@ -268,7 +267,7 @@ def check_start_size(model: nn.Module, config: Config, channels: int) -> None:
 
 def blank_images(model: nn.Module, n: int, image_size: int) -> Tensor:
     """Black images [n, C, image_size, image_size], as this network is called with them, on its device."""
-    if isinstance(getattr(model, "backbone", None), FaceResNet):
+    if is_face_network(model):
         image_size = SIZE
     channels = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 1)
     return torch.zeros(n, channels, image_size, image_size, device=next(model.parameters()).device)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_utils.config import Config, ConfigError
-from fer_utils.faces.face_network import FaceResNet
+from fer_utils.faces.face_network import is_face_network
 from fer_utils.learning.pretrained import classifier_of
 
 # The length of Muon's updates is fixed, so its rate has a meaning of its own: `learning_rate` is that of SGD,
@@ -76,9 +76,8 @@ def train_classifier_only(model: nn.Module, only: bool) -> None:
     """
     if (layer := classifier_of(model)) is None:
         raise ConfigError("head_epochs must be 0 for a network without a linear classifier")
-    backbone = getattr(model, "backbone", None)
     model.requires_grad_(not only)
-    (backbone.head if isinstance(backbone, FaceResNet) else layer).requires_grad_(True)
+    (model.backbone.head if is_face_network(model) else layer).requires_grad_(True)
 
 
 class Muon(torch.optim.Optimizer):

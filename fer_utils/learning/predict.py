@@ -18,7 +18,7 @@ from torch import nn
 from fer_utils.arrays_on_disk import empty
 from fer_utils.config import AUGMENTATION, Config, check_choice
 from fer_utils.data.files.cache import kept_array
-from fer_utils.faces.face_network import FaceResNet, aligned
+from fer_utils.faces.face_network import aligned, is_face_network
 from fer_utils.learning.augment import VIEWS, augment, channels_last, to_float, view
 from fer_utils.learning.device import DECIDES_BYTES, environment
 from fer_utils.learning.models import normalise
@@ -66,7 +66,7 @@ def view_probs(
 
 def has_fixed_features(config: Config, model: nn.Module) -> bool:
     """Whether a training needs the images no more once it has the `fixed_features`."""
-    if not isinstance(getattr(model, "backbone", None), FaceResNet) or config.head_epochs < config.epochs:
+    if not is_face_network(model) or config.head_epochs < config.epochs:
         return False
     return not (config.mixup or config.cutmix or config.start_size)
 

@@ -15,7 +15,7 @@ from fer_utils.config import ConfigError
 from fer_utils.data.files.list_files import walk
 from fer_utils.data.locate import KAGGLE_INPUT
 from fer_utils.faces.align import LANDMARKS
-from fer_utils.faces.face_network import PUBLISHED, FaceResNet, read_dlib
+from fer_utils.faces.face_network import PUBLISHED, FaceResNet, is_face_network, read_dlib
 from fer_utils.files import find_path
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".dat")
@@ -70,7 +70,7 @@ def start_weights(model: nn.Module, name: str) -> Loaded | None:
     """
     if name != "none":
         return load_weights(model, find_weights(name))
-    if isinstance(getattr(model, "backbone", None), FaceResNet):
+    if is_face_network(model):
         raise ConfigError(f"weights: face_resnet starts from published ones: set weights to {PUBLISHED}")
     return None
 
@@ -96,15 +96,15 @@ def load_weights(model: nn.Module, file: Path) -> Loaded:
         in_order = _by_order(own, given, first)
         chosen, how = (in_order, "by the order of their shapes") if in_order else (chosen, how)
     share = _share(own, chosen)
-    if isinstance(getattr(model, "backbone", None), FaceResNet) and "backbone.aligner.leaves" not in chosen:
-        problem = "was saved when faces were not aligned yet"
-        raise ConfigError(f"weights: {file} {problem}: start from {PUBLISHED}")
     new = [name for name in own if name not in chosen]
     if share < LEAST_SHARE:
         raise ConfigError(
             f"weights: {file} has {100 * share:.0f} % of this network, so it belongs to another one. Not in "
             f"it, for instance: {_listed(own, new)}; there instead: {_listed(given, list(given))}"
         )
+    if is_face_network(model) and "backbone.aligner.leaves" in new:
+        problem = "was saved when faces were not aligned yet"
+        raise ConfigError(f"weights: {file} {problem}: start from {PUBLISHED}")
     start_classifier(model)
     model.load_state_dict(model.state_dict() | chosen)
     rest = f"; not in it: {_listed(own, new)}" if new else ""

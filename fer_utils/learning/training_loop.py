@@ -174,6 +174,7 @@ def train_epoch(
             batch, true = to_float(next(gathered)), labels[order[step]]
             if images.dtype == torch.uint8:
                 batch = augment(aligned(learner.model, batch), config, generator)
+                # Aligned images have a size of their own.
                 batch = resize(batch, size) if 0 < config.start_size < config.image_size else batch
             targets = F.one_hot(true, learner.num_classes).float() if soft is None else soft[order[step]]
             batch, targets = mix(batch, targets, config.mixup, config.cutmix, generator)

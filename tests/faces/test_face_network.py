@@ -177,6 +177,10 @@ def test_weights_of_before_faces_were_aligned_are_refused(published, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(save(state))
     with pytest.raises(ConfigError, match=r"faces were not aligned yet: start from dlib_face_recognition"):
         load_weights(model, tmp_path / "model.safetensors")
+    state = {name: t.contiguous() for name, t in create_model("small", 7).state_dict().items()}
+    (tmp_path / "model.safetensors").write_bytes(save(state))
+    with pytest.raises(ConfigError, match="belongs to another one"):  # and not that it is an old one
+        load_weights(model, tmp_path / "model.safetensors")
 
 
 def test_small_images_first_are_refused():
