@@ -19,8 +19,9 @@ import numpy as np
 
 from fer_utils.files import REPOSITORY, OutputError
 
-# Bytes; 100,000 colour images of 224 pixels have 15 billion. What is smaller stays in memory.
-MOST_IN_MEMORY = 2 * 2**30
+# Bytes; 100,000 colour images of 224 pixels have 15 billion. What is smaller stays in memory, as do the
+# `fixed_features` of FER2013.
+MOST_IN_MEMORY = 3 * 2**30
 ROWS_TOGETHER = 1024
 # The system's advice on memory (Windows has none).
 WILL_NEED = ctypes.CDLL(None).madvise if hasattr(mmap, "MADV_WILLNEED") else None

@@ -15,10 +15,11 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.swa_utils import update_bn
 
 from fer_utils.competition import DataError
-from fer_utils.faces.face_network import aligned
+from fer_utils.faces.align import N_CROPS
+from fer_utils.faces.face_network import aligned, crop_classifiers, is_face_network
 from fer_utils.learning.augment import to_float
 from fer_utils.learning.metrics import holm, paired_test
-from fer_utils.learning.models import blank_images
+from fer_utils.learning.models import blank_images, normalise
 from fer_utils.progress import bar
 from fer_utils.run.finished_run import Run
 
@@ -66,16 +67,17 @@ def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_si
     """
     from captum.attr import LayerGradCam
 
-    device = next(model.parameters()).device
-    explainer = LayerGradCam(model.eval(), last_maps(model, images.shape[-1]))
+    device, layer = next(model.parameters()).device, last_maps(model.eval(), images.shape[-1])
+    parts = crop_classifiers(model) if is_face_network(model) else [model]
+    explainers = [LayerGradCam(part, layer) for part in parts]
     found = np.zeros((len(images), *images.shape[2:]), np.float32)
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)
         batch = to_float(torch.tensor(images[rows]).to(device))
-        seen = aligned(model, batch).requires_grad_()
-        maps = explainer.attribute(seen, torch.tensor(classes[rows]).to(device), relu_attributions=True)
-        maps = F.interpolate(maps.detach(), images.shape[2:], mode="bilinear")
-        maps = (maps if seen is batch else model.backbone.aligner.back(maps, batch))[:, 0]
+        seen, targets = aligned(model, batch).requires_grad_(), torch.tensor(classes[rows]).to(device)
+        maps = [each.attribute(seen, targets, relu_attributions=True).detach() for each in explainers]
+        maps = F.interpolate(torch.cat(maps, 1), images.shape[2:], mode="bilinear")
+        maps = (maps if seen is batch else model.backbone.aligner.back(maps, batch)).mean(1)
         found[rows] = (maps / maps.mean((1, 2), keepdim=True).clamp(min=1e-12)).cpu()
     return found
 
@@ -89,8 +91,14 @@ def shuffle_weights(model: nn.Module, images: np.ndarray) -> nn.Module:
         for parameter in model.parameters():
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    batch = to_float(torch.tensor(images).to(next(model.parameters()).device))
-    update_bn([aligned(model, batch)], model)
+    batch = aligned(model, to_float(torch.tensor(images).to(next(model.parameters()).device)))
+    if not is_face_network(model):
+        update_bn([batch], model)
+        return model.eval()
+    with torch.no_grad():
+        features = model.backbone.features(normalise(batch, model.mean, model.std))
+    for head, part in zip(model.backbone.heads, features.chunk(N_CROPS, 1), strict=True):
+        update_bn([part], head)
     return model.eval()
 
 

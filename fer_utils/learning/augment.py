@@ -1,7 +1,8 @@
 """Random transforms of a batch on its device, with random numbers of its own for every image; and the fixed
 views of test-time augmentation.
 
-All functions take and return float images [N, C, H, W] with values in 0..1: C is 1 for grey, 3 for colours.
+All functions take and return float images [N, C, H, W] with values in 0..1: C is 1 for grey, 3 for colours;
+N_CROPS (of `fer_utils.faces.align`) times as many for the crops of a face, which count as one image.
 """
 
 from __future__ import annotations
@@ -97,21 +98,21 @@ _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3
 def random_color(images: Tensor, hue: float, saturation: float, generator: torch.Generator) -> Tensor:
     """Turn the hues of each image by up to +- `hue` of the colour circle and scale its saturation by
     1 +- `saturation`. Grey images stay as they are."""
-    if hue == saturation == 0 or images.shape[1] == 1:
+    if hue == saturation == 0 or images.shape[1] % 3:  # N_CROPS is no multiple of 3
         return images
     turn = _uniform(images, -hue, hue, generator)
     return recolour(images, turn, 1 + _uniform(images, -saturation, saturation, generator))
 
 
 def recolour(images: Tensor, turn: Tensor, factor: Tensor) -> Tensor:
-    """Images [N, 3, H, W] with their hues turned by a share of the colour circle and their saturation scaled,
-    at the same brightness; both [N, 1, 1, 1]."""
+    """Images [N, 3 K, H, W] with their hues turned by a share of the colour circle and their saturation
+    scaled, at the same brightness; both [N, 1, 1, 1]."""
     to_yiq = torch.tensor(_YIQ)
     cos, sin = (wave(2 * math.pi * turn) * factor for wave in (torch.cos, torch.sin))
     one, zero = torch.ones_like(cos), torch.zeros_like(cos)
     turned = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
     matrix = torch.linalg.inv(to_yiq).to(images.device) @ turned @ to_yiq.to(images.device)
-    return torch.einsum("nij,njhw->nihw", matrix, images).clamp_(0, 1)
+    return torch.einsum("nij,nkjhw->nkihw", matrix, images.unflatten(1, (-1, 3))).flatten(1, 2).clamp_(0, 1)
 
 
 def random_erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:

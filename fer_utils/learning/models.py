@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_utils.config import Config, ConfigError, check_choice
-from fer_utils.faces.face_network import MEAN, SIZE, STD, FaceResNet, is_face_network
+from fer_utils.faces.face_network import MEAN, N_CROPS, SIZE, STD, FaceResNet, is_face_network
 from fer_utils.learning.pretrained import HOW_TO_ATTACH, start_classifier
 
 # Of the three channels of ImageNet's images, where timm names no others.
@@ -82,7 +82,7 @@ class FaceNet(nn.Module):
 
 
 class Normalised(nn.Module):
-    """Any backbone behind a normalisation by `mean` and `std`; `fixed_features` [N, D] go to its head. dlib's
+    """Any backbone behind a normalisation by `mean` and `std`; `fixed_features` [N, D] are not images. dlib's
     network is called with `aligned` images."""
 
     def __init__(self, backbone: nn.Module, mean: Sequence[float] = (0.5,), std: Sequence[float] = (0.25,)):
@@ -93,7 +93,7 @@ class Normalised(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if images.ndim == 2:
-            return self.backbone.head(images)
+            return self.backbone(images)
         return self.backbone(normalise(images, self.mean, self.std))
 
 
@@ -172,10 +172,11 @@ def resnet18(options: ModelOptions) -> nn.Module:
 
 
 def face_resnet(options: ModelOptions) -> nn.Module:
-    """dlib's network for recognising faces, for its published weights (`face_network`); 9.9 M parameters."""
+    """dlib's network for recognising faces, for its published weights (`face_network`); 22.9 M parameters."""
     _refuse_width("face_resnet", options.width, "it is a fixed published network")
     constants = (MEAN, STD) if options.inputs == 3 else ([sum(MEAN) / 3], STD[:1])
-    return Normalised(FaceResNet(options.inputs, options.num_classes, options.dropout), *constants)
+    network = FaceResNet(options.inputs, options.num_classes, options.dropout)
+    return Normalised(network, *(tuple(values) * N_CROPS for values in constants))
 
 
 MODELS: dict[str, Callable[[ModelOptions], nn.Module]] = {
@@ -267,9 +268,9 @@ def check_start_size(model: nn.Module, config: Config, channels: int) -> None:
 
 def blank_images(model: nn.Module, n: int, image_size: int) -> Tensor:
     """Black images [n, C, image_size, image_size], as this network is called with them, on its device."""
-    if is_face_network(model):
-        image_size = SIZE
     channels = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 1)
+    if is_face_network(model):
+        image_size, channels = SIZE, N_CROPS * channels
     return torch.zeros(n, channels, image_size, image_size, device=next(model.parameters()).device)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fer_utils.config import Config, ConfigError
 from fer_utils.faces.face_network import is_face_network
-from fer_utils.learning.pretrained import classifier_of
+from fer_utils.learning.pretrained import classifiers_of
 
 # The length of Muon's updates is fixed, so its rate has a meaning of its own: `learning_rate` is that of SGD,
 # and the convolutions move at this share of it, with the momentum of the paper.
@@ -74,10 +74,12 @@ def train_classifier_only(model: nn.Module, only: bool) -> None:
     Raises:
         ConfigError: it is no linear layer.
     """
-    if (layer := classifier_of(model)) is None:
+    layers = classifiers_of(model)
+    if not layers:
         raise ConfigError("head_epochs must be 0 for a network without a linear classifier")
     model.requires_grad_(not only)
-    (model.backbone.head if is_face_network(model) else layer).requires_grad_(True)
+    for layer in [model.backbone.heads] if is_face_network(model) else layers:
+        layer.requires_grad_(True)
 
 
 class Muon(torch.optim.Optimizer):
@@ -94,8 +96,9 @@ class Muon(torch.optim.Optimizer):
         self.dtype = torch.float32  # in which it orthogonalizes; the learner may set another
         parameters = list(model.parameters())
         matrices = [p for p in parameters if p.ndim == 4 and p.shape[1] > 1]
-        # The last linear layer is the classifier; those before it are wide (vgg_bn has 25 M weights there).
-        hidden = [p for p in parameters if p.ndim == 2][:-1]
+        # Linear layers before the classifier are wide (vgg_bn has 25 M weights there).
+        last = {id(p) for layer in classifiers_of(model) for p in layer.parameters()}
+        hidden = [p for p in parameters if p.ndim == 2 and id(p) not in last]
         chosen = {id(p) for p in (*matrices, *hidden)}
         others = [p for p in parameters if id(p) not in chosen]
         groups = [

@@ -1,11 +1,12 @@
 """What a network says of images: class probabilities in every view of test-time augmentation, and features.
 
 Where only the classifier learns, the layers before it say the same of an image in every epoch. They are asked
-once about each image and a few random variants of it; an epoch then takes seconds.
+once about each image and a variant of it; an epoch then takes seconds.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import time
@@ -24,9 +25,6 @@ from fer_utils.learning.device import DECIDES_BYTES, environment
 from fer_utils.learning.models import normalise
 from fer_utils.progress import bar
 
-# Of each image, and how many images are asked about at once. More variants would fill more memory: six of
-# FER2013's 28,709 training images take 1.9 GB.
-VARIANTS = 6
 IMAGES_TOGETHER = 256
 
 
@@ -78,8 +76,8 @@ def fixed_features(
     images: np.ndarray,
     each_batch: Callable[[], None] = lambda: None,
 ) -> tuple[np.ndarray, float]:
-    """What the layers before the classifier of `model` say, in `dtype`, of uint8 images [N, C, H, W] and of
-    VARIANTS - 1 random variants of each.
+    """What the layers before the classifier of `model` say, in `dtype`, of uint8 images [N, C, H, W] and, if
+    they are augmented, of a variant of each: mirrored, unless `flip` is 0, and changed by all else at random.
 
     They are kept in the cache: trainings with other seeds or parameters of the classifier use the same.
 
@@ -87,11 +85,11 @@ def fixed_features(
         each_batch: is called before each batch, and may raise.
 
     Returns:
-        Features float16 [N, VARIANTS, D], and the seconds in which they were computed, now or then.
+        Features float16 [N, 2 or 1, D], and the seconds in which they were computed, now or then.
     """
     network = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        if ".head." not in name:
+        if ".heads." not in name:
             network.update(tensor.cpu().contiguous().numpy())
     now = environment(next(model.parameters()).device, dtype)
     return kept_array(
@@ -115,7 +113,7 @@ def _compute(
     config: Config | None = None,
     each_batch: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """float16 [N, VARIANTS, D], or without a config [N, 1, D]."""
+    """float16 [N, 2, D]; [N, 1, D] without a config, or if nothing in it changes images."""
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
     was_training = model.training
@@ -127,8 +125,9 @@ def _compute(
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + IMAGES_TOGETHER]))
             batch = aligned(model, to_float(batch.to(device)))
             variants = [batch]
-            if config is not None:
-                variants += [augment(batch, config, generator) for _ in range(VARIANTS - 1)]
+            if config is not None and any(getattr(config, name) for name in AUGMENTATION):
+                mirrored = batch.flip(-1) if config.flip else batch
+                variants.append(augment(mirrored, dataclasses.replace(config, flip=0.0), generator))
             variants = [channels_last(normalise(each, model.mean, model.std)) for each in variants]
             found = torch.stack([model.backbone.features(each) for each in variants], 1)
             if not len(features):

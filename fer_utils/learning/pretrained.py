@@ -92,42 +92,47 @@ def load_weights(model: nn.Module, file: Path) -> Loaded:
     first = next((f"{name}.weight" for name in convolutions), None)
     chosen = _by_name(own, given, first)
     how = "by name"
-    if _share(own, chosen) < LEAST_SHARE:
+    # The classifiers of face_resnet are larger than the rest, which is what counts.
+    needed = {name: tensor for name, tensor in own.items() if not name.startswith("backbone.heads.")}
+    if _share(needed, chosen) < LEAST_SHARE:
         in_order = _by_order(own, given, first)
         chosen, how = (in_order, "by the order of their shapes") if in_order else (chosen, how)
-    share = _share(own, chosen)
+    share = _share(needed, chosen)
     new = [name for name in own if name not in chosen]
     if share < LEAST_SHARE:
         raise ConfigError(
             f"weights: {file} has {100 * share:.0f} % of this network, so it belongs to another one. Not in "
             f"it, for instance: {_listed(own, new)}; there instead: {_listed(given, list(given))}"
         )
-    if is_face_network(model) and "backbone.aligner.leaves" in new:
-        problem = "was saved when faces were not aligned yet"
+    if is_face_network(model) and "backbone.heads.0.2.weight" in new and file.suffix.lower() != ".dat":
+        problem = "was saved when one crop of a face was looked at"
         raise ConfigError(f"weights: {file} {problem}: start from {PUBLISHED}")
     start_classifier(model)
     model.load_state_dict(model.state_dict() | chosen)
     rest = f"; not in it: {_listed(own, new)}" if new else ""
-    found = f"{len(chosen)} of {len(own)} tensors ({100 * share:.1f} % of the numbers)"
+    found = f"{len(chosen)} of {len(own)} tensors ({100 * _share(own, chosen):.1f} % of the numbers)"
     report = f"{found} from {file.name}, {how}{rest}"
     with open(file, "rb") as content:
         return Loaded(file.name, hashlib.file_digest(content, "sha256").hexdigest(), report)
 
 
-def classifier_of(model: nn.Module) -> nn.Linear | None:
-    """The linear layer that gives the logits: what timm says of its networks, else the last one; None if it
-    is of another kind."""
+def classifiers_of(model: nn.Module) -> list[nn.Linear]:
+    """The linear layer that gives the logits: what timm says of its networks, else the last one; none if it
+    is of another kind, and face_resnet has several."""
     backbone = getattr(model, "backbone", model)
+    if is_face_network(model):
+        return [head[-1] for head in backbone.heads]
     if hasattr(backbone, "get_classifier"):
-        layer = backbone.get_classifier()
-        return layer if isinstance(layer, nn.Linear) else None
-    return next((layer for layer in reversed(list(model.modules())) if isinstance(layer, nn.Linear)), None)
+        layers = [backbone.get_classifier()]
+    else:
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1:]
+    return [layer for layer in layers if isinstance(layer, nn.Linear)]
 
 
 def start_classifier(model: nn.Module) -> None:
     """Set the classifier to zero: on published features, which are large, a random one is wrong with
     confidence, and its loss is far above that of guessing."""
-    if (layer := classifier_of(model)) is not None:
+    for layer in classifiers_of(model):
         for p in layer.parameters():
             nn.init.zeros_(p)
 
@@ -190,8 +195,9 @@ def _fitting(given: Tensor, own: Tensor, is_first: bool) -> Tensor | None:
 
 
 def _share(own: dict[str, Tensor], chosen: dict[str, Tensor]) -> float:
-    """Which share of a network's numbers is chosen."""
-    return sum(tensor.numel() for tensor in chosen.values()) / sum(tensor.numel() for tensor in own.values())
+    """Which share of the numbers in `own` is chosen."""
+    sizes = {name: tensor.numel() for name, tensor in own.items()}
+    return sum(size for name, size in sizes.items() if name in chosen) / sum(sizes.values())
 
 
 def _listed(tensors: dict[str, Tensor], names: list[str]) -> str:

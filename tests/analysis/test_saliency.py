@@ -15,6 +15,8 @@ from fer_utils import Config, fit
 from fer_utils.analysis import saliency
 from fer_utils.competition import DataError
 from fer_utils.demo.dataset import make_demo
+from fer_utils.faces.align import N_CROPS
+from fer_utils.faces.face_network import aligned
 from fer_utils.learning.models import create_model
 
 captum = pytest.mark.skipif(find_spec("captum") is None, reason="captum is not installed, as on Kaggle")
@@ -56,12 +58,30 @@ def test_maps_of_aligned_faces_lie_on_the_image_as_it_is():
     model = create_model("face_resnet", 4)
     model.backbone.aligner.shape.sub_(0.5).div_(2).add_(0.5)
     images = np.random.default_rng(0).integers(50, 255, (3, 1, 48, 48), dtype=np.uint8)
-    maps = saliency.grad_cam(model, images, np.arange(3))
     with torch.no_grad():
+        for layer in model.backbone.heads[-1]:  # sees the whole image
+            if isinstance(layer, nn.Linear):
+                layer.weight.zero_()
         aligner, batch = model.backbone.aligner, torch.tensor(images) / 255
-        seen = aligner.back(torch.ones(3, 1, 48, 48), batch)[:, 0].numpy() > 0
+        seen = aligner.back(torch.ones(3, 4, 48, 48), batch)[:, :-1].amax(1).numpy() > 0
+    maps = saliency.grad_cam(model, images, np.arange(3))
     assert maps.shape == (3, 48, 48) and np.isfinite(maps).all() and (maps >= 0).all()
     assert 0.2 < seen.mean() < 0.99 and maps[seen].any() and not maps[~seen].any()
+
+
+@captum
+def test_the_maps_of_all_crops_of_a_face_are_averaged(monkeypatch):
+    torch.manual_seed(0)
+    model = create_model("face_resnet", 4)
+    images, classes = np.random.default_rng(0).integers(0, 255, (9, 1, 48, 48), np.uint8), np.arange(9) % 4
+    whole = saliency.grad_cam(model, images, classes)
+    aligner, heads, placed = model.backbone.aligner, model.backbone.heads, []
+    back = aligner.back
+    monkeypatch.setattr(aligner, "back", lambda *given: placed.append(back(*given)) or placed[-1])
+    assert np.array_equal(saliency.grad_cam(model, images, classes), whole)
+    mean = placed[0].mean(1)
+    assert placed[0].shape == (9, len(heads), 48, 48) and placed[0].flatten(2).any(2).any(0).sum() > 1
+    assert np.allclose(whole, mean / mean.mean((1, 2), keepdim=True), atol=1e-4)
 
 
 @captum
@@ -121,6 +141,19 @@ def test_shuffling_leaves_the_network_itself_alone(run, valid):
         other = dict(blind.named_parameters())[name]
         assert torch.equal(parameter.flatten().sort().values, other.flatten().sort().values)
     assert not blind.training
+
+
+def test_each_classifier_of_a_face_gets_statistics_of_all_images():
+    torch.manual_seed(0)
+    model = create_model("face_resnet", 4).eval()
+    images = np.random.default_rng(0).integers(0, 255, (3, 1, 48, 48), np.uint8)
+    blind, again = (saliency.shuffle_weights(model, images) for _ in range(2))
+    with torch.no_grad():
+        faces = aligned(blind, torch.tensor(images) / 255)
+        features = blind.backbone.features((faces - blind.mean) / blind.std).unflatten(1, (N_CROPS, -1))
+    for k, (head, other) in enumerate(zip(blind.backbone.heads, again.backbone.heads, strict=True)):
+        assert torch.allclose(head[0].running_mean, features[:, k].mean(0), atol=1e-5)
+        assert torch.equal(head[0].running_var, other[0].running_var)
 
 
 @pytest.mark.parametrize("name", ["small", "medium", "vgg_bn", "resnet18"])

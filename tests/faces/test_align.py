@@ -9,7 +9,17 @@ from torch.nn import functional as F
 
 from fer_utils.config import ConfigError
 from fer_utils.faces import align
-from fer_utils.faces.align import LANDMARKS, MARGIN, MEAN_FACE, POINTS, SIDE, SQUARES, FaceAligner, read_trees
+from fer_utils.faces.align import (
+    CROPS,
+    LANDMARKS,
+    MEAN_FACE,
+    N_CROPS,
+    POINTS,
+    SIDE,
+    SQUARES,
+    FaceAligner,
+    read_trees,
+)
 
 
 def number(value):
@@ -85,15 +95,17 @@ def aligner_of(parts):
 
 def followed(parts, grey, side, middle):
     """The points of one image [SIDE, SIDE] as dlib's extract_feature_pixel_values and regression_tree find
-    them, one number at a time; complex numbers turn and scale."""
+    them, one number at a time; complex numbers turn and scale. The corners of dlib's rectangles are the
+    middles of pixels, whose places are half a pixel further on here."""
     shape = parts["shape"] @ [1, 1j]
-    points, corner = shape.copy(), complex(0.5 - side / 2, middle - side / 2)
+    points, corner = shape.copy(), SIDE * complex(0.5 - side / 2, middle - side / 2)
+    last = SIDE * side - 1  # its last row and column, from the first on
     start = shape - shape.mean()
     for stage in range(len(parts["first"])):
         turn = (start.conj() * (points - points.mean())).sum() / (abs(start) ** 2).sum()
         levels = []
         for pixel, (x, y) in zip(parts["pixels"][stage], parts["offsets"][stage], strict=True):
-            place = (corner + side * (turn * complex(x, y) + points[pixel])) * SIDE
+            place = corner + last * (turn * complex(x, y) + points[pixel])
             column, row = round(place.real), round(place.imag)
             levels.append(grey[row, column] if 0 <= row < SIDE and 0 <= column < SIDE else 0.0)
         moves = 0
@@ -104,7 +116,7 @@ def followed(parts, grey, side, middle):
                 place = 2 * place + (1 if a - b > parts["thresholds"][stage, tree, place] else 2)
             moves += parts["leaves"][stage, tree, place - parts["first"].shape[2]]
         points = points + moves.reshape(-1, 2) @ [1, 1j]
-    points = corner + side * points
+    points = (corner + last * points + 0.5 + 0.5j) / SIDE
     return np.stack([points.real, points.imag], 1)
 
 
@@ -152,18 +164,22 @@ def spots(places, spread=0.03, size=96):
 
 @pytest.mark.parametrize(("degrees", "size", "move"), [(0, 0.9, 0.0), (25, 0.7, 0.08), (-15, 0.8, -0.05)])
 def test_eyes_and_nose_come_to_the_places_of_dlib(monkeypatch, degrees, size, move):
-    target = (torch.tensor(MEAN_FACE) + MARGIN) / (1 + 2 * MARGIN)
+    targets = [(torch.tensor(MEAN_FACE) - 0.5) / side + 0.5 for side in CROPS]
+    target = targets[0]
     angle = torch.tensor(degrees / 180 * torch.pi)
     turn = size * torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
     seen = ((target - 0.5) @ turn.T + 0.5 + torch.tensor([move, -move]))[None]
     aligner = FaceAligner()
     monkeypatch.setattr(aligner, "points", lambda images: seen)
-    aligned = aligner(spots(seen), 96)
-    assert torch.allclose(aligned, spots(target[None], 0.03 / size), atol=0.25)
-    peaks = aligned[0, 0][tuple((target * 96).long().flip(1).T)]
-    assert peaks.min() > 0.85
-    back = aligner.back(aligned, spots(seen))
-    assert torch.allclose(back, spots(seen), atol=0.25)
+    image = spots(seen)
+    crops = aligner(image, 96)
+    assert crops.shape == (1, N_CROPS, 96, 96) and torch.equal(crops[:, -1:], image)  # the whole image
+    for crop, target, side in zip(crops[0], targets, CROPS, strict=False):
+        spread = 0.03 / size * CROPS[0] / side
+        assert torch.allclose(crop[None, None], spots(target[None], spread), atol=0.25)
+        assert crop[tuple((target * 96).long().flip(1).T)].min() > 0.8
+    back = aligner.back(crops, image)
+    assert back.shape == crops.shape and torch.allclose(back, image.expand_as(back), atol=0.25)
 
 
 def test_places_are_exact_in_reduced_precision(few_trees):
@@ -171,7 +187,7 @@ def test_places_are_exact_in_reduced_precision(few_trees):
     expected = aligner(images, 60)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(aligner(images, 60), expected)
-    assert expected.shape == (2, 3, 60, 60) and expected.min() >= 0 and expected.max() <= 1
+    assert expected.shape == (2, 3 * N_CROPS, 60, 60) and expected.min() >= 0 and expected.max() <= 1
 
 
 def test_the_places_of_eyes_and_nose_are_those_of_dlib():
@@ -185,8 +201,8 @@ def test_the_places_of_eyes_and_nose_are_those_of_dlib():
 
 def test_trees_that_know_nothing_see_the_mean_face_in_the_middle_square():
     """From the places of aligned faces to those in the middle one of three squares only the size changes."""
-    matrix = FaceAligner().matrix(torch.rand(2, 1, 48, 48))
-    assert torch.equal(*matrix)
-    assert torch.allclose(matrix[0, :, :2], torch.eye(2) * 0.9 * (1 + 2 * MARGIN), atol=0.03)
-    x, y = (matrix[0, :, 2] + 1) / 2  # of the middle of an aligned face
-    assert abs(x - 0.5) < 0.01 and abs(y - 0.55) < 0.01
+    for side, matrix in zip(CROPS, FaceAligner().matrices(torch.rand(2, 1, 48, 48)), strict=True):
+        assert torch.equal(*matrix)
+        assert torch.allclose(matrix[0, :, :2], torch.eye(2) * 0.9 * side, atol=0.03)
+        x, y = (matrix[0, :, 2] + 1) / 2  # of the middle of an aligned face
+        assert abs(x - 0.5) < 0.01 and abs(y - 0.55) < 0.01

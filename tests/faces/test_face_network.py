@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from fer_utils.config import Config, ConfigError
 from fer_utils.faces import align
-from fer_utils.faces.face_network import MEAN, SIZE, STD, FaceBlock, aligned
+from fer_utils.faces.align import N_CROPS
+from fer_utils.faces.face_network import MEAN, SIZE, STD, FaceBlock, aligned, crop_classifiers
 from fer_utils.learning import predict, training_loop
 from fer_utils.learning.augment import to_float
 from fer_utils.learning.models import check_start_size, create_model
@@ -70,7 +71,7 @@ def test_the_first_layers_compute_what_dlib_does(published):
     maps = maps * torch.tensor(scale).float()[:, None, None] + torch.tensor(shift).float()[:, None, None]
     backbone = model.eval().backbone
     with torch.no_grad():
-        own = backbone.stem((images - model.mean) / model.std)
+        own = backbone.stem((images - model.mean[:3]) / model.std[:3])
     assert torch.allclose(own, maps, atol=1e-4)
 
 
@@ -115,17 +116,51 @@ def test_grey_images_are_answered_as_colour_images_that_are_grey(published):
     load_weights(grey, path), load_weights(colour, path)
     images = torch.rand(2, 1, 48, 48)
     mean = sum(MEAN) / 3
-    colour.mean, colour.std = torch.full((3, 1, 1), mean), torch.full((3, 1, 1), STD[0])
-    torch.manual_seed(0)
-    torch.nn.init.normal_(colour.backbone.head[-1].weight, 0, 0.01)
-    grey.backbone.head.load_state_dict(colour.backbone.head.state_dict())
+    colour.mean, colour.std = torch.full((3 * N_CROPS, 1, 1), mean), torch.full((3 * N_CROPS, 1, 1), STD[0])
+    give_answers(colour)
+    grey.backbone.heads.load_state_dict(colour.backbone.heads.state_dict())
     with torch.no_grad():
         faces = aligned(grey, images)
+        in_colour = faces.repeat_interleave(3, 1)
         answers = grey(faces)
-        assert answers.any() and torch.allclose(answers, colour(faces.expand(-1, 3, -1, -1)), atol=1e-4)
-        assert torch.allclose(
-            aligned(colour, images.expand(-1, 3, -1, -1)), faces.expand(-1, 3, -1, -1), atol=1e-4
-        )
+        assert answers.any() and torch.allclose(answers, colour(in_colour), atol=1e-4)
+        assert torch.allclose(aligned(colour, images.expand(-1, 3, -1, -1)), in_colour, atol=1e-4)
+
+
+def give_answers(model):
+    """Classifiers with loaded weights are zero in the end."""
+    torch.manual_seed(0)
+    for head in model.backbone.heads:
+        torch.nn.init.normal_(head[-1].weight, 0, 0.01)
+
+
+def test_every_crop_has_a_classifier_of_its_own_and_they_are_averaged(published):
+    model = create_model("face_resnet", 7).eval()
+    load_weights(model, published[0])
+    assert not model(torch.rand(1, N_CROPS * 5632)).any()
+    give_answers(model)
+    with torch.no_grad():
+        faces = aligned(model, torch.rand(3, 1, 48, 48))
+        answers = torch.stack([one(faces) for one in crop_classifiers(model)])
+        assert torch.allclose(model(faces), answers.mean(0), atol=1e-5)
+        changed = faces.clone()
+        changed[:, 1] = torch.rand(3, SIZE, SIZE)
+        others = torch.stack([one(changed) for one in crop_classifiers(model)])
+        same = [torch.equal(*pair) for pair in zip(answers, others, strict=True)]
+    assert same == [k != 1 for k in range(N_CROPS)]
+
+
+def test_each_image_teaches_the_classifier_of_one_crop_by_its_features_of_that():
+    model = create_model("face_resnet", 7, dropout=0.0)
+    features = torch.rand(11, N_CROPS * 5632)
+    answers = model(features)
+    for k, head in enumerate(model.backbone.heads):
+        part = features[k::N_CROPS, 5632 * k : 5632 * (k + 1)]
+        assert torch.allclose(answers[k::N_CROPS], head(part), atol=1e-6)
+        answers[k].sum().backward(retain_graph=True)
+        taught = [bool(other[-1].weight.grad.any()) for other in model.backbone.heads]
+        assert taught == [other == k for other in range(N_CROPS)]
+        model.zero_grad()
 
 
 @pytest.mark.parametrize("drop", [1, 50])
@@ -163,19 +198,20 @@ def test_a_file_with_other_than_numbers_is_refused(published, tmp_path):
         load_weights(create_model("face_resnet", 7), tmp_path / "BAD.DAT")
 
 
-def test_a_batch_of_one_image_is_learned_too():
+def test_too_few_images_to_learn_from_are_refused():
     model = create_model("face_resnet", 7).train()
-    features = torch.rand(1, 5632)
-    assert model(features).shape == (1, 7)
-    assert torch.equal(model.backbone.head[0](features), model.eval().backbone.head[0](features))
+    with pytest.raises(ConfigError, match=r"batch_size: face_resnet learns from at least 8 images .* from 7"):
+        model(torch.rand(7, N_CROPS * 5632))
+    assert model(torch.rand(8, N_CROPS * 5632)).shape == (8, 7)
+    assert model.eval()(torch.rand(1, N_CROPS * 5632)).shape == (1, 7)
 
 
-def test_weights_of_before_faces_were_aligned_are_refused(published, tmp_path):
+def test_weights_of_before_there_were_crops_are_refused(published, tmp_path):
     model = create_model("face_resnet", 7)
     load_weights(model, published[0])
-    state = {name: t.contiguous() for name, t in model.state_dict().items() if ".aligner." not in name}
+    state = {name: t.contiguous() for name, t in model.state_dict().items() if ".heads." not in name}
     (tmp_path / "model.safetensors").write_bytes(save(state))
-    with pytest.raises(ConfigError, match=r"faces were not aligned yet: start from dlib_face_recognition"):
+    with pytest.raises(ConfigError, match=r"one crop of a face was looked at: start from dlib_face_rec"):
         load_weights(model, tmp_path / "model.safetensors")
     state = {name: t.contiguous() for name, t in create_model("small", 7).state_dict().items()}
     (tmp_path / "model.safetensors").write_bytes(save(state))
@@ -210,7 +246,8 @@ def test_the_head_learns_first():
     model = create_model("face_resnet", 7)
     train_classifier_only(model, True)
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert learning and all(name.startswith("backbone.head.") for name in learning) and len(learning) == 4
+    assert learning and all(name.startswith("backbone.heads.") for name in learning)
+    assert len(learning) == 4 * N_CROPS
     train_classifier_only(model, False)
     assert all(p.requires_grad for p in model.parameters())
 
@@ -224,7 +261,7 @@ def test_layers_near_the_images_move_least():
         scale[id(model.get_parameter(f"backbone.{name}.weight"))]
         for name in ("stem", "blocks.0.conv1", "blocks.13.conv2")
     )
-    assert stem < first < last < scale[id(model.backbone.head[2].weight)] == 1
+    assert stem < first < last < scale[id(model.backbone.heads[3][2].weight)] == 1
 
 
 def test_features_computed_once_are_those_of_the_images(published, monkeypatch):
@@ -235,17 +272,17 @@ def test_features_computed_once_are_those_of_the_images(published, monkeypatch):
     model = create_model("face_resnet", 7)
     load_weights(model, path)
     monkeypatch.setattr(predict, "IMAGES_TOGETHER", 4)
-    mirrored = Config.from_dict({"preset": "faces", "flip": 1.0, "rotate": 0.0, "scale": 0.0, "shift": 0.0})
+    mirrored = Config.from_dict({"preset": "faces", "rotate": 0.0, "scale": 0.0, "shift": 0.0})
     given = torch.float32, images.numpy()
     train, _ = predict.fixed_features(model, mirrored, *given)
     valid = predict.features_of(model, *given)
-    assert train.shape == (6, predict.VARIANTS, 5632) and valid.shape == (6, 5632)
+    assert train.shape == (6, 2, N_CROPS * 5632) and valid.shape == (6, N_CROPS * 5632)
     assert train.dtype == np.float16
     model.eval()
-    torch.nn.init.normal_(model.backbone.head[-1].weight, 0, 0.01)
+    give_answers(model)
     with torch.no_grad():
         faces = aligned(model, to_float(images))
-        for features, seen in ((train[:, 0], faces), (train[:, -1], faces.flip(-1)), (valid, faces)):
+        for features, seen in ((train[:, 0], faces), (train[:, 1], faces.flip(-1)), (valid, faces)):
             answers, expected = model(torch.from_numpy(features).float()), model(seen)
             assert torch.allclose(answers, expected, atol=0.02 * expected.abs().max())
         views = predict.view_probs(model, images.numpy(), "mirror")
@@ -253,7 +290,11 @@ def test_features_computed_once_are_those_of_the_images(published, monkeypatch):
         assert np.allclose(views, expected, atol=1e-5)
     warped, _ = predict.fixed_features(model, dataclasses.replace(mirrored, rotate=10.0), *given)
     assert np.array_equal(warped[:, 0], train[:, 0])
-    assert all((warped[:, k] != train[:, k]).any() for k in range(1, predict.VARIANTS))
+    assert (warped[:, 1] != train[:, 1]).any()
+    turned, _ = predict.fixed_features(model, dataclasses.replace(mirrored, flip=0.0, rotate=10.0), *given)
+    assert (turned[:, 1] != warped[:, 1]).any() and (turned[:, 1] != train[:, 0]).any()
+    as_they_are, _ = predict.fixed_features(model, dataclasses.replace(mirrored, flip=0.0), *given)
+    assert as_they_are.shape == (6, 1, N_CROPS * 5632) and np.array_equal(as_they_are[:, 0], train[:, 0])
 
 
 def test_features_are_kept_for_the_same_network_images_and_augmentation(published, monkeypatch, tmp_path):
@@ -272,7 +313,7 @@ def test_features_are_kept_for_the_same_network_images_and_augmentation(publishe
 
     assert computes() == 1 and computes() == 0
     with torch.no_grad():
-        model.backbone.head[2].weight.add_(1)  # another seed
+        model.backbone.heads[1][2].weight.add_(1)  # another seed
     config = dataclasses.replace(config, learning_rate=0.01)
     assert computes() == 0
     with torch.no_grad():
@@ -309,7 +350,6 @@ def test_a_run_on_features_resumes_to_the_same_weights_and_predicts_from_images(
     published, tiny, tmp_path, monkeypatch
 ):
     path, _ = published
-    monkeypatch.setattr(predict, "VARIANTS", 2)
     tiny = dataclasses.replace(tiny, train=tiny.train.take(np.arange(24)))
     values = dict(preset="faces", weights=str(path), epochs=3, batch_size=8, device="cpu", precision="fp32")
     config = Config.from_dict(values | {"out": str(tmp_path / "whole"), "checkpoint_seconds": 0})
@@ -319,7 +359,9 @@ def test_a_run_on_features_resumes_to_the_same_weights_and_predicts_from_images(
         lambda learner, images, *more: seen.append(images) or train_epoch(learner, images, *more),
     )
     run = fit(config, tiny)
-    assert [images.shape for images in seen] == [(24, 2, 5632)] * 3 and seen[0].dtype == torch.float16
+    assert [images.shape for images in seen] == [(24, 2, N_CROPS * 5632)] * 3 and seen[
+        0
+    ].dtype == torch.float16
     assert run.metrics["training"]["seconds"] > 0.5  # the features count
     stopped = dataclasses.replace(config, out=str(tmp_path / "stopped"))
     validate = training_loop.validate

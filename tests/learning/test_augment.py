@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fer_utils.config import AUGMENTATION, Config
+from fer_utils.faces.align import N_CROPS
 from fer_utils.learning import augment as module
 from fer_utils.learning.augment import (
     VIEWS,
@@ -150,6 +151,15 @@ def test_half_a_turn_gives_the_opposite_colour():
 def test_grey_images_have_no_colours_to_change():
     images = noise(channels=1)
     assert random_color(images, 0.5, 1, seeded()) is images
+
+
+def test_crops_of_one_image_get_the_same_colours():
+    crops = torch.rand(2, N_CROPS, 3, 8, 8)
+    changed = random_color(crops.flatten(1, 2), 0.5, 0.5, seeded()).unflatten(1, (N_CROPS, 3))
+    for k in range(N_CROPS):
+        assert torch.allclose(changed[:, k], random_color(crops[:, k], 0.5, 0.5, seeded()), atol=1e-5)
+    grey = crops[:, :, 0]
+    assert random_color(grey, 0.5, 0.5, seeded()) is grey
 
 
 # --- flip ---

@@ -31,7 +31,7 @@ from fer_utils.data.files.list_files import walk
 from fer_utils.data.known_expressions_and_splits import SPLITS
 from fer_utils.files import REPOSITORY, atomic_write
 
-MAX_CACHE_BYTES = 4 * 2**30  # features of FER2013 (`fixed_features`) take 1.9 GB
+MAX_CACHE_BYTES = 6 * 2**30  # features of FER2013 (`fixed_features`) take 2.6 GB
 # A file that changes twice within one tick of the file system's clock looks the same: what is younger is not
 # kept. No file system in use ticks slower (FAT: two seconds).
 SETTLED_SECONDS = 2.0
