@@ -335,6 +335,6 @@ EXPECTED: dict[str, str] = {
     "quick": "65.7 % (sd 0.7, 3 seeds) in 6 min",
     "standard": "67.7 % (sd 0.4, 3 seeds) in 11 min",
     "best": "70.3 % (sd 0.7, 3 seeds) in 43 min",
-    "faces": "71.0 % (sd 0.4, 3 seeds) in 15 min",
+    "faces": "72.9 % (sd 0.2, 3 seeds) in 27 min",
     **dict.fromkeys(("finetune", "gpu-10s", "gpu-30s", "gpu-2min", "gpu-10min"), "not measured"),
 }
