@@ -4,7 +4,8 @@ hidden."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from torch.optim.swa_utils import update_bn
 
 from fer_utils.competition import DataError
 from fer_utils.faces.align import N_CROPS
-from fer_utils.faces.face_network import aligned, crop_classifiers, is_face_network
+from fer_utils.faces.face_network import aligned, is_face_network
 from fer_utils.learning.augment import to_float
 from fer_utils.learning.metrics import holm, paired_test
 from fer_utils.learning.models import blank_images, normalise
@@ -80,6 +81,16 @@ def grad_cam(model: nn.Module, images: np.ndarray, classes: np.ndarray, batch_si
         maps = (maps if seen is batch else model.backbone.aligner.back(maps, batch)).mean(1)
         found[rows] = (maps / maps.mean((1, 2), keepdim=True).clamp(min=1e-12)).cpu()
     return found
+
+
+def crop_classifiers(model: nn.Module) -> list[Callable[[Tensor], Tensor]]:
+    """For each crop of a face the logits of its classifier alone, from `aligned` images."""
+
+    def logits(k: int, images: Tensor) -> Tensor:
+        crops = normalise(images, model.mean, model.std).chunk(N_CROPS, 1)
+        return model.backbone.answer(k, crops[k])
+
+    return [partial(logits, k) for k in range(N_CROPS)]
 
 
 def shuffle_weights(model: nn.Module, images: np.ndarray) -> nn.Module:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -130,16 +128,6 @@ def aligned(model: nn.Module, images: Tensor) -> Tensor:
     [N, K * C, SIZE, SIZE]; for others as they are, and features. Warps and views come after it: it would undo
     them."""
     return model.backbone.aligner(images, SIZE) if is_face_network(model) and images.ndim == 4 else images
-
-
-def crop_classifiers(model: nn.Module) -> list[Callable[[Tensor], Tensor]]:
-    """For each crop the logits of its classifier alone, from aligned images."""
-
-    def logits(k: int, images: Tensor) -> Tensor:
-        crops = ((images - model.mean) / model.std).chunk(N_CROPS, 1)
-        return model.backbone.answer(k, crops[k])
-
-    return [partial(logits, k) for k in range(N_CROPS)]
 
 
 def read_dlib(network: FaceResNet, file: Path) -> dict[str, Tensor]:

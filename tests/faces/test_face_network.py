@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import save
 from torch.nn import functional as F
 
+from fer_utils.analysis.saliency import crop_classifiers
 from fer_utils.config import Config, ConfigError
 from fer_utils.faces import align
 from fer_utils.faces.align import N_CROPS
-from fer_utils.faces.face_network import MEAN, SIZE, STD, FaceBlock, aligned, crop_classifiers
+from fer_utils.faces.face_network import MEAN, SIZE, STD, FaceBlock, aligned
 from fer_utils.learning import predict, training_loop
 from fer_utils.learning.augment import to_float
 from fer_utils.learning.models import check_start_size, create_model
@@ -359,9 +360,8 @@ def test_a_run_on_features_resumes_to_the_same_weights_and_predicts_from_images(
         lambda learner, images, *more: seen.append(images) or train_epoch(learner, images, *more),
     )
     run = fit(config, tiny)
-    assert [images.shape for images in seen] == [(24, 2, N_CROPS * 5632)] * 3 and seen[
-        0
-    ].dtype == torch.float16
+    assert [images.shape for images in seen] == [(24, 2, N_CROPS * 5632)] * 3
+    assert seen[0].dtype == torch.float16
     assert run.metrics["training"]["seconds"] > 0.5  # the features count
     stopped = dataclasses.replace(config, out=str(tmp_path / "stopped"))
     validate = training_loop.validate
