@@ -25,6 +25,7 @@ from fer_utils.demo.dataset import make_demo
 from fer_utils.files import REPOSITORY
 from fer_utils.learning.metrics import accuracy_of, wilson_interval
 from fer_utils.learning.models import MODELS, FaceNet, ModelOptions, _unit
+from fer_utils.run import committed_results
 from fer_utils.run.committed_results import load_reference
 from fer_utils.run.folder import RunFolder
 from tools import kaggle_kernel
@@ -242,23 +243,14 @@ def test_the_table_of_trials_equals_the_report():
     assert f"[{sum(tried for tried, _ in told.values())} trials, nothing lost]" in README
 
 
-NINE = {"fer2013-cpu": 3, "fer2013-taught-cpu": 3, "fer2013-votes-cpu": 3}
-
-
-@pytest.mark.parametrize(
-    ("name", "networks"),
-    [
-        ("fer2013-contest-cpu", {"fer2013-cpu": 3, "fer2013-cv": 5}),
-        ("fer2013-all-cpu", NINE),
-        ("fer2013-votes-faces-cpu", {"fer2013-votes-cpu": 3, "fer2013-faces-cpu": 3}),
-        ("ferplus-all-cpu", {"ferplus-cpu": 3, "ferplus-tuned-cpu": 3, "ferplus-faces-cpu": 3}),
-    ],
-)
-def test_submissions_alone_are_the_averages_of_what_is_committed(name, networks):
-    assert f"networks = {json.dumps(networks)}" in RESULTS
-    probs = sum(
-        n * RunFolder(REFERENCE / name).predictions("test", "probs_views") for name, n in networks.items()
-    )
+@pytest.mark.parametrize("name", sorted(committed_results.AVERAGES))
+def test_submissions_alone_are_the_averages_of_what_is_committed(name):
+    networks = committed_results.AVERAGES[name]
+    for part, n in networks.items():
+        config = RunFolder(committed_results.with_config(REFERENCE / part).path).config()
+        members = len(list((REFERENCE / part).glob("member*")))
+        assert n == (config.cv or members), part
+    probs = committed_results.average_of(name, "test")
     submission = pd.read_csv(REFERENCE / name / "submission.csv", dtype=str)
     first = REFERENCE / next(iter(networks))
     assert submission.iloc[:, 0].tolist() == RunFolder(first).predictions("test", "ids").tolist()

@@ -1,7 +1,8 @@
 """The committed results: how they are trained, the way to repeat them, their networks for your own images.
 
 python -m tools.reproduce NAME --data PATH [--out FOLDER] [--at-once N] [--auxiliary PATH] [--weights FILE]
-                                                                            trains it again and compares
+                                                                            trains it again and compares; an
+                                                                            average of others is only averaged
 python -m tools.reproduce NAME --data PATH --score                          scores what is committed
 """
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from fer_utils.analysis.ensemble import member_configs, save_ensemble, score_ensemble
 from fer_utils.command_line import exit_status
-from fer_utils.competition import Competition, DataError, copies_of
+from fer_utils.competition import Competition, copies_of
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.load import load_competition
 from fer_utils.files import resolve_out
@@ -28,11 +29,19 @@ from fer_utils.learning.device import choose_device
 from fer_utils.learning.metrics import describe, describe_gain, evaluate, paired_test
 from fer_utils.learning.second_task import auxiliary_task, check_auxiliary
 from fer_utils.learning.training_loop import TrainingError
-from fer_utils.run.committed_results import FOLDER, Reference, load_reference, unknown_reference
+from fer_utils.run.committed_results import (
+    AVERAGES,
+    FOLDER,
+    Reference,
+    load_reference,
+    same_data,
+    unknown_reference,
+    with_config,
+    write_average,
+)
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
 from fer_utils.run.launch import launch_folds, launch_members
-from fer_utils.run.repeat_or_resume import same_training_data
 from fer_utils.run.time_and_memory import OutOfTime
 from tools.run_options import options_parser, parse_run_options
 
@@ -230,7 +239,7 @@ def compare_with_committed(folder: Path, name: str) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Repeat or score a reference from the command line; returns the exit status."""
     parser = options_parser(__doc__)
-    parser.add_argument("name", help=", ".join(PLANS))
+    parser.add_argument("name", help=", ".join([*PLANS, *AVERAGES]))
     parser.add_argument("--auxiliary", default="none", help="other data, whose answers are learned too")
     parser.add_argument("--weights", default="none", help="file of published weights to start from")
     parser.add_argument("--score", action="store_true", help="train nothing, score the committed weights")
@@ -241,6 +250,10 @@ def main(arguments: list[str]) -> int:
 def repeat_or_score(options: argparse.Namespace) -> None:
     """Train the reference again and compare it, or score the committed weights."""
     name, data = options.name, options.data
+    out = options.out or f"outputs/reproduced/{name}"
+    if name in AVERAGES:
+        print("\n".join(write_average(name, data, out)))
+        return
     if options.score:
         reference = load_reference(name)
         print(score_reference(reference, reference.runs[0].load_data(data, any_test=True)))
@@ -251,7 +264,7 @@ def repeat_or_score(options: argparse.Namespace) -> None:
                 f"{name} is one run without a plan: python -m fer_utils {FOLDER / name / 'config.json'} "
                 "--out FOLDER repeats it, --score scores it"
             )
-        raise unknown_reference(name, list(PLANS))
+        raise unknown_reference(name, [*PLANS, *AVERAGES])
     plan = PLANS[name]
     given = {"auxiliary": options.auxiliary, "weights": options.weights}
     for option, needed in {"auxiliary": plan.auxiliary, "weights": plan.weights}.items():
@@ -261,21 +274,17 @@ def repeat_or_score(options: argparse.Namespace) -> None:
     _check_data(name, data, options.auxiliary)
     given = {option: value for option, value in given.items() if value != "none"}
     parameters = given | {"data": data, "device": options.device, "max_hours": options.minutes / 60}
-    out = options.out or f"outputs/reproduced/{name}"
     folder = train_reference(name, out, options.at_once, **parameters)
     print("\n".join(compare_with_committed(folder, name)))
 
 
 def _check_data(name: str, data: str, auxiliary: str) -> None:
     """Refuse data that are not those the committed reference was made from, if it is committed."""
-    for part in (FOLDER / name, FOLDER / name / "member0"):
-        if (record := RunFolder(part).record()) is not None:
-            competition = load_competition(data, **RunFolder(part).config().data_options)
-            if not same_training_data(record, competition):
-                raise DataError(f"{data!r} holds other data than {name} was made from: set data to those")
-            config = replace(RunFolder(part).config(), auxiliary=auxiliary)
-            check_auxiliary(record, auxiliary_task(config, competition), part)
-            return
+    part = with_config(FOLDER / name)
+    if part.record() is not None:
+        competition = same_data(name, data, part)
+        config = replace(part.config(), auxiliary=auxiliary)
+        check_auxiliary(part.record(), auxiliary_task(config, competition), part.path)
 
 
 if __name__ == "__main__":

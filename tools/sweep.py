@@ -52,7 +52,7 @@ NOT_IN_ARMS = (*NOT_IN_BASE, "preset", "data", "split_seed", *(set(DATA_PARAMETE
 SEEDS_TO_TELL = 3
 NOTE = """
 
-Bold: the interval leaves out zero, with {seeds} seeds or more. Intervals: bootstrap over images and, where
+Bold: the interval excludes zero, with {seeds} seeds or more. Intervals: bootstrap over images and, where
 there are several, over seeds; with one seed they say nothing of another, with few they are too narrow."""
 LOSS = """ Log
 loss: calibrated, the lower the better; it tells smaller changes from chance than accuracy does."""

@@ -1,8 +1,9 @@
-"""The committed results, and their networks for your own images."""
+"""The committed results, their networks for your own images, and their averages."""
 
 from __future__ import annotations
 
 import difflib
+import filecmp
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_utils.competition import DataError
+from fer_utils.competition import Competition, DataError
 from fer_utils.config import ConfigError
+from fer_utils.data.load import load_competition
+from fer_utils.data.submission_csv import write_submission
 from fer_utils.faces.predict_photos import answers
-from fer_utils.files import REPOSITORY
+from fer_utils.files import REPOSITORY, resolve_out
+from fer_utils.learning.metrics import describe, evaluate
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.folder import RunFolder
+from fer_utils.run.repeat_or_resume import same_training_data
 
 FOLDER = REPOSITORY / "outputs" / "reference"
 
@@ -55,6 +60,8 @@ def load_reference(name: str) -> Reference:
     DataError for damaged files."""
     known = sorted(folder.name for folder in FOLDER.glob("*") if RunFolder(folder).has_results)
     if name not in known:
+        if (FOLDER / name / "submission.csv").is_file():
+            raise ConfigError(f"{name} is an average of other references: it has no networks of its own")
         raise unknown_reference(name, known)
     folder = RunFolder(FOLDER / name)
     parts = [folder]
@@ -76,3 +83,70 @@ def unknown_reference(name: str, known: Sequence[str]) -> ConfigError:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none here'}"
     return ConfigError(f"no reference is called {name!r}: {hint}; make reproduce RUN=NAME trains one")
+
+
+# Averages of committed results, made from their answers. A result counts as often as it has networks.
+AVERAGES = {
+    "fer2013-all-cpu": {"fer2013-cpu": 3, "fer2013-taught-cpu": 3, "fer2013-votes-cpu": 3},
+    "fer2013-votes-faces-cpu": {"fer2013-votes-cpu": 3, "fer2013-faces-cpu": 3},
+    "fer2013-contest-cpu": {"fer2013-cpu": 3, "fer2013-cv": 5},
+    "ferplus-all-cpu": {"ferplus-cpu": 3, "ferplus-tuned-cpu": 3, "ferplus-faces-cpu": 3},
+}
+
+
+def average_of(name: str, split: str) -> np.ndarray:
+    """float64 [N, C]: the mean answer, with views, of the networks in AVERAGES[name] on "valid" or "test".
+
+    Raises:
+        DataError: a file of answers is missing or damaged.
+    """
+    networks = AVERAGES[name]
+    parts = [n * RunFolder(FOLDER / part).predictions(split, "probs_views") for part, n in networks.items()]
+    return np.sum(parts, axis=0, dtype=np.float64) / sum(networks.values())
+
+
+def write_average(name: str, data: str, out: str | Path) -> list[str]:
+    """Write the validated submission.csv of an average in AVERAGES into `out`.
+
+    Returns:
+        Lines on it: of what it is made, its accuracy on the validation images (if they validated all of its
+        parts), and whether it is the committed one.
+
+    Raises:
+        DataError: `data` are not those that the networks have answered.
+    """
+    parts = [RunFolder(FOLDER / part) for part in AVERAGES[name]]
+    competition = same_data(name, data, with_config(parts[0].path))
+    _check_ids(competition, "test", parts[0])
+    folder = resolve_out(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    submission = write_submission(competition, average_of(name, "test"), folder / "submission.csv")
+    lines = [f"{name}: the average of {', '.join(f'{part} ({n})' for part, n in AVERAGES[name].items())}"]
+    if all((part.path / "valid.npz").is_file() for part in parts):
+        _check_ids(competition, "valid", parts[0])
+        scores = evaluate(average_of(name, "valid"), competition.valid.labels, competition.class_names)
+        lines.append(f"on the validation images: {describe(scores)}")
+    committed = FOLDER / name / "submission.csv"
+    if committed.is_file():
+        same = filecmp.cmp(submission, committed, shallow=False)
+        lines.append(f"{submission}: {'the same bytes as' if same else 'not the same as'} the committed one")
+    return lines
+
+
+def with_config(folder: Path) -> RunFolder:
+    """The run that says how a reference was trained: the folder itself, or its first member."""
+    return RunFolder(folder if RunFolder(folder).record() is not None else folder / "member0")
+
+
+def same_data(name: str, data: str, run: RunFolder) -> Competition:
+    """The competition in `data`; a DataError if `run`, a part of `name`, was not trained on it."""
+    competition = load_competition(data, **run.config().data_options)
+    if not same_training_data(run.record(), competition):
+        raise DataError(f"{data!r} holds other data than {name} was made from: set data to those")
+    return competition
+
+
+def _check_ids(competition: Competition, split: str, part: RunFolder) -> None:
+    ids = part.predictions(split, "ids")
+    if (own := getattr(competition, split)) is None or list(map(str, own.ids)) != list(map(str, ids)):
+        raise DataError(f"the data have other {split} images than those that {part.path} answers")

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from fer_utils import load_competition, runs
 from fer_utils.competition import DataError
 from fer_utils.config import Config, ConfigError
+from fer_utils.data.submission_csv import write_submission
 from fer_utils.faces.predict_photos import image_files
 from fer_utils.learning.models import create_model
 from fer_utils.run import committed_results, launch
@@ -169,6 +170,38 @@ def test_a_repetition_on_other_data_is_refused(folder, tiny_folder, tmp_path, ca
     out = tmp_path / "again"
     assert reference.main(["tiny", "--data", str(other), "--device", "cpu", "--out", str(out)]) == 1
     assert "holds other data than" in capfd.readouterr().err and not out.exists()
+
+
+def test_an_average_of_committed_results_is_written_without_training(
+    folder, tiny_folder, tmp_path, capfd, monkeypatch
+):
+    for module in (committed_results, reference):
+        monkeypatch.setattr(module, "FOLDER", tmp_path)
+    monkeypatch.setitem(committed_results.AVERAGES, "mix", {"tiny": 1, "other": 3})
+    shutil.copytree(folder, tmp_path / "tiny")
+    shutil.copytree(folder, tmp_path / "other", ignore=shutil.ignore_patterns("member*"))
+    rng, probs, ids = np.random.default_rng(0), {}, load_competition(str(tiny_folder)).test.ids
+    for split in ("valid", "test"):
+        saved = dict(np.load(folder / f"{split}.npz"))
+        saved["probs_views"] = rng.permuted(saved["probs_views"], axis=1)
+        np.savez(tmp_path / "other" / f"{split}.npz", **saved)
+        probs[split] = (np.load(folder / f"{split}.npz")["probs_views"] + 3 * saved["probs_views"]) / 4
+    command = ["mix", "--data", str(tiny_folder), "--out", str(tmp_path / "out")]
+    assert reference.main(command) == 0
+    competition, told = load_competition(str(tiny_folder)), capfd.readouterr().out
+    correct = (probs["valid"].argmax(1) == competition.valid.labels).mean()
+    assert "tiny (1), other (3)" in told and f"{100 * correct:.1f} %" in told and "committed one" not in told
+    expected = write_submission(competition, probs["test"], tmp_path / "expected.csv").read_bytes()
+    assert (tmp_path / "out" / "submission.csv").read_bytes() == expected
+
+    (tmp_path / "mix").mkdir()
+    shutil.copyfile(tmp_path / "expected.csv", tmp_path / "mix" / "submission.csv")
+    assert reference.main(command) == 0 and "the same bytes as the committed one" in capfd.readouterr().out
+    with pytest.raises(ConfigError, match="mix is an average of other references"):
+        load_reference("mix")
+    saved = dict(np.load(folder / "test.npz")) | {"ids": np.array([f"x{name}" for name in ids])}
+    np.savez(tmp_path / "tiny" / "test.npz", **saved)
+    assert reference.main(command) == 1 and "other test images" in capfd.readouterr().err
 
 
 def test_a_plan_with_a_second_task_needs_its_data(folder, tiny_folder, tmp_path, capfd, monkeypatch):
