@@ -35,7 +35,12 @@ ABOUT = {
 }
 # Columns whose numbers count something that has many images, so that they are no names of files.
 OF_MANY = {"clip", "video", "sequence", "scene", "session", "shot", "track", "utterance"}
-BOXES = ({"x", "y", "w", "h"}, {"x", "y", "width", "height"}, {"xmin", "ymin", "xmax", "ymax"})
+BOXES = (
+    *({"x", "y", "w", "h"}, {"x", "y", "width", "height"}, {"xmin", "ymin", "xmax", "ymax"}),
+    *({"x_min", "y_min", "x_max", "y_max"}, {"x1", "y1", "x2", "y2"}, {"left", "top", "width", "height"}),
+    *({"left", "top", "right", "bottom"}, {"face_x", "face_y", "face_width", "face_height"}),
+    *({"bbox"}, {"bounding_box"}, {"face_box"}, {"box"}),
+)
 # Columns that tools write beside the data.
 ROW_NUMBERS = ("", "index", "unnamed: 0")
 

@@ -43,13 +43,17 @@ SPLIT_WORDS = {
     ),
 }
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
+# public_figure, evaluator_1, is_face_valid; but is_valid (fastai) divides the data.
+_QUALITY = re.compile(r"(^|[^a-z])(valid|validated|public|private|evaluat(or|ed))([^a-z]|$)")
+_DIVIDES = re.compile(r"(is|in|for)[ _]?valid([ _](set|split|data))?")
 # The name of a table that holds somebody's predictions.
 PREDICTED = re.compile(
     r"(^|[\W_])(pred|preds|predict\w*|outputs?|results?|oof|solution|submit|sub)([\W_\d]|$)"
 )
 # What stands in a label's place where the label is hidden; and what may also be a class (polarity -1, 0, 1).
-HIDDEN = {"", "?", "-", "hidden"}
-MAYBE_HIDDEN = {"-1", "nan", "none", "null", "n/a", "na"}
+HIDDEN = {"", "?", "-", "hidden", "tbd", "to be predicted", "pending", "unlabeled", "unlabelled"}
+EMPTY = {"nan", "null", "n/a", "na"}  # as programs write an empty cell
+MAYBE_HIDDEN = {"-1", "none", *EMPTY}
 MOST_SPLITS = 12  # different words in a column of splits
 STRAY_SHARE = 0.01
 
@@ -66,13 +70,18 @@ def split_words(names: Iterable[str], column: str = "") -> dict[str, str | None]
     """The split that each cell of a column means, seen together: of dev and eval, eval is the test; yes and
     no in a column is_test."""
     words, named = {name: split_of(name) for name in names}, split_of(column)
-    if named and {name.lower() for name in words} <= {*YES, *NO}:
+    if named and not may_be_quality(column) and {name.lower() for name in words} <= {*YES, *NO}:
         other = "train" if named != "train" else "test"
         return {name: named if name.lower() in YES else other for name in words}
     valid = [name for name, split in words.items() if split == "valid"]
     if len(valid) > 1 and "test" not in words.values():
         words |= {name: "test" for name in valid if name.strip().lower().startswith("eval")}
     return words
+
+
+def may_be_quality(column: str) -> bool:
+    """Whether yes in a column of this name may divide the data, or say that a face is good or private."""
+    return bool(_QUALITY.search(column)) and not _DIVIDES.fullmatch(column)
 
 
 def column_splits(column: str, cells: Iterable[str | None]) -> dict[str, str | None]:

@@ -13,8 +13,9 @@ import pandas as pd
 from fer_utils.competition import Competition, DataError, SubmissionFormat
 from fer_utils.data.image_paths import find_rows
 from fer_utils.data.known_column_names import COLUMNS, rank
-from fer_utils.data.known_expressions_and_splits import HIDDEN, MAYBE_HIDDEN, as_int, canonical, is_number
-from fer_utils.data.roles.class_names import Coding
+from fer_utils.data.known_expressions_and_splits import as_int, canonical, is_number
+from fer_utils.data.roles.class_names import Coding, natural
+from fer_utils.data.roles.sample_answers import answers_by_class
 from fer_utils.data.tables import Table, read_as_written
 from fer_utils.files import atomic_write
 
@@ -64,7 +65,7 @@ def read_format(
         label_column=template.columns[position],
         rows=rows,
         ids_from=ids_from,
-        label_values=() if probabilities else _label_values(table, template.iloc[:, position], coding),
+        label_values=() if probabilities else answers_by_class(table, template.iloc[:, position], coding),
         header=table.header,
         separator=" " if table.separator == r"\s+" else table.separator,
         source=table.path.name,
@@ -154,6 +155,11 @@ def _match_rows(
                 f"{table.path.name} has {len(template):,} lines without ids, but there are {n:,} test images"
             )
         order = "file names" if "their files" in ids and not by_row else "rows"
+        if order == "file names" and (files := list(ids["their files"])) != sorted(files, key=natural):
+            raise DataError(
+                f"{table.path.name} has no ids, and as text the test files have another order than by their "
+                "numbers (10 before 2): give it a first column with the names of the files"
+            )
         return np.arange(n), f"none, so predictions are in the order of the {order}"
     wanted, name = template.iloc[:, position].str.strip().tolist(), table.columns[position]
     if len(twice := np.flatnonzero(pd.Series(wanted).duplicated())):
@@ -187,64 +193,6 @@ def _match_rows(
         f"test ids ({column}) are {', '.join(map(str, ids[column][:3]))}, ... "
         "columns='id=...' names the column of the ids"
     )
-
-
-def _label_values(table: Table, cells: pd.Series, coding: Coding) -> tuple[str, ...]:
-    """The text to write for each class: the training labels' own, or as the sample's cells show.
-
-    Raises:
-        DataError: the sample holds numbers, and which class has which is not known.
-    """
-    own = tuple(map(str, coding.label_values))
-    seen = {cell.strip() for cell in cells} - {""}
-    if not seen or seen <= set(own):
-        return own
-    if all(as_int(cell) is not None for cell in seen):
-        if not coding.numbers:
-            raise DataError(
-                f"{table.path.name} wants numbers for the classes {', '.join(coding.class_names)}, and "
-                "nothing says which class has which number. classes='word for 0, word for 1, ...' says it, "
-                "in the order of the numbers from 0 (or '1=..., 2=...')"
-            )
-        return _numbers(set(map(as_int, seen)), coding.numbers)
-    if any(is_number(cell) and as_int(cell) is None for cell in seen):
-        raise DataError(
-            f"{table.path.name} holds {min(seen)!r} in its column of answers, which is not a class: it may "
-            "want the probability of one class, and nothing says of which. Give it a column for each class, "
-            "named for it, or move it away and write that column yourself (test.npz has the probabilities)"
-        )
-    if not coding.words:
-        if {cell.lower() for cell in seen} <= HIDDEN | MAYBE_HIDDEN:
-            return own
-        raise DataError(
-            f"{table.path.name} wants words for the classes {', '.join(coding.class_names)}, and nothing "
-            f"says which class has which. classes='{', '.join(sorted(seen))}, ...' says it, in the order of "
-            "the numbers"
-        )
-    by_class = {coding.index(cell): cell for cell in sorted(seen, reverse=True)}
-    by_class.pop(-1, None)
-    if not by_class:
-        return own
-    numbered = any(cell[:1].isdigit() for cell in seen)  # 0_angry, or angry alone
-    words = coding.words if numbered else [re.sub(r"^\d+[\s._-]*", "", word) or word for word in coding.words]
-    styles = (str.lower, str.upper, str.capitalize)
-    style = next((s for s in styles if all(word == s(word) for word in by_class.values())), str)
-    return tuple(by_class.get(index, style(word)) for index, word in enumerate(words))
-
-
-def _numbers(seen: set[int], codes: Sequence[int]) -> tuple[str, ...]:
-    """Number labels for a sample of numbers: the data's own, unless all that the sample holds are shifted."""
-    if min(codes) == 0 and max(seen) == max(codes) + 1 and 0 not in seen:
-        return tuple(str(code + 1) for code in codes)
-    if len(seen) > 1 and not seen <= set(codes):
-        fitting = [shift for shift in (1, -1) if seen <= {code + shift for code in codes}]
-        if len(fitting) != 1:
-            raise DataError(
-                f"the sample holds {', '.join(map(str, sorted(seen)))}, but the classes have the numbers "
-                f"{', '.join(map(str, sorted(codes)))}: classes='{min(seen)}=..., ...' says which is which"
-            )
-        return tuple(str(code + fitting[0]) for code in codes)
-    return tuple(map(str, codes))
 
 
 def _test_format(competition: Competition) -> SubmissionFormat:

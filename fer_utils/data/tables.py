@@ -93,8 +93,16 @@ class Table:
         grey = ((numbers >= 0) & (numbers <= 255)).sum(0) > 0.8 * len(cells)
         numeric = self.head.columns[grey].tolist()
         groups = Counter(pattern(self.columns[i]) for i in numeric)
-        alike, _ = groups.most_common(1)[0] if groups else ("", 0)
+        (alike, n), second = [*groups.most_common(2), ("", 0), ("", 0)][:2]
+        if second[1] == n and is_image(n):
+            raise DataError(
+                f"{self.path.name}: {alike!r} and {second[0]!r} are {n:,} columns each, so that a row holds "
+                "several images or colours: write the pixels of each row as red, green, blue, red, ..."
+            )
         same = [i for i in numeric if pattern(self.columns[i]) == alike]
+        counted = [re.findall(r"\d+", self.columns[i]) for i in same]
+        if all(len(found) == 1 for found in counted):  # pixel_0, pixel_1, pixel_10, ... in the order of text
+            same = [i for _, i in sorted(zip((int(found[0]) for found in counted), same, strict=True))]
         return next((tuple(found) for found in (same, numeric) if is_image(len(found))), ())
 
     @cached_property

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -245,6 +246,7 @@ def test_a_few_images_without_a_label_do_not_cost_the_validation_split(tmp_path)
 
 def test_a_test_image_that_a_list_names_twice(tmp_path):
     flat_test(tmp_path)
+    shutil.rmtree(tmp_path / "valid")
     write(tmp_path / "train.csv", ["image,label", *(f"{n:05}.png,{ALPHABETICAL[n // 4]}" for n in range(28))])
     write(tmp_path / "test.csv", ["image", "0001.png", "0002.png", "0001.png"])
     (tmp_path / "sample_submission.csv").unlink()
@@ -314,6 +316,10 @@ def test_a_column_for_each_number_is_refused_unless_the_numbers_are_known(tmp_pa
 def test_a_sample_of_words_alone(tmp_path):
     numbered_files(tmp_path)
     write(tmp_path / "sample_submission.csv", ["sad"] * 12)
+    with pytest.raises(DataError, match="has no ids.*10 before 2"):
+        load_competition(tmp_path)
+    for r in range(12):
+        (tmp_path / "test" / f"{r}.png").rename(tmp_path / "test" / f"{r:02}.png")
     competition = load_competition(tmp_path)
     assert len(answers(competition, tmp_path)) == 12
     assert any("in the order of the file names" in note for note in competition.notes)

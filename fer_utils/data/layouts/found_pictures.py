@@ -46,6 +46,7 @@ class Pictures:
         files: [N], the image's file in the data; None where it lies in a table or is missing.
         layouts: another name of the reader for some columns, if the label is taken from them.
         names: class names by number, for columns whose file names them.
+        image_column: of the lists, the column that names the files, if it is one for all.
         notes: what was recognised and what was left out.
     """
 
@@ -58,6 +59,7 @@ class Pictures:
     files: list[str | None] = field(default_factory=list)
     layouts: dict[str, str] = field(default_factory=dict)
     names: dict[str, dict[int, str]] = field(default_factory=dict)
+    image_column: str = ""
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:

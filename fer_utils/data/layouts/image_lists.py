@@ -32,6 +32,7 @@ class ImageList:
     Attributes:
         rows: the cells beside the names, under the rows' numbers in the table.
         names, files: [N], what the table calls each image, and its file; None where that is missing.
+        leniency: how strictly the names were compared (`Resolved`).
     """
 
     table: Table
@@ -39,6 +40,7 @@ class ImageList:
     rows: pd.DataFrame
     names: list[str]
     files: list[str | None]
+    leniency: int = 0
 
     @property
     def n(self) -> int:
@@ -58,6 +60,8 @@ def listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[ImageL
     if answers:
         notes.append(f"not used, predictions by their names: {', '.join(one.table.name for one in answers)}")
         found = [one for one in found if one not in answers]
+    for one in found:
+        _follow_key(one, found)
     lists: list[ImageList] = []
     where: dict[str, tuple[ImageList, int]] = {}  # the list and the row of each file
     divided: dict[str, str] = {}
@@ -79,6 +83,18 @@ def listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[ImageL
         where |= {file: (lists[-1], row) for row, file in enumerate(lists[-1].files) if file}
     order = [one.table for one in found]
     return sorted(lists, key=lambda one: order.index(one.table)), divided
+
+
+def _follow_key(one: ImageList, found: list[ImageList]) -> None:
+    """Let numbers that were compared with those in file names be the keys of a list that names files and has
+    a column of that name."""
+    for other in found:
+        if one.leniency < BY_NUMBER or other.leniency >= BY_NUMBER or one.column not in other.rows:
+            continue
+        keys = other.rows[one.column]
+        if keys.is_unique and pd.Series(one.names).isin(keys).mean() > 0.9:
+            files = dict(zip(keys, other.files, strict=True))
+            one.files, one.leniency = [files.get(name) for name in one.names], other.leniency
 
 
 def _as_list(tree: Tree, table: Table, references: References) -> ImageList | None:
@@ -125,7 +141,7 @@ def _as_list(tree: Tree, table: Table, references: References) -> ImageList | No
             )
         if key is None or better > key:
             rows = table.frame.drop(columns=column)
-            best, key = ImageList(table, column, rows, cells, result.files), better
+            best, key = ImageList(table, column, rows, cells, result.files, result.leniency), better
     if best is None and doubtful and not {*COLUMNS["label"]}.isdisjoint(table.columns):
         raise DataError(
             f"{table.name}: the numbers in its column {doubtful[0]!r} may or may not be those in the names "

@@ -96,9 +96,17 @@ def _joined(tree: Tree, table: Table) -> pd.DataFrame:
             continue
         for column in frame.columns.intersection(other.frame.columns):
             keys, new = other.frame[column], [c for c in other.frame if c not in frame]
+            if splits == {"test"} and _are_keys_of_training(tree, column, keys):
+                continue  # both count from 0, and the labels are those for training
             if new and keys.is_unique and frame[column].is_unique and frame[column].isin(keys).mean() > 0.9:
                 frame = frame.join(other.frame.set_index(column)[new], on=column).fillna("")
     return frame
+
+
+def _are_keys_of_training(tree: Tree, column: str, keys: pd.Series) -> bool:
+    """Whether a table of images for training has exactly these keys."""
+    trained = [t for t in tree.tables.values() if t.holds_images and split_of(stem(t.name)) == "train"]
+    return any(column in t.frame and set(t.frame[column]) == set(keys) for t in trained)
 
 
 def _vote_table(tree: Tree) -> Table | None:

@@ -99,8 +99,21 @@ def find_coding(
             f"{integers.total():,} of {counts.total():,} labels are numbers (such as {some}) and the others "
             "words, so that a class may be there twice: write all in one way"
         )
+    _check_single(counts)
     numbers = {word: code for code, word in (names or {}).items()}
     return _word_coding(_without_typos(counts), numbers, source)
+
+
+def _check_single(counts: Counter[str]) -> None:
+    """Raise a DataError if more than a few labels name several of the expressions: happy|sad."""
+    alone = set(map(canonical, counts)) - {None}
+    parts = {label: list(map(canonical, re.split(r"[|;,+/&]", label))) for label in counts}
+    several = {label: counts[label] for label, words in parts.items() if words[1:] and {*words} <= alone}
+    if sum(several.values()) > STRAY_SHARE * counts.total():
+        raise DataError(
+            f"{sum(several.values()):,} of {counts.total():,} labels name several expressions (such as "
+            f"{next(iter(several))!r}): keep one for each image, or leave these images out"
+        )
 
 
 def _may_be_fer(numbers: Counter[int]) -> bool:
@@ -180,7 +193,7 @@ def _word_coding(counts: Counter[str], numbers: Mapping[str, int], source: str) 
     n_spellings = Counter(words.values())
     names = {key: word if word and n_spellings[word] == 1 else key for key, word in words.items()}
     is_fer = set(names.values()) <= set(FER_CLASSES)
-    order = sorted(values, key=lambda key: FER_CLASSES.index(names[key]) if is_fer else _natural(values[key]))
+    order = sorted(values, key=lambda key: FER_CLASSES.index(names[key]) if is_fer else natural(values[key]))
     own = tuple(values[key] for key in order)
     return _numbered(Coding(tuple(names[key] for key in order), own, words=own), numbers, source)
 
@@ -199,7 +212,7 @@ def _numbered(coding: Coding, numbers: Mapping[str, int], source: str) -> Coding
     return replace(coding, numbers=tuple(found), note=f"classes numbered by {source}: {pairs}")
 
 
-def _natural(value: str) -> list[tuple[int, int | str]]:
+def natural(value: str) -> list[tuple[int, int | str]]:
     """Sort key that puts 2_b before 10_a."""
     parts = re.findall(r"\d+|\D+", value.lower())
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

@@ -23,6 +23,7 @@ from fer_utils.data.known_expressions_and_splits import (
     vote_label,
 )
 from fer_utils.data.layouts.found_pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Pictures
+from fer_utils.data.layouts.image_folders import check_twins
 from fer_utils.data.roles.class_name_files import fitting_names, parse_classes
 from fer_utils.data.roles.class_names import FER, RAF, Coding, find_coding
 from fer_utils.data.roles.decide_label_column import find_labels
@@ -101,9 +102,11 @@ def understand(
     if labels is None:
         return None
     _check_test_is_there(pictures, asked_for, labels, sample)
-    hide_labels(division, labels.values)
+    hide_labels(pictures, division, labels)
     _merge_repeats(pictures, division, labels)
     rows = _divide(pictures, division, labels)
+    if pictures.files and said.splits == "auto":
+        check_twins([file for found in rows.values() for row in found if (file := pictures.files[row])])
     if not rows["train"]:
         if rows["valid"] and (part := pictures.parts[rows["valid"][0]]):
             raise DataError(
@@ -114,7 +117,7 @@ def understand(
     coding = _coding(pictures, rows, labels, named, said)
     ids = find_ids(pictures, labels, rows, said)
     notes = [*division.notes, *labels.notes, coding.note, *pictures.notes, *_counted(pictures, division)]
-    form = find_form_of_predictions(pictures, sample, rows["test"], labels, coding, ids, notes)
+    form = find_form_of_predictions(pictures, sample, rows["test"], labels, coding, ids, notes, said)
     groups = find_persons(pictures, said, [*rows["train"], *rows["valid"]], notes)
     notes += _never_trained(rows, labels, coding)
     if groups is None and not rows["valid"]:

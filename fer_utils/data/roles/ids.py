@@ -87,9 +87,10 @@ def find_form_of_predictions(
     coding: Coding,
     ids: list[str],
     notes: list[str],
+    said: UserOptions,
 ) -> SubmissionFormat | None:
     """The form of the sample submission, or the default; None without test images. Where the sample names
-    the images by another column, that one becomes their ids."""
+    the images by another column, that one becomes their ids, unless a person named theirs."""
     if not rows:
         notes += [f"{sample.name} ignored: there are no test images"] if sample else []
         return None
@@ -107,6 +108,10 @@ def find_form_of_predictions(
     if not pictures.files and others and columns["their ids"] == [str(row) for row in range(len(rows))]:
         columns = {c: columns[c] for c in others}  # a row number is no id where a column is one
     by_row = by_row and not {*others} - {*ROW_NUMBERS}
+    if forced := said.column("id"):
+        columns, by_row = {forced: columns.get("their ids", [ids[row] for row in rows])}, False
+    elif pictures.image_column:
+        columns.setdefault(pictures.image_column, [ids[row] for row in rows])
     form = read_format(sample, columns, coding, by_row, labels.column)
     notes.append(f"ids of {sample.name}: {form.ids_from}")
     pairs = zip(coding.class_names, form.label_values, strict=False)

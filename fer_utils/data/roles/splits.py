@@ -14,18 +14,22 @@ from fer_utils.data.known_column_names import COLUMNS, is_split_name
 from fer_utils.data.known_expressions_and_splits import (
     HIDDEN,
     MAYBE_HIDDEN,
+    NO,
     SPLITS,
     STRAY_SHARE,
+    YES,
     as_pairs,
     canonical,
     column_splits,
+    may_be_quality,
     split_of,
     split_words,
 )
 from fer_utils.data.layouts.found_pictures import Pictures
-from fer_utils.data.roles.votes_and_hidden_labels import is_hidden
+from fer_utils.data.roles.votes_and_hidden_labels import Labels, is_hidden
 
-_SHORT = re.compile(r"[\W\d_]*(te|va|vl)[\W\d_]*", re.IGNORECASE)  # short for a split, or initials
+# Short for a split, or the name of a person or a place.
+_SHORT = re.compile(r"[\W\d_]*(te|va|vl|dev|public|private)[\W\d_]*", re.IGNORECASE)
 _SAYS_VALID = re.compile(r"(^|[^a-z])(val|validation|dev)([^a-z]|$)")
 SOURCES = ("tables", "folders", "column", "file names")
 
@@ -105,6 +109,8 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
         )
     if all(len(splits) < 2 for splits in kinds.values()):
         _check_unknown(pictures)
+    if not any("test" in splits for splits in kinds.values()):
+        _check_unnamed(parts, found["tables"])
     if "train" not in kinds["column"] and _covers_only_tests(found):  # public and private rows of the test
         found["column"], kinds["column"] = none, set()
     extra = [row for row, part in enumerate(parts) if re.search(r"un-?_?label", stem(part).lower())]
@@ -212,9 +218,19 @@ def _parts_and_files(pictures: Pictures) -> zip:
 
 
 def _check_unknown(pictures: Pictures) -> None:
-    """Raise a DataError if a column's name says that it divides the data, in words that nobody knows."""
-    for column in filter(is_split_name, pictures.table_columns()):
+    """Raise a DataError if a column's name says that it divides the data, in words that nobody knows; or if
+    yes and no may do so, or tell which faces are good."""
+    for column in pictures.table_columns():
         values = sorted({value for value in pictures.rows[column].unique() if value})
+        if may_be_quality(column) and len(values) == 2 and {v.lower() for v in values} <= {*YES, *NO}:
+            yes, no = sorted(values, key=lambda value: value.lower() in NO)
+            raise DataError(
+                f"the column {column!r} ({no}, {yes}) may divide the data or tell something else of the "
+                f"faces: columns='split={column}' with splits='train={no}, {split_of(column)}={yes}' says "
+                "the first, and splits='none' the second"
+            )
+        if not is_split_name(column):
+            continue
         unknown = not any(map(split_of, values)) and not all(map(canonical, values))
         if 2 <= len(values) <= len(SPLITS) and unknown and not column_splits(column, values):
             pairs = ", ".join(f"{s}={v}" for s, v in zip(SPLITS, values, strict=False))
@@ -223,6 +239,21 @@ def _check_unknown(pictures: Pictures) -> None:
                 f"is the test is not known. splits='{pairs}' says it, or splits='none' if it is something "
                 "else"
             )
+
+
+def _check_unnamed(parts: Sequence[str], tables: Sequence[str | None]) -> None:
+    """Raise a DataError if a table beside that for training has a name that says no split, and there is no
+    test: it may be the test, or a sample of the submission whose answers are made up."""
+    trained = [part for part, split in zip(parts, tables, strict=True) if split == "train"]
+    others = [part for part, split in zip(parts, tables, strict=True) if part and not split]
+    if trained and others:
+        one, other = trained[0], others[0]
+        raise DataError(
+            f"{other} beside {one}: is it the test, a sample of the submission, or for training too? Call a "
+            f"sample sample_submission{'.' + other.rpartition('.')[2]}; splits='train={stem(one)}, "
+            f"test={stem(other)}' makes it the test, and splits='train={stem(one)}, train={stem(other)}' "
+            "trains on it"
+        )
 
 
 def _by_column(pictures: Pictures, columns: Sequence[str], reasons: dict[int, str]) -> list[str | None]:
@@ -281,15 +312,29 @@ def _agree(found: Mapping[str, Sequence[str | None]]) -> None:
         )
 
 
-def hide_labels(division: Division, labels: Sequence[str | None]) -> None:
+def hide_labels(pictures: Pictures, division: Division, labels: Labels) -> None:
     """Make a validation split whose labels are hidden (blank, -1, one and the same) part of the test
-    split."""
+    split.
+
+    Raises:
+        DataError: another column seems to hold its labels.
+    """
     shown = {split: Counter() for split in SPLITS}
-    for label, split in zip(labels, division.splits, strict=True):
+    for label, split in zip(labels.values, division.splits, strict=True):
         if split:
             shown[split]["" if is_hidden(label) else label] += 1
     valid, classes = shown["valid"], shown["train"].keys() - {""}
     is_constant = len(valid) == 1 and valid.total() >= max(5, len(classes)) and len(classes) > 1
     if valid and (valid[""] > (1 - STRAY_SHARE) * valid.total() or is_constant):
+        rows = [row for row, split in enumerate(division.splits) if split == "valid"]
+        trained = set(map(canonical, classes)) - {None} or classes
+        for column in pictures.rows.columns.difference([labels.column]):
+            said = pictures.rows[column].iloc[rows].dropna().tolist()
+            words = {canonical(cell) or cell for cell in said}
+            if len(words & trained) > 1 and (words <= trained or column in COLUMNS["label"]):
+                raise DataError(
+                    f"the labels of the validation images seem to be in {column!r}, and those for training "
+                    f"in {labels.column!r}: write both in one way; splits='test=...' makes them the test"
+                )
         division.splits[:] = ["test" if split == "valid" else split for split in division.splits]
         division.notes.append("the valid split shows no labels: it is part of the test split")

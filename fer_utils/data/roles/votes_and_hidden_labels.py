@@ -12,6 +12,7 @@ import pandas as pd
 from fer_utils.competition import DataError
 from fer_utils.data.known_column_names import COLUMNS
 from fer_utils.data.known_expressions_and_splits import (
+    EMPTY,
     HIDDEN,
     MAYBE_HIDDEN,
     STRAY_SHARE,
@@ -22,7 +23,16 @@ from fer_utils.data.known_expressions_and_splits import (
 )
 from fer_utils.data.layouts.found_pictures import Pictures
 
-TRUTH = {"True": "1", "False": "0", "true": "1", "false": "0", "TRUE": "1", "FALSE": "0"}
+TRUTH = {
+    "True": "1",
+    "False": "0",
+    "true": "1",
+    "false": "0",
+    "TRUE": "1",
+    "FALSE": "0",
+    "1.0": "1",
+    "0.0": "0",
+}
 # As pandas' get_dummies names the columns of a column "emotion": emotion_happy.
 _DUMMY = re.compile(r"^(emotion|expression|label|class|is)[_ ]")
 
@@ -57,17 +67,20 @@ def hidden_marks(
 ) -> tuple[set[str], set[str]]:
     """Which of the words that may stand for a hidden label do so in a column, and which could be a class too.
 
-    -1 beside three numbers from 0 on hides a label; a word such as none only where no image to train on
-    has it; what a person named as a label (`shown`) hides none.
+    -1 beside three numbers from 0 on hides a label, and so does nan beside numbers or expressions alone; a
+    word such as none only where no image to train on has it; what a person named as a label (`shown`) hides
+    none.
     """
     rows: dict[str, set[str | None]] = {}
     for cell, split in zip(cells, splits, strict=True):
         if cell is not None:
             rows.setdefault(cell.strip().lower(), set()).add(split)
     hidden, doubtful = set(), set()
-    numbers = [as_int(cell) for cell in rows.keys() - HIDDEN - MAYBE_HIDDEN]
+    others = rows.keys() - HIDDEN - MAYBE_HIDDEN
+    numbers = [as_int(cell) for cell in others]
+    is_plain = len(others) > 1 and (None not in numbers or all(map(canonical, others)))
     for mark in rows.keys() & MAYBE_HIDDEN - shown:
-        if rows[mark] <= {"test", "valid"}:
+        if rows[mark] <= {"test", "valid"} or (mark in EMPTY and is_plain):
             hidden.add(mark)
         elif mark == "-1" and None not in numbers and len(numbers) > 1 and min(numbers) >= 0:
             (hidden if len(numbers) > 2 else doubtful).add(mark)

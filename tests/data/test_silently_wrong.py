@@ -1,0 +1,200 @@
+"""Layouts that a second hostile review found to be read wrongly without a word: they are read right now, or
+refused with the way out."""
+
+import numpy as np
+import pytest
+from competitions import face, levels, pixels, save, write
+
+from fer_utils.competition import DataError
+from fer_utils.data.load import load_competition
+from fer_utils.data.submission_csv import write_submission
+
+WORDS = ("happy", "sad", "fear")
+
+
+def word(row):
+    return WORDS[row % 3]
+
+
+def images(root, n, name="images/{:03}.png"):
+    for k in range(n):
+        save(root / name.format(k), k % 3, k)
+
+
+def pixel_rows(path, labels, first=0):
+    rows = (f"{first + k},{pixels(k % 3, first + k)},{label}" for k, label in enumerate(labels))
+    write(path, ["id,pixels,label", *rows])
+
+
+def test_the_key_of_two_tables_is_not_the_number_in_a_file_name(tmp_path):
+    rng = np.random.default_rng(0)
+    numbers = rng.permutation(60)
+    for k, number in enumerate(numbers):
+        save(tmp_path / "images" / f"img_{number:05}.png", k % 3, k)
+    write(
+        tmp_path / "images.csv",
+        ["image_id,filename", *(f"{k},img_{n:05}.png" for k, n in enumerate(numbers))],
+    )
+    write(tmp_path / "labels.csv", ["image_id,emotion", *(f"{k},{word(k)}" for k in range(60))])
+    train = load_competition(tmp_path).train
+    assert [WORDS[level] for level in levels(train.images)] == [
+        ("fear", "happy", "sad")[label] for label in train.labels
+    ]
+
+
+@pytest.mark.parametrize("column", ["valid", "is_face_valid", "evaluator_1", "public_figure", "private"])
+def test_yes_and_no_about_a_face_do_not_divide_the_data(tmp_path, column):
+    images(tmp_path, 60)
+    rows = (f"{k:03}.png,{word(k)},{int(k > 3)}" for k in range(60))
+    write(tmp_path / "labels.csv", [f"image,label,{column}", *rows])
+    with pytest.raises(DataError, match=f"the column '{column}' .0, 1. may divide the data"):
+        load_competition(tmp_path)
+    assert len(load_competition(tmp_path, splits="none").train) >= 50
+
+
+def test_yes_in_is_valid_divides_the_data(tmp_path):
+    images(tmp_path, 60)
+    write(
+        tmp_path / "labels.csv",
+        ["image,label,is_valid", *(f"{k:03}.png,{word(k)},{k > 44}" for k in range(60))],
+    )
+    competition = load_competition(tmp_path)
+    assert (len(competition.train), len(competition.valid)) == (45, 15)
+
+
+@pytest.mark.parametrize("columns", ["x1,y1,x2,y2", "left,top,width,height", "left,top,right,bottom", "bbox"])
+def test_several_faces_of_one_photo_are_no_votes(tmp_path, columns):
+    images(tmp_path, 30)
+    n = columns.count(",") + 1
+    rows = [f"{k:03}.png,{word(k)}," + ",".join([str(k + s)] * n) for k in range(30) for s in range(2)]
+    write(tmp_path / "faces.csv", [f"image,label,{columns}", *rows])
+    with pytest.raises(DataError, match="listed several times, with different boxes"):
+        load_competition(tmp_path)
+
+
+def test_a_table_beside_train_whose_name_says_nothing(tmp_path):
+    images(tmp_path, 60)
+    write(tmp_path / "train.csv", ["image,label", *(f"{k:03}.png,{word(k)}" for k in range(40))])
+    write(tmp_path / "baseline.csv", ["image,label", *(f"{k:03}.png,happy" for k in range(40, 60))])
+    with pytest.raises(DataError, match="baseline.csv beside train.csv: is it the test, a sample"):
+        load_competition(tmp_path)
+    assert len(load_competition(tmp_path, splits="train=train, test=baseline").test) == 20
+    (tmp_path / "baseline.csv").rename(tmp_path / "sample_submission.csv")
+    assert len(load_competition(tmp_path).test) == 20
+
+
+@pytest.mark.parametrize("below", ["", "train/"])
+def test_the_same_faces_in_two_folders(tmp_path, below):
+    for folder in ("raw", "aligned"):
+        for k in range(60):
+            save(tmp_path / folder / below / word(k) / f"{k}.png", k % 3, k + 100 * (folder == "raw"))
+    with pytest.raises(DataError, match="aligned and raw hold 60 files of the same names"):
+        load_competition(tmp_path)
+
+
+@pytest.mark.parametrize("person", ["Dev", "public"])
+def test_a_person_or_place_that_is_called_as_a_split(tmp_path, person):
+    for who in ("Ann", person, "Eva"):
+        for k in range(30):
+            save(tmp_path / who / word(k) / f"{who}{k}.png", k % 3, k)
+    competition = load_competition(tmp_path)
+    assert len(competition.train) + len(competition.valid) == 90 and competition.test is None
+
+
+def answers(competition, path):
+    """The submission for perfect predictions: the words of the labels by their levels."""
+    probs = np.zeros((len(competition.test), 3), np.float32)
+    names = [competition.class_names.index(WORDS[level]) for level in levels(competition.test.images)]
+    probs[np.arange(len(names)), names] = 1
+    return write_submission(competition, probs, path).read_text().splitlines()[1:]
+
+
+@pytest.mark.parametrize("options", [{}, {"columns": "id=image"}])
+def test_ids_called_as_the_column_of_images_are_not_row_numbers(tmp_path, options):
+    images(tmp_path, 60)
+    write(tmp_path / "train.csv", ["image,label", *(f"{k:03}.png,{word(k)}" for k in range(40))])
+    order = np.random.default_rng(0).permutation(20)
+    write(tmp_path / "test.csv", ["row_id,image", *(f"{r},{40 + k:03}.png" for r, k in enumerate(order))])
+    named = "image" if not options else "file"
+    write(tmp_path / "sample_submission.csv", [f"{named},label", *(f"{40 + k:03},happy" for k in range(20))])
+    told = answers(load_competition(tmp_path, **options), tmp_path / "s.csv")
+    assert told == [f"{40 + k:03},{word(40 + k)}" for k in range(20)]
+
+
+@pytest.mark.parametrize(("mark", "numbers"), [("NaN", True), ("NaN", False), ("TBD", False)])
+def test_a_word_for_an_empty_cell_is_no_class(tmp_path, mark, numbers):
+    labels = [f"{k % 3}.0" if numbers else word(k) for k in range(45)] + [mark] * 15
+    pixel_rows(tmp_path / "data.csv", labels)
+    competition = load_competition(tmp_path)
+    assert len(competition.class_names) == 3 and len(competition.test) == 15
+    assert not numbers or competition.label_values == (0, 1, 2)
+
+
+def test_answers_of_a_sample_that_are_no_classes(tmp_path):
+    images(tmp_path, 60)
+    write(tmp_path / "train.csv", ["image,label", *(f"{k:03}.png,{word(k)}" for k in range(40))])
+    write(tmp_path / "test.csv", ["image", *(f"{k:03}.png" for k in range(40, 60))])
+    rows = (f"{k:03}.png,{('feliz', 'triste')[k % 2]}" for k in range(40, 60))
+    write(tmp_path / "sample_submission.csv", ["image,label", *rows])
+    with pytest.raises(DataError, match="answers 'feliz', 'triste', which are none of the classes"):
+        load_competition(tmp_path)
+
+
+def test_labels_of_the_validation_images_elsewhere(tmp_path):
+    for k in range(60):
+        save(tmp_path / "train" / word(k) / f"{k}.png", k % 3, k)
+    images(tmp_path, 15, "val/v{:02}.png")
+    write(tmp_path / "val_labels.csv", ["image,label", *(f"v{k:02}.png,{word(k)}" for k in range(15))])
+    with pytest.raises(DataError, match="labels of the validation images seem to be in 'label'"):
+        load_competition(tmp_path)
+
+
+def test_labels_for_training_whose_ids_the_test_has_too(tmp_path):
+    for name, n in (("train", 60), ("test", 20)):
+        rows = (f"{k},{pixels((k + (name == 'test')) % 3, k)}" for k in range(n))
+        write(tmp_path / f"{name}.csv", ["id,pixels", *rows])
+    write(tmp_path / "labels.csv", ["id,label", *(f"{k},{word(k)}" for k in range(60))])
+    competition = load_competition(tmp_path)
+    assert competition.test.labels is None and len(competition.test) == 20
+
+
+def test_pixel_columns_in_the_order_of_text(tmp_path):
+    order = sorted(range(48 * 48), key=str)
+    rows = (",".join([word(k), *map(str, face(k % 3, k).ravel()[order])]) for k in range(60))
+    write(tmp_path / "train.csv", [",".join(["label", *(f"pixel_{i}" for i in order)]), *rows])
+    train = load_competition(tmp_path).train
+    wanted = {face(k % 3, k).tobytes() for k in range(60)}
+    assert {image.tobytes() for image in train.images} <= wanted
+
+
+def test_colours_in_columns_of_their_own_are_refused(tmp_path):
+    planes = [f"{c}{i}" for c in "rgb" for i in range(24 * 24)]
+    rows = (",".join([word(k), *map(str, np.tile(face(k % 3, k, 24).ravel(), 3))]) for k in range(30))
+    write(tmp_path / "train.csv", [",".join(["label", *planes]), *rows])
+    with pytest.raises(DataError, match="'r#' and 'g#' are 576 columns each"):
+        load_competition(tmp_path)
+
+
+def test_a_folder_of_unlabelled_images_is_no_class(tmp_path):
+    for k in range(60):
+        save(tmp_path / "train" / word(k) / f"{k}.png", k % 3, k)
+        save(tmp_path / "train" / "unlabeled" / f"u{k}.png", k % 3, k + 100)
+    assert len(load_competition(tmp_path).class_names) == 3
+
+
+def test_labels_that_name_several_expressions(tmp_path):
+    pixel_rows(tmp_path / "train.csv", [word(k) if k % 10 else "happy|sad" for k in range(60)])
+    with pytest.raises(DataError, match="6 of 60 labels name several expressions .such as 'happy|sad'"):
+        load_competition(tmp_path)
+
+
+def test_dummies_as_decimal_numbers(tmp_path):
+    images(tmp_path, 60)
+    rows = (f"{k:03}.png," + ",".join("1.0" if k % 3 == c else "0.0" for c in range(3)) for k in range(60))
+    write(tmp_path / "labels.csv", ["image,emotion_happy,emotion_sad,emotion_fear", *rows])
+    train = load_competition(tmp_path).train
+    assert sorted(set(zip(levels(train.images).tolist(), train.labels.tolist(), strict=True))) == [
+        (0, 1),
+        (1, 2),
+        (2, 0),
+    ]
