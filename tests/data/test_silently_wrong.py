@@ -198,3 +198,12 @@ def test_dummies_as_decimal_numbers(tmp_path):
         (1, 2),
         (2, 0),
     ]
+
+
+@pytest.mark.parametrize(("one", "other"), [("train", "train_clean"), ("test", "test_with_labels")])
+def test_the_same_images_in_two_tables_of_one_split(tmp_path, one, other):
+    for k, name in enumerate(dict.fromkeys(["train", one, other])):
+        first = 0 if "train" in name else 100
+        pixel_rows(tmp_path / f"{name}.csv", [word(row + k) for row in range(30)], first)
+    with pytest.raises(DataError, match=f"{one}.csv and {other}.csv hold 30 images both"):
+        load_competition(tmp_path)

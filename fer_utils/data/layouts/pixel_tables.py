@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 import pandas as pd
 
@@ -58,9 +59,22 @@ def propose(tree: Tree) -> list[Pictures]:
         if votes:
             proposals.append(_pictures(tree, [table], VOTES, votes))
         proposals.append(_pictures(tree, [table], ONE_TABLE))
-    proposals += [_pictures(tree, group, LAYOUT) for group in rest.values()]
+    for group in rest.values():
+        _check_copies(group)
+        proposals.append(_pictures(tree, group, LAYOUT))
     encoded = [table for table in tree.tables.values() if table.encoded is not None]
     return [*proposals, _encoded_images(tree, encoded)] if encoded else proposals
+
+
+def _check_copies(tables: Sequence[Table]) -> None:
+    """Raise a DataError if two tables of one split hold the same images: train.csv beside train_clean.csv."""
+    splits = {table.name: split_of(stem(table.name)) or "train" for table in tables}
+    twice = {split for split in splits.values() if list(splits.values()).count(split) > 1}
+    images = {t.name: {image.tobytes() for image in t.pictures[0]} for t in tables if splits[t.name] in twice}
+    for one, other in combinations(images, 2):
+        common, few = len(images[one] & images[other]), min(len(images[one]), len(images[other]))
+        if splits[one] == splits[other] and 2 * common > few:
+            raise DataError(f"{one} and {other} hold {common:,} images both: move one of the two elsewhere")
 
 
 def _has_splits(table: Table) -> bool:
