@@ -188,10 +188,12 @@ def test_labels_that_name_several_expressions(tmp_path):
         load_competition(tmp_path)
 
 
-def test_dummies_as_decimal_numbers(tmp_path):
+@pytest.mark.parametrize(("yes", "no"), [("1.0", "0.0"), ("0,7", "0,15")])
+def test_dummies_and_shares_as_decimal_numbers(tmp_path, yes, no):
     images(tmp_path, 60)
-    rows = (f"{k:03}.png," + ",".join("1.0" if k % 3 == c else "0.0" for c in range(3)) for k in range(60))
-    write(tmp_path / "labels.csv", ["image,emotion_happy,emotion_sad,emotion_fear", *rows])
+    rows = (";".join([f"{k:03}.png", *(yes if k % 3 == c else no for c in range(3))]) for k in range(60))
+    names = ["emotion_happy", "emotion_sad", "emotion_fear"] if yes == "1.0" else WORDS
+    write(tmp_path / "labels.csv", [";".join(["image", *names]), *rows])
     train = load_competition(tmp_path).train
     assert sorted(set(zip(levels(train.images).tolist(), train.labels.tolist(), strict=True))) == [
         (0, 1),

@@ -91,7 +91,7 @@ def vote_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
     """The columns with votes or shares for each expression, as in FER+ (Barsoum et al. 2016) and one-hot
     lists; further columns of a one-hot block are classes too."""
     columns = pictures.table_columns()
-    frame = pictures.rows[columns].iloc[list(rows)].dropna(how="all").replace(TRUTH)
+    frame = _as_numbers(pictures.rows[columns].iloc[list(rows)].dropna(how="all"))
     words = {c: canonical(_DUMMY.sub("", c)) for c in columns}
     known = [c for c in columns if words[c]]
     dummies = [c for c in known if not canonical(c)]
@@ -109,6 +109,11 @@ def vote_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
         return block
     block = digits if set(known) <= set(digits) and (ones <= 1).mean() > 0.99 else known
     return block if len(block) >= 3 or (block == digits and len(block) >= 2) else []
+
+
+def _as_numbers(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells with yes and no as 1 and 0, and with a point in place of a decimal comma."""
+    return cells.replace(TRUTH).replace(r"^(\d+),(\d+)$", r"\1.\2", regex=True)
 
 
 def _counts(frame: pd.DataFrame, known: list[str]) -> list[str]:
@@ -131,7 +136,7 @@ def voted(pictures: Pictures, names: list[str]) -> Labels:
     Raises:
         DataError: a cell is no number or below zero.
     """
-    cells = pictures.rows[names].replace(TRUTH)
+    cells = _as_numbers(pictures.rows[names])
     votes = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32, copy=True)
     listed = cells.notna().all(axis=1).to_numpy()
     wrong = ~(np.isfinite(votes) & (votes >= 0)) & listed[:, None]
