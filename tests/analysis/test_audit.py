@@ -196,7 +196,7 @@ def test_what_01_says_of_fer2013_is_what_its_audit_counted():
         "one class is sixteen times as common as another": "16.5 to 1 |",
         "8 % of the images of the validation and of the test split": "280 (7.8 %) / 288 (8.0 %) |",
         "as many have a near copy there": "274 (7.6 %) / 300 (8.4 %) |",
-        "47 images carry different labels": "of which 47 (3.7 %) |",
+        "47 images carry different labels": "with different labels | 1,273; 47 (3.7 %) |",
         "surprise is brighter than the other classes": "146, and 121 to 136 grey levels |",
         "the images least like a face are mostly text and drawings": "15 are text",
     }
