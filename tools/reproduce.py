@@ -93,8 +93,8 @@ PLANS = {
     "fer2013-faces-cpu": Plan(
         "preset: faces", members=3, at_once=2, auxiliary=_FERPLUS, weights="dlib's face network"
     ),
-    # The same from Training and PublicTest, as the contest allowed, but for the 2 % that choose the epoch, and
-    # without the votes.
+    # The same from Training and PublicTest, as the contest allowed, but for the 2 % that choose the epoch; no
+    # votes.
     "fer2013-contest-faces-cpu": Plan(
         "preset: faces, pool_valid: true, n_folds: 50",
         **dict(members=3, at_once=2, choose=False, weights="dlib's face network"),

@@ -202,6 +202,23 @@ def test_dummies_and_shares_as_decimal_numbers(tmp_path, yes, no):
     ]
 
 
+def test_labels_that_are_counted_from_0_and_from_1(tmp_path):
+    pixel_rows(tmp_path / "train.csv", [k % 3 for k in range(60)])
+    pixel_rows(tmp_path / "val.csv", [k % 3 + 1 for k in range(15)], first=100)
+    with pytest.raises(DataError, match="training are 0 to 2 and those for validation 1 to 3"):
+        load_competition(tmp_path)
+
+
+def test_an_array_of_images_whose_name_says_nothing(tmp_path):
+    np.save(tmp_path / "X.npy", np.stack([face(k % 3, k) for k in range(60)]))
+    np.save(tmp_path / "y.npy", np.arange(60) % 3)
+    np.save(tmp_path / "X_sub.npy", np.stack([face(k % 3, k) for k in range(60, 80)]))
+    with pytest.raises(DataError, match="X_sub.npy holds 20 images like those of X.npy"):
+        load_competition(tmp_path)
+    (tmp_path / "X_sub.npy").rename(tmp_path / "X_test.npy")
+    assert len(load_competition(tmp_path).test) == 20
+
+
 @pytest.mark.parametrize(("one", "other"), [("train", "train_clean"), ("test", "test_with_labels")])
 def test_the_same_images_in_two_tables_of_one_split(tmp_path, one, other):
     for k, name in enumerate(dict.fromkeys(["train", one, other])):

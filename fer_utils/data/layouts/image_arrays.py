@@ -145,9 +145,27 @@ def propose(tree: Tree) -> list[Pictures]:
     used = {array for _, *pair in pairs for array in pair}
     columns = {images: _beside(images, [a for a in arrays if a not in used]) for _, images, _ in pairs}
     used |= {array for found in columns.values() for array in found}
-    if ignored := [str(array) for array in arrays if array not in used]:
-        notes.append(f"also there, not used: {', '.join(ignored)}")
+    if ignored := [array for array in arrays if array not in used]:
+        notes.append(f"also there, not used: {', '.join(map(str, ignored))}")
+    if not tests:
+        _check_unnamed(ignored, [images for _, images, _ in pairs])
     return [_pictures(pairs, columns, notes)]
+
+
+def _check_unnamed(ignored: Sequence[Array], used: Sequence[Array]) -> None:
+    """Raise a DataError if, without a test split, an array is left of images like those used, but not as
+    many: it may be the test."""
+    for array in ignored:
+        alike = [other for other in used if array.axes and _size(array) == _size(other)]
+        if alike and array.n not in {other.n for other in used}:
+            raise DataError(
+                f"{array} holds {array.n:,} images like those of {alike[0]}, and nothing says what for: call "
+                "it X_test if they are the test, or move it elsewhere"
+            )
+
+
+def _size(array: Array) -> dict[str, int]:
+    return {axis: n for axis, n in zip(array.axes, array.shape, strict=True) if axis != "N"}
 
 
 def described(tree: Tree) -> list[str]:

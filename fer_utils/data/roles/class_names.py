@@ -116,6 +116,19 @@ def _check_single(counts: Counter[str]) -> None:
         )
 
 
+def check_same_start(train: list[int | str], valid: list[int | str]) -> None:
+    """Raise a DataError if the labels are numbers, sorted, that begin at 0 for training and at 1 for
+    validation, or the other way round."""
+    if len(train) < 3 or not all(isinstance(value, int) for value in train + valid):
+        return
+    if any(valid == [value + shift for value in train] for shift in (1, -1)):
+        raise DataError(
+            f"the labels for training are {train[0]} to {train[-1]} and those for validation {valid[0]} to "
+            f"{valid[-1]}: the same classes seem to be counted from {train[0]} and from {valid[0]}; write "
+            "both in one way"
+        )
+
+
 def _may_be_fer(numbers: Counter[int]) -> bool:
     """Whether labels 0..6 can be FER2013's by their shares: its 1, disgust, is rare, and its 5, surprise,
     rarer than 6, neutral; in the order of the alphabet 5 is sad and 6 surprise."""

@@ -25,7 +25,7 @@ from fer_utils.data.known_expressions_and_splits import (
 from fer_utils.data.layouts.found_pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Pictures
 from fer_utils.data.layouts.image_folders import check_twins
 from fer_utils.data.roles.class_name_files import fitting_names, parse_classes
-from fer_utils.data.roles.class_names import FER, RAF, Coding, find_coding
+from fer_utils.data.roles.class_names import FER, RAF, Coding, check_same_start, find_coding
 from fer_utils.data.roles.decide_label_column import find_labels
 from fer_utils.data.roles.ids import (
     find_form_of_predictions,
@@ -129,9 +129,10 @@ def understand(
 
 
 def _never_trained(rows: Mapping[str, Sequence[int]], labels: Labels, coding: Coding) -> list[str]:
-    """A note on classes that only validation images show."""
+    """A note on classes that only validation images show; a DataError if their numbers begin elsewhere."""
     train, valid = (Counter(coding.index(labels.values[row] or "") for row in rows[s]) for s in SPLITS[:2])
     only = [f"{coding.class_names[k]} ({valid[k]:,})" for k in sorted(valid.keys() - train.keys() - {-1})]
+    check_same_start(*(sorted(coding.label_values[k] for k in found if k >= 0) for found in (train, valid)))
     return [f"no training image shows what validation images do: {', '.join(only)}"] if only else []
 
 
