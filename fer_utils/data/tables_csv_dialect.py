@@ -43,6 +43,8 @@ def find_form(path: Path, chosen: set[str]) -> tuple[list[str], bool, str, str, 
     encoding = _encoding(start, path)
     lines = start.decode(encoding, "replace").removeprefix("\ufeff").splitlines()
     first_line = next((line for line in lines if line.strip()), "")
+    if re.fullmatch(r'"?sep=.?"?', first_line.strip(), re.IGNORECASE):
+        raise DataError(f"{path} begins with the line {first_line.strip()!r}, which is for Excel: delete it")
     separator = _separator(first_line)
     options = {"sep": separator, "encoding": encoding, "encoding_errors": "replace", "header": None}
     options |= {"dtype": object, "na_filter": False, "skipinitialspace": True}  # a.png, "happy"

@@ -12,10 +12,9 @@ import pandas as pd
 from fer_utils.arrays_on_disk import empty
 from fer_utils.competition import DataError
 from fer_utils.data.decode_images import ImageFormat, read_files
-from fer_utils.data.files.file_index import Tree, folder_split, stem
+from fer_utils.data.files.file_index import Tree, stem
 from fer_utils.data.known_column_names import COLUMNS
 from fer_utils.data.known_expressions_and_splits import (
-    PREDICTED,
     as_int,
     canonical,
     column_splits,
@@ -23,6 +22,7 @@ from fer_utils.data.known_expressions_and_splits import (
     split_of,
 )
 from fer_utils.data.layouts.found_pictures import Decoded, Pictures, Read, reader, stacked
+from fer_utils.data.layouts.joined_tables import joined
 from fer_utils.data.tables import Table, read_chunks
 from fer_utils.data.tables_json_parquet import metadata_classes
 
@@ -30,7 +30,7 @@ LAYOUT, ONE_TABLE, VOTES, ENCODED = "pixel tables", "fer2013.csv", "FER+ votes",
 LOOKS_FOR = {
     VOTES: "fer2013.csv and beside it fer2013new.csv with votes for every row",
     ONE_TABLE: "a table with columns emotion, pixels and Usage",
-    LAYOUT: "train.csv with labels and pixels (one column or many), and test.csv",
+    LAYOUT: "train.csv with pixels (one column or many) and labels, or y_train.csv beside it, and test.csv",
     ENCODED: "parquet or Arrow files with encoded images and labels (Hugging Face)",
 }
 ROWS_TOGETHER = 512  # of encoded images
@@ -85,8 +85,8 @@ def _has_splits(table: Table) -> bool:
 
 
 def _pictures(tree: Tree, tables: list[Table], layout: str, votes: Table | None = None) -> Pictures:
-    frames = [_joined(tree, table) if votes is None else _with_votes(table, votes) for table in tables]
     notes = [f"labels from the votes in {votes.name}, row by row"] if votes else []
+    frames = [joined(tree, table, notes) if votes is None else _with_votes(table, votes) for table in tables]
     return _of_tables(layout, tables, frames, reader(list(map(len, frames)), tables), notes=notes)
 
 
@@ -97,30 +97,6 @@ def _of_tables(
     rows = [(table, row) for table in tables for row in range(len(table.frame))]
     places, ids = [table.place(row) for table, row in rows], [str(row) for _, row in rows]
     return Pictures(layout, stacked(frames), [table.name for table, _ in rows], places, ids, read, **more)
-
-
-def _joined(tree: Tree, table: Table) -> pd.DataFrame:
-    """The columns of a table, and those of tables with the same keys: labels in a file of their own."""
-    frame = table.frame
-    for other in tree.tables.values():
-        if other.holds_images or PREDICTED.search(stem(other.name).lower()):
-            continue
-        splits = {split_of(stem(t.name)) or folder_split(t.name) for t in (table, other)} - {None}
-        if len(splits) > 1:
-            continue
-        for column in frame.columns.intersection(other.frame.columns):
-            keys, new = other.frame[column], [c for c in other.frame if c not in frame]
-            if splits == {"test"} and _are_keys_of_training(tree, column, keys):
-                continue  # both count from 0, and the labels are those for training
-            if new and keys.is_unique and frame[column].is_unique and frame[column].isin(keys).mean() > 0.9:
-                frame = frame.join(other.frame.set_index(column)[new], on=column).fillna("")
-    return frame
-
-
-def _are_keys_of_training(tree: Tree, column: str, keys: pd.Series) -> bool:
-    """Whether a table of images for training has exactly these keys."""
-    trained = [t for t in tree.tables.values() if t.holds_images and split_of(stem(t.name)) == "train"]
-    return any(column in t.frame and set(t.frame[column]) == set(keys) for t in trained)
 
 
 def _vote_table(tree: Tree) -> Table | None:
@@ -159,7 +135,8 @@ def _with_votes(table: Table, votes: Table) -> pd.DataFrame:
 
 
 def _encoded_images(tree: Tree, tables: list[Table]) -> Pictures:
-    frames = [_joined(tree, table).copy() for table in tables]
+    notes: list[str] = []
+    frames = [joined(tree, table, notes).copy() for table in tables]
     names = {column: words for table in tables for column, words in metadata_classes(table.path).items()}
     for frame in frames:  # the words are the labels, and their numbers are known
         for column in names.keys() & set(frame.columns):
@@ -174,7 +151,7 @@ def _encoded_images(tree: Tree, tables: list[Table]) -> Pictures:
             forms.update(seen)
         return images, broken, forms
 
-    return _of_tables(ENCODED, tables, frames, read, names=names)
+    return _of_tables(ENCODED, tables, frames, read, names=names, notes=notes)
 
 
 def _encoded(tables: list[Table], chosen: Sequence[int]) -> Iterator[tuple[list[int], list[bytes | None]]]:
