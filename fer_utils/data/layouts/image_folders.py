@@ -24,7 +24,7 @@ from fer_utils.data.layouts.found_pictures import (
     stacked,
 )
 from fer_utils.data.layouts.image_lists import listed
-from fer_utils.data.layouts.label_file_per_image import READERS, file_label
+from fer_utils.data.layouts.label_file_per_image import READERS, ck_plus_labels, file_label
 
 LOOKS_FOR = {
     LISTS: "a table with an image and a label column (or votes), and its images",
@@ -41,8 +41,12 @@ _TEXTS = re.compile(
 )
 
 # KA.AN1.39 (Lyons et al. 1998) and AF01ANS (Lundqvist, Flykt and Oehman 1998).
-_JAFFE = re.compile(r"[A-Z]{2}\.(AN|DI|FE|HA|SA|SU|NE)\d\.\d+")
-_KDEF = re.compile(r"[AB][FM]\d\d(AF|AN|DI|HA|NE|SA|SU)(?:S|HL|HR|FL|FR)")
+_JAFFE = re.compile(r"(?P<person>[A-Z]{2})\.(?P<code>AN|DI|FE|HA|SA|SU|NE)\d\.\d+")
+_KDEF = re.compile(r"[AB](?P<person>[FM]\d\d)(?P<code>AF|AN|DI|HA|NE|SA|SU)(S|HL|HR|FL|FR)")
+# S005_001_00000011: the eleventh image of a sequence (CK+, Lucey et al. 2010).
+_CK_PLUS = re.compile(r"(?P<person>S\d{3})_\d{3}_\d{8}")
+# Rafd090_01_Caucasian_female_angry_frontal (Langner et al. 2010).
+_RAFD = re.compile(r"Rafd\d{3}_(?P<person>\d\d)_")
 _CODES = {
     **{"AN": "angry", "DI": "disgust", "FE": "fear", "AF": "fear", "HA": "happy"},
     **{"SA": "sad", "SU": "surprise", "NE": "neutral"},
@@ -58,6 +62,9 @@ def propose(tree: Tree) -> list[Pictures]:
     left_out = {file for home in copies for file in homes.pop(home).values()}
     images = [name for name in tree.images if name not in left_out]
     notes = [f"also there, not used: {home}" for home in copies]
+    if peaks := ck_plus_labels(tree):
+        notes.append(f"CK+: {len(images) - len(peaks):,} images without a label file were left out")
+        images = [name for name in images if name in peaks]
     notes += _unread(tree)
     return [_pictures(tree, some, notes + _put_together(some)) for some in _data_sets(images, homes)]
 
@@ -103,6 +110,9 @@ def _pictures(tree: Tree, images: list[str], notes: list[str]) -> Pictures:
     def read(chosen: Sequence[int], wanted: ImageFormat) -> Decoded:
         return read_files([tree.files.get(files[row]) for row in chosen], wanted)
 
+    if "subject" not in rows and (persons := _persons(files)):
+        rows["subject"] = pd.Series(persons, dtype=object)
+        notes.append("subject: the person in each file name, as in JAFFE, KDEF, CK+ and RaFD")
     named = {one.column for one in lists}
     more = {"image_column": named.pop() if len(named) == 1 else "", "notes": notes}
     return Pictures(LISTS, rows, parts, places, ids, read, files, layouts, **more)
@@ -191,6 +201,8 @@ def _own_columns(tree: Tree, files: list[str | None]) -> list[tuple[str, str, li
     labels = [file and name_label(file) for file in files]
     if sum(label is not None for label in labels) * 2 > len(labels):
         columns.append(("file name", NAMES, labels))
+    if peaks := ck_plus_labels(tree):
+        columns.append(("label file _emotion.txt", LABEL_FILES, [file and peaks.get(file) for file in files]))
     for suffix in READERS:
         if 2 * sum(name.endswith(suffix) for name in tree.files) <= len(files):
             continue  # too few to label most images
@@ -200,10 +212,22 @@ def _own_columns(tree: Tree, files: list[str | None]) -> list[tuple[str, str, li
     return columns
 
 
+def _persons(files: list[str | None]) -> list[str] | None:
+    """The persons in file names of JAFFE, KDEF, CK+ or RaFD, of whom each has several images; an image of
+    another name has a person of its own. None if most have."""
+    persons, known = [], 0
+    for row, file in enumerate(files):
+        found = (form.match(stem(file or "")) for form in (_JAFFE, _KDEF, _CK_PLUS, _RAFD))
+        match = next(filter(None, found), None)
+        persons.append(match["person"] if match else f"image {row}")
+        known += match is not None
+    return persons if 2 * known > len(files) else None
+
+
 def name_label(name: str) -> str | None:
     """The expression in a file name; None if there is none or several."""
     base = stem(name)
     if match := _JAFFE.fullmatch(base) or _KDEF.fullmatch(base):
-        return _CODES[match[1]]
+        return _CODES[match["code"]]
     words = [word for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", base) if canonical(word)]
     return words[0] if len(set(map(canonical, words))) == 1 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,6 +13,10 @@ import numpy as np
 from fer_utils.data.files.file_index import Tree, stem
 
 _FOLDERS = ("labels", "annotations", "Annotations")
+# CK+ (Lucey et al. 2010): Emotion/S005/001/S005_001_00000011_emotion.txt holds the number of an expression,
+# for the last image of a sequence in another folder.
+_CK_PLUS = re.compile(r"(S\d{3}_\d{3}_\d{8})_emotion\.txt")
+_CK_CODES = dict(enumerate(("neutral", "angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")))
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -60,6 +65,21 @@ READERS = {
     ".cls": text_label,
     "_exp.npy": annotation,
 }
+
+
+def ck_plus_labels(tree: Tree) -> dict[str, str | None]:
+    """The expressions of CK+'s images that are there, by their names; None for a file that holds none."""
+    found = ((name, _CK_PLUS.fullmatch(name.rpartition("/")[2])) for name in tree.files)
+    files = {match[1]: tree.files[name] for name, match in found if match}
+    peaks = {name: files[stem(name)] for name in tree.images if stem(name) in files}
+    return {name: _ck_plus_label(path) for name, path in peaks.items()}
+
+
+def _ck_plus_label(path: Path) -> str | None:
+    try:
+        return _CK_CODES.get(float(path.read_text("utf-8", "replace")))  # 3.0000000e+00
+    except ValueError:
+        return None
 
 
 def file_label(tree: Tree, name: str, suffix: str) -> str | None:
