@@ -537,10 +537,10 @@ def yolo(root: Path) -> Expected:
 
 
 def jaffe(root: Path) -> Expected:
-    """The label stands in the name: KA.AN1.39.tiff."""
-    codes = ("AN", "DI", "FE", "HA", "SA", "SU", "NE")
+    """The label and the person stand in the name: KA.AN1.39.tiff."""
+    codes, persons = ("AN", "DI", "FE", "HA", "SA", "SU", "NE"), ("KA", "KL", "KM", "KR", "MK", "NA", "NM")
     for n in range(28):
-        save(root / "jaffe" / f"{'KAKM'[n % 2 * 2 :][:2]}.{codes[n % 7]}{n // 7}.{n}.tiff", n % 7, n, size=64)
+        save(root / "jaffe" / f"{persons[n // 4]}.{codes[n % 7]}{n // 7}.{n}.tiff", n % 7, n, size=64)
     write(root / "jaffe" / "README.txt", ["The Japanese Female Facial Expression database"])
     return Expected("labels in file names", FER_CLASSES, (28, None, 0))
 

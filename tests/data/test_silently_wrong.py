@@ -92,6 +92,14 @@ def test_the_same_faces_in_two_folders(tmp_path, below):
         load_competition(tmp_path)
 
 
+def test_files_of_the_same_names_in_folders_for_men_and_women(tmp_path):
+    for sex in ("male", "female"):
+        for k in range(60):
+            save(tmp_path / sex / word(k) / f"{k}.png", k % 3, k + 100 * (sex == "male"))
+    competition = load_competition(tmp_path)
+    assert len(competition.train) + len(competition.valid) == 120
+
+
 @pytest.mark.parametrize("person", ["Dev", "public"])
 def test_a_person_or_place_that_is_called_as_a_split(tmp_path, person):
     for who in ("Ann", person, "Eva"):

@@ -32,6 +32,7 @@ LOOKS_FOR = {
     LABEL_FILES: "a file per image: YOLO's labels/1.txt, VOC's 1.xml, labelme's 1.json, 1.cls, 1_exp.npy",
     NAMES: "images named happy_01.png, or by the codes of JAFFE, KDEF",
 }
+_SEXES = {"male", "female", "males", "females", "man", "woman", "men", "women", "boys", "girls", "m", "f"}
 MOST_LEVELS = 6  # of folders that are looked at
 LEAST_TWINS, MOST_TWINS = 20, 0.9  # files of a folder, and the share whose names another folder has too
 # Forms of images that Pillow cannot open by itself; some programs write images without a suffix.
@@ -159,6 +160,8 @@ def check_twins(files: Sequence[str]) -> None:
             below = f"{folders[level].lower()}/{below}"
     for above, beside in found.items():
         if len(beside) != 2 or any(split_of(name) or is_class_name(name) for name in beside):
+            continue
+        if {name.lower() for name in beside} <= _SEXES:  # happy/1.png of both
             continue
         (one, names), (other, others) = beside.items()
         few = min(len(names), len(others))

@@ -10,7 +10,7 @@ import pandas as pd
 from fer_utils.competition import DataError, SubmissionFormat
 from fer_utils.data.files.file_index import below_split, stem
 from fer_utils.data.known_column_names import ABOUT, COLUMNS, ROW_NUMBERS, boxes_in, rank
-from fer_utils.data.known_expressions_and_splits import as_int, is_number, normal, pattern
+from fer_utils.data.known_expressions_and_splits import as_int, is_number, normal
 from fer_utils.data.layouts.found_pictures import LISTS, Pictures
 from fer_utils.data.roles.class_names import Coding
 from fer_utils.data.roles.user_options import UserOptions
@@ -156,12 +156,11 @@ def find_persons(
 
 
 def may_be_persons(pictures: Pictures, trained: Sequence[int], labels: Labels) -> list[str]:
-    """A note on a level of folders that may hold one person each, with several expressions: s01, s02, ..."""
+    """A note on a level of folders that may hold one person each, with several expressions: s01, s02, ...; or
+    ann, bob, ..."""
     for level in (c for c in pictures.rows if re.fullmatch(r"folder \d+", c) and c != labels.column):
         folders = pictures.rows[level].iloc[list(trained)].tolist()
         names = sorted({name or "" for name in folders})
-        if len({pattern(name) for name in names}) > 1 or "#" not in pattern(names[0]):
-            continue
         shown = pd.DataFrame({"folder": folders, "label": [labels.values[row] for row in trained]})
         commonest = shown.value_counts(["folder", "label"]).groupby("folder").max().sum()
         if 3 <= len(names) <= len(trained) / 2 and commonest < MOST_OF_ONE * len(trained):
