@@ -41,12 +41,29 @@ def kept_together(split: Split) -> np.ndarray:
     if split.groups is None:
         return copies
     # Each unknown person is one of their own.
-    known = ~np.isin(np.char.lower(split.groups), [*HIDDEN, *MAYBE_HIDDEN, "unknown"])
-    persons = pd.factorize(np.where(known, split.groups, [f"{row}\0" for row in range(len(split))]))[0]
+    alone = [f"{row}\0" for row in range(len(split))]
+    persons = pd.factorize(np.where(_is_known(split.groups), split.groups, alone))[0]
     # A person is a node, an image that stands there several times an edge between persons.
     n_persons, n_nodes = persons.max() + 1, persons.max() + copies.max() + 2
     nodes = coo_array((np.ones(len(copies)), (persons, n_persons + copies)), shape=(n_nodes, n_nodes))
     return pd.factorize(connected_components(nodes, directed=False)[1][persons])[0]
+
+
+def _is_known(persons: np.ndarray) -> np.ndarray:
+    return ~np.isin(np.char.lower(persons), [*HIDDEN, *MAYBE_HIDDEN, "unknown"])
+
+
+def shared_persons(train: Split, valid: Split) -> list[str]:
+    """A note on persons of the training split of whom validation images are there too."""
+    if train.groups is None or valid.groups is None:
+        return []
+    both = [set(split.groups[_is_known(split.groups)]) for split in (train, valid)]
+    if not (shared := len(both[0] & both[1])):
+        return []
+    return [
+        f"{shared:,} of the {len(both[1]):,} persons to validate on are trained on too, so that the accuracy "
+        "says little about new faces: pool_valid=True divides by persons"
+    ]
 
 
 def _grouped_folds(groups: np.ndarray, labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:

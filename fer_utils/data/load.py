@@ -17,7 +17,7 @@ from fer_utils.data.corrections import apply_fixes, clean_training
 from fer_utils.data.decode_images import ImageFormat, changes, coloured
 from fer_utils.data.files.cache import Cache
 from fer_utils.data.files.download import download
-from fer_utils.data.folds import joined, split_off
+from fer_utils.data.folds import joined, shared_persons, split_off
 from fer_utils.data.known_column_names import COLUMNS
 from fer_utils.data.known_expressions_and_splits import as_pairs
 from fer_utils.data.layouts.registry import LAYOUTS
@@ -242,11 +242,13 @@ def _format(
 def _split(reading: Competition, path: Path, folds: tuple[int, int, int], pool_valid: bool) -> Competition:
     """The competition; its validation split is made here if the data has none or it is to be pooled."""
     train, valid = reading.train, reading.valid
-    note = CAME_WITH_DATA
+    note, more = CAME_WITH_DATA, []
     if valid is None or pool_valid:
         pooled = "" if valid is None else "; the valid split of the data is among them"
         train, valid, note = split_off(train if valid is None else joined(train, valid), *folds)
         note += pooled
+    else:
+        more = shared_persons(train, valid)
     if not len(train) or not len(valid):
         persons = train.groups if len(train) else valid.groups
         n_folds, fold, _ = folds
@@ -260,7 +262,7 @@ def _split(reading: Competition, path: Path, folds: tuple[int, int, int], pool_v
         elif len(train) + len(valid) < n_folds:
             why = f". Part {fold} of {n_folds} is empty: choose a smaller n_folds"
         raise DataError(f"{path}: {len(train)} training and {len(valid)} validation images are too few{why}")
-    return replace(reading, train=train, valid=valid, source=str(path), notes=(note, *reading.notes))
+    return replace(reading, train=train, valid=valid, source=str(path), notes=(note, *more, *reading.notes))
 
 
 def _texts(values: list[str | None] | None, rows: list[int]) -> np.ndarray | None:

@@ -44,6 +44,17 @@ def test_a_label_of_ck_plus_that_is_none(tmp_path, label):
     assert len(competition.train) + len(competition.valid) == 71
 
 
+def test_a_split_of_the_data_that_shares_persons(tmp_path):
+    for number in range(90):
+        folder = f"{('train', 'val')[number % 4 == 3]}/{('angry', 'happy', 'sad')[number // 4 % 3]}"
+        save(tmp_path / folder / f"S{number // 4:03}_001_{number:08}.png", number // 4 % 3, number)
+    said = "22 of the 22 persons to validate on are trained on too"
+    assert said in load_competition(tmp_path).summary()
+    pooled = load_competition(tmp_path, pool_valid=True)
+    train, valid = persons(pooled)
+    assert train and valid and not train & valid and said not in pooled.summary()
+
+
 NAMES = {
     "CK+48": "{word}/S{p:03}_{q:03}_{r:08}.png",
     "JAFFE": "{x}{y}.{code}{r}.{n}.tiff",
