@@ -45,7 +45,7 @@ SPLIT_WORDS = {
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
 # public_figure, evaluator_1, is_face_valid; but is_valid (fastai) divides the data.
 _QUALITY = re.compile(r"(^|[^a-z])(valid|validated|public|private|evaluat(or|ed))([^a-z]|$)")
-_DIVIDES = re.compile(r"(is|in|for)[ _]?valid([ _](set|split|data))?")
+_DIVIDES = re.compile(r"(is|in|for)[ _]?valid|((is|in|for)[ _]?)?valid[ _](set|split|data)")
 # The name of a table that holds somebody's predictions.
 PREDICTED = re.compile(
     r"(^|[\W_])(pred|preds|predict\w*|outputs?|results?|oof|solution|submit|sub)([\W_\d]|$)"
@@ -66,11 +66,11 @@ def split_of(name: str) -> str | None:
     return next((split for split, word in SPLIT_WORDS.items() if any(map(word.match, words))), None)
 
 
-def split_words(names: Iterable[str], column: str = "") -> dict[str, str | None]:
+def split_words(names: Iterable[str], column: str = "", is_sure: bool = False) -> dict[str, str | None]:
     """The split that each cell of a column means, seen together: of dev and eval, eval is the test; yes and
-    no in a column is_test."""
+    no in a column is_test, or in one such as valid, if that `is_sure` to divide the data."""
     words, named = {name: split_of(name) for name in names}, split_of(column)
-    if named and not may_be_quality(column) and {name.lower() for name in words} <= {*YES, *NO}:
+    if named and (is_sure or not may_be_quality(column)) and {name.lower() for name in words} <= {*YES, *NO}:
         other = "train" if named != "train" else "test"
         return {name: named if name.lower() in YES else other for name in words}
     valid = [name for name, split in words.items() if split == "valid"]
@@ -84,10 +84,10 @@ def may_be_quality(column: str) -> bool:
     return bool(_QUALITY.search(column)) and not _DIVIDES.fullmatch(column)
 
 
-def column_splits(column: str, cells: Iterable[str | None]) -> dict[str, str | None]:
-    """The split that each cell of a column means; nothing if it is no column of splits."""
+def column_splits(column: str, cells: Iterable[str | None], is_sure: bool = False) -> dict[str, str | None]:
+    """The split that each cell of a column means (`split_words`); nothing if it is no column of splits."""
     values = {cell for cell in cells if cell}
-    words = split_words(values, column) if 1 <= len(values) <= MOST_SPLITS else {}
+    words = split_words(values, column, is_sure) if 1 <= len(values) <= MOST_SPLITS else {}
     known = [word for word in words.values() if word]
     evidence = (len(known) == len(words), "train" in known, is_split_name(column))
     return words if known and sum(evidence) >= 2 else {}

@@ -13,7 +13,7 @@ import pandas as pd
 from fer_utils.competition import Competition, DataError, SubmissionFormat
 from fer_utils.data.image_paths import find_rows
 from fer_utils.data.known_column_names import COLUMNS, rank
-from fer_utils.data.known_expressions_and_splits import as_int, canonical, is_number
+from fer_utils.data.known_expressions_and_splits import as_int, canonical, is_number, pattern
 from fer_utils.data.roles.class_names import Coding, natural
 from fer_utils.data.roles.sample_answers import answers_by_class
 from fer_utils.data.tables import Table, read_as_written
@@ -155,10 +155,11 @@ def _match_rows(
                 f"{table.path.name} has {len(template):,} lines without ids, but there are {n:,} test images"
             )
         order = "file names" if "their files" in ids and not by_row else "rows"
-        if order == "file names" and (files := list(ids["their files"])) != sorted(files, key=natural):
+        files = list(ids["their files"]) if order == "file names" else []
+        if len({*map(pattern, files)}) == 1 and files != sorted(files, key=natural):
             raise DataError(
-                f"{table.path.name} has no ids, and as text the test files have another order than by their "
-                "numbers (10 before 2): give it a first column with the names of the files"
+                f"{table.path.name} has no ids, and the names of the test files have two orders (10 before 2 "
+                "as text, and after it as numbers): give it a first column with the names of the files"
             )
         return np.arange(n), f"none, so predictions are in the order of the {order}"
     wanted, name = template.iloc[:, position].str.strip().tolist(), table.columns[position]

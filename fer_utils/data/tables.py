@@ -96,8 +96,9 @@ class Table:
         (alike, n), second = [*groups.most_common(2), ("", 0), ("", 0)][:2]
         if second[1] == n and is_image(n):
             raise DataError(
-                f"{self.path.name}: {alike!r} and {second[0]!r} are {n:,} columns each, so that a row holds "
-                "several images or colours: write the pixels of each row as red, green, blue, red, ..."
+                f"{self.path.name}: the columns like {alike!r} and those like {second[0]!r} are {n:,} each, "
+                "so that a row holds several images or colours: name the columns p0, p1, p2, ... for the "
+                "red, green and blue of the first pixel, then of the second, and so on"
             )
         same = [i for i in numeric if pattern(self.columns[i]) == alike]
         counted = [re.findall(r"\d+", self.columns[i]) for i in same]

@@ -47,7 +47,7 @@ def test_yes_and_no_about_a_face_do_not_divide_the_data(tmp_path, column):
     images(tmp_path, 60)
     rows = (f"{k:03}.png,{word(k)},{int(k > 3)}" for k in range(60))
     write(tmp_path / "labels.csv", [f"image,label,{column}", *rows])
-    with pytest.raises(DataError, match=f"the column '{column}' .0, 1. may divide the data"):
+    with pytest.raises(DataError, match=f"the column .{column}. .0, 1. may say which rows are"):
         load_competition(tmp_path)
     assert len(load_competition(tmp_path, splits="none").train) >= 50
 
@@ -68,7 +68,7 @@ def test_several_faces_of_one_photo_are_no_votes(tmp_path, columns):
     n = columns.count(",") + 1
     rows = [f"{k:03}.png,{word(k)}," + ",".join([str(k + s)] * n) for k in range(30) for s in range(2)]
     write(tmp_path / "faces.csv", [f"image,label,{columns}", *rows])
-    with pytest.raises(DataError, match="listed several times, with different boxes"):
+    with pytest.raises(DataError, match="listed several times with different boxes"):
         load_competition(tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_a_table_beside_train_whose_name_says_nothing(tmp_path):
     images(tmp_path, 60)
     write(tmp_path / "train.csv", ["image,label", *(f"{k:03}.png,{word(k)}" for k in range(40))])
     write(tmp_path / "baseline.csv", ["image,label", *(f"{k:03}.png,happy" for k in range(40, 60))])
-    with pytest.raises(DataError, match="baseline.csv beside train.csv: is it the test, a sample"):
+    with pytest.raises(DataError, match="baseline.csv beside train.csv: is it the test, or for training"):
         load_competition(tmp_path)
     assert len(load_competition(tmp_path, splits="train=train, test=baseline").test) == 20
     (tmp_path / "baseline.csv").rename(tmp_path / "sample_submission.csv")
@@ -88,7 +88,7 @@ def test_the_same_faces_in_two_folders(tmp_path, below):
     for folder in ("raw", "aligned"):
         for k in range(60):
             save(tmp_path / folder / below / word(k) / f"{k}.png", k % 3, k + 100 * (folder == "raw"))
-    with pytest.raises(DataError, match="aligned and raw hold 60 files of the same names"):
+    with pytest.raises(DataError, match="aligned and .*raw hold 60 files of the same names"):
         load_competition(tmp_path)
 
 
@@ -153,7 +153,7 @@ def test_labels_of_the_validation_images_elsewhere(tmp_path):
         save(tmp_path / "train" / word(k) / f"{k}.png", k % 3, k)
     images(tmp_path, 15, "val/v{:02}.png")
     write(tmp_path / "val_labels.csv", ["image,label", *(f"v{k:02}.png,{word(k)}" for k in range(15))])
-    with pytest.raises(DataError, match="labels of the validation images seem to be in 'label'"):
+    with pytest.raises(DataError, match="labels of the validation images seem to be in the column .label."):
         load_competition(tmp_path)
 
 
@@ -179,7 +179,7 @@ def test_colours_in_columns_of_their_own_are_refused(tmp_path):
     planes = [f"{c}{i}" for c in "rgb" for i in range(24 * 24)]
     rows = (",".join([word(k), *map(str, np.tile(face(k % 3, k, 24).ravel(), 3))]) for k in range(30))
     write(tmp_path / "train.csv", [",".join(["label", *planes]), *rows])
-    with pytest.raises(DataError, match="'r#' and 'g#' are 576 columns each"):
+    with pytest.raises(DataError, match="like .r#. and those like .g#. are 576 each"):
         load_competition(tmp_path)
 
 
@@ -232,5 +232,5 @@ def test_the_same_images_in_two_tables_of_one_split(tmp_path, one, other):
     for k, name in enumerate(dict.fromkeys(["train", one, other])):
         first = 0 if "train" in name else 100
         pixel_rows(tmp_path / f"{name}.csv", [word(row + k) for row in range(30)], first)
-    with pytest.raises(DataError, match=f"{one}.csv and {other}.csv hold 30 images both"):
+    with pytest.raises(DataError, match=f"the same 30 images are in {one}.csv and in {other}.csv"):
         load_competition(tmp_path)

@@ -46,6 +46,7 @@ class Pictures:
         files: [N], the image's file in the data; None where it lies in a table or is missing.
         layouts: another name of the reader for some columns, if the label is taken from them.
         names: class names by number, for columns whose file names them.
+        copies: two tables that hold the same images, and how many of these.
         image_column: of the lists, the column that names the files, if it is one for all.
         notes: what was recognised and what was left out.
     """
@@ -59,6 +60,7 @@ class Pictures:
     files: list[str | None] = field(default_factory=list)
     layouts: dict[str, str] = field(default_factory=dict)
     names: dict[str, dict[int, str]] = field(default_factory=dict)
+    copies: list[tuple[str, str, int]] = field(default_factory=list)
     image_column: str = ""
     notes: list[str] = field(default_factory=list)
 

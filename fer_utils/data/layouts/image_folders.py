@@ -9,11 +9,9 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
-from fer_utils.competition import DataError
 from fer_utils.data.decode_images import ImageFormat, read_files
 from fer_utils.data.files.file_index import Tree, below_split, stem
-from fer_utils.data.image_paths import image_stem
-from fer_utils.data.known_expressions_and_splits import canonical, is_class_name, pattern, split_of
+from fer_utils.data.known_expressions_and_splits import canonical, split_of
 from fer_utils.data.layouts.found_pictures import (
     FOLDERS,
     LABEL_FILES,
@@ -32,9 +30,7 @@ LOOKS_FOR = {
     LABEL_FILES: "a file per image: YOLO's labels/1.txt, VOC's 1.xml, labelme's 1.json, 1.cls, 1_exp.npy",
     NAMES: "images named happy_01.png, or by the codes of JAFFE, KDEF",
 }
-_SEXES = {"male", "female", "males", "females", "man", "woman", "men", "women", "boys", "girls", "m", "f"}
 MOST_LEVELS = 6  # of folders that are looked at
-LEAST_TWINS, MOST_TWINS = 20, 0.9  # files of a folder, and the share whose names another folder has too
 # Forms of images that Pillow cannot open by itself; some programs write images without a suffix.
 _UNREAD = (".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".raw", ".svg", ".psd", "")
 _TEXTS = re.compile(
@@ -146,31 +142,6 @@ def _copies(tree: Tree, homes: dict[str, dict[str, str]]) -> list[str]:
         else:
             kept.append(files)
     return copies
-
-
-def check_twins(files: Sequence[str]) -> None:
-    """Raise a DataError if two folders side by side, such as raw/ and cropped/, hold files of the same names:
-    each face may be there twice, for training and for validation."""
-    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for file in files:
-        *folders, name = file.split("/")
-        below = image_stem(name).removesuffix("_aligned")  # RAF-DB
-        for level in reversed(range(len(folders))):
-            found["/".join([*folders[:level], ""])][folders[level]].add(below)
-            below = f"{folders[level].lower()}/{below}"
-    for above, beside in found.items():
-        if len(beside) != 2 or any(split_of(name) or is_class_name(name) for name in beside):
-            continue
-        if {name.lower() for name in beside} <= _SEXES:  # happy/1.png of both
-            continue
-        (one, names), (other, others) = beside.items()
-        few = min(len(names), len(others))
-        is_numbered = pattern(one) == pattern(other)  # person1 and person2
-        if few >= LEAST_TWINS and not is_numbered and len(names & others) > MOST_TWINS * few:
-            raise DataError(
-                f"{above}{one} and {above}{other} hold {len(names & others):,} files of the same names: if "
-                "they are the same faces, move one of the two elsewhere; if not, rename the files of one"
-            )
 
 
 def _data_sets(images: list[str], homes: dict[str, dict[str, str]]) -> list[list[str]]:

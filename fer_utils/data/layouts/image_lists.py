@@ -85,11 +85,19 @@ def listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[ImageL
     return sorted(lists, key=lambda one: order.index(one.table)), divided
 
 
+def _table_split(table: Table) -> str | None:
+    return split_of(stem(table.name)) or folder_split(table.name)
+
+
 def _follow_key(one: ImageList, found: list[ImageList]) -> None:
-    """Let numbers that were compared with those in file names be the keys of a list that names files and has
-    a column of that name."""
+    """Let numbers that were compared with those in file names be the keys of a list of the same split that
+    names the same files and has a column of that name."""
     for other in found:
         if one.leniency < BY_NUMBER or other.leniency >= BY_NUMBER or one.column not in other.rows:
+            continue
+        if _table_split(one.table) != _table_split(other.table):
+            continue  # the ids of train.csv and of test.csv may both count from 0
+        if 2 * len({*one.files} & {*other.files} - {None}) < one.n:
             continue
         keys = other.rows[one.column]
         if keys.is_unique and pd.Series(one.names).isin(keys).mean() > 0.9:

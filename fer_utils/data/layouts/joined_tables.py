@@ -34,7 +34,7 @@ def joined(tree: Tree, table: Table, notes: list[str]) -> pd.DataFrame:
         others.append(other)
         for column in frame.columns.intersection(other.frame.columns):
             keys, new = other.frame[column], [c for c in other.frame if c not in frame]
-            if splits == {"test"} and _are_keys_of_training(tree, column, keys):
+            if splits == {"test"} and not _split(other) and _are_keys_of_training(tree, column, keys):
                 continue  # both count from 0, and the labels are those for training
             if new and keys.is_unique and frame[column].is_unique and frame[column].isin(keys).mean() > 0.9:
                 frame = frame.join(other.frame.set_index(column)[new], on=column).fillna("")

@@ -60,21 +60,22 @@ def propose(tree: Tree) -> list[Pictures]:
             proposals.append(_pictures(tree, [table], VOTES, votes))
         proposals.append(_pictures(tree, [table], ONE_TABLE))
     for group in rest.values():
-        _check_copies(group)
         proposals.append(_pictures(tree, group, LAYOUT))
     encoded = [table for table in tree.tables.values() if table.encoded is not None]
     return [*proposals, _encoded_images(tree, encoded)] if encoded else proposals
 
 
-def _check_copies(tables: Sequence[Table]) -> None:
-    """Raise a DataError if two tables of one split hold the same images: train.csv beside train_clean.csv."""
+def _copies(tables: Sequence[Table]) -> list[tuple[str, str, int]]:
+    """The tables of one split, by their names, that hold most of the same images, and how many."""
     splits = {table.name: split_of(stem(table.name)) or "train" for table in tables}
     twice = {split for split in splits.values() if list(splits.values()).count(split) > 1}
     images = {t.name: {image.tobytes() for image in t.pictures[0]} for t in tables if splits[t.name] in twice}
-    for one, other in combinations(images, 2):
-        common, few = len(images[one] & images[other]), min(len(images[one]), len(images[other]))
-        if splits[one] == splits[other] and 2 * common > few:
-            raise DataError(f"{one} and {other} hold {common:,} images both: move one of the two elsewhere")
+    pairs = [(one, other, len(images[one] & images[other])) for one, other in combinations(images, 2)]
+    return [
+        (one, other, n)
+        for one, other, n in pairs
+        if splits[one] == splits[other] and 2 * n > min(len(images[one]), len(images[other]))
+    ]
 
 
 def _has_splits(table: Table) -> bool:
@@ -87,7 +88,8 @@ def _has_splits(table: Table) -> bool:
 def _pictures(tree: Tree, tables: list[Table], layout: str, votes: Table | None = None) -> Pictures:
     notes = [f"labels from the votes in {votes.name}, row by row"] if votes else []
     frames = [joined(tree, table, notes) if votes is None else _with_votes(table, votes) for table in tables]
-    return _of_tables(layout, tables, frames, reader(list(map(len, frames)), tables), notes=notes)
+    read = reader(list(map(len, frames)), tables)
+    return _of_tables(layout, tables, frames, read, notes=notes, copies=_copies(tables))
 
 
 def _of_tables(

@@ -99,20 +99,21 @@ def find_coding(
             f"{integers.total():,} of {counts.total():,} labels are numbers (such as {some}) and the others "
             "words, so that a class may be there twice: write all in one way"
         )
-    _check_single(counts)
     numbers = {word: code for code, word in (names or {}).items()}
     return _word_coding(_without_typos(counts), numbers, source)
 
 
-def _check_single(counts: Counter[str]) -> None:
+def check_single(labels: Iterable[str]) -> None:
     """Raise a DataError if more than a few labels name several of the expressions: happy|sad."""
+    counts = Counter(labels)
     alone = set(map(canonical, counts)) - {None}
-    parts = {label: list(map(canonical, re.split(r"[|;,+/&]", label))) for label in counts}
-    several = {label: counts[label] for label, words in parts.items() if words[1:] and {*words} <= alone}
+    parts = {label: set(map(canonical, re.split(r"[|;,+/&]", label))) for label in counts}
+    several = {label: counts[label] for label, words in parts.items() if len(words) > 1 and words <= alone}
     if sum(several.values()) > STRAY_SHARE * counts.total():
         raise DataError(
             f"{sum(several.values()):,} of {counts.total():,} labels name several expressions (such as "
-            f"{next(iter(several))!r}): keep one for each image, or leave these images out"
+            f"{next(iter(several))!r}): keep one for each image, or leave these images out. If these are "
+            "classes of their own, classes= with the names of all classes says so"
         )
 
 

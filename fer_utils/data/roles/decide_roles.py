@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError, Rejected, SubmissionFormat
-from fer_utils.data.files.file_index import folder_split, stem
+from fer_utils.data.files.file_index import stem
 from fer_utils.data.image_paths import find_rows, image_stem
-from fer_utils.data.known_column_names import boxes_in
 from fer_utils.data.known_expressions_and_splits import (
     SPLITS,
     STRAY_SHARE,
@@ -23,9 +22,9 @@ from fer_utils.data.known_expressions_and_splits import (
     vote_label,
 )
 from fer_utils.data.layouts.found_pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Pictures
-from fer_utils.data.layouts.image_folders import check_twins
+from fer_utils.data.roles import checks
 from fer_utils.data.roles.class_name_files import fitting_names, parse_classes
-from fer_utils.data.roles.class_names import FER, RAF, Coding, check_same_start, find_coding
+from fer_utils.data.roles.class_names import FER, RAF, Coding, check_single, find_coding
 from fer_utils.data.roles.decide_label_column import find_labels
 from fer_utils.data.roles.ids import (
     find_form_of_predictions,
@@ -34,7 +33,7 @@ from fer_utils.data.roles.ids import (
     is_one_table,
     may_be_persons,
 )
-from fer_utils.data.roles.splits import Division, find_division, hide_labels
+from fer_utils.data.roles.splits import Division, find_division
 from fer_utils.data.roles.user_options import UserOptions
 from fer_utils.data.roles.votes_and_hidden_labels import Labels, is_hidden
 from fer_utils.data.submission_csv import sample_ids
@@ -95,18 +94,19 @@ def understand(
     else:
         asked_for = []
     if said.splits == "auto":
-        _check_beside(pictures, division)
+        checks.check_beside(pictures, division)
     not_labels = {*division.columns, said.column("id"), said.column("subject")}
     splits = ["test" if row in division.left_out else split for row, split in enumerate(division.splits)]
     labels = find_labels(pictures, splits, said, not_labels, named.values())
     if labels is None:
         return None
-    _check_test_is_there(pictures, asked_for, labels, sample)
-    hide_labels(pictures, division, labels)
+    checks.check_test_is_there(pictures, asked_for, labels, sample)
+    if said.splits == "auto":
+        checks.check_unnamed(pictures, division, labels)
+        checks.check_copies(pictures, division)
+    _hide_labels(pictures, division, labels)
     _merge_repeats(pictures, division, labels)
     rows = _divide(pictures, division, labels)
-    if pictures.files and said.splits == "auto":
-        check_twins([file for found in rows.values() for row in found if (file := pictures.files[row])])
     if not rows["train"]:
         if rows["valid"] and (part := pictures.parts[rows["valid"][0]]):
             raise DataError(
@@ -119,21 +119,15 @@ def understand(
     notes = [*division.notes, *labels.notes, coding.note, *pictures.notes, *_counted(pictures, division)]
     form = find_form_of_predictions(pictures, sample, rows["test"], labels, coding, ids, notes, said)
     groups = find_persons(pictures, said, [*rows["train"], *rows["valid"]], notes)
-    notes += _never_trained(rows, labels, coding)
+    notes += checks.never_trained(rows, labels, coding)
+    if groups is None and said.splits == said.groups == "auto":
+        notes += checks.check_twins(pictures, rows["train"], labels)
     if groups is None and not rows["valid"]:
         notes += may_be_persons(pictures, rows["train"], labels)
     rows = {split: found for split, found in rows.items() if found}
     notes = [note for note in notes if note]
     rejected = [Rejected(pictures.places[row], why) for row, why in division.rejected.items()]
     return Understanding(pictures, rows, labels, coding, ids, form, groups, notes, rejected)
-
-
-def _never_trained(rows: Mapping[str, Sequence[int]], labels: Labels, coding: Coding) -> list[str]:
-    """A note on classes that only validation images show; a DataError if their numbers begin elsewhere."""
-    train, valid = (Counter(coding.index(labels.values[row] or "") for row in rows[s]) for s in SPLITS[:2])
-    only = [f"{coding.class_names[k]} ({valid[k]:,})" for k in sorted(valid.keys() - train.keys() - {-1})]
-    check_same_start(*(sorted(coding.label_values[k] for k in found if k >= 0) for found in (train, valid)))
-    return [f"no training image shows what validation images do: {', '.join(only)}"] if only else []
 
 
 def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> list[int]:
@@ -154,35 +148,23 @@ def _divide_by_sample(pictures: Pictures, division: Division, sample: Table) -> 
     return rows
 
 
-def _check_test_is_there(
-    pictures: Pictures, asked_for: Sequence[int], labels: Labels, sample: Table | None
-) -> None:
-    """Raise a DataError if the images that the sample submission names show their labels: then they are
-    training images with the same names, and those of the test were not downloaded."""
-    shown = [row for row in asked_for if not is_hidden(labels.values[row])]
-    if sample is not None and len({labels.values[row] for row in shown}) > 1:
-        raise DataError(
-            f"{sample.name} asks for {len(asked_for):,} images, but those of these names have labels (such "
-            f"as {pictures.places[shown[0]]}): the images of the test seem to be missing. Put them beside "
-            f"the others; or, to train without a test, move {sample.name} elsewhere"
-        )
+def _hide_labels(pictures: Pictures, division: Division, labels: Labels) -> None:
+    """Make a validation split whose labels are hidden (blank, -1, one and the same) part of the test
+    split.
 
-
-def _check_beside(pictures: Pictures, division: Division) -> None:
-    """Raise a DataError if folders of the same classes lie beside those for training, in folders of unknown
-    names: they may be the test."""
-    files = {row: f for row, f in enumerate(pictures.files) if f and "/" in f and not pictures.parts[row]}
-    trained = {file.split("/")[-2] for file in files.values() if folder_split(file) == "train"}
-    files = {row: file for row, file in files.items() if file.split("/")[-2] in trained}
-    beside = [f for row, f in files.items() if division.splits[row] is None or row in division.left_out]
-    if beside:
-        # The folder of a split lies above that of a class.
-        above = beside[0].split("/")[-3::-1][:1]
-        answer = f"splits='train=train, test={above[0]}' says so" if above else "move them into a folder test"
-        raise DataError(
-            f"{len(beside):,} images lie in folders of the same classes beside those for training, such as "
-            f"{beside[0]}: are they the test? {answer}; splits='none' trains on all"
-        )
+    Raises:
+        DataError: another column seems to hold its labels.
+    """
+    shown = {split: Counter() for split in SPLITS}
+    for label, split in zip(labels.values, division.splits, strict=True):
+        if split:
+            shown[split]["" if is_hidden(label) else label] += 1
+    valid, classes = shown["valid"], shown["train"].keys() - {""}
+    is_constant = len(valid) == 1 and valid.total() >= max(5, len(classes)) and len(classes) > 1
+    if valid and (valid[""] > (1 - STRAY_SHARE) * valid.total() or is_constant):
+        checks.check_elsewhere(pictures, division, labels, classes)
+        division.splits[:] = ["test" if split == "valid" else split for split in division.splits]
+        division.notes.append("the valid split shows no labels: it is part of the test split")
 
 
 def _merge_repeats(pictures: Pictures, division: Division, labels: Labels) -> None:
@@ -195,11 +177,7 @@ def _merge_repeats(pictures: Pictures, division: Division, labels: Labels) -> No
     for file in found.keys() & tested:
         division.left_out |= dict.fromkeys(found.pop(file), "also in the test split")
     repeated = {file: rows for file, rows in found.items() if len(rows) > 1}
-    if repeated and boxes_in(pictures.rows.columns):
-        raise DataError(
-            f"{len(repeated):,} images are listed several times, with different boxes: cut the faces out "
-            "first, or keep one row for each image"
-        )
+    checks.check_boxes(pictures, repeated)
     if not repeated or labels.votes is not None:
         return
     votes = {rows[0]: Counter(labels.values[row] for row in rows) for rows in found.values()}
@@ -250,6 +228,7 @@ def _divide(pictures: Pictures, division: Division, labels: Labels) -> dict[str,
     # Many rows without a label are the test split, if the data has no other; a few are faults.
     if not has_test and len(hidden) > STRAY_SHARE * len(pictures):
         rows["test"] = hidden
+        division.notes.append(f"test: the {len(hidden):,} images without a label")
     else:
         division.rejected |= dict.fromkeys(hidden, "no label")
     return rows
@@ -289,6 +268,8 @@ def _coding(
     known = set(map(canonical, words)) - {None}
     # anger/ in the validation folder is the angry/ of the training folder.
     values += [v for v in valid if v in words or canonical(v) not in known]
+    if said.classes == "auto" and labels.layout != FOLDERS:  # a folder happy+surprise is a class
+        check_single(values)
     plain = find_coding(values)
     codes = list(plain.numbers) if isinstance(plain.label_values[0], int) else None
     if said.classes != "auto":

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.known_expressions_and_splits import HIDDEN, MAYBE_HIDDEN, as_int, is_number
+from fer_utils.data.known_expressions_and_splits import (
+    HIDDEN,
+    MAYBE_HIDDEN,
+    as_int,
+    canonical,
+    is_number,
+    pattern,
+)
 from fer_utils.data.roles.class_names import Coding
 from fer_utils.data.tables import Table
 
@@ -46,12 +53,14 @@ def answers_by_class(table: Table, cells: pd.Series, coding: Coding) -> tuple[st
             "the numbers"
         )
     by_class = {coding.index(cell): cell for cell in sorted(seen, reverse=True)}
+    # Other expressions, or class1 and class2, stand there for an example.
     unknown = sorted(c for c in seen if coding.index(c) < 0 and c.lower() not in HIDDEN | MAYBE_HIDDEN)
-    if len(unknown) > 1:
+    is_counted = len({*map(pattern, unknown)}) == 1 and "#" in pattern(unknown[0])
+    if len(unknown) > 1 and not (is_counted or all(map(canonical, unknown))):
         raise DataError(
             f"{table.path.name} answers {', '.join(map(repr, unknown[:3]))}, which are none of the classes "
-            f"({', '.join(coding.class_names)}): write there the words that the labels have and translate "
-            "the submission afterwards, or move the sample away"
+            f"({', '.join(coding.class_names)}): write the words of the labels there (and the words that "
+            "are wanted into the finished submission), or move the sample out of the data"
         )
     by_class.pop(-1, None)
     if not by_class:

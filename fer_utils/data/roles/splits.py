@@ -26,10 +26,11 @@ from fer_utils.data.known_expressions_and_splits import (
     split_words,
 )
 from fer_utils.data.layouts.found_pictures import Pictures
-from fer_utils.data.roles.votes_and_hidden_labels import Labels, is_hidden
+from fer_utils.data.roles.votes_and_hidden_labels import is_hidden
 
 # Short for a split, or the name of a person or a place.
-_SHORT = re.compile(r"[\W\d_]*(te|va|vl|dev|public|private)[\W\d_]*", re.IGNORECASE)
+_SHORT = re.compile(r"[\W\d_]*(te|va|vl)[\W\d_]*", re.IGNORECASE)
+_MAY_BE_PERSON = re.compile(r"[\W\d_]*(dev|public|private)[\W\d_]*", re.IGNORECASE)
 _SAYS_VALID = re.compile(r"(^|[^a-z])(val|validation|dev)([^a-z]|$)")
 SOURCES = ("tables", "folders", "column", "file names")
 
@@ -85,13 +86,16 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
         return Division(["train"] * len(pictures), ["splits of the data are not used (splits='none')"])
     if isinstance(said, dict):
         return _as_said(pictures, said, column)
-    columns = [c for c in pictures.table_columns() if column_splits(c, pictures.rows[c].unique())]
+    flags = _flags(pictures)
+    sure = {column, *(flags if said == "column" else filter(lambda c: _hides_labels(pictures, c), flags))}
+    cells = {c: pictures.rows[c].unique() for c in pictures.table_columns()}
+    columns = [c for c in cells if column_splits(c, cells[c], c in sure)]
     none, reasons = [None] * len(pictures), {}
     parts, files = pictures.parts, pictures.files or none
     found = {
         "tables": [part and (split_of(stem(part)) or folder_split(part)) or None for part in parts],
         "folders": _by_folder(files),
-        "column": _by_column(pictures, [column] if column else columns, reasons),
+        "column": _by_column(pictures, [column] if column else columns, sure, reasons),
         "file names": _by_file_name(files),
     }
     found |= {source: none for source in SOURCES if said not in ("auto", source)}
@@ -107,10 +111,11 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
             f"{', '.join(known)} seems to be for validation, and no table is named for training: "
             f"splits='train={stem(known[0])}' trains on it, splits='none' on all"
         )
-    if all(len(splits) < 2 for splits in kinds.values()):
+    is_open = all(len(splits) < 2 for splits in kinds.values())
+    if said == "auto" and (doubtful := [c for c in flags if c not in sure and (is_open or c == "valid")]):
+        _refuse_flag(pictures, doubtful[0], next((s for s in SOURCES if kinds[s] and s != "column"), "none"))
+    if is_open:
         _check_unknown(pictures)
-    if not any("test" in splits for splits in kinds.values()):
-        _check_unnamed(parts, found["tables"])
     if "train" not in kinds["column"] and _covers_only_tests(found):  # public and private rows of the test
         found["column"], kinds["column"] = none, set()
     extra = [row for row, part in enumerate(parts) if re.search(r"un-?_?label", stem(part).lower())]
@@ -142,8 +147,19 @@ def _by_folder(files: Sequence[str | None]) -> list[str | None]:
     folders = [next(filter(split_of, reversed(path)), "") for path in paths]
     words = split_words({*folders} - {""})
     if "train" not in words.values():  # TE beside AB and MK is a person
-        words = {folder: None if _SHORT.fullmatch(folder) else split for folder, split in words.items()}
+        persons = {folder for folder in words if _SHORT.fullmatch(folder) or _is_person(folder, paths)}
+        words = {folder: None if folder in persons else split for folder, split in words.items()}
     return [words.get(folder) for folder in folders]
+
+
+def _is_person(folder: str, paths: Sequence[Sequence[str]]) -> bool:
+    """Whether at least two folders beside dev, public or private hold folders of the same names."""
+    below: dict[str, set[str]] = {}
+    for path in paths:
+        for name, inner in zip(path, path[1:], strict=False):
+            below.setdefault(name, set()).add(inner)
+    alike = [name for name, inner in below.items() if inner == below.get(folder) and not split_of(name)]
+    return _MAY_BE_PERSON.fullmatch(folder) is not None and len(alike) > 1
 
 
 def _by_file_name(files: Sequence[str | None]) -> list[str | None]:
@@ -217,18 +233,33 @@ def _parts_and_files(pictures: Pictures) -> zip:
     return zip(pictures.parts, pictures.files or [None] * len(pictures), strict=True)
 
 
+def _flags(pictures: Pictures) -> list[str]:
+    """The columns of yes and no that may divide the data, or tell which faces are good."""
+    columns = filter(may_be_quality, pictures.table_columns())
+    cells = {column: {v.lower() for v in pictures.rows[column].unique() if v} for column in columns}
+    return [column for column, values in cells.items() if len(values) == 2 and values <= {*YES, *NO}]
+
+
+def _hides_labels(pictures: Pictures, flag: str) -> bool:
+    """Whether a column of labels is empty exactly where a flag says yes."""
+    rows = [row for row, cell in enumerate(pictures.cells(flag)) if cell]
+    labels = [pictures.cells(c) for c in pictures.table_columns() if c in COLUMNS["label"]]
+    flags = pictures.cells(flag)
+    return any(all(is_hidden(cells[row]) == (flags[row].lower() in YES) for row in rows) for cells in labels)
+
+
+def _refuse_flag(pictures: Pictures, column: str, source: str) -> None:
+    values = sorted({value for value in pictures.rows[column].unique() if value})
+    raise DataError(
+        f"the column {column!r} ({', '.join(values)}) may say which rows are the {split_of(column)} split, "
+        f"or which faces are good: columns='split={column}' says the first, and splits='{source}' the second"
+    )
+
+
 def _check_unknown(pictures: Pictures) -> None:
-    """Raise a DataError if a column's name says that it divides the data, in words that nobody knows; or if
-    yes and no may do so, or tell which faces are good."""
+    """Raise a DataError if a column's name says that it divides the data, in words that nobody knows."""
     for column in pictures.table_columns():
         values = sorted({value for value in pictures.rows[column].unique() if value})
-        if may_be_quality(column) and len(values) == 2 and {v.lower() for v in values} <= {*YES, *NO}:
-            yes, no = sorted(values, key=lambda value: value.lower() in NO)
-            raise DataError(
-                f"the column {column!r} ({no}, {yes}) may divide the data or tell something else of the "
-                f"faces: columns='split={column}' with splits='train={no}, {split_of(column)}={yes}' says "
-                "the first, and splits='none' the second"
-            )
         if not is_split_name(column):
             continue
         unknown = not any(map(split_of, values)) and not all(map(canonical, values))
@@ -241,26 +272,13 @@ def _check_unknown(pictures: Pictures) -> None:
             )
 
 
-def _check_unnamed(parts: Sequence[str], tables: Sequence[str | None]) -> None:
-    """Raise a DataError if a table beside that for training has a name that says no split, and there is no
-    test: it may be the test, or a sample of the submission whose answers are made up."""
-    trained = [part for part, split in zip(parts, tables, strict=True) if split == "train"]
-    others = [part for part, split in zip(parts, tables, strict=True) if part and not split]
-    if trained and others:
-        one, other = trained[0], others[0]
-        raise DataError(
-            f"{other} beside {one}: is it the test, a sample of the submission, or for training too? Call a "
-            f"sample sample_submission{'.' + other.rpartition('.')[2]}; splits='train={stem(one)}, "
-            f"test={stem(other)}' makes it the test, and splits='train={stem(one)}, train={stem(other)}' "
-            "trains on it"
-        )
-
-
-def _by_column(pictures: Pictures, columns: Sequence[str], reasons: dict[int, str]) -> list[str | None]:
+def _by_column(
+    pictures: Pictures, columns: Sequence[str], sure: set[str], reasons: dict[int, str]
+) -> list[str | None]:
     result: list[str | None] = [None] * len(pictures)
     for name in columns:
         values = [value for value in pictures.rows[name].unique() if value]
-        words = column_splits(name, values) or {value: split_of(value) for value in values}
+        words = column_splits(name, values, name in sure) or {value: split_of(value) for value in values}
         if not any(words.values()):  # a person named the column
             raise DataError(
                 f"columns: what {', '.join(map(repr, list(words)[:4]))} in {name!r} mean is not known: "
@@ -310,31 +328,3 @@ def _agree(found: Mapping[str, Sequence[str | None]]) -> None:
             f"{n:,} images lie in a folder for {folder} while a column says {column}: "
             "splits='folders' or splits='column' decides which of the two is meant"
         )
-
-
-def hide_labels(pictures: Pictures, division: Division, labels: Labels) -> None:
-    """Make a validation split whose labels are hidden (blank, -1, one and the same) part of the test
-    split.
-
-    Raises:
-        DataError: another column seems to hold its labels.
-    """
-    shown = {split: Counter() for split in SPLITS}
-    for label, split in zip(labels.values, division.splits, strict=True):
-        if split:
-            shown[split]["" if is_hidden(label) else label] += 1
-    valid, classes = shown["valid"], shown["train"].keys() - {""}
-    is_constant = len(valid) == 1 and valid.total() >= max(5, len(classes)) and len(classes) > 1
-    if valid and (valid[""] > (1 - STRAY_SHARE) * valid.total() or is_constant):
-        rows = [row for row, split in enumerate(division.splits) if split == "valid"]
-        trained = set(map(canonical, classes)) - {None} or classes
-        for column in pictures.rows.columns.difference([labels.column]):
-            said = pictures.rows[column].iloc[rows].dropna().tolist()
-            words = {canonical(cell) or cell for cell in said}
-            if len(words & trained) > 1 and (words <= trained or column in COLUMNS["label"]):
-                raise DataError(
-                    f"the labels of the validation images seem to be in {column!r}, and those for training "
-                    f"in {labels.column!r}: write both in one way; splits='test=...' makes them the test"
-                )
-        division.splits[:] = ["test" if split == "valid" else split for split in division.splits]
-        division.notes.append("the valid split shows no labels: it is part of the test split")

@@ -91,9 +91,11 @@ def vote_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
     """The columns with votes or shares for each expression, as in FER+ (Barsoum et al. 2016) and one-hot
     lists; further columns of a one-hot block are classes too."""
     columns = pictures.table_columns()
-    frame = _as_numbers(pictures.rows[columns].iloc[list(rows)].dropna(how="all"))
     words = {c: canonical(_DUMMY.sub("", c)) for c in columns}
     known = [c for c in columns if words[c]]
+    if len({words[c] for c in known}) < 2:
+        return []
+    frame = _as_numbers(pictures.rows[columns].iloc[list(rows)].dropna(how="all"))
     dummies = [c for c in known if not canonical(c)]
     digits = frame[dummies].isin(["0", "1"]).all(axis=None)
     is_one_hot = digits and (frame[dummies].eq("1").sum(axis=1) == 1).mean() > 1 - STRAY_SHARE
@@ -113,7 +115,12 @@ def vote_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
 
 def _as_numbers(cells: pd.DataFrame) -> pd.DataFrame:
     """Cells with yes and no as 1 and 0, and with a point in place of a decimal comma."""
-    return cells.replace(TRUTH).replace(r"^(\d+),(\d+)$", r"\1.\2", regex=True)
+
+    def number(cell: str) -> str:
+        return TRUTH.get(cell) or (cell.replace(",", ".") if re.fullmatch(r"\d+,\d+", cell) else cell)
+
+    # By the different cells of a column: these are few, and their regular expressions slow.
+    return cells.apply(lambda column: column.map({c: number(c) for c in column.dropna().unique()}))
 
 
 def _counts(frame: pd.DataFrame, known: list[str]) -> list[str]:
