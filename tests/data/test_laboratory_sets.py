@@ -79,3 +79,20 @@ def test_no_person_is_trained_and_validated(tmp_path, name):
     train, valid = ({i.split("/")[-1][places[name]] for i in found} for found in ids)
     assert train and valid and not train & valid
     assert "persons: column 'subject' keeps" in competition.summary()
+
+
+def test_both_versions_of_raf_db(tmp_path):
+    """Its list names the original images; the aligned ones beside them are the same faces."""
+    rows = []
+    for split, n in (("train", 49), ("test", 21)):
+        for k in range(n):
+            save(tmp_path / f"Image/original/{split}_{k:05}.jpg", k % 7, k)
+            save(tmp_path / f"Image/aligned/{split}_{k:05}_aligned.jpg", k % 7, 500 + k)
+            rows.append(f"{split}_{k:05}.jpg {k % 7 + 1}")
+    (tmp_path / "EmoLabel").mkdir()
+    write(tmp_path / "EmoLabel/list_patition_label.txt", rows)
+    competition = load_competition(tmp_path)
+    assert len(competition.train) + len(competition.valid) == 49 and len(competition.test) == 21
+    names = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+    said = [competition.class_names[label] for label in competition.train.labels]
+    assert said == [names[level] for level in levels(competition.train.images)]

@@ -22,7 +22,7 @@ LEAST_TWINS, MOST_TWINS = 20, 0.9  # files of a folder, and the share whose name
 MOST_BESIDE = 6  # folders that may be versions of one another: raw, aligned, cropped
 COUNTED = 1.5  # numbers of which most follow one another span no more than this times their number
 _SEXES = {"male", "female", "males", "females", "man", "woman", "men", "women", "boys", "girls", "m", "f"}
-_FOR_TRAINING = re.compile(r"(^|[^a-z])(extra|additional|more|augment\w*|aug)([^a-z]|$)")
+_FOR_TRAINING = re.compile(r"(^|[^a-z])(extra|additional|more|aug|augment\w*|synthe\w*|generated)([^a-z]|$)")
 
 
 def never_trained(rows: Mapping[str, Sequence[int]], labels: Labels, coding: Coding) -> list[str]:

@@ -211,10 +211,16 @@ def _divide(pictures: Pictures, division: Division, labels: Labels) -> dict[str,
     if pictures.files and not is_list:
         order = sorted((row for row in order if pictures.files[row]), key=lambda row: pictures.files[row])
     has_test = "test" in division.splits
+    tested = is_list and any(
+        s == "test" and part for s, part in zip(division.splits, pictures.parts, strict=True)
+    )
     for row in order:
         if row in division.left_out or row in division.rejected:
             continue
         split = division.splits[row] or "train"
+        if tested and split == "test" and not pictures.parts[row] and is_hidden(labels.values[row]):
+            division.left_out[row] = "in no list"
+            continue
         if split == "test" or not is_hidden(labels.values[row]):
             rows[split].append(row)
         elif pictures.files and not (is_list and pictures.parts[row]):
@@ -293,7 +299,8 @@ def _coding(
         return find_coding(values, names=names, source=source)
     form = FER if labels.column == "emotion" and pictures.layout in ("pixel tables", "fer2013.csv") else ""
     stems = [image_stem(file) for row in rows["train"] if pictures.files and (file := pictures.files[row])]
-    if stems and sum(_RAF_NAME.fullmatch(s) is not None for s in stems) > 0.9 * len(stems):
+    is_raf = stems and sum(_RAF_NAME.fullmatch(s) is not None for s in stems) > 0.9 * len(stems)
+    if is_raf or any(stem(pictures.parts[row]) == "list_patition_label" for row in rows["train"][:1]):
         form = RAF
     return find_coding(values, form=form)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.known_column_names import COLUMNS
+from fer_utils.data.known_column_names import ABOUT, COLUMNS
 from fer_utils.data.known_expressions_and_splits import (
     EMPTY,
     HIDDEN,
@@ -105,7 +105,8 @@ def vote_columns(pictures: Pictures, rows: Sequence[int]) -> list[str]:
     numeric = [c for c in known if frame[c].map(is_number).mean() > 1 - 5 * STRAY_SHARE]
     if len(numeric) < len(known):
         return known if len(numeric) >= 2 and len(known) - len(numeric) == 1 else []
-    digits = [c for c in columns if set(frame[c].dropna()) <= {"0", "1"} and c not in COLUMNS["split"]]
+    others = {*COLUMNS["split"], *ABOUT}
+    digits = [c for c in columns if set(frame[c].dropna()) <= {"0", "1"} and c not in others]
     ones = frame[digits].eq("1").sum(axis=1)
     if block := _counts(frame, known):
         return block
