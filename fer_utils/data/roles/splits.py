@@ -102,14 +102,9 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     kinds = {source: set(values) - {None} for source, values in found.items()}
     if said != "auto" and not kinds[said]:
         raise DataError(f"splits={said!r}: the {said} of these images name no split")
-    valid = [part for part, split in zip(parts, found["tables"], strict=True) if split == "valid"]
-    is_alone = kinds["tables"] == {"valid"} and not any("train" in splits for splits in kinds.values())
-    is_said = all(_SAYS_VALID.search(stem(part).lower()) for part in valid)
-    if is_alone and (2 * len(valid) > len(pictures) or not is_said):  # otherwise the rest is for training
-        known = sorted(set(valid))
-        raise DataError(
-            f"{', '.join(known)} seems to be for validation, and no table is named for training: "
-            f"splits='train={stem(known[0])}' trains on it, splits='none' on all"
+    if kinds["tables"] == {"valid"} and not any("train" in splits for splits in kinds.values()):
+        _check_alone(
+            [part for part, split in zip(parts, found["tables"], strict=True) if split], len(pictures)
         )
     is_open = all(len(splits) < 2 for splits in kinds.values())
     if said == "auto" and (doubtful := [c for c in flags if c not in sure and (is_open or c == "valid")]):
@@ -134,6 +129,17 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     notes = [f"splits: from the {source}" for source in sources if len(kinds[source]) > 1][:1]
     rejected = {row: why for row, why in reasons.items() if division[row] is None and row not in left_out}
     return Division(division, notes, rejected, left_out, {*columns, column})
+
+
+def _check_alone(valid: Sequence[str], n: int) -> None:
+    """Raise a DataError if the tables of rows for validation name most of all `n` images, or do not surely
+    say so, and no table is named for training; otherwise the rest is for training."""
+    if 2 * len(valid) > n or not all(_SAYS_VALID.search(stem(part).lower()) for part in valid):
+        known = sorted(set(valid))
+        raise DataError(
+            f"{', '.join(known)} seems to be for validation, and no table is named for training: "
+            f"splits='train={stem(known[0])}' trains on it, splits='none' on all"
+        )
 
 
 def _by_folder(files: Sequence[str | None]) -> list[str | None]:
