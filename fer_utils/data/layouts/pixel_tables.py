@@ -59,8 +59,7 @@ def propose(tree: Tree) -> list[Pictures]:
         if votes:
             proposals.append(_pictures(tree, [table], VOTES, votes))
         proposals.append(_pictures(tree, [table], ONE_TABLE))
-    for group in rest.values():
-        proposals.append(_pictures(tree, group, LAYOUT))
+    proposals += [_pictures(tree, group, LAYOUT) for group in rest.values()]
     encoded = [table for table in tree.tables.values() if table.encoded is not None]
     return [*proposals, _encoded_images(tree, encoded)] if encoded else proposals
 

@@ -211,9 +211,8 @@ def _divide(pictures: Pictures, division: Division, labels: Labels) -> dict[str,
     if pictures.files and not is_list:
         order = sorted((row for row in order if pictures.files[row]), key=lambda row: pictures.files[row])
     has_test = "test" in division.splits
-    tested = is_list and any(
-        s == "test" and part for s, part in zip(division.splits, pictures.parts, strict=True)
-    )
+    both = zip(division.splits, pictures.parts, strict=True)
+    tested = is_list and any(split == "test" and part for split, part in both)
     for row in order:
         if row in division.left_out or row in division.rejected:
             continue
