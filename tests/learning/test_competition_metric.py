@@ -219,6 +219,7 @@ def test_a_metric_that_resamples_without_a_class_cannot_have_is_scored_neverthel
 ):
     (tmp_path / f"of_people_{function}.py").write_text(OF_PEOPLE)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("fer_utils.learning.competition_metric.RESAMPLES", 200)
     metric = f"of_people_{function}:{function}"
     rare = dataclasses.replace(tiny, valid=tiny.valid.take(np.r_[0:20:4, 1:20:4, 2:20:4, 3]))
     run = fit(Config(**TINY, out=str(tmp_path / "run"), metric=metric), rare)
