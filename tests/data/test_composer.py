@@ -8,7 +8,7 @@ import pytest
 from fer_utils.files import REPOSITORY
 from tests.data.composer import RIGHT, described, outcome
 
-# What its layouts mean does not depend on the versions of packages; the tests of the layouts do.
+# What its layouts mean does not depend on the versions of packages; test_layouts.py does.
 pytestmark = pytest.mark.once
 
 FIXED = 20_000

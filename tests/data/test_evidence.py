@@ -9,6 +9,9 @@ from competitions import levels, pixels, save, write
 from fer_utils.competition import DataError
 from fer_utils.data.load import load_competition
 
+# What data mean does not depend on the versions of packages; test_layouts.py does.
+pytestmark = pytest.mark.once
+
 WORDS = ("happy", "sad", "fear")
 
 

@@ -10,6 +10,9 @@ from fer_utils.config import ConfigError
 from fer_utils.data.files import cache
 from fer_utils.data.load import load_competition, parse_columns
 
+# What data mean does not depend on the versions of packages; test_layouts.py does.
+pytestmark = pytest.mark.once
+
 
 def test_another_layout_than_the_preferred_one(tmp_path):
     COMPETITIONS["affectnet"](tmp_path)

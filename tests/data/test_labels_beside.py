@@ -7,6 +7,9 @@ from competitions import face, levels, pixels, write
 from fer_utils.competition import DataError
 from fer_utils.data.load import load_competition
 
+# What data mean does not depend on the versions of packages; test_layouts.py does.
+pytestmark = pytest.mark.once
+
 WORDS = ("fear", "happy", "sad")  # as sorted, so that a label is the level of its image
 N = 72
 ORDER = np.random.default_rng(0).permutation(N).tolist()

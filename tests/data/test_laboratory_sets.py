@@ -5,6 +5,9 @@ from competitions import levels, save, write
 
 from fer_utils.data.load import load_competition
 
+# What data mean does not depend on the versions of packages; test_layouts.py does.
+pytestmark = pytest.mark.once
+
 
 def persons(competition):
     """The persons of training, and those of validation."""

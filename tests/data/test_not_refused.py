@@ -7,6 +7,9 @@ from competitions import levels, pixels, save, write
 from fer_utils.competition import DataError
 from fer_utils.data.load import load_competition
 
+# What data mean does not depend on the versions of packages; test_layouts.py does.
+pytestmark = pytest.mark.once
+
 WORDS = ("fear", "happy", "sad")  # as sorted, so that a label is the level of its image
 
 

@@ -15,6 +15,9 @@ from fer_utils.files import REPOSITORY
 from fer_utils.run import launch
 from tests.competitions import FER_CLASSES, pixels, save, write
 
+# What data mean does not depend on the versions of packages; test_layouts.py does.
+pytestmark = pytest.mark.once
+
 
 def class_folders(root, n, words=FER_CLASSES):
     for k, word in enumerate(words):

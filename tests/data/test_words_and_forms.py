@@ -12,6 +12,9 @@ from PIL import Image
 from fer_utils.competition import FER_CLASSES, DataError
 from fer_utils.data.load import load_competition
 
+# What data mean does not depend on the versions of packages; test_layouts.py does.
+pytestmark = pytest.mark.once
+
 
 def counts(competition):
     return tuple(0 if split is None else len(split) for split in competition.splits.values())

@@ -347,6 +347,7 @@ def test_every_epoch_draws_a_variant_of_each_image():
     assert all(set(column.tolist()) == set(range(6)) for column in torch.stack(seen).flatten(1).T)
 
 
+@pytest.mark.once
 def test_a_run_on_features_resumes_to_the_same_weights_and_predicts_from_images(
     published, tiny, tmp_path, monkeypatch
 ):
