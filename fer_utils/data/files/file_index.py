@@ -111,6 +111,11 @@ def stem(name: str) -> str:
     return last.rpartition(".")[0] or last
 
 
+def table_split(name: str) -> str | None:
+    """The split that a table's own name says, else one of its folders."""
+    return split_of(stem(name)) or folder_split(name)
+
+
 def folder_split(name: str) -> str | None:
     """The split that the folders of a file name, the innermost counting: test for data/test/0001.png."""
     return next(filter(None, map(split_of, name.split("/")[-2::-1])), None)

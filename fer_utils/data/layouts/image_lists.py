@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.files.file_index import Tree, folder_split, stem
+from fer_utils.data.files.file_index import Tree, folder_split, stem, table_split
 from fer_utils.data.image_paths import BY_NUMBER, References, Resolved
 from fer_utils.data.known_column_names import ABOUT, COLUMNS, OF_MANY, is_split_name, rank
 from fer_utils.data.known_expressions_and_splits import (
@@ -85,17 +85,13 @@ def listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[ImageL
     return sorted(lists, key=lambda one: order.index(one.table)), divided
 
 
-def _table_split(table: Table) -> str | None:
-    return split_of(stem(table.name)) or folder_split(table.name)
-
-
 def _follow_key(one: ImageList, found: list[ImageList]) -> None:
     """Let numbers that were compared with those in file names be the keys of a list of the same split that
     names the same files and has a column of that name."""
     for other in found:
         if one.leniency < BY_NUMBER or other.leniency >= BY_NUMBER or one.column not in other.rows:
             continue
-        if _table_split(one.table) != _table_split(other.table):
+        if table_split(one.table.name) != table_split(other.table.name):
             continue  # the ids of train.csv and of test.csv may both count from 0
         if 2 * len({*one.files} & {*other.files} - {None}) < one.n:
             continue

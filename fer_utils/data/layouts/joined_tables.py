@@ -7,7 +7,7 @@ import re
 import pandas as pd
 
 from fer_utils.competition import DataError
-from fer_utils.data.files.file_index import Tree, folder_split, stem
+from fer_utils.data.files.file_index import Tree, stem, table_split
 from fer_utils.data.known_column_names import COLUMNS, ROW_NUMBERS
 from fer_utils.data.known_expressions_and_splits import PREDICTED, are_counted, as_int, canonical, split_of
 from fer_utils.data.tables import Table
@@ -24,17 +24,21 @@ def joined(tree: Tree, table: Table, notes: list[str]) -> pd.DataFrame:
     Raises:
         DataError: such a table has more or fewer rows.
     """
-    frame, others, own = table.frame, [], _split(table)
+    frame, others, own = table.frame, [], table_split(table.name)
     for other in tree.tables.values():
         if other.holds_images or PREDICTED.search(stem(other.name).lower()):
             continue
-        splits = {own, _split(other)} - {None}
+        splits = {own, table_split(other.name)} - {None}
         if len(splits) > 1:
             continue
         others.append(other)
         for column in frame.columns.intersection(other.frame.columns):
             keys, new = other.frame[column], [c for c in other.frame if c not in frame]
-            if splits == {"test"} and not _split(other) and _are_keys_of_training(tree, column, keys):
+            if (
+                splits == {"test"}
+                and not table_split(other.name)
+                and _are_keys_of_training(tree, column, keys)
+            ):
                 continue  # both count from 0, and the labels are those for training
             if new and keys.is_unique and frame[column].is_unique and frame[column].isin(keys).mean() > 0.9:
                 frame = frame.join(other.frame.set_index(column)[new], on=column).fillna("")
@@ -45,12 +49,8 @@ def joined(tree: Tree, table: Table, notes: list[str]) -> pd.DataFrame:
         return by_other_name[0] if len(by_other_name) == 1 else frame
     # Beside a test without labels, a table whose name says no split may hold anything.
     alone = [other for other in others if _labels_alone(other)]
-    labels = [other for other in alone if _split(other) == own] or (alone if own == "train" else [])
+    labels = [other for other in alone if table_split(other.name) == own] or (alone if own == "train" else [])
     return _by_row(frame, table, labels[0], notes) if len(labels) == 1 else frame
-
-
-def _split(table: Table) -> str | None:
-    return split_of(stem(table.name)) or folder_split(table.name)
 
 
 def _are_keys_of_training(tree: Tree, column: str, keys: pd.Series) -> bool:

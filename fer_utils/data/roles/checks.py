@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 
 from fer_utils.competition import DataError
-from fer_utils.data.files.file_index import folder_split, stem
+from fer_utils.data.files.file_index import folder_split, stem, table_split
 from fer_utils.data.image_paths import image_stem
 from fer_utils.data.known_column_names import ABOUT, COLUMNS, boxes_in
 from fer_utils.data.known_expressions_and_splits import SPLITS, STRAY_SHARE, canonical, pattern, split_of
@@ -69,8 +69,7 @@ def check_unnamed(pictures: Pictures, division: Division, labels: Labels) -> Non
     says no split: it may be the test, or a sample of the submission whose answers are made up."""
     if "test" in division.splits:
         return
-    parts = filter(None, dict.fromkeys(pictures.parts))
-    tables = {part: split_of(stem(part)) or folder_split(part) for part in parts}
+    tables = {part: table_split(part) for part in dict.fromkeys(pictures.parts) if part}
     trained = [part for part, split in tables.items() if split == "train"]
     unnamed = {part for part, split in tables.items() if not split and not _FOR_TRAINING.search(part.lower())}
     rows = [row for row, part in enumerate(pictures.parts) if part in unnamed]

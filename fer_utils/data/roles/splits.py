@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fer_utils.competition import DataError
-from fer_utils.data.files.file_index import folder_split, stem
+from fer_utils.data.files.file_index import folder_split, stem, table_split
 from fer_utils.data.known_column_names import COLUMNS, is_split_name
 from fer_utils.data.known_expressions_and_splits import (
     HIDDEN,
@@ -93,7 +93,7 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     none, reasons = [None] * len(pictures), {}
     parts, files = pictures.parts, pictures.files or none
     found = {
-        "tables": [part and (split_of(stem(part)) or folder_split(part)) or None for part in parts],
+        "tables": [table_split(part) if part else None for part in parts],
         "folders": _by_folder(files),
         "column": _by_column(pictures, [column] if column else columns, sure, reasons),
         "file names": _by_file_name(files),
@@ -153,19 +153,20 @@ def _by_folder(files: Sequence[str | None]) -> list[str | None]:
     folders = [next(filter(split_of, reversed(path)), "") for path in paths]
     words = split_words({*folders} - {""})
     if "train" not in words.values():  # TE beside AB and MK is a person
-        persons = {folder for folder in words if _SHORT.fullmatch(folder) or _is_person(folder, paths)}
+        doubtful = filter(_MAY_BE_PERSON.fullmatch, words)
+        persons = {*filter(_SHORT.fullmatch, words), *(name for name in doubtful if _is_person(name, paths))}
         words = {folder: None if folder in persons else split for folder, split in words.items()}
     return [words.get(folder) for folder in folders]
 
 
 def _is_person(folder: str, paths: Sequence[Sequence[str]]) -> bool:
-    """Whether at least two folders beside dev, public or private hold folders of the same names."""
+    """Whether at least two other folders hold folders of the same names: Ann/happy and dev/happy."""
     below: dict[str, set[str]] = {}
     for path in paths:
         for name, inner in zip(path, path[1:], strict=False):
             below.setdefault(name, set()).add(inner)
     alike = [name for name, inner in below.items() if inner == below.get(folder) and not split_of(name)]
-    return _MAY_BE_PERSON.fullmatch(folder) is not None and len(alike) > 1
+    return len(alike) > 1
 
 
 def _by_file_name(files: Sequence[str | None]) -> list[str | None]:
@@ -264,10 +265,8 @@ def _refuse_flag(pictures: Pictures, column: str, source: str) -> None:
 
 def _check_unknown(pictures: Pictures) -> None:
     """Raise a DataError if a column's name says that it divides the data, in words that nobody knows."""
-    for column in pictures.table_columns():
+    for column in filter(is_split_name, pictures.table_columns()):
         values = sorted({value for value in pictures.rows[column].unique() if value})
-        if not is_split_name(column):
-            continue
         unknown = not any(map(split_of, values)) and not all(map(canonical, values))
         if 2 <= len(values) <= len(SPLITS) and unknown and not column_splits(column, values):
             pairs = ", ".join(f"{s}={v}" for s, v in zip(SPLITS, values, strict=False))
