@@ -89,7 +89,7 @@ def unknown_reference(name: str, known: Sequence[str]) -> ConfigError:
 AVERAGES = {
     "fer2013-all-cpu": {"fer2013-cpu": 3, "fer2013-taught-cpu": 3, "fer2013-votes-cpu": 3},
     "fer2013-votes-faces-cpu": {"fer2013-votes-cpu": 3, "fer2013-faces-cpu": 3},
-    "fer2013-contest-cpu": {"fer2013-cpu": 3, "fer2013-cv": 5},
+    "fer2013-contest-cpu": {"fer2013-votes-cpu": 3, "fer2013-contest-faces-cpu": 3},
     "ferplus-all-cpu": {"ferplus-cpu": 3, "ferplus-tuned-cpu": 3, "ferplus-faces-cpu": 2},
 }
 
@@ -109,21 +109,22 @@ def write_average(name: str, data: str, out: str | Path) -> list[str]:
     """Write the validated submission.csv of an average in AVERAGES into `out`.
 
     Returns:
-        Lines on it: of what it is made, its accuracy on the validation images (if they validated all of its
-        parts), and whether it is the committed one.
+        Lines on it: of what it is made, its accuracy on the validation images (if the same ones validated all
+        of its parts), and whether it is the committed one.
 
     Raises:
         DataError: `data` are not those that the networks have answered.
     """
     parts = [RunFolder(FOLDER / part) for part in AVERAGES[name]]
     competition = same_data(name, data, with_config(parts[0].path))
-    _check_ids(competition, "test", parts[0])
+    for part in parts:
+        if not _answers(part, "test", competition):
+            raise DataError(f"the data have other test images than those that {part.path} answers")
     folder = resolve_out(out)
     folder.mkdir(parents=True, exist_ok=True)
     submission = write_submission(competition, average_of(name, "test"), folder / "submission.csv")
     lines = [f"{name}: the average of {', '.join(f'{part} ({n})' for part, n in AVERAGES[name].items())}"]
-    if all((part.path / "valid.npz").is_file() for part in parts):
-        _check_ids(competition, "valid", parts[0])
+    if all(_answers(part, "valid", competition) for part in parts):
         scores = evaluate(average_of(name, "valid"), competition.valid.labels, competition.class_names)
         lines.append(f"on the validation images: {describe(scores)}")
     committed = FOLDER / name / "submission.csv"
@@ -146,7 +147,9 @@ def same_data(name: str, data: str, run: RunFolder) -> Competition:
     return competition
 
 
-def _check_ids(competition: Competition, split: str, part: RunFolder) -> None:
-    ids = part.predictions(split, "ids")
-    if (own := getattr(competition, split)) is None or list(map(str, own.ids)) != list(map(str, ids)):
-        raise DataError(f"the data have other {split} images than those that {part.path} answers")
+def _answers(part: RunFolder, split: str, competition: Competition) -> bool:
+    """Whether the committed answers of `part` for a split are for the images of `competition`, in order."""
+    own = getattr(competition, split)
+    if own is None or not (part.path / f"{split}.npz").is_file():
+        return False
+    return list(map(str, own.ids)) == list(map(str, part.predictions(split, "ids")))

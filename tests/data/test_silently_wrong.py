@@ -237,3 +237,39 @@ def test_the_same_images_in_two_tables_of_one_split(tmp_path, one, other):
         pixel_rows(tmp_path / f"{name}.csv", [word(row + k) for row in range(30)], first)
     with pytest.raises(DataError, match=f"the same 30 images are in {one}.csv and in {other}.csv"):
         load_competition(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("valid", "test"), ("dev", "testing"), ("public", "private")])
+@pytest.mark.parametrize("source", ["tables", "folders", "column"])
+def test_a_test_beside_what_is_not_named_for_training(tmp_path, source, names):
+    """Both were trained on."""
+    folder = "{}/{{}}" if source == "folders" else "images"
+    for k in range(60):
+        save(tmp_path / folder.format(names[k % 2]).format(word(k)) / f"{k:03}.png", k % 3, k)
+    rows = {part: [f"{k:03}.png,{word(k)},{part}" for k in range(n, 60, 2)] for n, part in enumerate(names)}
+    if source == "tables":
+        for part in names:
+            write(tmp_path / f"{part}.csv", ["image,label,set", *rows[part]])
+    elif source == "column":
+        write(tmp_path / "faces.csv", ["image,label,split", *rows[names[0]], *rows[names[1]]])
+    with pytest.raises(DataError, match="and none for training") as error:
+        load_competition(tmp_path)
+    first, _, rest = str(error.value).partition("splits='")[2].partition("' trains on the first, splits='")
+    assert first == "train={}, test={}".format(*names) and rest.startswith("none'")
+    divided = load_competition(tmp_path, splits=first)
+    assert (len(divided.train) + len(divided.valid), len(divided.test)) == (30, 30)
+    whole = load_competition(tmp_path, splits="none")
+    assert len(whole.train) + len(whole.valid) == 60 and whole.test is None
+
+
+def test_what_is_trained_on_for_want_of_more_is_said(tmp_path):
+    images(tmp_path / "one", 60, "test/{}.png")
+    write(tmp_path / "one" / "faces.csv", ["image,label", *(f"{k}.png,{word(k)}" for k in range(60))])
+    told = load_competition(tmp_path / "one").summary()
+    assert "trained on what is named for the test (folders: test), as nothing else is there" in told
+    for k in range(60):
+        save(tmp_path / "two" / ("seen" if k % 2 else "unseen") / word(k) / f"{k}.png", k % 3, k)
+    told = load_competition(tmp_path / "two").summary()
+    way_out = "splits='train=seen, test=unseen'"
+    assert f"seen and unseen are trained on together: {way_out} divides them" in told
+    assert len(load_competition(tmp_path / "two", splits="train=seen, test=unseen").test) == 30

@@ -199,6 +199,9 @@ def test_an_average_of_committed_results_is_written_without_training(
     assert reference.main(command) == 0 and "the same bytes as the committed one" in capfd.readouterr().out
     with pytest.raises(ConfigError, match="mix is an average of other references"):
         load_reference("mix")
+    fewer = {name: array[:5] for name, array in np.load(folder / "valid.npz").items()}  # as with pool_valid
+    np.savez(tmp_path / "other" / "valid.npz", **fewer)
+    assert reference.main(command) == 0 and "on the validation images" not in capfd.readouterr().out
     saved = dict(np.load(folder / "test.npz")) | {"ids": np.array([f"x{name}" for name in ids])}
     np.savez(tmp_path / "tiny" / "test.npz", **saved)
     assert reference.main(command) == 1 and "other test images" in capfd.readouterr().err

@@ -31,7 +31,7 @@ from fer_utils.data.roles.ids import (
     find_ids,
     find_persons,
     is_one_table,
-    may_be_persons,
+    may_divide,
 )
 from fer_utils.data.roles.splits import Division, find_division
 from fer_utils.data.roles.user_options import UserOptions
@@ -123,7 +123,7 @@ def understand(
     if groups is None and said.splits == said.groups == "auto":
         notes += checks.check_twins(pictures, rows["train"], labels)
     if groups is None and not rows["valid"]:
-        notes += may_be_persons(pictures, rows["train"], labels)
+        notes += may_divide(pictures, rows["train"], labels)
     rows = {split: found for split, found in rows.items() if found}
     notes = [note for note in notes if note]
     rejected = [Rejected(pictures.places[row], why) for row, why in division.rejected.items()]

@@ -155,15 +155,22 @@ def find_persons(
     return pictures.cells(wanted)
 
 
-def may_be_persons(pictures: Pictures, trained: Sequence[int], labels: Labels) -> list[str]:
-    """A note on a level of folders that may hold one person each, with several expressions: s01, s02, ...; or
-    ann, bob, ..."""
+def may_divide(pictures: Pictures, trained: Sequence[int], labels: Labels) -> list[str]:
+    """A note on a level of folders, each with several expressions, that may hold one person each (s01, s02,
+    ...; or ann, bob, ...), or be splits, if they are two: seen and unseen."""
     for level in (c for c in pictures.rows if re.fullmatch(r"folder \d+", c) and c != labels.column):
         folders = pictures.rows[level].iloc[list(trained)].tolist()
         names = sorted({name or "" for name in folders})
         shown = pd.DataFrame({"folder": folders, "label": [labels.values[row] for row in trained]})
         commonest = shown.value_counts(["folder", "label"]).groupby("folder").max().sum()
-        if 3 <= len(names) <= len(trained) / 2 and commonest < MOST_OF_ONE * len(trained):
+        if not 2 <= len(names) <= len(trained) / 2 or commonest >= MOST_OF_ONE * len(trained):
+            continue
+        if len(names) > 2:
             some = ", ".join(names[:3])
             return [f"if {some}, ... are persons, groups='{level}' keeps each on one side of a split"]
+        if all(names):
+            one, other = names
+            return [
+                f"{one} and {other} are trained on together: splits='train={one}, test={other}' divides them"
+            ]
     return []

@@ -19,19 +19,18 @@ from fer_utils.data.known_expressions_and_splits import (
     STRAY_SHARE,
     YES,
     as_pairs,
-    canonical,
     column_splits,
     may_be_quality,
     split_of,
     split_words,
 )
 from fer_utils.data.layouts.found_pictures import Pictures
+from fer_utils.data.roles.doubtful_splits import check_alone, check_unknown, refuse_flag, without_training
 from fer_utils.data.roles.votes_and_hidden_labels import is_hidden
 
 # Short for a split, or the name of a person or a place.
 _SHORT = re.compile(r"[\W\d_]*(te|va|vl)[\W\d_]*", re.IGNORECASE)
 _MAY_BE_PERSON = re.compile(r"[\W\d_]*(dev|public|private)[\W\d_]*", re.IGNORECASE)
-_SAYS_VALID = re.compile(r"(^|[^a-z])(val|validation|dev)([^a-z]|$)")
 SOURCES = ("tables", "folders", "column", "file names")
 
 
@@ -103,16 +102,17 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     if said != "auto" and not kinds[said]:
         raise DataError(f"splits={said!r}: the {said} of these images name no split")
     if kinds["tables"] == {"valid"} and not any("train" in splits for splits in kinds.values()):
-        _check_alone(
+        check_alone(
             [part for part, split in zip(parts, found["tables"], strict=True) if split], len(pictures)
         )
     is_open = all(len(splits) < 2 for splits in kinds.values())
     if said == "auto" and (doubtful := [c for c in flags if c not in sure and (is_open or c == "valid")]):
-        _refuse_flag(pictures, doubtful[0], next((s for s in SOURCES if kinds[s] and s != "column"), "none"))
+        refuse_flag(pictures, doubtful[0], next((s for s in SOURCES if kinds[s] and s != "column"), "none"))
     if is_open:
-        _check_unknown(pictures)
+        check_unknown(pictures)
     if "train" not in kinds["column"] and _covers_only_tests(found):  # public and private rows of the test
         found["column"], kinds["column"] = none, set()
+    alone = without_training(pictures, found, column or next(iter(columns), None)) if said == "auto" else []
     extra = [row for row, part in enumerate(parts) if re.search(r"un-?_?label", stem(part).lower())]
     left_out = dict.fromkeys(extra, "an unlabelled extra")
     if "train" in kinds["folders"] and len(kinds["folders"]) > 1:
@@ -126,20 +126,9 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     sources = [s for s in found if "train" in kinds[s] or None in found[s]]
     sources.sort(key=lambda source: len(kinds[source]) < 2)
     division = [next((found[s][row] for s in sources if found[s][row]), None) for row in range(len(pictures))]
-    notes = [f"splits: from the {source}" for source in sources if len(kinds[source]) > 1][:1]
+    notes = [f"splits: from the {source}" for source in sources if len(kinds[source]) > 1][:1] + alone
     rejected = {row: why for row, why in reasons.items() if division[row] is None and row not in left_out}
     return Division(division, notes, rejected, left_out, {*columns, column})
-
-
-def _check_alone(valid: Sequence[str], n: int) -> None:
-    """Raise a DataError if the tables of rows for validation name most of all `n` images, or do not surely
-    say so, and no table is named for training; otherwise the rest is for training."""
-    if 2 * len(valid) > n or not all(_SAYS_VALID.search(stem(part).lower()) for part in valid):
-        known = sorted(set(valid))
-        raise DataError(
-            f"{', '.join(known)} seems to be for validation, and no table is named for training: "
-            f"splits='train={stem(known[0])}' trains on it, splits='none' on all"
-        )
 
 
 def _by_folder(files: Sequence[str | None]) -> list[str | None]:
@@ -253,28 +242,6 @@ def _hides_labels(pictures: Pictures, flag: str) -> bool:
     labels = [pictures.cells(c) for c in pictures.table_columns() if c in COLUMNS["label"]]
     flags = pictures.cells(flag)
     return any(all(is_hidden(cells[row]) == (flags[row].lower() in YES) for row in rows) for cells in labels)
-
-
-def _refuse_flag(pictures: Pictures, column: str, source: str) -> None:
-    values = sorted({value for value in pictures.rows[column].unique() if value})
-    raise DataError(
-        f"the column {column!r} ({', '.join(values)}) may say which rows are the {split_of(column)} split, "
-        f"or which faces are good: columns='split={column}' says the first, and splits='{source}' the second"
-    )
-
-
-def _check_unknown(pictures: Pictures) -> None:
-    """Raise a DataError if a column's name says that it divides the data, in words that nobody knows."""
-    for column in filter(is_split_name, pictures.table_columns()):
-        values = sorted({value for value in pictures.rows[column].unique() if value})
-        unknown = not any(map(split_of, values)) and not all(map(canonical, values))
-        if 2 <= len(values) <= len(SPLITS) and unknown and not column_splits(column, values):
-            pairs = ", ".join(f"{s}={v}" for s, v in zip(SPLITS, values, strict=False))
-            raise DataError(
-                f"the column {column!r} seems to divide the data ({', '.join(values)}), and which of these "
-                f"is the test is not known. splits='{pairs}' says it, or splits='none' if it is something "
-                "else"
-            )
 
 
 def _by_column(
