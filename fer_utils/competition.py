@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -185,15 +186,20 @@ class Competition:
         return "\n".join(lines)
 
 
-def image_groups(images: np.ndarray) -> np.ndarray:
-    """Number the distinct images of uint8 [N, ...]: exact copies share a number. Returns int64 [N]."""
-    return pd.factorize(digests(images))[0]
+def image_groups(images: np.ndarray, mirrored: bool = False) -> np.ndarray:
+    """Number the distinct images of uint8 [N, ..., W]: exact copies share a number, with `mirrored` also
+    those of the mirror image. Returns int64 [N]."""
+    names = digests(images)
+    if mirrored:
+        others = digests(image[..., ::-1] for image in images)
+        names = np.where(names < others, names, others)
+    return pd.factorize(names)[0]
 
 
-def digests(images: np.ndarray) -> np.ndarray:
+def digests(images: Iterable[np.ndarray]) -> np.ndarray:
     """A digest of the bytes of each image, as text of 32 hexadecimal digits."""
-    images = np.ascontiguousarray(images)
-    return np.array([hashlib.blake2b(image, digest_size=16).hexdigest() for image in images], dtype="S32")
+    whole = map(np.ascontiguousarray, images)
+    return np.array([hashlib.blake2b(image, digest_size=16).hexdigest() for image in whole], dtype="S32")
 
 
 def copies_of(images: np.ndarray, *others: np.ndarray) -> np.ndarray:

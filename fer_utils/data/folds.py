@@ -17,10 +17,10 @@ from fer_utils.data.known_expressions_and_splits import HIDDEN, MAYBE_HIDDEN
 def split_folds(split: Split, n_folds: int = 10, seed: int = 0) -> np.ndarray:
     """The fold of each image of a labelled split: int64 [N], 0..n_folds - 1.
 
-    Exact copies share a fold, and so do the images of one person where `split.groups` names the persons.
-    The distinct images are spread over the folds as evenly as possible, in total
-    and in each class. (scikit-learn's grouped splitter is far too slow for so many groups, and the plain one
-    refuses classes smaller than the number of folds.)
+    Exact copies, mirrored or not, share a fold, and so do the images of one of `split.groups` (persons). The
+    distinct images are spread over the folds as evenly as possible, in total and in each class.
+    (scikit-learn's grouped splitter is far too slow for so many groups, and the plain one refuses classes
+    smaller than the number of folds.)
     """
     groups = kept_together(split)
     if split.groups is not None:
@@ -35,9 +35,9 @@ def split_folds(split: Split, n_folds: int = 10, seed: int = 0) -> np.ndarray:
 
 
 def kept_together(split: Split) -> np.ndarray:
-    """Number the groups of images that stay on one side, int64 [N]: exact copies, and the images of a
-    person where `split.groups` names the persons."""
-    copies = image_groups(split.images)
+    """Number the groups of images that stay on one side, int64 [N]: exact copies, mirrored or not, and the
+    images of one of `split.groups`: a person, or a photograph and its changed copies."""
+    copies = image_groups(split.images, mirrored=True)
     if split.groups is None:
         return copies
     # Each unknown person is one of their own.
@@ -61,8 +61,8 @@ def shared_persons(train: Split, valid: Split) -> list[str]:
     if not (shared := len(both[0] & both[1])):
         return []
     return [
-        f"{shared:,} of the {len(both[1]):,} persons to validate on are trained on too, so that the accuracy "
-        "says little about new faces: pool_valid=True divides by persons"
+        f"{shared:,} of the {len(both[1]):,} persons or photographs to validate on are trained on too, so "
+        "that the accuracy says little about new faces: pool_valid=True divides by them"
     ]
 
 
@@ -85,7 +85,8 @@ def split_off(split: Split, n_folds: int, fold: int, seed: int) -> tuple[Split, 
     """A labelled split as a training and a validation split, and a note that says how."""
     folds = split_folds(split, n_folds, seed)
     note = f"valid split: made here, fold {fold} of {n_folds} of the training images (seed {seed}), "
-    note += f"stratified by class, exact copies{' and persons' * (split.groups is not None)} kept together"
+    persons = " and images of one person or photograph" * (split.groups is not None)
+    note += f"stratified by class, exact copies{persons} kept together"
     # A class that would have no training image keeps its images there.
     alone = np.setdiff1d(split.labels, split.labels[folds != fold])
     train = folds != fold

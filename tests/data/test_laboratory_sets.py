@@ -51,7 +51,7 @@ def test_a_split_of_the_data_that_shares_persons(tmp_path):
     for number in range(90):
         folder = f"{('train', 'val')[number % 4 == 3]}/{('angry', 'happy', 'sad')[number // 4 % 3]}"
         save(tmp_path / folder / f"S{number // 4:03}_001_{number:08}.png", number // 4 % 3, number)
-    said = "22 of the 22 persons to validate on are trained on too"
+    said = "22 of the 22 persons or photographs to validate on are trained on too"
     assert said in load_competition(tmp_path).summary()
     pooled = load_competition(tmp_path, pool_valid=True)
     train, valid = persons(pooled)

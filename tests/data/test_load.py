@@ -47,6 +47,14 @@ def test_copies_share_a_fold():
         assert len(set(folds[groups == group])) == 1
 
 
+def test_mirror_images_share_a_fold():
+    split = make_split([30, 30])
+    both = np.concatenate([split.images, split.images[:25, ..., ::-1]])
+    labels, ids = np.concatenate([split.labels, split.labels[:25]]), np.arange(85).astype(str)
+    folds = split_folds(Split(both, labels, ids), 5)
+    assert (folds[60:] == folds[:25]).all() and len(set(folds)) == 5
+
+
 def test_persons_who_share_a_copy_share_a_fold():
     split = make_split([30, 30], n_copies=25)
     persons = np.array([f"s{row}" for row in range(85)])

@@ -1,6 +1,8 @@
 """Layouts that a second hostile review found to be read wrongly without a word: they are read right now, or
 refused with the way out."""
 
+import re
+
 import numpy as np
 import pytest
 from competitions import face, levels, pixels, save, write
@@ -273,3 +275,22 @@ def test_what_is_trained_on_for_want_of_more_is_said(tmp_path):
     way_out = "splits='train=seen, test=unseen'"
     assert f"seen and unseen are trained on together: {way_out} divides them" in told
     assert len(load_competition(tmp_path / "two", splits="train=seen, test=unseen").test) == 30
+
+
+@pytest.mark.parametrize("form", ["{}_flip", "{}-aug2", "{} (rotated 10)", "bright_{}", "{}_zoom_1.2"])
+def test_a_changed_copy_is_not_validated_on_when_its_original_is_trained_on(tmp_path, form):
+    """An accuracy on such copies says nothing of new faces."""
+    for k in range(60):
+        folder = tmp_path / "train" / word(k)
+        save(folder / f"{k}.png", k % 3, k)
+        if k % 2:
+            save(folder / f"{form.format(k)}.png", k % 3, 100 + k)
+    save(tmp_path / "train" / word(0) / "no_flip.png", 0, 300)  # of no image that is there
+    competition = load_competition(tmp_path)
+    names = [
+        {re.search(r"\d+|no", name.split("/")[-1])[0] for name in split.ids}
+        for split in competition.splits.values()
+    ]
+    assert not names[0] & names[1] and len(names[0] | names[1]) == 61
+    assert "30 changed copies, such as train/" in competition.summary()
+    assert "changed copies" not in load_competition(tmp_path, groups="none").summary()

@@ -32,6 +32,7 @@ from fer_utils.data.roles.ids import (
     find_persons,
     is_one_table,
     may_divide,
+    originals,
 )
 from fer_utils.data.roles.splits import Division, find_division
 from fer_utils.data.roles.user_options import UserOptions
@@ -124,6 +125,8 @@ def understand(
         notes += checks.check_twins(pictures, rows["train"], labels)
     if groups is None and not rows["valid"]:
         notes += may_divide(pictures, rows["train"], labels)
+    if groups is None and said.groups == "auto":
+        groups = originals(pictures.files, notes)
     rows = {split: found for split, found in rows.items() if found}
     notes = [note for note in notes if note]
     rejected = [Rejected(pictures.places[row], why) for row, why in division.rejected.items()]

@@ -19,6 +19,14 @@ from fer_utils.data.submission_csv import default_format, read_format
 from fer_utils.data.tables import Table
 
 MOST_OF_ONE = 0.95  # of the images in folders of one expression each, such as classes
+# What programs that write changed copies of an image beside it put before or behind its name.
+_CHANGE = (
+    r"(?:h?flip(?:ped)?|mirror(?:ed)?|aug(?:mented)?|rot(?:at\w+)?|nois[ey]|blur\w*|bright\w*|dark\w*|"
+    r"shift\w*|zoom\w*|contrast\w*|shear\w*|crop(?:ped)?|hist\w*|gamma\w*)"
+)
+_CHANGED = re.compile(
+    rf"(?P<before>.+?)[-_ .(]+{_CHANGE}[-_ \w.)]*|{_CHANGE}[-_ .]+(?P<behind>.+)", re.IGNORECASE
+)
 
 
 def _says_id(column: str) -> bool:
@@ -153,6 +161,27 @@ def find_persons(
         wanted = named[0]
     notes.append(f"persons: column {wanted!r} keeps the images of each on one side of a split made here")
     return pictures.cells(wanted)
+
+
+def originals(files: Sequence[str | None], notes: list[str]) -> list[str] | None:
+    """Each file's name without suffix, or that of the file of which it is a changed copy: 1 for 1_flip.png;
+    None without such copies."""
+    names = [(file or "").rpartition(".")[0] for file in files]
+    there, found, copies = {*names} - {""}, list(names), []
+    for row, name in enumerate(names):
+        folder, _, last = name.rpartition("/")
+        match = _CHANGED.fullmatch(last)
+        original = f"{folder}/{match['before'] or match['behind']}".lstrip("/") if match else ""
+        if original in there:
+            found[row] = original
+            copies.append(files[row])
+    if not copies:
+        return None
+    notes.append(
+        f"{len(copies):,} changed copies, such as {copies[0]}, stay with their originals on one side of a "
+        "split made here (groups='none': they do not)"
+    )
+    return found
 
 
 def may_divide(pictures: Pictures, trained: Sequence[int], labels: Labels) -> list[str]:
