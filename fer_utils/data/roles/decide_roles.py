@@ -26,6 +26,7 @@ from fer_utils.data.roles import checks
 from fer_utils.data.roles.class_name_files import fitting_names, parse_classes
 from fer_utils.data.roles.class_names import FER, RAF, Coding, check_single, find_coding
 from fer_utils.data.roles.decide_label_column import find_labels
+from fer_utils.data.roles.doubtful_splits import folds_not_used
 from fer_utils.data.roles.ids import (
     find_form_of_predictions,
     find_ids,
@@ -123,6 +124,8 @@ def understand(
     notes += checks.never_trained(rows, labels, coding)
     if groups is None and said.splits == said.groups == "auto":
         notes += checks.check_twins(pictures, rows["train"], labels)
+    if not rows["valid"]:
+        notes += folds_not_used(pictures)
     if groups is None and not rows["valid"]:
         notes += may_divide(pictures, rows["train"], labels)
     if groups is None and said.groups == "auto":

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from fer_utils.competition import DataError
 from fer_utils.data.files.file_index import stem
 from fer_utils.data.known_column_names import is_split_name
-from fer_utils.data.known_expressions_and_splits import SPLITS, canonical, column_splits, split_of
+from fer_utils.data.known_expressions_and_splits import SPLITS, as_int, canonical, column_splits, split_of
 from fer_utils.data.layouts.found_pictures import Pictures
 
+MOST_FOLDS = 20
+_FOLDS = re.compile(r"(k|cv)?[ _]?folds?")
 _SAYS_VALID = re.compile(r"(^|[^a-z])(val|validation|dev)([^a-z]|$)")
 
 
@@ -54,6 +56,18 @@ def without_training(
             )
         ((split, name),) = names.items()
         return [f"trained on what is named for the {split} ({where}: {name}), as nothing else is there"]
+    return []
+
+
+def folds_not_used(pictures: Pictures) -> list[str]:
+    """A note on a column of numbers that may be the folds of a cross-validation."""
+    for column in filter(_FOLDS.fullmatch, pictures.table_columns()):
+        parts = sorted(
+            {number for cell in pictures.rows[column].unique() if (number := as_int(cell)) is not None}
+        )
+        if 3 <= len(parts) <= MOST_FOLDS:
+            said = f"column {column!r} is not used: splits='valid={column} {parts[0]}'"
+            return [f"{said} validates on one of its {len(parts)} parts"]
     return []
 
 
