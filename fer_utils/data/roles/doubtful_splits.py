@@ -62,9 +62,7 @@ def without_training(
 def folds_not_used(pictures: Pictures) -> list[str]:
     """A note on a column of numbers that may be the folds of a cross-validation."""
     for column in filter(_FOLDS.fullmatch, pictures.table_columns()):
-        parts = sorted(
-            {number for cell in pictures.rows[column].unique() if (number := as_int(cell)) is not None}
-        )
+        parts = sorted({as_int(cell) for cell in pictures.rows[column].unique()} - {None})
         if 3 <= len(parts) <= MOST_FOLDS:
             said = f"column {column!r} is not used: splits='valid={column} {parts[0]}'"
             return [f"{said} validates on one of its {len(parts)} parts"]
