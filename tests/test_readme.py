@@ -71,7 +71,8 @@ def folds_row() -> str:
 
 
 def average_rows(folder) -> list[str]:
-    """The three lines for several runs and their average, from the files alone."""
+    """The lines for several runs, for the average of those trained at once (if these are several) and for
+    that of all, from the files alone."""
     metrics = json.loads((folder / "metrics.json").read_text())
     members = sorted(folder.glob("member*"))
     training = [json.loads((path / "metrics.json").read_text())["training"] for path in members]
@@ -92,7 +93,9 @@ def average_rows(folder) -> list[str]:
     views, known, count = training[0]["views"], metrics["without_copies"], len(metrics["members"])
     average = accuracy_cell(metrics["ensemble"])
     chosen = sorted(configs[name]["seed"] for name in metrics["members"])
-    last = ["", f"0 to {seeds[-1]}", f"{np.mean(minutes):.0f} min on one core"]
+    threads = config["record"]["environment"]["threads"]
+    on = "one core" if threads == 1 else f"{threads} cores"
+    last = ["", f"0 to {seeds[-1]}", f"{np.mean(minutes):.0f} min on {on}"]
     first = ["", ", ".join(map(str, seeds[:at_once])), f"{max(minutes[:at_once]):.0f} min"]
     together = [
         f"{accuracy_cell(known)}, n = {known['n']:,}",
@@ -109,8 +112,10 @@ def average_rows(folder) -> list[str]:
         ],
         [f"the average of {count} of them", split, "", f"{average}, `{views}`", *together],
     ]  # fmt: skip
+    del cells[1 : 1 + (at_once == 1)]
     for row in cells:
-        beside = config.get("soft_labels") or {config["teacher"], config.get("auxiliary", "none")} != {"none"}
+        beside = config.get("soft_labels") or config.get("pool_valid")
+        beside = beside or {config["teacher"], config.get("auxiliary", "none")} != {"none"}
         busy = ", beside other work" if beside else ""
         row.append(config["record"]["environment"]["hardware"] + busy)
     return ["| " + " | ".join(row) + " |" for row in cells]
