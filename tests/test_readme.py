@@ -129,8 +129,6 @@ def test_the_results_table_equals_the_files(folder):
 
 def test_the_row_of_the_folds_equals_the_files():
     assert folds_row() in RESULTS, f"outputs/reference/README.md should hold:\n{folds_row()}"
-    views = json.loads((FOLDS / "metrics.json").read_text())["valid"]["views"]
-    assert f"{accuracy_cell(views)}" in README, "the first table of the README has it too"
     for k in range(5):
         assert (FOLDS / f"submission_fold{k}.csv").read_text().count("\n") == 3590
     with pytest.raises(ConfigError, match="without its networks: make reproduce RUN=fer2013-cv"):
