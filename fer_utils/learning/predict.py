@@ -20,7 +20,7 @@ from fer_utils.arrays_on_disk import empty
 from fer_utils.config import AUGMENTATION, Config, check_choice
 from fer_utils.data.files.cache import kept_array
 from fer_utils.faces.face_network import aligned, is_face_network
-from fer_utils.learning.augment import VIEWS, augment, channels_last, to_float, view
+from fer_utils.learning.augment import VIEWS, at_once, augment, channels_last, to_float, view
 from fer_utils.learning.device import DECIDES_BYTES, environment
 from fer_utils.learning.models import normalise
 from fer_utils.progress import bar
@@ -33,11 +33,11 @@ def view_probs(
     model: nn.Module,
     images: np.ndarray,
     views: str = "plain",
-    batch_size: int = 512,
+    most: int = 512,
     dtype: torch.dtype = torch.float32,
 ) -> np.ndarray:
     """Class probabilities float32 [V, N, C] of uint8 images [N, 1 or 3, H, W] in each fixed view, the plain
-    one first.
+    one first; at most so many images at once.
 
     Results are computed in float32 whatever the training used, so that they differ little between machines;
     what is only learned from may use the `dtype` of the training, which can be several times faster.
@@ -54,7 +54,7 @@ def view_probs(
     exact = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
     with exact, torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         images = torch.from_numpy(np.require(images, requirements="W"))
-        for batch in bar(images.split(batch_size), "predicting"):
+        for batch in bar(images.split(at_once(most, device)), "predicting"):
             batch = aligned(model, to_float(batch.to(device)))
             probs = [model(view(batch, *one)).float().softmax(1) for one in VIEWS[views]]
             rows.append(torch.stack(probs).cpu())

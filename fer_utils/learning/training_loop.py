@@ -24,7 +24,7 @@ from fer_utils.competition import Competition, Split
 from fer_utils.config import Config, ConfigError
 from fer_utils.faces.face_network import aligned
 from fer_utils.files import Explained
-from fer_utils.learning.augment import augment, channels_last, mix, resize, to_float
+from fer_utils.learning.augment import at_once, augment, channels_last, mix, resize, to_float
 from fer_utils.learning.competition_metric import goodness
 from fer_utils.learning.device import choose_precision
 from fer_utils.learning.distributed import ALONE, Team, share_norms
@@ -332,7 +332,7 @@ def _valid_logits(learner: Learner, model: nn.Module, images: np.ndarray) -> Ten
     mine = learner.team.share(len(images))
     logits = torch.zeros(len(images), learner.num_classes, device=learner.device)
     own = torch.from_numpy(np.require(images[mine], requirements="W"))
-    size = learner.config.evaluation_batch
+    size = at_once(learner.config.evaluation_batch, learner.device)
     for rows, batch in zip(logits[mine].split(size), own.split(size), strict=True):
         batch = channels_last(aligned(model, to_float(batch.to(learner.device))))
         with learner.autocast():

@@ -51,7 +51,7 @@ def test_views_are_averaged(run, tiny):
 
 
 def test_predictions_do_not_depend_on_the_batch(run, tiny):
-    one_by_one = view_probs(run.model, tiny.valid.images, "shift", batch_size=1)
+    one_by_one = view_probs(run.model, tiny.valid.images, "shift", most=1)
     assert one_by_one.shape == (10, 20, 4)
     assert np.allclose(one_by_one, view_probs(run.model, tiny.valid.images, "shift"), atol=1e-5)
 
