@@ -13,8 +13,9 @@ from fer_utils.config import Config, ConfigError
 from fer_utils.faces import align
 from fer_utils.faces.align import N_CROPS
 from fer_utils.faces.face_network import MEAN, SIZE, STD, FaceBlock, aligned
+from fer_utils.learning import augment as learning_augment
 from fer_utils.learning import predict, training_loop
-from fer_utils.learning.augment import to_float
+from fer_utils.learning.augment import at_once, to_float
 from fer_utils.learning.models import check_start_size, create_model
 from fer_utils.learning.optim import make_optimizer, train_classifier_only
 from fer_utils.learning.pretrained import load_weights, start_weights
@@ -265,6 +266,12 @@ def test_layers_near_the_images_move_least():
     assert stem < first < last < scale[id(model.backbone.heads[3][2].weight)] == 1
 
 
+def test_a_cpu_computes_few_images_at_once():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    each_core = at_once(10**6, cpu) // torch.get_num_threads()
+    assert at_once(512, gpu) == 512 and at_once(3, cpu) == 3 and 16 <= each_core <= 128
+
+
 def test_features_computed_once_are_those_of_the_images(published, monkeypatch):
     path, _ = published
     images = torch.randint(
@@ -289,6 +296,10 @@ def test_features_computed_once_are_those_of_the_images(published, monkeypatch):
         views = predict.view_probs(model, images.numpy(), "mirror")
         expected = np.stack([model(seen).softmax(1).numpy() for seen in (faces, faces.flip(-1))])
         assert np.allclose(views, expected, atol=1e-5)
+    with monkeypatch.context() as patch:
+        patch.setattr(learning_augment, "IMAGES_OF_A_CORE", 1)  # one by one
+        assert np.allclose(predict.features_of(model, *given), valid, rtol=1e-3, atol=1e-3)
+        assert np.allclose(predict.view_probs(model, images.numpy(), "mirror"), views, atol=1e-5)
     warped, _ = predict.fixed_features(model, dataclasses.replace(mirrored, rotate=10.0), *given)
     assert np.array_equal(warped[:, 0], train[:, 0])
     assert (warped[:, 1] != train[:, 1]).any()
