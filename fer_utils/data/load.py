@@ -255,10 +255,13 @@ def _split(reading: Competition, path: Path, folds: tuple[int, int, int], pool_v
         why = ""
         if persons is not None:
             n = len(np.unique(persons))
-            why = f". Part {fold} of {n_folds} holds a class of one person alone: choose another fold"
+            why = (
+                f". Part {fold} of {n_folds} holds a class of one person or photo alone: choose another fold"
+            )
             if n < n_folds:
-                why = f". There are {n} persons for {n_folds} parts: choose n_folds of at most {n}"
-            why = ". All show one person: groups='none' divides them" if n == 1 else why
+                why = f". There are {n} persons or photos for {n_folds} parts: choose n_folds of at most {n}"
+            why = ". All show one person" if n == 1 else why
+            why += ". groups='none' divides them as if each were alone"
         elif len(train) + len(valid) < n_folds:
             why = f". Part {fold} of {n_folds} is empty: choose a smaller n_folds"
         raise DataError(f"{path}: {len(train)} training and {len(valid)} validation images are too few{why}")

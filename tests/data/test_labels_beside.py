@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from competitions import face, levels, pixels, save, write
+from competitions import face, levels, pixels, write
 
 from fer_utils.competition import DataError
 from fer_utils.data.load import load_competition
@@ -84,36 +84,4 @@ def test_beside_a_test_a_table_whose_name_says_no_split_is_not_its_labels(tmp_pa
 def test_the_line_for_excel(tmp_path):
     write(tmp_path / "train.csv", ["sep=;", "emotion;pixels", *(f"sad;{pixels(2, k)}" for k in range(9))])
     with pytest.raises(DataError, match="train.csv begins with the line 'sep=;', which is for Excel"):
-        load_competition(tmp_path)
-
-
-def file_names(root, name, rows, keys=False):
-    for k in rows:
-        save(root / f"images/{k:03}.png", k % 3, k)
-    lines = [f"{n},{k:03}.png" if keys else f"{k:03}.png" for n, k in enumerate(rows)]
-    write(root / name, ["id,file", *lines] if keys else lines)
-
-
-@pytest.mark.parametrize("names", ["names.txt", "X_train.csv"])
-def test_names_of_files_row_by_row(tmp_path, names):
-    file_names(tmp_path, names, ORDER, keys=names.endswith("csv"))
-    write(tmp_path / names.replace("names", "labels").replace("X", "y"), [WORDS[k % 3] for k in ORDER])
-    assert labels_fit(tmp_path) and "row by row" in load_competition(tmp_path).summary()
-
-
-def test_names_and_labels_of_each_split(tmp_path):
-    for split, rows in (("train", ORDER[:60]), ("test", ORDER[60:])):
-        file_names(tmp_path, f"{split}_images.txt", rows)
-        write(tmp_path / f"{split}_labels.txt", [str(k % 3) for k in rows])
-    write(tmp_path / "classes.txt", WORDS)
-    competition = load_competition(tmp_path)
-    assert labels_fit(tmp_path) and competition.class_names == WORDS
-    assert competition.test.labels.tolist() == levels(competition.test.images).tolist()
-
-
-def test_labels_of_all_beside_the_names_of_each_split_are_refused(tmp_path):
-    file_names(tmp_path, "train.txt", ORDER[:60])
-    file_names(tmp_path, "test.txt", ORDER[60:])
-    write(tmp_path / "labels.txt", [WORDS[k % 3] for k in ORDER])
-    with pytest.raises(DataError, match=r"labels.txt has 72 labels, and train.txt 60 images: they must be"):
         load_competition(tmp_path)

@@ -182,3 +182,42 @@ def test_names_that_do_not_count(tmp_path):
         save(tmp_path / "test" / f"{name}.png", k % 3, 100 + k)
     write(tmp_path / "sample_submission.csv", ["label", *["happy"] * 6])
     assert sizes(load_competition(tmp_path)) == (40, 6)
+
+
+def test_crops_beside_an_image_named_as_their_class_are_no_copies_of_it(tmp_path):
+    for k in range(60):
+        save(tmp_path / word(k) / f"{word(k)}_crop_{k:03}.png", k % 3, k)
+    for k in range(3):
+        save(tmp_path / word(k) / f"{word(k)}.png", k, 100 + k)
+    competition = load_competition(tmp_path)
+    assert sizes(competition) == (63, 0) and "changed copies" not in competition.summary()
+
+
+def test_copies_that_are_not_used_change_no_split(tmp_path):
+    images(tmp_path, 60)
+    write(tmp_path / "labels.csv", ["image,label", *(f"{k:03}.png,{word(k)}" for k in range(60))])
+    before = load_competition(tmp_path).valid.ids.tolist()
+    images(tmp_path, 30, "images/{:03}_flip.png")
+    after = load_competition(tmp_path)
+    assert after.valid.ids.tolist() == before and "changed copies" not in after.summary()
+
+
+def test_tables_of_one_name_in_the_folders_of_their_splits(tmp_path):
+    for split, first, n in (("valid", 0, 40), ("test", 40, 20)):
+        images(tmp_path, n, split + "/{:03}.png", first)
+        rows = (f"{k:03}.png,{word(k)}" for k in range(first, first + n))
+        write(tmp_path / split / "labels.csv", ["image,label", *rows])
+    with pytest.raises(DataError, match="splits='train=valid, test=test' trains on the first"):
+        load_competition(tmp_path)
+    assert sizes(load_competition(tmp_path, splits="train=valid, test=test")) == (40, 20)
+
+
+def test_two_folders_beside_a_test_or_within_persons_are_no_splits(tmp_path):
+    for k in range(96):
+        split = "train" if k < 64 else "test"
+        save(tmp_path / "a" / split / ("male" if k % 2 else "female") / word(k) / f"{k:03}.png", k % 3, k)
+        kind = "posed" if k % 2 else "spontaneous"
+        save(tmp_path / "b" / f"s{k // 12:02}" / kind / word(k // 2) / f"{k:03}.png", k // 2 % 3, k)
+    assert "trained on together" not in load_competition(tmp_path / "a").summary()
+    told = load_competition(tmp_path / "b").summary()
+    assert "if s00, s01, s02, ... are persons, groups='folder 3'" in told

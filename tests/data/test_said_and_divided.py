@@ -192,14 +192,3 @@ def test_a_cache_that_may_not_be_looked_into_is_none(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cache.Path, "is_file", refuse)
     assert cache.Cache(tmp_path / "train.csv", tmp_path / "train.csv", "").load() is None
-
-
-def test_a_column_of_folds_is_not_used_and_said(tmp_path):
-    for k in range(60):
-        save(tmp_path / "images" / f"{k:03}.png", k % 3, k)
-    rows = (f"{k:03}.png,{k % 3},{k % 5}" for k in range(60))
-    write(tmp_path / "train.csv", ["image,label,fold", *rows])
-    told = load_competition(tmp_path).summary()
-    assert "column 'fold' is not used: splits='valid=fold 0' validates on one of its 5 parts" in told
-    competition = load_competition(tmp_path, splits="valid=fold 0")
-    assert (len(competition.train), len(competition.valid)) == (48, 12)

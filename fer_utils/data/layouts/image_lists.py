@@ -20,7 +20,6 @@ from fer_utils.data.known_expressions_and_splits import (
     split_of,
     split_words,
 )
-from fer_utils.data.layouts.joined_tables import labelled_by_row
 from fer_utils.data.tables import Table
 
 _INDICES = re.compile(r"(^|[^a-z])(idx|index|indices)([^a-z]|$)")
@@ -77,9 +76,6 @@ def listed(tree: Tree, images: list[str], notes: list[str]) -> tuple[list[ImageL
             continue
         if again:
             notes.append(f"{name} lists {len(again):,} images again: the larger list was taken")
-        if all(one.rows[c].is_unique for c in one.rows):  # keys at most
-            others = (t for t in tree.tables.values() if not PREDICTED.search(stem(t.name).lower()))
-            one.rows = labelled_by_row(one.rows, one.table, others, notes)
         # A row may name no image, as in FER+.
         keep = [row for row, cell in enumerate(one.names) if cell and row not in again]
         names, files = [one.names[row] for row in keep], [one.files[row] for row in keep]

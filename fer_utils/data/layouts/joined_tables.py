@@ -1,9 +1,8 @@
-"""Labels in a table of their own, beside a table of images or of their names: by keys, or row by row."""
+"""Labels in a table of their own, beside a table of images: by keys, or row by row."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 import pandas as pd
 
@@ -48,19 +47,6 @@ def joined(tree: Tree, table: Table, notes: list[str]) -> pd.DataFrame:
     by_other_name = [found for other in others if (found := _by_other_name(frame, other, notes)) is not None]
     if by_other_name:
         return by_other_name[0] if len(by_other_name) == 1 else frame
-    return labelled_by_row(frame, table, others, notes)
-
-
-def labelled_by_row(
-    frame: pd.DataFrame, table: Table, others: Iterable[Table], notes: list[str]
-) -> pd.DataFrame:
-    """The columns of a table of images, and that of the one table of the same split which holds nothing but a
-    label for each of its rows.
-
-    Raises:
-        DataError: this has more or fewer rows.
-    """
-    own = table_split(table.name)
     # Beside a test without labels, a table whose name says no split may hold anything.
     alone = [other for other in others if _labels_alone(other)]
     labels = [other for other in alone if table_split(other.name) == own] or (alone if own == "train" else [])

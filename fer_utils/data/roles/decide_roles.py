@@ -26,7 +26,6 @@ from fer_utils.data.roles import checks
 from fer_utils.data.roles.class_name_files import fitting_names, parse_classes
 from fer_utils.data.roles.class_names import FER, RAF, Coding, check_single, find_coding
 from fer_utils.data.roles.decide_label_column import find_labels
-from fer_utils.data.roles.doubtful_splits import folds_not_used
 from fer_utils.data.roles.ids import (
     find_form_of_predictions,
     find_ids,
@@ -124,12 +123,10 @@ def understand(
     notes += checks.never_trained(rows, labels, coding)
     if groups is None and said.splits == said.groups == "auto":
         notes += checks.check_twins(pictures, rows["train"], labels)
-    if not rows["valid"]:
-        notes += folds_not_used(pictures)
     if groups is None and not rows["valid"]:
-        notes += may_divide(pictures, rows["train"], labels)
+        notes += may_divide(pictures, rows, labels)
     if groups is None and said.groups == "auto":
-        groups = originals(pictures.files, notes)
+        groups = originals(pictures.files, [*rows["train"], *rows["valid"]], notes)
     rows = {split: found for split, found in rows.items() if found}
     notes = [note for note in notes if note]
     rejected = [Rejected(pictures.places[row], why) for row, why in division.rejected.items()]

@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from fer_utils.competition import DataError
 from fer_utils.data.files.file_index import stem
 from fer_utils.data.known_column_names import is_split_name
-from fer_utils.data.known_expressions_and_splits import SPLITS, as_int, canonical, column_splits, split_of
+from fer_utils.data.known_expressions_and_splits import SPLITS, canonical, column_splits, split_of
 from fer_utils.data.layouts.found_pictures import Pictures
 
-MOST_FOLDS = 20
-_FOLDS = re.compile(r"(k|cv)?[ _]?folds?")
 _SAYS_VALID = re.compile(r"(^|[^a-z])(val|validation|dev)([^a-z]|$)")
 
 
@@ -28,9 +26,9 @@ def check_alone(valid: Sequence[str], n: int) -> None:
 
 
 def without_training(
-    pictures: Pictures, found: Mapping[str, Sequence[str | None]], column: str | None
+    pictures: Pictures, found: Mapping[str, Sequence[str | None]], columns: Sequence[str]
 ) -> list[str]:
-    """A note if all images are in tables, folders or rows of a `column` that are named for one split, and not
+    """A note if all images are in tables, folders or rows of `columns` that are named for one split, and not
     for training: they are trained on. `found` has the split of each image by each of these.
 
     Raises:
@@ -38,35 +36,35 @@ def without_training(
     """
     if any("train" in splits for splits in found.values()):
         return []
-    words = {
-        "tables": lambda row: stem(pictures.parts[row]),
-        "folders": lambda row: next(filter(split_of, pictures.files[row].split("/")[-2::-1])),
-        "column": lambda row: pictures.cells(column)[row],
-    }
-    for source, word in words.items():
+    for source in ("tables", "folders", "column"):
         if None in found[source]:
             continue
-        names = {split: word(row) for row, split in enumerate(found[source])}
-        where = f"column {column!r}" if source == "column" else source
-        if len(names) > 1:
+        names: dict[str, dict[str, None]] = {}  # of each split, in order
+        for row, split in enumerate(found[source]):
+            names.setdefault(split, {})[_name_of_split(pictures, row, source, columns)] = None
+        if names.keys() == {"valid", "test"}:
+            first = [f"train={name}" for name in names["valid"]]
+            how = ", ".join([*first, *(f"test={name}" for name in names["test"])])
             raise DataError(
-                f"by the {where}, all images are for validation ({names['valid']}) or the test "
-                f"({names['test']}), and none for training: splits='train={names['valid']}, "
-                f"test={names['test']}' trains on the first, splits='none' on all"
+                f"by the {source}, all images are for validation ({', '.join(names['valid'])}) or the test "
+                f"({', '.join(names['test'])}), and none for training: splits='{how}' trains on the first, "
+                "splits='none' on all"
             )
-        ((split, name),) = names.items()
-        return [f"trained on what is named for the {split} ({where}: {name}), as nothing else is there"]
+        ((split, words),) = names.items()
+        return [
+            f"trained on what is named for the {split} ({source}: {', '.join(words)}): nothing else is there"
+        ]
     return []
 
 
-def folds_not_used(pictures: Pictures) -> list[str]:
-    """A note on a column of numbers that may be the folds of a cross-validation."""
-    for column in filter(_FOLDS.fullmatch, pictures.table_columns()):
-        parts = sorted({as_int(cell) for cell in pictures.rows[column].unique()} - {None})
-        if 3 <= len(parts) <= MOST_FOLDS:
-            said = f"column {column!r} is not used: splits='valid={column} {parts[0]}'"
-            return [f"{said} validates on one of its {len(parts)} parts"]
-    return []
+def _name_of_split(pictures: Pictures, row: int, source: str, columns: Sequence[str]) -> str:
+    """The word by which a table, a folder or a column names the split of an image."""
+    if source == "column":
+        return next(filter(None, (pictures.cells(column)[row] for column in columns)))
+    path = pictures.files[row] if source == "folders" else pictures.parts[row]
+    if source == "tables" and split_of(stem(path)):
+        return stem(path)
+    return next(filter(split_of, path.split("/")[-2::-1]))
 
 
 def refuse_flag(pictures: Pictures, column: str, source: str) -> None:

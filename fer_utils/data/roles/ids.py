@@ -24,9 +24,9 @@ _CHANGE = (
     r"(?:h?flip(?:ped)?|mirror(?:ed)?|aug(?:mented)?|rot(?:at\w+)?|nois[ey]|blur\w*|bright\w*|dark\w*|"
     r"shift\w*|zoom\w*|contrast\w*|shear\w*|crop(?:ped)?|hist\w*|gamma\w*)"
 )
-_CHANGED = re.compile(
-    rf"(?P<before>.+?)[-_ .(]+{_CHANGE}[-_ \w.)]*|{_CHANGE}[-_ .]+(?P<behind>.+)", re.IGNORECASE
-)
+_CHANGED = re.compile(rf"[-_ .(]+{_CHANGE}", re.IGNORECASE)
+_CHANGED_FIRST = re.compile(rf"{_CHANGE}[-_ .]+(.+)", re.IGNORECASE)
+MOST_COPIES = 10  # of one image; a name with more is another thing: happy_crop_000, ..., beside happy
 
 
 def _says_id(column: str) -> bool:
@@ -163,32 +163,43 @@ def find_persons(
     return pictures.cells(wanted)
 
 
-def originals(files: Sequence[str | None], notes: list[str]) -> list[str] | None:
+def originals(files: Sequence[str | None], rows: Sequence[int], notes: list[str]) -> list[str] | None:
     """Each file's name without suffix, or that of the file of which it is a changed copy: 1 for 1_flip.png;
-    None without such copies."""
+    None without such copies among some `rows`."""
+    if not files:  # pixels in tables, arrays
+        return None
     names = [(file or "").rpartition(".")[0] for file in files]
-    there, found, copies = {*names} - {""}, list(names), []
-    for row, name in enumerate(names):
-        folder, _, last = name.rpartition("/")
-        match = _CHANGED.fullmatch(last)
-        original = f"{folder}/{match['before'] or match['behind']}".lstrip("/") if match else ""
-        if original in there:
-            found[row] = original
-            copies.append(files[row])
+    there = {names[row] for row in rows} - {""}
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        folder, slash, last = names[row].rpartition("/")
+        before = [last[: match.start()] for match in _CHANGED.finditer(last)][::-1]
+        if match := _CHANGED_FIRST.fullmatch(last):
+            before.append(match[1])
+        original = next((name for word in before if (name := folder + slash + word) in there), None)
+        if original:
+            found.setdefault(original, []).append(row)
+    copies = [row for some in found.values() if len(some) <= MOST_COPIES for row in some]
     if not copies:
         return None
+    parent = {names[row]: name for name, some in found.items() if len(some) <= MOST_COPIES for row in some}
     notes.append(
-        f"{len(copies):,} changed copies, such as {copies[0]}, stay with their originals on one side of a "
-        "split made here (groups='none': they do not)"
+        f"{len(copies):,} changed copies, such as {files[min(copies)]}, stay with their originals where a "
+        "split is made here (groups='none': they do not)"
     )
-    return found
+    for row, name in enumerate(names):
+        while name in parent:  # 1_flip_dark is one of 1_flip, and that of 1
+            name = parent[name]
+        names[row] = name
+    return names
 
 
-def may_divide(pictures: Pictures, trained: Sequence[int], labels: Labels) -> list[str]:
+def may_divide(pictures: Pictures, rows: Mapping[str, Sequence[int]], labels: Labels) -> list[str]:
     """A note on a level of folders, each with several expressions, that may hold one person each (s01, s02,
-    ...; or ann, bob, ...), or be splits, if they are two: seen and unseen."""
+    ...; or ann, bob, ...); else, without a test, on one of two folders, which may be splits: seen, unseen."""
+    trained, two = list(rows["train"]), []
     for level in (c for c in pictures.rows if re.fullmatch(r"folder \d+", c) and c != labels.column):
-        folders = pictures.rows[level].iloc[list(trained)].tolist()
+        folders = pictures.rows[level].iloc[trained].tolist()
         names = sorted({name or "" for name in folders})
         shown = pd.DataFrame({"folder": folders, "label": [labels.values[row] for row in trained]})
         commonest = shown.value_counts(["folder", "label"]).groupby("folder").max().sum()
@@ -197,9 +208,7 @@ def may_divide(pictures: Pictures, trained: Sequence[int], labels: Labels) -> li
         if len(names) > 2:
             some = ", ".join(names[:3])
             return [f"if {some}, ... are persons, groups='{level}' keeps each on one side of a split"]
-        if all(names):
-            one, other = names
-            return [
-                f"{one} and {other} are trained on together: splits='train={one}, test={other}' divides them"
-            ]
-    return []
+        if all(names) and not any(map(is_number, names)) and not rows["test"]:
+            how = "splits='train={}, test={}'".format(*names)
+            two = two or [f"{names[0]} and {names[1]} are trained on together: {how} divides them"]
+    return two
