@@ -20,8 +20,9 @@ LOCKS = {
 }
 
 
-# The error analysis goes on without the first two, and the tests skip the browser; Kaggle's image lacks them.
-NOT_ON_KAGGLE = {"captum", "cleanlab", "playwright"}
+# Kaggle's image lacks them: the error analysis goes on without the first two, the tests skip the browser, and
+# only `make` uses the last.
+NOT_ON_KAGGLE = {"captum", "cleanlab", "playwright", "uv"}
 
 
 def read(name: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_competition
+from conftest import fit_members, tiny_competition
 from torch.nn import functional as F
 
 from fer_utils.competition import DataError
@@ -215,7 +215,8 @@ def test_other_answers_cannot_resume_or_repeat_a_run(tiny, tiny_folder, tmp_path
     shutil.rmtree(tmp_path / "ages")
 
 
-def test_each_fold_learns_the_answers_for_its_own_training_images(tiny_folder, tmp_path):
+def test_each_fold_learns_the_answers_for_its_own_training_images(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_utils.run.launch.launch_members", lambda configs, *_: fit_members(configs))
     images = tiny_competition().train.images
     folder = write_labels(tmp_path / "ages", images, np.array(["old", "young"])[np.arange(60) % 2])
     config = config_of(tmp_path / "run", auxiliary=folder, data=str(tiny_folder), cv=2, epochs=1)
