@@ -50,7 +50,7 @@ help:
 $(READY): requirements.lock
 $(KAGGLE): requirements-kaggle.lock
 # Only files whose hash a lock names are installed; no package is built, for that would fetch others unchecked.
-# uv takes a quarter of pip's time, but does not read pip.conf: where a mirror stands in it, pip does the work.
+# uv takes a third of pip's time, but does not read pip.conf: where a mirror stands in it, pip does the work.
 # The lock is kept in the venv: tests/test_requirements.py sees by it what was installed.
 $(READY) $(KAGGLE): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with make PYTHON=python3.12")'
