@@ -254,6 +254,8 @@ def test_a_test_beside_what_is_not_named_for_training(tmp_path, source, names):
             write(tmp_path / f"{part}.csv", ["image,label,set", *rows[part]])
     elif source == "column":
         write(tmp_path / "faces.csv", ["image,label,split", *rows[names[0]], *rows[names[1]]])
+    with pytest.raises(DataError, match="and none for training"):
+        load_competition(tmp_path, splits=source)
     with pytest.raises(DataError, match="and none for training") as error:
         load_competition(tmp_path)
     first, _, rest = str(error.value).partition("splits='")[2].partition("' trains on the first, splits='")
@@ -269,6 +271,7 @@ def test_what_is_trained_on_for_want_of_more_is_said(tmp_path):
     write(tmp_path / "one" / "faces.csv", ["image,label", *(f"{k}.png,{word(k)}" for k in range(60))])
     told = load_competition(tmp_path / "one").summary()
     assert "trained on what is named for the test (folders: test): nothing else is there" in told
+    assert told == load_competition(tmp_path / "one", splits="folders").summary()
     for k in range(60):
         save(tmp_path / "two" / ("seen" if k % 2 else "unseen") / word(k) / f"{k}.png", k % 3, k)
     told = load_competition(tmp_path / "two").summary()

@@ -51,8 +51,9 @@ def without_training(
                 "splits='none' on all"
             )
         ((split, words),) = names.items()
+        purpose = {"valid": "validation", "test": "the test"}[split]
         return [
-            f"trained on what is named for the {split} ({source}: {', '.join(words)}): nothing else is there"
+            f"trained on what is named for {purpose} ({source}: {', '.join(words)}): nothing else is there"
         ]
     return []
 

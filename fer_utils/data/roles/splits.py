@@ -112,7 +112,7 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
         check_unknown(pictures)
     if "train" not in kinds["column"] and _covers_only_tests(found):  # public and private rows of the test
         found["column"], kinds["column"] = none, set()
-    alone = without_training(pictures, found, [column] if column else columns) if said == "auto" else []
+    alone = without_training(pictures, found, [column] if column else columns)
     extra = [row for row, part in enumerate(parts) if re.search(r"un-?_?label", stem(part).lower())]
     left_out = dict.fromkeys(extra, "an unlabelled extra")
     if "train" in kinds["folders"] and len(kinds["folders"]) > 1:
