@@ -42,10 +42,15 @@ SPLIT_WORDS = {
         "test|private|holdout|te$|tst$|prueba|prova$|pruf|uji$|тест|测试|測試|テスト|테스트|시험|평가"
     ),
 }
-YES, NO = ("1", "true", "yes"), ("0", "false", "no")
+YES, NO = {"1", "1.0", "true", "yes", "y", "t", "x"}, {"0", "0.0", "-1", "false", "no", "n", "f"}
 # public_figure, evaluator_1, is_face_valid; but is_valid (fastai) divides the data.
 _QUALITY = re.compile(r"(^|[^a-z])(valid|validated|public|private|evaluat(or|ed))([^a-z]|$)")
 _DIVIDES = re.compile(r"(is|in|for)[ _]?valid|((is|in|for)[ _]?)?valid[ _](set|split|data)")
+# The whole name of a column of yes and no that divides the data.
+_FLAG = re.compile(
+    r"((is|in|for|used for|split|set|use)[ _]?)?((train|training|trn)|(val|valid|validation|dev)|"
+    r"(test|testing|tst|h[eo]ld[ _]?out))([ _]?(set|split|data|flag))?"
+)
 # The name of a table that holds somebody's predictions.
 PREDICTED = re.compile(
     r"(^|[\W_])(pred|preds|predict\w*|outputs?|results?|oof|solution|submit|sub)([\W_\d]|$)"
@@ -69,14 +74,32 @@ def split_of(name: str) -> str | None:
 def split_words(names: Iterable[str], column: str = "", is_sure: bool = False) -> dict[str, str | None]:
     """The split that each cell of a column means, seen together: of dev and eval, eval is the test; yes and
     no in a column is_test, or in one such as valid, if that `is_sure` to divide the data."""
-    words, named = {name: split_of(name) for name in names}, split_of(column)
-    if named and (is_sure or not may_be_quality(column)) and {name.lower() for name in words} <= {*YES, *NO}:
+    words, named = {name: split_of(name) for name in names}, flag_split(column) or split_of(column)
+    if named and (is_sure or not may_be_quality(column)) and are_flags(words):
         other = "train" if named != "train" else "test"
-        return {name: named if name.lower() in YES else other for name in words}
+        return {name: named if is_yes(name) else other for name in words}
     valid = [name for name, split in words.items() if split == "valid"]
     if len(valid) > 1 and "test" not in words.values():
         words |= {name: "test" for name in valid if name.strip().lower().startswith("eval")}
     return words
+
+
+def is_yes(cell: str) -> bool:
+    """Whether a cell of a column such as is_test says yes."""
+    return cell.lower() in YES
+
+
+def are_flags(cells: Collection[str]) -> bool:
+    """Whether cells say yes and no; an empty one beside yes says no."""
+    words = {cell.lower() for cell in cells}
+    return bool(words & YES) and words <= YES | NO | {""}
+
+
+def flag_split(column: str) -> str | None:
+    """The split that the whole name of a column of yes and no says, such as is_test or istest."""
+    if match := _FLAG.fullmatch(re.sub(r"[\W_]+", " ", column).strip()):
+        return SPLITS[next(k for k, word in enumerate(match.groups()[3:6]) if word)]
+    return None
 
 
 def may_be_quality(column: str) -> bool:
@@ -86,7 +109,10 @@ def may_be_quality(column: str) -> bool:
 
 def column_splits(column: str, cells: Iterable[str | None], is_sure: bool = False) -> dict[str, str | None]:
     """The split that each cell of a column means (`split_words`); nothing if it is no column of splits."""
-    values = {cell for cell in cells if cell}
+    cells = {cell for cell in cells if cell is not None}
+    values = cells - {""}
+    if flag_split(column) and are_flags(cells):
+        values = cells
     words = split_words(values, column, is_sure) if 1 <= len(values) <= MOST_SPLITS else {}
     known = [word for word in words.values() if word]
     evidence = (len(known) == len(words), "train" in known, is_split_name(column))

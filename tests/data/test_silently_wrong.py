@@ -297,3 +297,56 @@ def test_a_changed_copy_is_not_validated_on_when_its_original_is_trained_on(tmp_
     assert not names[0] & names[1] and len(names[0] | names[1]) == 61
     assert "30 changed copies, such as train/" in competition.summary()
     assert "changed copies" not in load_competition(tmp_path, groups="none").summary()
+
+
+def flagged(folder, **columns):
+    """60 images in a table with further columns, each cell by its row."""
+    images(folder, 60, "images/{}.png")
+    rows = [f"{k}.png,{word(k)}," + ",".join(str(cell(k)) for cell in columns.values()) for k in range(60)]
+    write(folder / "faces.csv", [f"image,label,{','.join(columns)}", *rows])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"), [("1.0", "0.0"), ("y", "n"), ("T", "F"), ("x", ""), (1, ""), (1, -1), ("True", "False")]
+)
+@pytest.mark.parametrize("name", ["is_test", "isTest", "Test", "in_test_set", "held_out"])
+def test_a_flag_in_any_spelling_keeps_the_test_from_training(tmp_path, name, yes, no):
+    competition = load_competition(flagged(tmp_path, **{name: lambda k: yes if k % 5 == 0 else no}))
+    assert {int(re.search(r"\d+", key)[0]) % 5 for key in competition.test.ids} == {0}
+    assert len(competition.test) == 12 and len(competition.train) + len(competition.valid) == 48
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *[("is_valid", "is_test"), ("valid", "test"), ("train", "val", "test"), ("is_train", "is_valid")],
+        ("split_train", "split_valid", "split_test"),
+    ],
+)
+def test_flags_together_divide_the_data(tmp_path, names):
+    """The rows of the second flag were trained on."""
+    own = {"train": (0, 1, 2), "val": (3,), "test": (4,)}
+    rows = [next(part for word, part in own.items() if word in name) for name in names]
+    cells = {n: (lambda k, part=part: int(k % 5 in part)) for n, part in zip(names, rows, strict=True)}
+    competition = load_competition(flagged(tmp_path, **cells))
+    for split, part in zip(("train", "valid", "test"), own.values(), strict=True):
+        ids = getattr(competition, split).ids
+        assert {int(re.search(r"\d+", key)[0]) % 5 for key in ids} == set(part), split
+
+
+def test_columns_that_contradict_each_other_are_refused(tmp_path):
+    rows = {"split": lambda k: "test" if k % 5 == 0 else "train", "fold": lambda k: ["train", "test"][k % 2]}
+    flagged(tmp_path, **rows)
+    with pytest.raises(DataError, match="image 1 is for training by the column 'fold', and for the test by"):
+        load_competition(tmp_path)
+    assert len(load_competition(tmp_path, columns="split=split").test) == 12
+    assert len(load_competition(tmp_path, columns="split=fold").test) == 30
+
+
+@pytest.mark.parametrize(("yes", "no"), [("ja", "nein"), ("ok", "")])
+def test_a_flag_in_unknown_words_is_refused_and_its_way_out_works(tmp_path, yes, no):
+    flagged(tmp_path, is_test=lambda k: yes if k % 5 == 0 else no)
+    with pytest.raises(DataError, match=f"says yes is not known: splits='test={yes}'"):
+        load_competition(tmp_path)
+    assert len(load_competition(tmp_path, splits=f"test={yes}").test) == 12

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from fer_utils.competition import DataError
 from fer_utils.data.files.file_index import stem
 from fer_utils.data.known_column_names import is_split_name
-from fer_utils.data.known_expressions_and_splits import SPLITS, canonical, column_splits, split_of
+from fer_utils.data.known_expressions_and_splits import (
+    SPLITS,
+    are_flags,
+    canonical,
+    column_splits,
+    flag_split,
+    is_yes,
+    split_of,
+)
 from fer_utils.data.layouts.found_pictures import Pictures
 
+PURPOSES = {"train": "training", "valid": "validation", "test": "the test"}
 _SAYS_VALID = re.compile(r"(^|[^a-z])(val|validation|dev)([^a-z]|$)")
 
 
@@ -40,8 +49,9 @@ def without_training(
         if None in found[source]:
             continue
         names: dict[str, dict[str, None]] = {}  # of each split, in order
-        for row, split in enumerate(found[source]):
-            names.setdefault(split, {})[_name_of_split(pictures, row, source, columns)] = None
+        said = _by_cells(pictures, columns) if source == "column" else _by_paths(pictures, source)
+        for split, name in zip(found[source], said, strict=True):
+            names.setdefault(split, {})[name] = None
         if names.keys() == {"valid", "test"}:
             first = [f"train={name}" for name in names["valid"]]
             how = ", ".join([*first, *(f"test={name}" for name in names["test"])])
@@ -51,21 +61,27 @@ def without_training(
                 "splits='none' on all"
             )
         ((split, words),) = names.items()
-        purpose = {"valid": "validation", "test": "the test"}[split]
-        return [
-            f"trained on what is named for {purpose} ({source}: {', '.join(words)}): nothing else is there"
-        ]
+        why = f"named for {PURPOSES[split]} ({source}: {', '.join(words)})"
+        return [f"trained on what is {why}: nothing else is there"]
     return []
 
 
-def _name_of_split(pictures: Pictures, row: int, source: str, columns: Sequence[str]) -> str:
-    """The word by which a table, a folder or a column names the split of an image."""
-    if source == "column":
-        return next(filter(None, (pictures.cells(column)[row] for column in columns)))
-    path = pictures.files[row] if source == "folders" else pictures.parts[row]
-    if source == "tables" and split_of(stem(path)):
-        return stem(path)
-    return next(filter(split_of, path.split("/")[-2::-1]))
+def _by_paths(pictures: Pictures, source: str) -> list[str]:
+    """The word by which the table or the folder of each image names its split."""
+    if source == "folders":
+        return [next(filter(split_of, path.split("/")[-2::-1])) for path in pictures.files]
+    words = {part: [stem(part), *part.split("/")[-2::-1]] for part in set(pictures.parts)}
+    return [next(filter(split_of, words[part])) for part in pictures.parts]
+
+
+def _by_cells(pictures: Pictures, columns: Sequence[str]) -> list[str]:
+    """The cell by which a column names the split of each image; of yes and no, with the column's name."""
+    said: list[str] = [""] * len(pictures)
+    for column in columns:
+        for row, cell in enumerate(pictures.cells(column)):
+            if cell and not split_of(said[row]) and (split_of(cell) or is_yes(cell) or not said[row]):
+                said[row] = cell if split_of(cell) else f"{column} {cell}"
+    return said
 
 
 def refuse_flag(pictures: Pictures, column: str, source: str) -> None:
@@ -78,10 +94,23 @@ def refuse_flag(pictures: Pictures, column: str, source: str) -> None:
     )
 
 
-def check_unknown(pictures: Pictures) -> None:
-    """Raise a DataError if a column's name says that it divides the data, in words that nobody knows."""
-    for column in filter(is_split_name, pictures.table_columns()):
-        values = sorted({value for value in pictures.rows[column].unique() if value})
+def check_unknown(pictures: Pictures, known: Collection[str], is_open: bool) -> None:
+    """Raise a DataError if a column's name says that it divides the data, in words that nobody knows: where
+    nothing else divides them (`is_open`), or where it names a split that is not `known` without it."""
+    for column in pictures.table_columns():
+        cells = {value for value in pictures.rows[column].unique() if value is not None}
+        values = sorted(cells - {""})
+        is_unknown = len(cells) == 2 and values and not are_flags(cells)
+        if is_unknown and (split := flag_split(column)) and split not in known:
+            others = [f", test={value}" if split == "train" else "" for value in values[::-1]]
+            ways = [f"splits='{split}={v}{o}'" for v, o in zip(values, others, strict=True)]
+            raise DataError(
+                f"the column {column!r} seems to say which images are for {PURPOSES[split]}, and which of "
+                f"{', '.join(map(repr, sorted(cells)))} says yes is not known: {' or '.join(ways)} decides, "
+                "or splits='none' if it is something else"
+            )
+        if not (is_open and is_split_name(column)):
+            continue
         unknown = not any(map(split_of, values)) and not all(map(canonical, values))
         if 2 <= len(values) <= len(SPLITS) and unknown and not column_splits(column, values):
             pairs = ", ".join(f"{s}={v}" for s, v in zip(SPLITS, values, strict=False))

@@ -14,19 +14,16 @@ from fer_utils.data.known_column_names import COLUMNS, is_split_name
 from fer_utils.data.known_expressions_and_splits import (
     HIDDEN,
     MAYBE_HIDDEN,
-    NO,
     SPLITS,
     STRAY_SHARE,
-    YES,
     as_pairs,
     column_splits,
-    may_be_quality,
     split_of,
     split_words,
 )
 from fer_utils.data.layouts.found_pictures import Pictures
 from fer_utils.data.roles.doubtful_splits import check_alone, check_unknown, refuse_flag, without_training
-from fer_utils.data.roles.votes_and_hidden_labels import is_hidden
+from fer_utils.data.roles.split_columns import by_columns, doubtful_flags, is_proven
 
 # Short for a split, or the name of a person or a place.
 _SHORT = re.compile(r"[\W\d_]*(te|va|vl)[\W\d_]*", re.IGNORECASE)
@@ -85,8 +82,8 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
         return Division(["train"] * len(pictures), ["splits of the data are not used (splits='none')"])
     if isinstance(said, dict):
         return _as_said(pictures, said, column)
-    flags = _flags(pictures)
-    sure = {column, *(flags if said == "column" else filter(lambda c: _hides_labels(pictures, c), flags))}
+    flags = doubtful_flags(pictures)
+    sure = {column, *(flags if said == "column" else (c for c in flags if is_proven(pictures, c)))}
     cells = {c: pictures.rows[c].unique() for c in pictures.table_columns()}
     columns = [c for c in cells if column_splits(c, cells[c], c in sure)]
     none, reasons = [None] * len(pictures), {}
@@ -94,7 +91,7 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     found = {
         "tables": [table_split(part) if part else None for part in parts],
         "folders": _by_folder(files),
-        "column": _by_column(pictures, [column] if column else columns, sure, reasons),
+        "column": by_columns(pictures, [column] if column else columns, sure, reasons),
         "file names": _by_file_name(files),
     }
     found |= {source: none for source in SOURCES if said not in ("auto", source)}
@@ -108,8 +105,8 @@ def find_division(pictures: Pictures, splits: str, column: str = "") -> Division
     is_open = all(len(splits) < 2 for splits in kinds.values())
     if said == "auto" and (doubtful := [c for c in flags if c not in sure and (is_open or c == "valid")]):
         refuse_flag(pictures, doubtful[0], next((s for s in SOURCES if kinds[s] and s != "column"), "none"))
-    if is_open:
-        check_unknown(pictures)
+    is_said = bool(column) or said != "auto"
+    check_unknown(pictures, set(SPLITS) if is_said else set().union(*kinds.values()), is_open)
     if "train" not in kinds["column"] and _covers_only_tests(found):  # public and private rows of the test
         found["column"], kinds["column"] = none, set()
     alone = without_training(pictures, found, [column] if column else columns)
@@ -208,7 +205,9 @@ def _as_said(pictures: Pictures, wanted: Mapping[str, str], column: str) -> Divi
     names = own[:1] if most == len(wanted) else [name for name in sources if holds[name]]
     result: list[str | None] = [None] * len(pictures)
     for name in names:
-        words = sorted({cell for cells in sources[name] for cell in cells})
+        # The name before a cell may be that of a split: is_test no.
+        plain = 1 if name in pictures.rows else None
+        words = sorted({cell for cells in sources[name] for cell in cells[:plain]})
         others = split_words(words) if name in own else {}
         for row, cells in enumerate(sources[name]):
             found = next((wanted[cell] for cell in cells if cell in wanted), None)
@@ -227,43 +226,6 @@ def _as_said(pictures: Pictures, wanted: Mapping[str, str], column: str) -> Divi
 
 def _parts_and_files(pictures: Pictures) -> zip:
     return zip(pictures.parts, pictures.files or [None] * len(pictures), strict=True)
-
-
-def _flags(pictures: Pictures) -> list[str]:
-    """The columns of yes and no that may divide the data, or tell which faces are good."""
-    columns = filter(may_be_quality, pictures.table_columns())
-    cells = {column: {v.lower() for v in pictures.rows[column].unique() if v} for column in columns}
-    return [column for column, values in cells.items() if len(values) == 2 and values <= {*YES, *NO}]
-
-
-def _hides_labels(pictures: Pictures, flag: str) -> bool:
-    """Whether a column of labels is empty exactly where a flag says yes."""
-    rows = [row for row, cell in enumerate(pictures.cells(flag)) if cell]
-    labels = [pictures.cells(c) for c in pictures.table_columns() if c in COLUMNS["label"]]
-    flags = pictures.cells(flag)
-    return any(all(is_hidden(cells[row]) == (flags[row].lower() in YES) for row in rows) for cells in labels)
-
-
-def _by_column(
-    pictures: Pictures, columns: Sequence[str], sure: set[str], reasons: dict[int, str]
-) -> list[str | None]:
-    result: list[str | None] = [None] * len(pictures)
-    for name in columns:
-        values = [value for value in pictures.rows[name].unique() if value]
-        words = column_splits(name, values, name in sure) or {value: split_of(value) for value in values}
-        if not any(words.values()):  # a person named the column
-            raise DataError(
-                f"columns: what {', '.join(map(repr, list(words)[:4]))} in {name!r} mean is not known: "
-                "splits='train=A, valid=B, test=C' says it"
-            )
-        for row, cell in enumerate(pictures.cells(name)):
-            if cell and result[row] is None:
-                result[row] = words.get(cell)
-                if result[row] is None:
-                    reasons[row] = f"its {name} {cell!r} names no split (splits='train={cell}' would use it)"
-            elif cell == "" and name in COLUMNS["split"]:
-                reasons[row] = f"its {name} is empty and names no split"
-    return result
 
 
 def _refine_tables(
