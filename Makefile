@@ -21,6 +21,9 @@ USED   := torch, torchvision, pandas, sklearn.metrics, matplotlib.pyplot, seabor
 LOCK    = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-package fer-utils --custom-compile-command "make lock" $(ARGS)
 
+# Of an error in a notebook only its message, not the way through papermill to it.
+PAPERMILL = $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; import papermill.cli as c; c.papermill(prog_name="papermill")'
+
 # What Kaggle's image lacks, and what comes with it alone.
 NOT_ON_KAGGLE = $(addprefix --no-emit-package ,captum cleanlab termcolor playwright greenlet uv)
 
@@ -69,7 +72,7 @@ $(READY) $(KAGGLE): pyproject.toml
 
 submission: $(READY)
 	@mkdir -p "$(OUT)"
-	$(BIN)/papermill notebooks/03_training.ipynb "$(OUT)/03_training.ipynb" --cwd . --no-progress-bar \
+	$(PAPERMILL) notebooks/03_training.ipynb "$(OUT)/03_training.ipynb" --cwd . --no-progress-bar \
 		--log-level ERROR --stdout-file - --stderr-file - \
 		-r data "$(DATA)" -r out "$(OUT)" $(ARGS)
 	@echo && $(BIN)/python -c "import sys, fer_utils; fer_utils.print_results(fer_utils.load_run(sys.argv[1]))" "$(OUT)"

@@ -180,7 +180,7 @@ class Competition:
             lines.append(f"  {name:5} {len(split):>7,} images{text}")
         lines += [f"  {note}" for note in self.notes]
         if n := len(self.rejected):
-            lines.append(f"  {n:,} could not be read or have no known label:")
+            lines.append(f"  WARNING: {n:,} left out, which cannot be read or have no known label:")
             lines += [f"    {item.place}: {item.reason}" for item in self.rejected[:3]]
             lines += [f"    ... ({n - 3:,} more)"] * (n > 3)
         return "\n".join(lines)

@@ -68,7 +68,7 @@ def test_a_missing_figure_would_be_noticed(tmp_path):
     assert {
         "class_counts",
         "faces_by_class",
-        "densities",
+        "boxes",
         "ranges",
         "accuracy_intervals",
     } <= figure_functions()

@@ -26,6 +26,7 @@ from fer_utils.files import atomic_write, write_text
 from fer_utils.run.committed_results import load_reference
 from fer_utils.run.finished_run import Run, load_run
 from tools.report_ensemble import load_ensemble
+from tools.report_sections import is_demo
 from tools.run_options import options_parser
 
 MOST_SHOWN, SHOWN_PIXELS = 48, 200
@@ -47,6 +48,8 @@ def predict(options: argparse.Namespace) -> None:
     """Write the answers as a table, and the first images with theirs as a figure."""
     files = options.files[0] if len(options.files) == 1 else options.files
     runs = members(options.run)
+    if any(map(is_demo, runs)):
+        print("WARNING: this network learned drawn demo faces: its answers say nothing of real ones")
     table = answers(runs, files, crop=not options.whole)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from fer_utils.command_line import exit_status
 from fer_utils.competition import Competition, DataError
-from fer_utils.files import write_text
+from fer_utils.files import REPOSITORY, write_text
 from fer_utils.run.finished_run import Run, load_run
 from fer_utils.run.results import commonest, transductive
 from tools import report_ensemble
@@ -58,6 +58,7 @@ def write_report(run: Run | Ensemble, competition: Competition | None, path: Pat
         headline=f"{percent(run.metrics['valid']['views'])} of the validation images are "
         "classified correctly",
         warnings=_warnings(run),
+        next=[] if ensemble else next_steps(run),
         facts=parts[0],
         sections=parts[1],
     )
@@ -68,6 +69,22 @@ def render(**parts: Any) -> str:
     """The page report.html.jinja with these parts."""
     templates = Environment(autoescape=True, trim_blocks=True, loader=FileSystemLoader(Path(__file__).parent))
     return templates.get_template("report.html.jinja").render(**parts)
+
+
+def next_steps(run: Run) -> list[tuple[str, str]]:
+    """What a person may do after this run, and the command for it; no path but those in the repository."""
+    inside = run.out.is_relative_to(REPOSITORY)
+    out = run.out.relative_to(REPOSITORY).as_posix() if inside else f"path/to/{run.out.name}"
+    epochs, training = run.config.epochs, run.metrics["training"]
+    data = "demo" if is_demo(run) else "path/to/data"
+    notebook = f".venv/bin/papermill notebooks/04_error_analysis.ipynb {out}/04.ipynb -p out {out}"
+    steps = [("See what to change, measured in small trainings, and which labels are doubtful", notebook)]
+    if training["epochs"] == training["chosen_epoch"] == epochs and not run.folds:
+        longer = f'make submission DATA={data} OUT={out}-longer ARGS="-p epochs {2 * epochs}"'
+        steps.append(("Train longer, since the last epoch was the best", longer))
+    if not is_demo(run) and (run.out / "submission.csv").is_file():
+        steps.append(("Send the submission to Kaggle", f"make submit RUN={out} COMPETITION=SLUG"))
+    return steps
 
 
 def _warnings(run: Run | Ensemble) -> list[str]:

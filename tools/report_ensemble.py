@@ -13,11 +13,10 @@ import pandas as pd
 from fer_utils.analysis.ensemble import agreement
 from fer_utils.competition import Competition
 from fer_utils.figures import plots
-from fer_utils.files import find_path
 from fer_utils.learning.competition_metric import readable
 from fer_utils.learning.metrics import describe_gain
 from fer_utils.run.finished_run import Run, load_run
-from fer_utils.run.folder import RunFolder
+from fer_utils.run.folder import RunFolder, find_run
 from fer_utils.run.results import commonest
 from tools import report_sections as common
 from tools.report_figures import figure
@@ -70,7 +69,7 @@ def load_ensemble(out: str | Path) -> Ensemble | None:
     Raises:
         DataError: its metrics.json is damaged.
     """
-    folder = RunFolder(find_path(out).absolute())
+    folder = RunFolder(find_run(out))
     if not folder.has_results or folder.record() is not None:
         return None
     scores = folder.metrics()

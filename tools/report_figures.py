@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from fer_utils.figures import plots
 
 # In inches: so narrow that the words in a figure are large enough where a phone makes it as narrow as itself.
-# report.html.jinja makes it at most 24rem wide, where they are no larger than the text of the page.
+# report.html.jinja makes it at most 28rem wide, where the small ones are nearly as large as the page's text.
 WIDTH, DPI = 4.0, 200
 # The page's own colours (report.html.jinja) and what matplotlib calls them.
 PAPER, INK, LINE = "#14181d", "#e8ebee", "#2b333c"

@@ -168,6 +168,8 @@ def calibration(run: Run) -> dict[str, Any]:
     coverage = coverage_table(probs, labels)
     half = coverage.iloc[0]
     error = 100 * run.metrics["valid"]["views"]["calibration_error"]
+    surplus = 100 * (probs.max(1).mean() - (probs.argmax(1) == labels).mean())
+    verdict = f"On average it is {abs(surplus):.1f} points too {'sure' if surplus > 0 else 'unsure'}"
 
     def draw(axs: np.ndarray) -> None:
         plots.reliability(calibration_table(probs, labels), axs[0])
@@ -179,8 +181,9 @@ def calibration(run: Run) -> dict[str, Any]:
         "alt": f"Accuracy against confidence, which are {error:.1f} points apart on average; and accuracy "
         f"where only the surest answers are kept, {percent(half)} for the surer half.",
         "caption": "Above: accuracy against confidence; on the dotted line, 80 % sure means right in 80 %. "
-        f"They are {error:.1f} points apart on average (expected calibration error). Below: accuracy where "
-        "only the surest answers are kept, with its 95 % interval.",
+        f"{verdict}; the dots lie {error:.1f} points from the line (expected calibration error; dots of "
+        "fewer than 20 images are not drawn). Below: accuracy where only the surest answers are kept, with "
+        "its 95 % interval.",
     }
 
 

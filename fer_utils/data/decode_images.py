@@ -15,7 +15,7 @@ import joblib
 import numpy as np
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
 from fer_utils.arrays_on_disk import ROWS_TOGETHER, empty
 from fer_utils.competition import DataError
@@ -43,17 +43,6 @@ COLOURED = 6.0
 # Files that a process decodes at a time, and the fewest bytes for which processes are started: on two busy
 # cores 16,000 files of 48 pixels (32 MB) took 1.5 s in one process, 3.7 s in several. (Threads share a lock.)
 DECODED_TOGETHER, WORTH_PROCESSES = 256, 60_000_000
-
-# How an image has to be turned to be seen upright, by the orientation that its EXIF data give.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 Form = tuple[tuple[int, int], bool]  # width and height, and whether its file format has colours
 
@@ -144,11 +133,10 @@ def open_image(source: Path | bytes | None, channels: int) -> tuple[Image.Image,
     with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as file:
         if file.width * file.height > MAX_PIXELS:
             raise ValueError(f"{file.width} x {file.height} pixels are too many")
+        ImageOps.exif_transpose(file, in_place=True)
         is_colour = file.mode not in ("L", "1", "LA", "I", "I;16", "I;16B", "F")
         image = _scaled(np.asarray(file)) if file.mode[0] in "IF" else file
-        image = image.convert("L" if channels == 1 else "RGB")
-        turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation))
-        return (image if turn is None else image.transpose(turn)), is_colour
+        return image.convert("L" if channels == 1 else "RGB"), is_colour
 
 
 def _scaled(values: np.ndarray) -> Image.Image:

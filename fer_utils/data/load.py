@@ -23,6 +23,7 @@ from fer_utils.data.known_expressions_and_splits import as_pairs
 from fer_utils.data.layouts.registry import LAYOUTS
 from fer_utils.data.locate import around, open_data, search_data
 from fer_utils.data.roles.class_name_files import read_classes
+from fer_utils.data.roles.class_names import meant_by
 from fer_utils.data.roles.decide_roles import Understanding
 from fer_utils.data.roles.splits import parse_splits
 from fer_utils.data.roles.user_options import UserOptions
@@ -162,6 +163,11 @@ def _read(
         return _decoded(understanding, wanted, [*understanding.notes, *notes], others, path, allow_rejected)
 
 
+def _hint(label: str | None) -> str:
+    meant = meant_by(label or "")
+    return f": did you mean {meant!r}?" if meant else ""
+
+
 def _decoded(
     found: Understanding,
     wanted: ImageFormat,
@@ -188,7 +194,7 @@ def _decoded(
             labels = _test_labels(labels, values, notes)
         else:
             unknown = [k for k in np.flatnonzero(labels < 0).tolist() if k not in wrong]
-            wrong |= {k: f"unknown label {values[k]!r}" for k in unknown}
+            wrong |= {k: f"unknown label {values[k]!r}{_hint(values[k])}" for k in unknown}
             votes = _votes(found, rows)
         rejected += [Rejected(found.pictures.places[rows[k]], why) for k, why in wrong.items()]
         split = Split(images, labels, _texts(found.ids, rows), votes, _texts(found.groups, rows))

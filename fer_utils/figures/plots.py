@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from fer_utils.competition import Competition
@@ -97,19 +98,20 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax: Axes, c
 
 
 def recall_bars(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Recall of each class with its 95 % interval, from `metrics.per_class_table`: its first row, which has
-    the weakest F1, on top."""
+    """Recall of each class with its 95 % interval, from `metrics.per_class_table`, the lowest on top."""
+    table = table.loc[table.recall.where(table.n > 0).sort_values(kind="stable").index]
     errors = 100 * np.stack([table.recall - table.recall_low, table.recall_high - table.recall])
     colors = class_colors(table.index)
     bars = ax.barh(range(len(table)), 100 * table.recall, xerr=errors.clip(min=0), color=colors, ecolor=DARK)
     ax.bar_label(bars, [f" n = {n:,}" for n in table.n], label_type="edge", fontsize=8, padding=2)
-    order = ", weakest F1 on top" * bool(table.f1[table.n > 0].is_monotonic_increasing)
-    ax.set(xlabel="recall (%), 95 % interval", title=f"Recall by class{order}", xlim=(0, 112))
+    ax.set(xlabel="recall (%), 95 % interval", title="Recall by class, lowest on top", xlim=(0, 112))
     return label_rows(ax, table.index)
 
 
 def reliability(table: pd.DataFrame, ax: Axes, label: str = "", color: str = BLUE) -> Axes:
-    """Accuracy against confidence, from `metrics.calibration_table`; dot area shows the number of images."""
+    """Accuracy against confidence, from `metrics.calibration_table`; dot area shows the number of images.
+    Dots of less than 20, which say little, are left out where there are larger ones."""
+    table = table[table.n >= min(20, table.n.max())]
     sure, right = 100 * table.confidence, 100 * table.accuracy
     ax.plot([0, 100], [0, 100], color=DARK, lw=1, ls=":")
     ax.plot(sure, right, "o-", ms=3, color=color, lw=1, label=label)  # dots of one size for the legend
@@ -138,27 +140,32 @@ def dots_with_intervals(ax: Axes, points: Any, colors: Any, offset: float = 0, l
     ax.scatter(values, places, color=colors, zorder=3, label=label)
 
 
-def densities(table: pd.DataFrame, name: str, by: str, ax: Axes) -> Axes:
-    """Smoothed distribution of one column of `audit.image_table`, a line for each "label" or "split" with
-    at least two different values."""
-    categories, kind = table[by].cat.categories, "class" if by == "label" else by
-    colors = SPLIT_COLORS if by == "split" else dict(zip(categories, class_colors(categories), strict=True))
-    for k, category in enumerate(categories):
-        values = table[name][table[by] == category]
-        if values.nunique() > 1:  # no curve for nothing, or for one value
-            look = {"color": colors[category], "ls": LINES[k % len(LINES)], "label": category}
-            sns.kdeplot(values, cut=0, ax=ax, **look)
-    if ax.lines:
-        ax.legend(title=kind)
-    ax.set(xlabel=f"{name} (grey levels)", ylabel="density", title=f"{name.capitalize()} by {kind}")
-    return ax
+def boxes(table: pd.DataFrame, name: str, by: str, ax: Axes) -> Axes:
+    """Median, quartiles and the middle 90 % of one column of `audit.image_table` for each "label" or "split"
+    that occurs."""
+    there = [category for category in table[by].cat.categories if (table[by] == category).any()]
+    values = [table[name][table[by] == category] for category in there]
+    colors = [SPLIT_COLORS[split] for split in there] if by == "split" else class_colors(there)
+    look = {
+        "whis": (5, 95),
+        "showfliers": False,
+        "patch_artist": True,
+        "medianprops": {"color": DARK, "lw": 2},
+    }
+    drawn = ax.boxplot(values, positions=range(len(there)), orientation="horizontal", widths=0.6, **look)
+    for box, color in zip(drawn["boxes"], colors, strict=True):
+        box.set(facecolor=(*to_rgb(color), 0.45), edgecolor=color)
+    kind = "class" if by == "label" else by
+    ax.set(xlabel=f"{name} (grey levels)", title=f"{name.capitalize()} by {kind}")
+    return label_rows(ax, there)
 
 
 def predicted_shares(
     preds: np.ndarray, train_labels: np.ndarray, class_names: Sequence[str], ax: Axes
 ) -> Axes:
     """How often each class is predicted, from class indices [N], beside its share of the training labels."""
-    places, filled = np.arange(len(class_names)), {"color": class_colors(class_names)}
+    places = np.arange(len(class_names))
+    filled = {"color": class_colors(class_names), "label": "predicted"}
     outlined = {"facecolor": "none", "edgecolor": DARK, "label": "in training"}
     for classes, offset, look in ((preds, -0.2, filled), (train_labels, 0.2, outlined)):
         shares = 100 * np.bincount(classes, minlength=len(class_names)) / len(classes)
@@ -166,8 +173,10 @@ def predicted_shares(
         ax.bar_label(bars, [f"{share:.1f}" for share in shares], fontsize=8)
     ax.set(ylabel="share (%)", title="Predictions in the submission")
     ax.set_xticks(places, class_names)
-    ax.legend(frameon=False)
-    ax.grid(axis="x", visible=False)
+    ax.margins(y=0.12)
+    for key in ax.legend(frameon=False).legend_handles[:1]:
+        key.set_color(DARK)  # of all classes, not of the first
+    ax.grid(visible=False)
     return ax
 
 
@@ -263,5 +272,5 @@ def slice_gaps(table: pd.DataFrame, ax: Axes) -> Axes:
     """The gap of every slice, from `error_slices.score_slices`."""
     names = [f"{row.what} {row.which} (n = {row.n:,})" for row in table.itertuples()]
     intervals(names, 100 * table[["gap", "low", "high"]], ax, "gap", (table.p_corrected < 0.05).to_numpy())
-    ax.set(xlabel="points above or below what its classes reach, 95 % interval", title="Slices")
+    ax.set(xlabel="accuracy minus that expected from its classes (points), 95 % interval", title="Slices")
     return ax

@@ -19,11 +19,10 @@ from fer_utils.config import Config
 from fer_utils.data.decode_images import ImageFormat, resize, with_channels
 from fer_utils.data.load import load_competition
 from fer_utils.faces.predict_photos import answers
-from fer_utils.files import find_path
 from fer_utils.learning.device import choose_device
 from fer_utils.learning.models import create_model, second_task
 from fer_utils.learning.predict import view_probs
-from fer_utils.run.folder import RunFolder
+from fer_utils.run.folder import RunFolder, find_run
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ class Run:
 
 def load_run(out: str | Path) -> Run:
     """Read the run in the folder `out`; a DataError if there is none, or it is not finished."""
-    folder = RunFolder(find_path(out).absolute())
+    folder = RunFolder(find_run(out))
     if missing := ", ".join(folder.missing()):
         advice = "Start the same training again: it resumes from its last checkpoint"
         if folder.has_results and "members" in folder.metrics():

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fer_utils.competition import Competition, DataError
 from fer_utils.config import Config, ConfigError
 from fer_utils.data.submission_csv import write_submission
-from fer_utils.files import atomic_write, distinct_names, resolve_out, write_json, write_text
+from fer_utils.files import atomic_write, distinct_names, find_path, resolve_out, write_json, write_text
 from fer_utils.learning.metrics import at_temperature, fit_temperature
 from fer_utils.run.checkpoint import CheckpointFile
 from fer_utils.run.time_and_memory import OutOfTime
@@ -30,6 +30,15 @@ RUN_FILES = ("config.json", "history.csv", "model.safetensors", "valid.npz", "me
 CV_FILES = ("config.json", "history.csv", "oof.npz", "metrics.json")
 # What not every run writes, so that another's would pass for its own; metrics.json comes first on purpose.
 LEFTOVERS = ("metrics.json", "submission.csv", "test.npz", "valid.npz", "oof.npz")
+
+
+def find_run(out: str | Path) -> Path:
+    """The absolute path of a run's folder, wherever `find_path` finds it; a DataError if nothing is there."""
+    try:
+        return find_path(out).absolute()
+    except DataError as error:
+        how = f"train it first (make submission OUT={out}), or name another"
+        raise DataError(f"there is no run in {str(out)!r}: {how} ({error})") from None
 
 
 class RunFolder:

@@ -188,7 +188,8 @@ def curves_in_words(run: Run) -> str:
         epochs = [fold.metrics["training"]["chosen_epoch"] for fold in run.folds]
         best = f"The folds were best in epochs {min(epochs)} to {max(epochs)} of {last} (median {chosen})."
     elif chosen == last:
-        advice = "run the same again, which goes on" if out_of_time else f"try epochs = {2 * last}"
+        more = f"try epochs {2 * last} with another out"
+        advice = "run the same again, which goes on" if out_of_time else more
         best = f"The last epoch was the best: {advice}."
     reading = "no sign of overfitting"
     if gap > noise and chosen == last:

@@ -15,7 +15,7 @@ from fer_utils.analysis.audit import audit, image_table
 from fer_utils.analysis.audit_summary import light_findings
 from fer_utils.analysis.near_copies import near_copies
 from fer_utils.config import ConfigError
-from fer_utils.data.decode_images import coloured, resize, with_channels
+from fer_utils.data.decode_images import coloured, open_image, resize, with_channels
 from fer_utils.data.load import load_competition
 from fer_utils.demo.dataset import make_demo
 from fer_utils.figures.faces import face_grid
@@ -151,3 +151,17 @@ def test_faces_are_drawn_in_their_colours():
     assert np.allclose(255 * drawn[:48, :48, :3], images[0].transpose(1, 2, 0))
     assert (drawn[:48, :48, 3] == 1).all() and (drawn[-48:, -48:, 3] == 0).all()  # no fourth image
     plt.close("all")
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_photos_are_seen_upright(tmp_path, turn):
+    """Phones save them as the camera was held, and say so in the file."""
+    upright = Image.fromarray((np.arange(48 * 32) % 251).astype(np.uint8).reshape(48, 32))
+    upright.save(tmp_path / "plain.png")
+    ways = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's numbers of the inverse transforms
+    stored = upright.transpose(Image.Transpose(ways[turn])) if turn > 1 else upright
+    exif = Image.Exif()
+    exif[274] = turn
+    stored.save(tmp_path / "turned.png", exif=exif)
+    pixels = [np.asarray(open_image(tmp_path / name, 1)[0]) for name in ("plain.png", "turned.png")]
+    assert np.array_equal(*pixels)

@@ -350,3 +350,28 @@ def test_a_flag_in_unknown_words_is_refused_and_its_way_out_works(tmp_path, yes,
     with pytest.raises(DataError, match=f"says yes is not known: splits='test={yes}'"):
         load_competition(tmp_path)
     assert len(load_competition(tmp_path, splits=f"test={yes}").test) == 12
+
+
+@pytest.mark.parametrize("form", ["table", "folders"])
+def test_a_misspelt_label_of_many_images_is_no_class_of_its_own(tmp_path, form):
+    labels = ["hapy" if k % 9 == 0 else word(k) for k in range(60)]
+    if form == "table":
+        images(tmp_path, 60, "images/{}.png")
+        write(
+            tmp_path / "faces.csv", ["image,label", *(f"{k}.png,{label}" for k, label in enumerate(labels))]
+        )
+    else:
+        for k, label in enumerate(labels):
+            save(tmp_path / "train" / label / f"{k}.png", k % 3, k)
+    with pytest.raises(DataError, match="7 labels are 'hapy', which seems to be 'happy' misspelt"):
+        load_competition(tmp_path)
+    assert load_competition(tmp_path, classes="happy, sad, fear, hapy").class_names.count("hapy") == 1
+
+
+def test_a_few_misspelt_labels_are_left_out_with_a_warning(tmp_path):
+    images(tmp_path, 300, "images/{}.png")
+    rows = (f"{k}.png,{'hapy' if k == 9 else word(k)}" for k in range(300))
+    write(tmp_path / "faces.csv", ["image,label", *rows])
+    told = load_competition(tmp_path).summary()
+    assert "WARNING: 1 left out, which cannot be read or have no known label:" in told
+    assert "unknown label 'hapy': did you mean 'happy'?" in told

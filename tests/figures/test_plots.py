@@ -131,9 +131,7 @@ FIGURES = {
     "accuracy_intervals": lambda names, ax: plots.accuracy_intervals(
         {name: scores_of(names)[2] for name in names}, ax
     ),
-    "densities": lambda names, ax: plots.densities(
-        light_of([4] * len(names), names), "contrast", "label", ax
-    ),
+    "boxes": lambda names, ax: plots.boxes(light_of([4] * len(names), names), "contrast", "label", ax),
 }
 
 
@@ -284,16 +282,15 @@ def test_recall_bars_draw_recall_interval_count_and_colour(ax):
     assert (low, high) == pytest.approx((100 * table.recall_low.iloc[0], 100 * table.recall_high.iloc[0]))
 
 
-def test_recall_bars_say_that_the_weakest_is_on_top_only_where_it_is(pair):
+def test_recall_bars_have_the_lowest_on_top(pair):
     labels = np.repeat([0, 1, 2], 10)
     preds = np.where(np.arange(30) % 10 < np.array([9, 2, 6])[labels], labels, (labels + 1) % 3)
     table = per_class_table(evaluate(np.eye(3)[preds], labels, ("happy", "sad", "fear")))
-    for rows, ax, said in ((table, pair[0], True), (table[::-1], pair[1], False)):
+    for rows, ax in ((table, pair[0]), (table[::-1], pair[1])):
         plots.recall_bars(rows, ax)
         ax.figure.canvas.draw()
-        assert ("weakest F1 on top" in ax.get_title()) is said
         heights = {label.get_text(): label.get_window_extent().y0 for label in ax.get_yticklabels()}
-        assert (max(heights, key=heights.get) == table.f1.idxmin()) is said  # as a person sees it
+        assert max(heights, key=heights.get) == table.recall.idxmin() == "sad"  # as a person sees it
 
 
 def test_recall_bars_bear_a_class_without_images(ax):
@@ -301,7 +298,7 @@ def test_recall_bars_bear_a_class_without_images(ax):
     table = per_class_table(evaluate(np.eye(2)[labels], labels, ("happy", "sad")))
     plots.recall_bars(table, ax)
     ax.figure.canvas.draw()
-    assert "weakest F1 on top" in ax.get_title(), "a class without images is not the weakest"
+    assert next(label.get_text() for label in ax.get_yticklabels()) == "happy", "no class without images"
     assert any("n = 0" in text for text in texts(ax))
 
 
@@ -312,15 +309,18 @@ def test_predicted_shares_stand_beside_those_of_training(ax):
     predicted, training = ax.patches[:3], ax.patches[3:]
     assert [bar.get_facecolor()[3] for bar in (predicted[0], training[0])] == [1, 0]  # filled, outlined
     assert all(a.get_x() < b.get_x() for a, b in zip(predicted, training, strict=True))
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["in training"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["predicted", "in training"]
 
 
 def test_reliability_draws_accuracy_over_confidence_with_dots_sized_by_n(ax):
-    table = pd.DataFrame({"confidence": [0.3, 0.8], "accuracy": [0.2, 0.9], "n": [10, 30]})
+    shares = {"confidence": [0.1, 0.3, 0.8], "accuracy": [1.0, 0.2, 0.9]}
+    table = pd.DataFrame(shares | {"n": [1, 20, 60]})  # of one image nothing is said
     plots.reliability(table, ax, label="plain")
     assert ax.collections[0].get_offsets().tolist() == [[30, 20], [80, 90]]
     small, large = ax.collections[0].get_sizes() - 10
     assert large == pytest.approx(3 * small)
+    plots.reliability(pd.DataFrame(shares | {"n": [1, 2, 2]}), ax)
+    assert len(ax.collections[1].get_offsets()) == 2  # there are no larger ones
     assert list(ax.lines[0].get_xdata()) == list(ax.lines[0].get_ydata()) == [0, 100]
     assert ax.get_legend_handles_labels()[1] == ["plain"]
     assert not ax.collections[0].get_clip_on()  # a bin without a hit is drawn whole
@@ -338,38 +338,30 @@ def test_accuracy_intervals_stand_in_order_with_their_ends(ax):
     assert ends == [pytest.approx([55, 64]), pytest.approx([65, 74])]
 
 
-# --- densities ---
+# --- boxes ---
 
 
-def test_densities_by_class_have_a_line_in_the_colour_of_each_class_that_occurs(ax):
-    plots.densities(light_of([5, 0, 6], ["angry", "happy", "sad"]), "contrast", "label", ax)
-    drawn = {to_hex(line.get_color()) for line in ax.lines}
-    assert drawn == {style.EXPRESSION_COLORS["angry"], style.EXPRESSION_COLORS["sad"]}
+def test_boxes_by_class_are_in_the_colour_of_each_class_that_occurs(ax):
+    table = light_of([5, 0, 6], ["angry", "happy", "sad"])
+    plots.boxes(table, "contrast", "label", ax)
+    colors = [style.EXPRESSION_COLORS[name] for name in ("angry", "sad")]
+    assert [to_hex(box.get_edgecolor()) for box in ax.patches] == colors
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["angry", "sad"]
+    middle = [line.get_xdata()[0] for line in ax.lines if to_hex(line.get_color()) == to_hex(style.DARK)]
+    medians = table.groupby("label", observed=True).contrast.median()
+    assert [m for m in medians if m in middle] == medians.tolist()
     assert (ax.get_xlabel(), ax.get_title(loc="center") or ax.get_title(loc="left")) == (
         "contrast (grey levels)",
         "Contrast by class",
     )
 
 
-def test_density_lines_differ_in_more_than_colour(ax):
-    names = list(FER_CLASSES)
-    plots.densities(light_of([6] * len(names), names), "contrast", "label", ax)
-    assert len({line.get_linestyle() + str(line._unscaled_dash_pattern) for line in ax.lines}) == len(names)
-
-
-def test_a_class_in_one_light_has_no_density(ax):
-    table = light_of([6, 6], ["happy", "sad"])
-    table.loc[table.label == "sad", "contrast"] = 0.5
-    plots.densities(table, "contrast", "label", ax)
-    assert [text.get_text() for text in ax.get_legend().texts] == ["happy"]
-
-
-def test_densities_by_split_have_a_line_for_each_split_that_occurs(ax):
+def test_boxes_by_split_are_those_of_the_splits_that_occur(ax):
     splits = pd.Categorical(["train"] * 6 + ["test"] * 6, categories=["train", "valid", "test"])
     table = pd.DataFrame({"split": splits, "brightness": np.random.default_rng(0).random(12)})
-    plots.densities(table, "brightness", "split", ax)
-    assert len(ax.lines) == 2
-    assert [text.get_text() for text in ax.get_legend().texts] == ["train", "test"]
+    plots.boxes(table, "brightness", "split", ax)
+    assert len(ax.patches) == 2
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["train", "test"]
 
 
 def test_a_gallery_of_a_table_shows_the_images_of_its_index():

@@ -62,7 +62,7 @@ def test_what_is_not_better_than_guessing_says_so_with_the_likely_cause(tiny, hi
 def test_curves_that_fall_or_do_not_and_runs_that_overfit_or_do_not():
     half = LABELS[:150] + [3] * 150  # 50 %, 95 % interval ± 5.6
     said = curves_in_words(finished(LABELS, half))
-    assert "The last epoch was the best: try epochs = 4." in said
+    assert "The last epoch was the best: try epochs 4 with another out." in said
     assert "0.0 points below validation accuracy, which is known to ± 5.6: no sign of overfitting." in said
     said = curves_in_words(finished(LABELS, half, losses=(2, 1, 1), train_accuracy=0.7, chosen=2))
     assert "No epoch after epoch 2 was better" in said
@@ -74,7 +74,7 @@ def test_curves_that_fall_or_do_not_and_runs_that_overfit_or_do_not():
     for losses in ((1.0, 1.0), (1.0, 2.0)):
         said = curves_in_words(finished(LABELS, half, losses=losses))
         assert "did not fall: try another learning_rate" in said and "try epochs" not in said
-    assert "try epochs = 2" in curves_in_words(finished(LABELS, half, losses=(1.0,)))
+    assert "try epochs 2 with another out" in curves_in_words(finished(LABELS, half, losses=(1.0,)))
 
 
 def test_the_curves_of_folds_and_of_a_run_out_of_time_are_told_as_they_are():

@@ -70,7 +70,14 @@ def describe_unknown(tree: Tree, source: str, layout: str = "auto") -> str:
         "Looked for:": [f"{name}: {text}" for name, text in looked_for.items()],
     }
     what = "no known layout" if layout == "auto" else f"not the layout {layout!r}"
-    lines = [f"{source}: {what}. Seen:", *(f"  {line}" for line in seen or ["nothing"])]
+    why = ""
+    if tree.images and not tree.tables:
+        why = (
+            f"{len(tree.images):,} images, and nothing that names their expressions. Put them into folders "
+            "such as train/happy and train/sad, or add a table of file names and labels (to have them "
+            "answered by a run: make predict). "
+        )
+    lines = [f"{source}: {what}. {why}Seen:", *(f"  {line}" for line in seen or ["nothing"])]
     for title, found in sections.items():
         lines += [title, *(f"  {line}" for line in found)] if found else []
     lines.append(

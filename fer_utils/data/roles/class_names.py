@@ -117,6 +117,18 @@ def check_single(labels: Iterable[str]) -> None:
         )
 
 
+def check_misspelt(labels: Iterable[str]) -> None:
+    """Raise a DataError if many labels seem to misspell an expression that others name: hapy beside happy."""
+    counts = Counter(labels)
+    there, most = set(map(canonical, counts)) - {None}, MOST_MISSPELT * counts.total()
+    for label, n in counts.items():
+        if n > most and not canonical(label) and CANONICAL.get(meant := meant_by(label)) in there:
+            raise DataError(
+                f"{n:,} labels are {label!r}, which seems to be {meant!r} misspelt and would be a class of "
+                "its own: write them alike, or name all classes with classes="
+            )
+
+
 def check_same_start(train: list[int | str], valid: list[int | str]) -> None:
     """Raise a DataError if the labels are numbers, sorted, that begin at 0 for training and at 1 for
     validation, or the other way round."""
@@ -128,6 +140,14 @@ def check_same_start(train: list[int | str], valid: list[int | str]) -> None:
             f"{valid[-1]}: the same classes seem to be counted from {train[0]} and from {valid[0]}; write "
             "both in one way"
         )
+
+
+def meant_by(label: str) -> str:
+    """The word for an expression that a label seems to misspell; "" if there is none."""
+    word = without_number(label)
+    alike = get_close_matches(word, CANONICAL, n=1, cutoff=ALIKE)
+    is_longer = alike and re.search(rf"{alike[0]}\d*$", word)  # abnormal, happy2
+    return alike[0] if alike and not is_longer else ""
 
 
 def _may_be_fer(numbers: Counter[int]) -> bool:
@@ -145,9 +165,7 @@ def _without_typos(counts: Counter[str]) -> Counter[str]:
     known = Counter({label: n for label, n in counts.items() if canonical(label)})
     there, most = set(map(canonical, known)), MOST_MISSPELT * counts.total()
     for label in [label for label in counts if label not in known and counts[label] <= most]:
-        alike = get_close_matches(without_number(label), CANONICAL, n=1, cutoff=ALIKE)
-        is_longer = alike and re.search(rf"{alike[0]}\d*$", without_number(label))  # abnormal, happy2
-        if alike and not is_longer and CANONICAL[alike[0]] in there:
+        if CANONICAL.get(meant_by(label)) in there:
             del counts[label]
     unknown = counts - known
     few = unknown.total() <= STRAY_SHARE * counts.total() and max(unknown.values(), default=0) <= 3

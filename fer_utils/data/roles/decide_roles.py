@@ -24,7 +24,7 @@ from fer_utils.data.known_expressions_and_splits import (
 from fer_utils.data.layouts.found_pictures import FOLDERS, LABEL_FILES, LISTS, NAMES, Pictures
 from fer_utils.data.roles import checks
 from fer_utils.data.roles.class_name_files import fitting_names, parse_classes
-from fer_utils.data.roles.class_names import FER, RAF, Coding, check_single, find_coding
+from fer_utils.data.roles.class_names import FER, RAF, Coding, check_misspelt, check_single, find_coding
 from fer_utils.data.roles.decide_label_column import find_labels
 from fer_utils.data.roles.ids import (
     find_form_of_predictions,
@@ -276,8 +276,10 @@ def _coding(
     known = set(map(canonical, words)) - {None}
     # anger/ in the validation folder is the angry/ of the training folder.
     values += [v for v in valid if v in words or canonical(v) not in known]
-    if said.classes == "auto" and labels.layout != FOLDERS:  # a folder happy+surprise is a class
-        check_single(values)
+    if said.classes == "auto":
+        check_misspelt(values)
+        if labels.layout != FOLDERS:  # a folder happy+surprise is a class
+            check_single(values)
     plain = find_coding(values)
     codes = list(plain.numbers) if isinstance(plain.label_values[0], int) else None
     if said.classes != "auto":
