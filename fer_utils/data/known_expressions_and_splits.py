@@ -49,7 +49,7 @@ _DIVIDES = re.compile(r"(is|in|for)[ _]?valid|((is|in|for)[ _]?)?valid[ _](set|s
 # The whole name of a column of yes and no that divides the data.
 _FLAG = re.compile(
     r"((is|in|for|used for|split|set|use)[ _]?)?((train|training|trn)|(val|valid|validation|dev)|"
-    r"(test|testing|tst|h[eo]ld[ _]?out))([ _]?(set|split|data|flag))?"
+    r"(test|testing|tst|h[eo]ld[ _]?out|with[ _]?held))([ _]?(set|split|data|flag))?"
 )
 # The name of a table that holds somebody's predictions.
 PREDICTED = re.compile(

@@ -354,7 +354,7 @@ def test_half_a_per_cent_of_broken_images_is_survived_and_said(tmp_path):
         (tmp_path / "train" / FER_CLASSES[n % 7] / f"{n:05}.png").write_bytes(WHOLE[:50])
     competition = load_competition(tmp_path)
     assert len(competition.rejected) == 2
-    assert "2 could not be read or have no known label" in competition.summary()
+    assert "WARNING: 2 left out" in competition.summary()
     knobs = {"epochs": 1, "model": "small", "width": 0.125, "views": "plain"}
     knobs |= {"device": "cpu", "precision": "fp32"}
     run = fit(Config(out=str(tmp_path / "run"), batch_size=64, **knobs), competition)

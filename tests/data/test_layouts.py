@@ -238,7 +238,7 @@ def test_a_bad_row_is_rejected_by_name(tmp_path, bad):
     assert len(competition.train) + len(competition.valid) == 139
     told = [competition.class_names[label] for label in competition.train.labels]
     assert told == [FER_CLASSES[level] for level in levels(competition.train.images)]
-    assert "1 could not be read" in competition.summary()
+    assert "WARNING: 1 left out" in competition.summary()
 
 
 @pytest.mark.parametrize(

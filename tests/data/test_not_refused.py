@@ -221,3 +221,10 @@ def test_two_folders_beside_a_test_or_within_persons_are_no_splits(tmp_path):
     assert "trained on together" not in load_competition(tmp_path / "a").summary()
     told = load_competition(tmp_path / "b").summary()
     assert "if s00, s01, s02, ... are persons, groups='folder 3'" in told
+
+
+def test_images_without_labels_are_refused_with_what_to_add(tmp_path):
+    for k in range(20):
+        save(tmp_path / "faces" / f"{k}.png", k % 3, k)
+    with pytest.raises(DataError, match="20 images, and nothing that names their expressions. Put them into"):
+        load_competition(tmp_path)

@@ -375,3 +375,27 @@ def test_a_few_misspelt_labels_are_left_out_with_a_warning(tmp_path):
     told = load_competition(tmp_path).summary()
     assert "WARNING: 1 left out, which cannot be read or have no known label:" in told
     assert "unknown label 'hapy': did you mean 'happy'?" in told
+
+
+def test_neither_yes_nor_no_in_a_flag_is_left_out(tmp_path):
+    flagged(tmp_path, is_test=lambda k: "" if k == 7 else ("True" if k % 5 == 0 else "False"))
+    competition = load_competition(tmp_path, allow_rejected=True)
+    assert [item.reason for item in competition.rejected] == ["its is_test is empty"]
+    assert not any("7.png" in key.split("/")[-1] for key in competition.train.ids if len(key) == 5)
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("type", ("train", "hidden")),
+        ("usage", ("Ignored", "Private")),
+        ("subset", ("a", "b", "c", "d", "test")),
+    ],
+)
+def test_words_that_divide_the_data_only_in_part_are_refused(tmp_path, column, words):
+    """All rows were trained on, also those named for the test."""
+    flagged(tmp_path, **{column: lambda k: words[k % len(words)]})
+    with pytest.raises(DataError, match=f"the column '{column}' seems to divide the data") as error:
+        load_competition(tmp_path)
+    way_out = str(error.value).partition("splits='")[2].partition("'")[0]
+    assert len(load_competition(tmp_path, splits=way_out).test) == 60 // len(words)

@@ -71,7 +71,8 @@ def describe_unknown(tree: Tree, source: str, layout: str = "auto") -> str:
     }
     what = "no known layout" if layout == "auto" else f"not the layout {layout!r}"
     why = ""
-    if tree.images and not tree.tables:
+    folders = {part for name in tree.images for part in name.split("/")[:-1]}
+    if layout == "auto" and tree.images and not tree.tables and not any(map(canonical, folders)):
         why = (
             f"{len(tree.images):,} images, and nothing that names their expressions. Put them into folders "
             "such as train/happy and train/sad, or add a table of file names and labels (to have them "

@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from fer_utils.competition import DataError
 from fer_utils.data.files.file_index import stem
-from fer_utils.data.known_column_names import is_split_name
+from fer_utils.data.known_column_names import COLUMNS, is_split_name
 from fer_utils.data.known_expressions_and_splits import (
+    MOST_SPLITS,
     SPLITS,
     are_flags,
     canonical,
@@ -109,13 +110,23 @@ def check_unknown(pictures: Pictures, known: Collection[str], is_open: bool) -> 
                 f"{', '.join(map(repr, sorted(cells)))} says yes is not known: {' or '.join(ways)} decides, "
                 "or splits='none' if it is something else"
             )
-        if not (is_open and is_split_name(column)):
-            continue
-        unknown = not any(map(split_of, values)) and not all(map(canonical, values))
-        if 2 <= len(values) <= len(SPLITS) and unknown and not column_splits(column, values):
-            pairs = ", ".join(f"{s}={v}" for s, v in zip(SPLITS, values, strict=False))
-            raise DataError(
-                f"the column {column!r} seems to divide the data ({', '.join(values)}), and which of these "
-                f"is the test is not known. splits='{pairs}' says it, or splits='none' if it is something "
-                "else"
-            )
+        if is_open and column not in COLUMNS["label"]:
+            _check_words(column, values)
+
+
+def _check_words(column: str, values: Sequence[str]) -> None:
+    """Raise a DataError if a column that may divide the data holds a word that nobody knows."""
+    known = {value: split for value in values if (split := split_of(value))}
+    plain = {"train", "training", "test", "testing"} & {value.lower() for value in values}
+    few = 2 <= len(values) <= (MOST_SPLITS if known else len(SPLITS))
+    is_clear = len(known) == len(values) or all(map(canonical, values)) or column_splits(column, values)
+    if few and (plain or is_split_name(column)) and not is_clear:
+        said = known or dict(zip(values, SPLITS if len(values) > 2 else ("train", "test"), strict=True))
+        other = "train" if "test" in known.values() else "test"
+        said |= {value: other for value in values if value not in said}
+        pairs = ", ".join(f"{split}={value}" for value, split in said.items())
+        raise DataError(
+            f"the column {column!r} seems to divide the data ({', '.join(values)}), and which of these "
+            f"is the test is not known. splits='{pairs}' says it, or splits='none' if it is something "
+            "else"
+        )

@@ -52,10 +52,14 @@ def by_columns(
         DataError: one column says training and another the test, or the words of one are not known.
     """
     named: list[dict[str, str]] = [{} for _ in range(len(pictures))]  # of an image, the column of each split
-    flags = [name for name in columns if are_flags(set(pictures.rows[name].unique()) - {None})]
+    values = {name: set(pictures.rows[name].unique()) - {None} for name in columns}
+    flags = [name for name in columns if are_flags(values[name])]
     for name in columns:
+        says_no = name in flags and any(value and not is_yes(value) for value in values[name])
         for row, cell, split in _cells(pictures, name, name in sure):
-            if split and not (name in flags and not is_yes(cell)):
+            if cell == "" and says_no:  # neither yes nor no
+                reasons[row] = f"its {name} is empty"
+            elif split and not (name in flags and not is_yes(cell)):
                 named[row].setdefault(split, name)
             elif cell and not split:
                 reasons[row] = f"its {name} {cell!r} names no split (splits='train={cell}' would use it)"
@@ -70,7 +74,7 @@ def by_columns(
             )
     rest, said = _rest(flags), [pictures.cells(name) for name in flags]
     for row, splits in enumerate(named):
-        if not splits and any(cells[row] is not None for cells in said):
+        if not splits and row not in reasons and any(cells[row] is not None for cells in said):
             if rest:
                 splits[rest] = ""
             else:
