@@ -228,3 +228,18 @@ def test_images_without_labels_are_refused_with_what_to_add(tmp_path):
         save(tmp_path / "faces" / f"{k}.png", k % 3, k)
     with pytest.raises(DataError, match="20 images, and nothing that names their expressions. Put them into"):
         load_competition(tmp_path)
+
+
+def test_lists_of_persons_and_of_classes_are_no_lists_of_images(tmp_path):
+    """Their numbers are also those in the names of some images."""
+    for k in range(60):
+        save(tmp_path / "faces" / f"Face{k}.png", k % 3, k)
+    write(tmp_path / "train.csv", ["filename,expr", *(f"Face{k}.png,{k % 3}" for k in range(45))])
+    write(tmp_path / "label_map.csv", ["id,name", "0,happy", "1,sad", "2,fear"])
+    write(tmp_path / "persons.csv", ["person,age,gender", "P01,31,female", "P50,44,male"])
+    write(
+        tmp_path / "sample_submission.csv", ["filename,expr", *(f"Face{k}.png,0" for k in range(59, 44, -1))]
+    )
+    competition = load_competition(tmp_path)
+    assert len(competition.test) == 15 and competition.class_names == ("fear", "happy", "sad")
+    assert "lists the same images" not in competition.summary()

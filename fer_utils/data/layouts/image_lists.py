@@ -17,6 +17,7 @@ from fer_utils.data.known_expressions_and_splits import (
     SPLITS,
     STRAY_SHARE,
     as_int,
+    canonical,
     split_of,
     split_words,
 )
@@ -151,7 +152,14 @@ def _as_list(tree: Tree, table: Table, references: References) -> ImageList | No
             f"{table.name}: the numbers in its column {doubtful[0]!r} may or may not be those in the names "
             f'of the images: columns="image={doubtful[0]}" says that they are'
         )
-    return best
+    by_number = best is not None and not forced and best.leniency >= BY_NUMBER
+    return None if by_number and (best.column in COLUMNS["subject"] or _are_classes(best.rows)) else best
+
+
+def _are_classes(rows: pd.DataFrame) -> bool:
+    """Whether a table names the classes: a column has another expression in each row."""
+    found = [[canonical(cell) for cell in rows[column]] for column in rows]
+    return any(None not in words and 1 < len(words) == len({*words}) for words in found)
 
 
 def _say_missing(tree: Tree, table: Table, column: str, found: Resolved) -> None:
