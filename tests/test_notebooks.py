@@ -184,7 +184,8 @@ def test_training_by_processes_on_a_competition_from_another_directory(
         out=str(out), device="cpu", n_devices=n_devices, preset="quick", **QUICK,
     )  # fmt: skip
     text = printed(executed)
-    assert ("training on 2 devices" in text) == (n_devices == 2) and text.count("epoch   1/1") <= 1
+    assert ("training on 2 devices" in text) == (n_devices == 2)
+    assert text.count("epoch   1/1") <= 1 and (n_devices == 1 or "epoch   1/1" in text)  # one process speaks
     assert json.loads((out / "metrics.json").read_text())["training"]["n_devices"] == n_devices
     assert f"valid submission: {out / 'submission.csv'} (60 images)" in text and "95 % interval" in text
     assert "WARNING: with epochs 1, start_size 28" in text  # a preset, and QUICK
